@@ -1,0 +1,71 @@
+"""What a run reads: pre-training shards with their noise, or summarization pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from bart_cli.config.base import Section
+
+
+class DenoisingConfig(Section):
+    """Noise of BART's pre-training: sentence permutation, then Poisson text in-filling."""
+
+    mask_ratio: float = Field(0.3, ge=0, lt=1, description="share of tokens covered by spans")
+    poisson_lambda: float = Field(
+        3.5, gt=0, le=50, description="mean span length in tokens (paper 3.0, fairseq's models 3.5)"
+    )
+    random_ratio: float = Field(
+        0.1, ge=0, le=1, description="share of spans replaced by a random token instead of <mask>"
+    )
+    permute_sentences: bool = Field(True, description="shuffle the sentences of a sample")
+    whole_words: bool = Field(True, description="spans begin and end at words")
+
+
+class PretrainDataConfig(Section):
+    """Shards written by `bart preprocess pretrain` (or by LDDL)."""
+
+    path: Path | None = Field(None, description="folder of shards for training")
+    validation_path: Path | None = Field(
+        None, description="folder of shards for validation; default: `validation` beside `path`"
+    )
+    tokenizer: str | None = Field(
+        None, description="tokenizer folder or hub id; default: the one saved beside the shards"
+    )
+    sequence_length: int = Field(
+        128, ge=8, description="tokens of a sample, <s> and </s> included; longer ones are cut"
+    )
+    streams: int = Field(
+        64,
+        ge=1,
+        description="canonical streams that fix the order of samples; a multiple of the world size",
+    )
+    workers: int = Field(
+        1, ge=0, description="loader processes per rank; 0: in the training process"
+    )
+
+
+class SummarizationDataConfig(Section):
+    """Pairs of article and summary: a folder with `{train,validation,test}` in any known format."""
+
+    path: Path | None = Field(None, description="folder (or file) of pairs")
+    tokenizer: str | None = Field(
+        None, description="tokenizer folder or hub id; default: the model's own"
+    )
+    max_source_length: int = Field(1024, ge=8, description="tokens of an article; the rest is cut")
+    max_target_length: int = Field(142, ge=4, description="tokens of a summary; the rest is cut")
+    n_train: int | None = Field(None, ge=1, description="use the first N training pairs only")
+    n_validation: int | None = Field(
+        None, ge=1, description="use the first N validation pairs only"
+    )
+    n_test: int | None = Field(None, ge=1, description="use the first N test pairs only")
+    group_by_length: bool = Field(True, description="batches of articles of like length")
+    max_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="micro-batches by source tokens (padding included) instead of by count",
+    )
+    workers: int = Field(
+        1, ge=0, description="loader processes per rank; 0: in the training process"
+    )

@@ -1,0 +1,61 @@
+"""How text is decoded, and how it is scored."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from bart_cli.config.base import Section
+from bart_cli.config.training import Precision
+
+
+class GenerationConfig(Section):
+    """Decoding, with the meanings of Hugging Face's `generate`. Lengths count the start token."""
+
+    beams: int = Field(4, ge=1, le=64, description="beams; 1: greedy (or sampling)")
+    length_penalty: float = Field(
+        2.0, ge=-10, le=10, description="score = log-likelihood / length ** penalty"
+    )
+    min_length: int = Field(0, ge=0, description="no </s> before this many tokens")
+    max_length: int = Field(142, ge=2, description="tokens of a hypothesis at most")
+    no_repeat_ngram: int = Field(3, ge=0, description="n-grams that may occur once only; 0: off")
+    early_stopping: bool | Literal["never"] = Field(
+        True,
+        description="true: stop at `beams` finished hypotheses; false: heuristic; never: exact",
+    )
+    forced_bos: bool = Field(True, description="the first generated token is <s>")
+    forced_eos: bool = Field(True, description="the last possible token is </s>")
+    return_sequences: int = Field(1, ge=1, le=64, description="hypotheses per article")
+    sample: bool = Field(False, description="draw tokens instead of taking the best")
+    temperature: float = Field(1.0, gt=0, le=100, description="of sampling")
+    top_k: int = Field(0, ge=0, description="sampling: the k most likely tokens only; 0: off")
+    top_p: float = Field(1.0, gt=0, le=1, description="sampling: the smallest set of this mass")
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="divides logits of used tokens")
+    seed: int = Field(0, ge=0, description="of sampling")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_length > self.max_length:
+            raise ValueError(
+                f"min_length={self.min_length} is larger than max_length={self.max_length}"
+            )
+        if self.return_sequences > self.beams and not self.sample:
+            raise ValueError(
+                f"return_sequences={self.return_sequences} needs at least as many beams "
+                f"(beams={self.beams}) or sample=true"
+            )
+        return self
+
+
+class EvaluationConfig(Section):
+    """Scoring a model on pairs."""
+
+    split: str = Field("test", description="which split to score")
+    batch_size: int = Field(32, ge=1, description="articles decoded together")
+    precision: Precision = Field("fp32", description="arithmetic of decoding")
+    stemmer: bool = Field(True, description="Porter stemming before ROUGE compares words")
+    limit: int | None = Field(None, ge=1, description="score the first N pairs only")
+    bootstrap: int = Field(
+        1000, ge=0, description="resamples for the confidence intervals; 0: none"
+    )

@@ -1,0 +1,79 @@
+"""The whole of a run: one frozen model per task, written beside every output as `config.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field
+
+from bart_cli.config.base import Section
+from bart_cli.config.data import DenoisingConfig, PretrainDataConfig, SummarizationDataConfig
+from bart_cli.config.generation import EvaluationConfig, GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+
+
+class PretrainConfig(Section):
+    """`bart pretrain`."""
+
+    task: Literal["pretrain"] = "pretrain"
+    description: str = Field("", description="what this run or preset is for")
+    init_from: str | None = Field(
+        None, description="run, folder or hub id whose weights (only) are the start"
+    )
+    model: ModelConfig = Field(ModelConfig(), description="architecture")
+    data: PretrainDataConfig = Field(PretrainDataConfig(), description="shards")
+    denoising: DenoisingConfig = Field(DenoisingConfig(), description="noise")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
+    training: TrainingConfig = Field(TrainingConfig(), description="the loop")
+
+
+class FinetuneConfig(Section):
+    """`bart finetune`. Without `init_from` the model starts from random weights."""
+
+    task: Literal["finetune"] = "finetune"
+    description: str = Field("", description="what this run or preset is for")
+    init_from: str | None = Field(
+        None, description="pre-trained model: run, folder, hub id, `.ckpt` or fairseq `model.pt`"
+    )
+    keep_encoder_layers: tuple[int, ...] | None = Field(
+        None, description="layers of the teacher's encoder to keep (layer-dropping distillation)"
+    )
+    keep_decoder_layers: tuple[int, ...] | None = Field(
+        None, description="layers of the teacher's decoder to keep (layer-dropping distillation)"
+    )
+    model: ModelConfig = Field(
+        ModelConfig(),
+        description="architecture; with `init_from` only the dropouts are taken from here",
+    )
+    data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
+    training: TrainingConfig = Field(TrainingConfig(), description="the loop")
+    generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
+
+
+class EvaluateConfig(Section):
+    """`bart evaluate`."""
+
+    task: Literal["evaluate"] = "evaluate"
+    description: str = Field("", description="what this run or preset is for")
+    model_path: str | None = Field(None, description="run, model folder or hub id to evaluate")
+    data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
+    generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
+
+
+AnyConfig = PretrainConfig | FinetuneConfig | EvaluateConfig
+
+
+def save_config(config: Section, path: Path) -> None:
+    """Write a configuration as YAML that `--config` and presets read back to an equal one."""
+    path.write_text(
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )

@@ -1,0 +1,97 @@
+"""How a run learns: optimizer, schedule, batches, precision, checkpoints, distribution."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from bart_cli.config.base import Section
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
+class OptimizerConfig(Section):
+    """One optimizer step."""
+
+    name: Literal["nvlamb", "adamw", "adafactor"] = Field("adamw", description="which optimizer")
+    backend: Literal["torch", "apex", "auto"] = Field(
+        "torch", description="torch: ours; apex: NVIDIA's fused kernels; auto: apex when installed"
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=10, description="peak, after warm-up")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the second moment")
+    epsilon: float = Field(1e-6, gt=0, le=1, description="added to the root of the second moment")
+    weight_decay: float = Field(
+        0.1, ge=0, le=10, description="decoupled; not on biases and LayerNorms"
+    )
+    clip_norm: float = Field(
+        0.1, ge=0, description="largest global norm of the gradient; 0: no clipping"
+    )
+    trust_without_decay: bool = Field(
+        False, description="nvlamb: trust ratio also for tensors without weight decay"
+    )
+
+
+class ScheduleConfig(Section):
+    """Learning rate over steps: linear warm-up from 0, then a decay to `end_learning_rate`."""
+
+    name: Literal["polynomial", "linear", "cosine", "cosine_restarts", "constant"] = Field(
+        "polynomial", description="shape of the decay"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    power: float = Field(1.0, gt=0, le=10, description="of the polynomial decay")
+    end_learning_rate: float = Field(0.0, ge=0, description="at the last step")
+    cycles: int = Field(1, ge=1, description="restarts of cosine_restarts")
+
+
+class TrainingConfig(Section):
+    """The loop: length, batches, precision, what is written when."""
+
+    max_steps: int = Field(1000, ge=1, description="optimizer steps of the whole run")
+    global_batch: int = Field(
+        64, ge=1, description="sequences per optimizer step, over all devices and accumulation"
+    )
+    micro_batch: int = Field(
+        8, ge=1, description="sequences per device in one forward pass; accumulation follows"
+    )
+    precision: Precision = Field("fp32", description="arithmetic of forward and backward")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the uniform distribution")
+    freeze_embeddings: bool = Field(False, description="keep token and position embeddings fixed")
+    freeze_encoder: bool = Field(False, description="keep the whole encoder fixed")
+    seed: int = Field(42, ge=0, lt=2**63, description="of weights, dropout, order and noise")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(2, ge=1, description="checkpoints kept; older ones are deleted")
+    validate_every: int | None = Field(
+        None, ge=1, description="steps between validations; none: off"
+    )
+    max_bad_steps: int = Field(
+        10, ge=1, description="steps in a row with a loss that is not finite before the run stops"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="validations without improvement before the run stops; none: off"
+    )
+    select_by: Literal["loss", "rouge1", "rouge2", "rougeLsum"] = Field(
+        "loss", description="what validation compares to keep the best checkpoint"
+    )
+    time_limit: float | None = Field(
+        None, gt=0, description="minutes; then a checkpoint is written and the run stops"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="recompute activations in backward: less memory, slower"
+    )
+    compile: bool = Field(False, description="torch.compile the model")
+    sharding: Literal["ddp", "fsdp2"] = Field("ddp", description="how ranks share the work")
+    half_precision_allreduce: bool = Field(
+        False, description="all-reduce gradients in bf16 (fp16 with fp16 precision)"
+    )
+    cpu_affinity: bool = Field(False, description="bind each rank to its share of the cores")
+
+    @model_validator(mode="after")
+    def _batches(self) -> Self:
+        if self.micro_batch > self.global_batch:
+            raise ValueError(
+                f"micro_batch={self.micro_batch} is larger than global_batch={self.global_batch}"
+            )
+        return self

@@ -1,0 +1,53 @@
+"""The batch: what every loader yields and the training loop consumes."""
+
+# Legend: B sequences, S source tokens, T target tokens.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # label of positions without a loss (torch's default ignore_index)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on one device.
+
+    source: [B, S] int64 ids, padded at the right with the pad id.
+    source_mask: [B, S] bool, True at real tokens.
+    decoder_input: [B, T] int64 ids: the target moved one to the right, padded with the pad id.
+    labels: [B, T] int64 ids, IGNORE at padding.
+    """
+
+    source: Tensor
+    source_mask: Tensor
+    decoder_input: Tensor
+    labels: Tensor
+
+    @property
+    def sequences(self) -> int:
+        """Sequences in this micro-batch."""
+        return self.source.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; copies from pinned memory do not block."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self.tensors()))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (DataLoader calls this by name)."""
+        return Batch(*(tensor.pin_memory() for tensor in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four tensors in the order of the constructor."""
+        return self.source, self.source_mask, self.decoder_input, self.labels
+
+
+def shift_right(target: Tensor, *, start_id: int, pad_id: int) -> Tensor:
+    """Decoder input of a target [B, T] padded with `pad_id`: `start_id`, then all but the last."""
+    shifted = torch.full_like(target, pad_id)
+    shifted[:, 0] = start_id
+    shifted[:, 1:] = target[:, :-1]
+    return shifted
