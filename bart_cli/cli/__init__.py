@@ -1,0 +1,1 @@
+"""The command line: a module per sub-command that parses, calls one engine function and renders."""

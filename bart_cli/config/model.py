@@ -38,8 +38,6 @@ class ModelConfig(Section):
     bos_token_id: int = Field(0, ge=0, description="id of <s>")
     pad_token_id: int = Field(1, ge=0, description="id of <pad>")
     eos_token_id: int = Field(2, ge=0, description="id of </s>")
-    unk_token_id: int = Field(3, ge=0, description="id of <unk>")
-    mask_token_id: int = Field(50264, ge=0, description="id of <mask>")
     decoder_start_token_id: int = Field(2, ge=0, description="first input of the decoder (</s>)")
 
     @model_validator(mode="after")
@@ -50,7 +48,7 @@ class ModelConfig(Section):
                 raise ValueError(
                     f"{side}_attention_heads={heads} does not divide d_model={self.d_model}"
                 )
-        for name in ("bos", "pad", "eos", "unk", "mask", "decoder_start"):
+        for name in ("bos", "pad", "eos", "decoder_start"):
             token = getattr(self, f"{name}_token_id")
             if token >= self.vocab_size:
                 raise ValueError(

@@ -1,0 +1,149 @@
+"""Results on standard output, progress and errors on standard error, both through rich."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bart_cli.errors import BartError
+from bart_cli.progress import Reporter, Task
+
+PIPE_WIDTH = 110  # columns of a table that goes to a file: rich would assume 80 and cut
+LOG_SECONDS = 10.0  # between progress lines where there is no terminal
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def make_reporter() -> Reporter:
+    """Bars on a terminal, plain lines elsewhere (CI, SLURM, files)."""
+    return BarReporter() if err.is_terminal else LineReporter()
+
+
+def print_json(document: object) -> None:
+    """One JSON document on standard output, for programs."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_error(error: BartError) -> None:
+    """`error: …` and, when there is one, `hint: …`."""
+    err.print(f"[bold red]error:[/bold red] {escape(error.message)}")
+    if error.hint:
+        err.print(f"[bold]hint:[/bold] {escape(error.hint)}")
+
+
+class BarReporter(Reporter):
+    """Live bars; several tasks may run at once."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        """See Reporter.task."""
+        outermost = self._progress is None
+        if self._progress is None:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}", style="cyan"),
+                console=err,
+            )
+            self._progress.start()
+        index = self._progress.add_task(name, total=total, unit=unit, detail="")
+        try:
+            yield _Bar(self._progress, index)
+        finally:
+            if outermost:
+                self._progress.stop()
+                self._progress = None
+            else:
+                self._progress.remove_task(index)
+
+    def info(self, text: str) -> None:
+        """See Reporter.info."""
+        err.print(escape(text))
+
+    def warn(self, text: str) -> None:
+        """See Reporter.warn."""
+        err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
+class _Bar(Task):
+    def __init__(self, progress: Progress, index: TaskID) -> None:
+        self._progress, self._index = progress, index
+
+    def advance(self, amount: float = 1, detail: str = "") -> None:
+        fields: Mapping[str, str] = {"detail": detail} if detail else {}
+        self._progress.update(self._index, advance=amount, **fields)  # type: ignore[arg-type]
+
+    def set_total(self, total: float) -> None:
+        self._progress.update(self._index, total=total)
+
+
+class LineReporter(Reporter):
+    """A line when a task begins, one now and then, one when it ends."""
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        """See Reporter.task."""
+        lines = _Lines(name, total, unit)
+        yield lines
+        lines.end()
+
+    def info(self, text: str) -> None:
+        """See Reporter.info."""
+        err.print(escape(text))
+
+    def warn(self, text: str) -> None:
+        """See Reporter.warn."""
+        err.print(f"warning: {escape(text)}")
+
+
+class _Lines(Task):
+    def __init__(self, name: str, total: float | None, unit: str) -> None:
+        self._name, self._total, self._unit = name, total, unit
+        self._done, self._detail = 0.0, ""
+        self._begin = self._last = time.monotonic()
+
+    def advance(self, amount: float = 1, detail: str = "") -> None:
+        self._done += amount
+        self._detail = detail or self._detail
+        now = time.monotonic()
+        if now - self._last >= LOG_SECONDS:
+            self._last = now
+            self._print()
+
+    def set_total(self, total: float) -> None:
+        self._total = total
+
+    def end(self) -> None:
+        """The last line: what was done and how long it took."""
+        self._print(f" in {time.monotonic() - self._begin:.1f} s")
+
+    def _print(self, tail: str = "") -> None:
+        total = "" if self._total is None else f"/{self._total:,.0f}"
+        unit = f" {self._unit}" if self._unit else ""
+        detail = f"  {self._detail}" if self._detail else ""
+        err.print(escape(f"{self._name}: {self._done:,.0f}{total}{unit}{tail}{detail}"))

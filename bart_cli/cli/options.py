@@ -1,0 +1,31 @@
+"""Options that several sub-commands share, and help texts taken from the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="Preset to start from; see `bart presets list`.")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML in the form of a preset, or a run's config.yaml."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting: section.key=value; may be given many times."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of a table.")
+]
+
+
+def field_help(section: type[BaseModel], name: str) -> str:
+    """The description of a configuration field, as the help of the option that sets it."""
+    text = section.model_fields[name].description
+    assert text, f"{section.__name__}.{name} has no description"
+    return text[0].upper() + text[1:] + "."

@@ -1,0 +1,63 @@
+"""`bart presets`: list, show and compare the presets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+import yaml
+from rich.table import Table
+
+from bart_cli.cli.console import out, print_json
+from bart_cli.cli.options import JsonOption
+from bart_cli.config.presets import flatten, load_preset, preset_config, preset_names
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="The presets.")
+
+NameArgument = Annotated[str, typer.Argument(help="Name of a preset.", metavar="NAME")]
+
+
+@app.command("list")
+def list_presets(as_json: JsonOption = False) -> None:
+    """All presets with their task and what they are for."""
+    rows = [(name, load_preset(name)) for name in preset_names()]
+    if as_json:
+        keys = ("task", "description")
+        print_json(
+            [{"name": name} | {key: tree.get(key, "") for key in keys} for name, tree in rows]
+        )
+        return
+    table = Table("preset", "task", "description", box=None, pad_edge=False)
+    for name, tree in rows:
+        table.add_row(name, tree.get("task", ""), tree.get("description", ""))
+    out.print(table)
+
+
+@app.command()
+def show(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Every setting of a preset, defaults included, as YAML that `--config` reads back."""
+    tree = preset_config(name).model_dump(mode="json")
+    if as_json:
+        print_json(tree)
+    else:
+        out.print(yaml.safe_dump(tree, sort_keys=False), end="", markup=False, soft_wrap=True)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A")],
+    second: Annotated[str, typer.Argument(metavar="B")],
+    as_json: JsonOption = False,
+) -> None:
+    """The settings in which two presets differ."""
+    left, right = (
+        dict(flatten(preset_config(name).model_dump(mode="json"))) for name in (first, second)
+    )
+    keys = [key for key in left | right if left.get(key) != right.get(key)]
+    if as_json:
+        print_json({key: [left.get(key), right.get(key)] for key in keys})
+        return
+    table = Table("setting", first, second, box=None, pad_edge=False)
+    for key in keys:
+        table.add_row(key, *(str(side.get(key, "-")) for side in (left, right)))
+    out.print(table)

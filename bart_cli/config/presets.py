@@ -1,0 +1,240 @@
+"""From a preset's name, a file and options to one frozen configuration.
+
+A preset is a YAML file: `task` (pretrain, finetune or model), `description`, optionally `extends`
+(a preset's name or a list of them, later ones win), then the sections of the configuration.
+Values are taken in the order preset, configuration file, named options, `--set`; the last wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+import bart_cli
+from bart_cli.config.base import Section
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.errors import UsageError, did_you_mean
+
+Tree = dict[str, Any]
+Kind = TypeVar("Kind", bound=Section)
+
+TASKS = ("pretrain", "finetune", "model")
+
+
+def preset_folder() -> Path:
+    """Where the presets lie: inside the installed package, or beside it in a checkout."""
+    package = Path(bart_cli.__file__).parent
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "presets"
+
+
+@cache
+def preset_names() -> tuple[str, ...]:
+    """Names of all presets, sorted."""
+    return tuple(sorted(path.stem for path in preset_folder().glob("*.yaml")))
+
+
+def load_preset(name: str) -> Tree:
+    """The preset as one tree, everything that it extends merged in.
+
+    Raises:
+        UsageError: there is no such preset, or presets extend one another in a circle.
+    """
+    return _with_bases(_preset_file(name), seen=())
+
+
+def preset_config(name: str) -> Section:
+    """The preset as the frozen configuration of its task; a model preset as pre-training."""
+    tree = load_preset(name)
+    kind = FinetuneConfig if tree.get("task") == "finetune" else PretrainConfig
+    return _validate(kind, _sections_for(kind, tree, f"preset '{name}'"), f"preset '{name}'")
+
+
+def load_config(
+    kind: type[Kind],
+    *,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    sets: Sequence[str] = (),
+    options: Mapping[str, object] | None = None,
+) -> Kind:
+    """Build the configuration of a task.
+
+    Args:
+        kind: which task.
+        preset: name of a preset.
+        config_file: YAML in the form of a preset, or a run's `config.yaml`.
+        sets: `section.key=value`, value in YAML.
+        options: `section.key` -> value of a named option; None means not given.
+
+    Raises:
+        UsageError: an unknown preset or key, a value that is not allowed, a file that is no YAML;
+            the message names each key with its value and what is allowed.
+    """
+    tree: Tree = {}
+    origin = "the configuration"
+    if preset is not None:
+        origin = f"preset '{preset}'"
+        merge(tree, _sections_for(kind, load_preset(preset), origin))
+    if config_file is not None:
+        origin = str(config_file)
+        merge(tree, _sections_for(kind, _with_bases(config_file, seen=()), origin))
+    for key, value in (options or {}).items():
+        if value is not None:
+            _put(tree, key, value)
+    for assignment in sets:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {assignment}: expected section.key=value")
+        _check_key(kind, key.strip())
+        _put(tree, key.strip(), _parse_value(text, assignment))
+    return _validate(kind, tree, origin)
+
+
+def merge(base: Tree, other: Mapping[str, Any]) -> None:
+    """Lay `other` over `base`, section by section, in place."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """`section.key`, value of every leaf, in order."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _preset_file(name: str) -> Path:
+    path = preset_folder() / f"{name}.yaml"
+    if name not in preset_names():
+        hint = did_you_mean(name, preset_names())
+        raise UsageError(
+            f"no preset '{name}'",
+            hint=f"{hint}  `bart presets list` shows all" if hint else "see `bart presets list`",
+        )
+    return path
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
+    if path in seen:
+        raise UsageError(f"{path}: presets extend one another in a circle")
+    own = _read_yaml(path)
+    bases = own.pop("extends", [])
+    tree: Tree = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merge(tree, _with_bases(_preset_file(base), (*seen, path)))
+    merge(tree, own)
+    return tree
+
+
+def _read_yaml(path: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no such configuration file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where is not None else ""
+        problem = getattr(error, "problem", None) or error
+        raise UsageError(f"{path}{line}: not valid YAML: {problem}") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: expected sections such as 'training:', found {tree!r:.60}")
+    return tree
+
+
+def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:
+    """The part of a preset that a task reads."""
+    wanted = kind.model_fields["task"].default
+    task = tree.get("task", wanted)
+    rest = {key: value for key, value in tree.items() if key != "task"}
+    if task == wanted:
+        return rest
+    if task == "model":
+        if wanted == "evaluate":
+            raise UsageError(f"{origin} describes a model only; evaluation needs a finetune preset")
+        return {"model": rest.get("model", {})}
+    if task == "finetune" and wanted == "evaluate":
+        return {key: value for key, value in rest.items() if key in kind.model_fields}
+    fitting = [name for name in preset_names() if load_preset(name).get("task") == wanted]
+    needed = "finetune" if wanted == "evaluate" else wanted
+    raise UsageError(
+        f"{origin} is for `bart {task}`, not for `bart {wanted}`",
+        hint=f"presets of task {needed}: {', '.join(fitting[:6])} …" if fitting else None,
+    )
+
+
+def _parse_value(text: str, assignment: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {assignment}: the value is not valid YAML") from None
+
+
+def _put(tree: Tree, key: str, value: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = tree.get(section)
+        if not isinstance(inner, dict):
+            inner = tree[section] = {}
+        tree = inner
+    tree[last] = value
+
+
+def _check_key(kind: type[BaseModel], key: str) -> None:
+    """Raise for a key that the configuration does not have."""
+    model: type[BaseModel] = kind
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        if name not in model.model_fields:
+            known = [
+                f"{'.'.join(names[:depth])}.{field}".lstrip(".") for field in model.model_fields
+            ]
+            everywhere = [known_key for known_key, _ in flatten(_defaults(kind))]
+            hint = did_you_mean(key, everywhere) or f"known here: {', '.join(known)}"
+            raise UsageError(f"unknown key '{key}'", hint=hint)
+        inner = model.model_fields[name].annotation
+        if depth + 1 < len(names):
+            if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+                raise UsageError(
+                    f"unknown key '{key}': '{'.'.join(names[: depth + 1])}' is a value"
+                )
+            model = inner
+
+
+def _defaults(kind: type[BaseModel]) -> Tree:
+    return kind().model_dump(mode="json")
+
+
+def _validate(kind: type[Kind], tree: Tree, origin: str) -> Kind:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(kind, problem) for problem in error.errors()]
+        head = f"{origin}: " if len(lines) == 1 else f"{origin} has {len(lines)} problems:\n  "
+        raise UsageError(head + "\n  ".join(dict.fromkeys(lines))) from None
+
+
+def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    """One line of a validation error: the key, what is wrong, what came, what is allowed."""
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        hint = did_you_mean(".".join(path), [key for key, _ in flatten(_defaults(kind))])
+        return f"unknown key '{'.'.join(path)}'" + (f" ({hint})" if hint else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    key = ".".join(part for part in path if not part.startswith(("literal[", "bool", "function-")))
+    if isinstance(problem["input"], dict) or not key:
+        return f"{key}: {message}" if key else message
+    return f"{key}={problem['input']}: {message}"

@@ -1,0 +1,52 @@
+"""Multi-head attention (Vaswani et al. 2017) through PyTorch's fused kernel.
+
+In: queries [B, T, D] and, for cross-attention, memory [B, S, D]. Out: [B, T, D].
+"""
+
+# Legend: B batch, T queries, S keys, D model, H heads, E = D / H.
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Four projections with biases, named as in Hugging Face's BART."""
+
+    def __init__(self, d_model: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def split(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] -> [B, H, T, E] (a view)."""
+        return x_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        memory_BSD: Tensor | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Attend to `memory_BSD`, or to `x_BTD` itself when there is none.
+
+        Args:
+            mask: bool, broadcastable to [B, H, T, S]; True where a query may look. None: all.
+            causal: position t sees positions <= t only; excludes `mask`.
+        """
+        keys = x_BTD if memory_BSD is None else memory_BSD
+        attended = F.scaled_dot_product_attention(
+            self.split(self.q_proj(x_BTD)),
+            self.split(self.k_proj(keys)),
+            self.split(self.v_proj(keys)),
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2))

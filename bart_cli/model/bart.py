@@ -1,0 +1,130 @@
+"""BART (Lewis et al. 2020): encoder, decoder, one embedding shared by both and by the output.
+
+Parameter names are Hugging Face's: `BartForConditionalGeneration` for post-LN,
+`MBartForConditionalGeneration` for Pre-LN, so that loading is a rename at most.
+"""
+
+# Legend: B batch, S source, T target, D model, V vocabulary.
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from bart_cli.config.model import ModelConfig
+from bart_cli.errors import UsageError
+from bart_cli.model.layers import DecoderLayer, EncoderLayer, PositionEmbedding
+
+
+class Stack(nn.Module):
+    """Positions, the LayerNorm after embedding, the blocks, and Pre-LN's last LayerNorm."""
+
+    def __init__(self, config: ModelConfig, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.positions = config.max_position_embeddings
+        self.embed_positions = PositionEmbedding(config.max_position_embeddings, config.d_model)
+        self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.layers = nn.ModuleList(layers)
+        self.layer_norm = nn.LayerNorm(config.d_model) if config.pre_layer_norm else None
+        self.activation_checkpointing = False
+
+    def embed(self, tokens_BTD: Tensor, start: int = 0) -> Tensor:
+        """Token embeddings -> input of the first block, both [B, T, D].
+
+        Raises:
+            UsageError: the sequence is longer than the table of positions.
+        """
+        length = tokens_BTD.shape[1]
+        if start + length > self.positions:
+            raise UsageError(
+                f"a sequence of {start + length} tokens does not fit the model's "
+                f"{self.positions} positions (max_position_embeddings)"
+            )
+        x = tokens_BTD * self.scale + self.embed_positions(length, start)
+        return F.dropout(self.layernorm_embedding(x), self.dropout, self.training)
+
+    def forward(self, tokens_BTD: Tensor, *inputs: Tensor | None) -> Tensor:
+        """Run all blocks; `inputs` are handed to each of them after the residual stream."""
+        x = self.embed(tokens_BTD)
+        for layer in self.layers:
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(layer, x, *inputs, use_reentrant=False)
+            else:
+                x = layer(x, *inputs)
+        return x if self.layer_norm is None else self.layer_norm(x)
+
+
+class EncoderDecoder(nn.Module):
+    """The two stacks and the shared embedding (Hugging Face's `BartModel`)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.shared = nn.Embedding(
+            config.vocab_size, config.d_model, padding_idx=config.pad_token_id
+        )
+        self.encoder = Stack(config, [EncoderLayer(config) for _ in range(config.encoder_layers)])
+        self.decoder = Stack(config, [DecoderLayer(config) for _ in range(config.decoder_layers)])
+
+
+class Bart(nn.Module):
+    """BART with its output layer.
+
+    Args:
+        config: the architecture. Weights are drawn from torch's global generator.
+    """
+
+    final_logits_bias: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = EncoderDecoder(config)
+        self.register_buffer(
+            "final_logits_bias", self.model.shared.weight.new_zeros(1, config.vocab_size)
+        )
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.init_std)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])
+
+    def encode(self, source_BS: Tensor, source_mask_BS: Tensor | None = None) -> Tensor:
+        """Ids -> memory [B, S, D]. `source_mask_BS`: bool, True at real tokens; None: all."""
+        return self.model.encoder(self.model.shared(source_BS), key_mask(source_mask_BS))
+
+    def decode(
+        self, decoder_input_BT: Tensor, memory_BSD: Tensor, source_mask_BS: Tensor | None = None
+    ) -> Tensor:
+        """Ids and memory -> hidden states [B, T, D] of the last block, one per target position."""
+        tokens = self.model.shared(decoder_input_BT)
+        return self.model.decoder(tokens, memory_BSD, key_mask(source_mask_BS))
+
+    def forward(
+        self, source_BS: Tensor, source_mask_BS: Tensor | None, decoder_input_BT: Tensor
+    ) -> Tensor:
+        """Hidden states [B, T, D] under teacher forcing; `logits` or a loss comes after."""
+        memory = self.encode(source_BS, source_mask_BS)
+        return self.decode(decoder_input_BT, memory, source_mask_BS)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., V]."""
+        return F.linear(hidden, self.model.shared.weight) + self.final_logits_bias.to(hidden.dtype)
+
+    def activation_checkpointing(self, enabled: bool) -> None:
+        """Recompute the blocks' activations in backward instead of keeping them."""
+        self.model.encoder.activation_checkpointing = enabled
+        self.model.decoder.activation_checkpointing = enabled
+
+
+def key_mask(mask_BS: Tensor | None) -> Tensor | None:
+    """[B, S] -> [B, 1, 1, S], so that it covers all heads and queries."""
+    return None if mask_BS is None else mask_BS[:, None, None, :]

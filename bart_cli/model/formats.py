@@ -1,0 +1,226 @@
+"""Models on disk: our own folder (which is Hugging Face's), the hub, the reference, fairseq.
+
+In: a path or a hub id. Out: a `Bart` with its tokenizer; and back to a folder that
+`transformers` loads as it is (`BartForConditionalGeneration`, for Pre-LN `MBart…`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import atomic_folder
+from bart_cli.hub import fetch
+from bart_cli.model import hf_config
+from bart_cli.model.bart import Bart
+from bart_cli.model.weights import State, infer_config, rename
+from bart_cli.tokenizer import Tokenizer
+
+HUB_FILES = ("*.json", "merges.txt", "*.safetensors", "pytorch_model*.bin")
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode and what lay beside it.
+
+    tokenizer: None when the format carries none (`.ckpt`, `.pt` on their own).
+    generation: decoding settings that the model was saved with, if any.
+    folder: where the weights were found.
+    """
+
+    model: Bart
+    tokenizer: Tokenizer | None
+    generation: GenerationConfig | None
+    folder: Path
+
+
+def save_model(
+    folder: Path, model: Bart, tokenizer: Tokenizer, generation: GenerationConfig | None = None
+) -> None:
+    """Write the folder at once: config, fp32 or as-is weights, tokenizer, decoding settings."""
+    with atomic_folder(folder) as temporary:
+        _write_json(temporary / "config.json", hf_config.to_hf(model.config))
+        _write_json(
+            temporary / "generation_config.json",
+            hf_config.generation_to_hf(model.config, generation),
+        )
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save(temporary)
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    dropouts: ModelConfig | None = None,
+) -> LoadedModel:
+    """Load a run folder, a checkpoint, a model folder, a hub id, a `.ckpt` or a fairseq `.pt`.
+
+    Args:
+        dropouts: take the three dropout rates from here instead of from the model.
+
+    Raises:
+        UsageError: nothing there, or it is not a BART.
+        BartError: the hub could not be reached, a file is damaged.
+    """
+    path = resolve_model(source)
+    if path.is_file():
+        config, state = _read_pickle(path)
+        folder = path.parent
+    else:
+        config, state = _read_folder(path)
+        folder = path
+    if dropouts is not None:
+        config = config.model_copy(update={name: getattr(dropouts, name) for name in DROPOUTS})
+    model = build(config, state, path).to(device=device, dtype=dtype).eval()
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    return LoadedModel(
+        model=model,
+        tokenizer=Tokenizer.from_pretrained(folder) if has_tokenizer else None,
+        generation=_read_generation(folder),
+        folder=folder,
+    )
+
+
+def resolve_model(source: str | Path) -> Path:
+    """The folder with `config.json`, or the `.ckpt` / `.pt` file, that a name stands for.
+
+    A run stands for its final `model`, before the run has ended for the `best`, before that for its
+    newest checkpoint. What is no path is asked from the hub.
+
+    Raises:
+        UsageError: a path with no model in it.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if not path.exists():
+        return fetch(str(source), HUB_FILES, what="model")
+    checkpoints = sorted(path.glob("checkpoints/step-*/model"), reverse=True)
+    for folder in (path, path / "model", path / "best", *checkpoints):
+        if (folder / "config.json").is_file():
+            return folder
+    raise UsageError(
+        f"no model in {path}: expected config.json and model.safetensors, or a run with checkpoints"
+    )
+
+
+def build(config: ModelConfig, state: State, path: Path) -> Bart:
+    """A model with these weights; memory is taken once.
+
+    Raises:
+        UsageError: names or shapes do not fit the configuration.
+    """
+    with torch.device("meta"):
+        model = Bart(config)
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unknown {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UsageError(f"{path}: weights do not fit: {'; '.join(problems[:3])}{more}")
+    model.load_state_dict(state, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model
+
+
+def _read_folder(folder: Path) -> tuple[ModelConfig, State]:
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise UsageError(f"no config.json in {folder}: this is not a model folder")
+    config = hf_config.from_hf(_read_json(config_path), config_path)
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        state = _load_safetensors(whole)
+    elif index.is_file():
+        state = {}
+        for name in sorted(set(_read_json(index)["weight_map"].values())):
+            state.update(_load_safetensors(folder / name))
+    elif (folder / "pytorch_model.bin").is_file():
+        state = _load_pickle(folder / "pytorch_model.bin")
+    else:
+        raise UsageError(f"no weights in {folder}: expected model.safetensors")
+    return config, rename(state, folder)
+
+
+def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
+    """A reference `.ckpt`, a fairseq `model.pt`, or a bare state dict."""
+    content = _load_pickle(path)
+    state = rename(content.get("model", content), path)
+    beside = path.parent / "config.json"
+    if beside.is_file():
+        # The reference keeps its settings there; whether it is Pre-LN only the weights tell.
+        settings = _read_json(beside)
+        inferred = infer_config(state, path)
+        settings["model_type"] = "mbart" if inferred.pre_layer_norm else "bart"
+        return hf_config.from_hf(settings, beside), state
+    return infer_config(state, path), state
+
+
+def _load_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BartError(f"{path}: cannot read the weights: {error}") from None
+
+
+def _load_pickle(path: Path) -> dict[str, Any]:
+    """Load tensors only: a pickle from elsewhere must not run code here."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # unpickling raises whatever the file provokes
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it needs the class {refused[1]}" if refused else str(error).splitlines()[0][:120]
+        raise BartError(
+            f"{path}: cannot read the weights: {reason}",
+            hint="only tensors and plain values are loaded; save the state dict on its own",
+        ) from None
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path}: expected a state dict, found {type(content).__name__}")
+    return dict(content)
+
+
+def _read_generation(folder: Path) -> GenerationConfig | None:
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        if path.is_file():
+            settings = hf_config.generation_from_hf(_read_json(path), path)
+            if settings is not None:
+                return settings
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a JSON object")
+    return content
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,134 @@
+"""Between our configuration and Hugging Face's `config.json` / `generation_config.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.errors import UsageError
+
+Json = dict[str, Any]
+
+# Hugging Face's name of an activation -> ours.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+# Settings of old BART configurations that we do not implement -> the only value allowed.
+FIXED = {
+    "normalize_embedding": True,
+    "static_position_embeddings": False,
+    "tie_word_embeddings": True,
+    "extra_pos_embeddings": 2,
+}
+# Our name of a generation setting -> Hugging Face's.
+GENERATION = {
+    "beams": "num_beams",
+    "length_penalty": "length_penalty",
+    "min_length": "min_length",
+    "max_length": "max_length",
+    "no_repeat_ngram": "no_repeat_ngram_size",
+    "early_stopping": "early_stopping",
+    "return_sequences": "num_return_sequences",
+    "sample": "do_sample",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "repetition_penalty": "repetition_penalty",
+}
+
+
+def to_hf(config: ModelConfig) -> Json:
+    """The `config.json` of BartForConditionalGeneration (post-LN) or of mBART (Pre-LN)."""
+    settings = config.model_dump(exclude={"pre_layer_norm"})
+    activation = settings["activation_function"]
+    settings["activation_function"] = "gelu_new" if activation == "gelu_tanh" else activation
+    name = "MBart" if config.pre_layer_norm else "Bart"
+    return settings | {
+        "architectures": [f"{name}ForConditionalGeneration"],
+        "model_type": name.lower(),
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": True,
+        "num_hidden_layers": config.encoder_layers,
+        "encoder_layerdrop": 0.0,
+        "decoder_layerdrop": 0.0,
+        "forced_eos_token_id": config.eos_token_id,
+        "use_cache": True,
+        "torch_dtype": "float32",
+    }
+
+
+def from_hf(settings: Json, path: Path) -> ModelConfig:
+    """Read a `config.json`; `path` is for error lines.
+
+    Raises:
+        UsageError: another kind of model, or a variant of BART that is not implemented.
+    """
+    kind = settings.get("model_type")
+    if kind not in ("bart", "mbart"):
+        raise UsageError(f"{path}: model_type is {kind!r}; allowed are 'bart' and 'mbart'")
+    for name, allowed in FIXED.items():
+        if settings.get(name, allowed) != allowed:
+            raise UsageError(f"{path}: {name}={settings[name]!r}; only {allowed!r} is implemented")
+    activation = settings.get("activation_function", "gelu")
+    if activation not in ACTIVATIONS:
+        raise UsageError(
+            f"{path}: activation_function={activation!r}; allowed: {', '.join(ACTIVATIONS)}"
+        )
+    fields = {name: settings[name] for name in ModelConfig.model_fields if name in settings}
+    fields["activation_function"] = ACTIVATIONS[activation]
+    fields["pre_layer_norm"] = kind == "mbart"
+    try:
+        return ModelConfig.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise UsageError(f"{path}: {where} {problem['msg']}".replace("  ", " ")) from None
+
+
+def generation_to_hf(config: ModelConfig, generation: GenerationConfig | None) -> Json:
+    """The `generation_config.json`."""
+    settings: Json = {
+        "bos_token_id": config.bos_token_id,
+        "pad_token_id": config.pad_token_id,
+        "eos_token_id": config.eos_token_id,
+        "decoder_start_token_id": config.decoder_start_token_id,
+        "forced_eos_token_id": config.eos_token_id,
+    }
+    if generation is None:
+        return settings
+    sampling = {"temperature", "top_k", "top_p"}
+    for ours, theirs in GENERATION.items():
+        if generation.sample or ours not in sampling:  # transformers warns of idle options
+            settings[theirs] = getattr(generation, ours)
+    settings["forced_bos_token_id"] = config.bos_token_id if generation.forced_bos else None
+    settings["forced_eos_token_id"] = config.eos_token_id if generation.forced_eos else None
+    return settings
+
+
+def generation_from_hf(settings: Json, path: Path) -> GenerationConfig | None:
+    """Decoding settings of a model folder; None when the file names no search at all.
+
+    Settings that the file leaves out have Hugging Face's defaults, not ours.
+    """
+    if not settings.keys() & {"num_beams", "max_length", "length_penalty", "no_repeat_ngram_size"}:
+        return None
+    defaults = {"beams": 1, "length_penalty": 1.0, "max_length": 20, "no_repeat_ngram": 0}
+    fields: Json = defaults | {"early_stopping": False}
+    for ours, theirs in GENERATION.items():
+        if settings.get(theirs) is not None:
+            fields[ours] = settings[theirs]
+    fields["forced_bos"] = settings.get("forced_bos_token_id") is not None
+    fields["forced_eos"] = settings.get("forced_eos_token_id") is not None
+    try:
+        return GenerationConfig.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {error.errors()[0]['msg']}") from None

@@ -1,0 +1,105 @@
+"""The blocks of BART's encoder and decoder, post-LN (the paper) or Pre-LN (Xiong et al. 2020).
+
+In and out: the residual stream [B, T, D].
+"""
+
+# Legend: B batch, S source, T target, D model.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bart_cli.config.model import ModelConfig
+from bart_cli.model.attention import Attention
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class Block(nn.Module):
+    """What encoder and decoder blocks share: residual branches and the feed-forward network."""
+
+    def __init__(self, config: ModelConfig, heads: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.pre_norm = config.pre_layer_norm
+        self.dropout = config.dropout
+        self.activation_dropout = config.activation_dropout
+        self.activation = ACTIVATIONS[config.activation_function]
+        self.self_attn = Attention(config.d_model, heads, config.attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def residual(self, x: Tensor, norm: nn.LayerNorm, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """x + dropout(branch(x)), with the norm before the branch (Pre-LN) or after the sum."""
+        y = branch(norm(x) if self.pre_norm else x)
+        x = x + F.dropout(y, self.dropout, self.training)
+        return x if self.pre_norm else norm(x)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        hidden = self.activation(self.fc1(x))
+        return self.fc2(F.dropout(hidden, self.activation_dropout, self.training))
+
+
+class EncoderLayer(Block):
+    """Self-attention, then feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, config.encoder_attention_heads, config.encoder_ffn_dim)
+
+    def forward(self, x_BSD: Tensor, mask: Tensor | None) -> Tensor:
+        """`mask`: [B, 1, 1, S] bool, True at real tokens; None when nothing is padded."""
+        x_BSD = self.residual(
+            x_BSD, self.self_attn_layer_norm, lambda x: self.self_attn(x, mask=mask)
+        )
+        return self.residual(x_BSD, self.final_layer_norm, self.feed_forward)
+
+
+class DecoderLayer(Block):
+    """Causal self-attention, attention to the encoder's output, then feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        heads = config.decoder_attention_heads
+        super().__init__(config, heads, config.decoder_ffn_dim)
+        self.encoder_attn = Attention(config.d_model, heads, config.attention_dropout)
+        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask: Tensor | None) -> Tensor:
+        """`mask`: [B, 1, 1, S] bool over the memory, True at real tokens; None: no padding.
+
+        Padding in the target needs no mask: it lies right of every real token.
+        """
+        x_BTD = self.residual(
+            x_BTD, self.self_attn_layer_norm, lambda x: self.self_attn(x, causal=True)
+        )
+        x_BTD = self.residual(
+            x_BTD,
+            self.encoder_attn_layer_norm,
+            lambda x: self.encoder_attn(x, memory_BSD, mask=mask),
+        )
+        return self.residual(x_BTD, self.final_layer_norm, self.feed_forward)
+
+
+class PositionEmbedding(nn.Embedding):
+    """Learned positions; BART's table begins with two rows that are never used."""
+
+    OFFSET = 2
+
+    def __init__(self, positions: int, d_model: int) -> None:
+        super().__init__(positions + self.OFFSET, d_model)
+
+    def forward(self, length: int, start: int = 0) -> Tensor:  # type: ignore[override]
+        """Rows [length, D] of positions start … start + length - 1."""
+        ids = torch.arange(start, start + length, device=self.weight.device)
+        return super().forward(ids + self.OFFSET)

@@ -1,0 +1,92 @@
+"""Names and shapes of weights in the formats that we read, and their way to ours.
+
+Ours are Hugging Face's names. In: a state dict of any known format. Out: ours, and the architecture
+that its shapes tell, for formats that come without a `config.json`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bart_cli.config.model import ModelConfig
+from bart_cli.errors import UsageError
+
+State = dict[str, Tensor]
+
+# The one embedding, under all the names that it has in one format or the other.
+EMBEDDING = (
+    "model.shared.weight",
+    "model.encoder.embed_tokens.weight",
+    "model.decoder.embed_tokens.weight",
+    "model.decoder.output_projection.weight",
+    "lm_head.weight",
+)
+# Buffers of fairseq and of old versions of transformers that hold nothing learned.
+IGNORED = re.compile(r"(\.version|\._float_tensor|\.embed_scale|position_ids)$")
+HEAD_WIDTH = 64  # of every published BART: the number of heads is not visible in the shapes
+
+
+def rename(state: Mapping[str, Tensor], path: Path) -> State:
+    """Bring a state dict of Hugging Face, the reference or fairseq to our names.
+
+    Raises:
+        UsageError: the output layer is not the embedding (untied), or there is no embedding.
+    """
+    renamed: State = {}
+    for name, tensor in state.items():
+        if IGNORED.search(name) or "classification_head" in name:
+            continue
+        name = name.removeprefix("module.")
+        if name.startswith(("encoder.", "decoder.", "shared.")):
+            name = f"model.{name}"
+        renamed[name.replace(".last_layernorm.", ".layer_norm.")] = tensor
+    copies = [renamed.pop(name) for name in EMBEDDING if name in renamed]
+    if not copies:
+        raise UsageError(f"{path}: these are not the weights of a BART: no token embedding")
+    for copy in copies[1:]:
+        if copy.shape != copies[0].shape or not torch.equal(copy, copies[0]):
+            raise UsageError(f"{path}: input and output embeddings differ; only tied ones work")
+    renamed["model.shared.weight"] = copies[0]
+    if "final_logits_bias" not in renamed:
+        renamed["final_logits_bias"] = torch.zeros(1, copies[0].shape[0])
+    return renamed
+
+
+def infer_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
+    """The architecture of weights under our names; heads are 64 wide, as in all published models.
+
+    Raises:
+        UsageError: a tensor that every BART has is missing.
+    """
+
+    def layers(side: str) -> int:
+        pattern = re.compile(rf"model\.{side}\.layers\.(\d+)\.")
+        return 1 + max((int(m[1]) for name in state if (m := pattern.match(name))), default=-1)
+
+    try:
+        vocabulary, width = state["model.shared.weight"].shape
+        positions = state["model.encoder.embed_positions.weight"].shape[0] - 2
+        ffn = {
+            side: state[f"model.{side}.layers.0.fc1.weight"].shape[0]
+            for side in ("encoder", "decoder")
+        }
+    except KeyError as missing:
+        raise UsageError(f"{path}: these are not the weights of a BART: no {missing}") from None
+    heads = max(1, width // HEAD_WIDTH)
+    return ModelConfig(
+        vocab_size=vocabulary,
+        d_model=width,
+        encoder_layers=layers("encoder"),
+        decoder_layers=layers("decoder"),
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=ffn["encoder"],
+        decoder_ffn_dim=ffn["decoder"],
+        max_position_embeddings=positions,
+        pre_layer_norm="model.encoder.layer_norm.weight" in state,
+    )

@@ -1,0 +1,59 @@
+"""Fixtures that several test files share: tiny models, a tiny tokenizer, the optional real data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bart_cli.config.model import ModelConfig
+from bart_cli.tokenizer import Tokenizer
+
+torch.set_num_threads(2)
+
+SENTENCES = (
+    "The mayor opened the new bridge on Monday.",
+    "Heavy rain had closed the old one in 1998.",
+    "Café owners – 24 of them – said business rose by 12.5%.",
+    "“We waited ten years,” Mr. O'Neill said; nobody laughed.",
+)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data that developers keep beside the checkout; tests skip where it is missing."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the optional real data (shared/data beside the checkout) is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Tokenizer:
+    """A byte-level BPE with 400 entries, learned from a few sentences."""
+    return Tokenizer.train(SENTENCES * 50, vocab_size=400)
+
+
+@pytest.fixture(params=[False, True], ids=["post-LN", "Pre-LN"])
+def tiny_config(request: pytest.FixtureRequest) -> ModelConfig:
+    """A model of two variants, small enough for a test of milliseconds, without dropout."""
+    return tiny_model_config(pre_layer_norm=request.param)
+
+
+def tiny_model_config(**changes: object) -> ModelConfig:
+    """The configuration of a model with 2 + 2 layers of width 32 and 400 tokens."""
+    settings: dict[str, object] = {
+        "vocab_size": 400,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "init_std": 0.2,
+        "dropout": 0.0,
+    }
+    return ModelConfig.model_validate(settings | changes)
