@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,9 @@ def _load_pickle(path: Path) -> dict[str, Any]:
     """Load tensors only: a pickle from elsewhere must not run code here."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except Exception as error:  # unpickling raises whatever the file provokes
         refused = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it needs the class {refused[1]}" if refused else str(error).splitlines()[0][:120]

@@ -1,0 +1,170 @@
+"""Presets: every one is valid, holds the published settings, and errors name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bart_cli.config.presets import (
+    flatten,
+    load_config,
+    load_preset,
+    preset_config,
+    preset_names,
+)
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig, save_config
+from bart_cli.errors import UsageError
+
+# name -> (sequence length, global batch, per-GPU batch, lr, warm-up, steps, precision); REFERENCE.
+PRETRAIN = {
+    "dgxa100-{n}node-phase1": (128, 64000, 200, 5e-3, 2166, 95040, "bf16"),
+    "dgxa100-{n}node-phase1-tf32": (128, 64000, 100, 5e-3, 2166, 95040, "tf32"),
+    "dgxa100-{n}node-phase2": (512, 30720, 32, 4e-3, 200, 7560, "bf16"),
+    "dgxa100-{n}node-phase2-tf32": (512, 30720, 16, 4e-3, 200, 7560, "tf32"),
+}
+# (gpus, precision) -> (global batch, per-GPU batch, steps, evaluation batch)
+FINETUNE = {
+    ("1gpu", "bf16"): (40, 40, 2000, 128),
+    ("8gpu", "bf16"): (320, 40, 2000, 128),
+    ("1gpu", "tf32"): (24, 24, 3333, 64),
+    ("8gpu", "tf32"): (192, 24, 3333, 64),
+}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_described_and_survives_yaml(name: str, tmp_path: Path) -> None:
+    config = preset_config(name)
+    assert load_preset(name)["description"]
+    save_config(config, tmp_path / "config.yaml")
+    kind = type(config)
+    assert load_config(kind, config_file=tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("nodes", [1, 40])
+@pytest.mark.parametrize("pattern", PRETRAIN)
+def test_pretraining_presets_hold_the_published_settings(pattern: str, nodes: int) -> None:
+    config = load_config(PretrainConfig, preset=pattern.format(n=nodes))
+    training = config.training
+    assert PRETRAIN[pattern] == (
+        config.data.sequence_length,
+        training.global_batch,
+        training.micro_batch,
+        config.optimizer.learning_rate,
+        config.schedule.warmup_steps,
+        training.max_steps,
+        training.precision,
+    )
+    assert config.optimizer.name == "nvlamb"
+    assert (config.optimizer.weight_decay, config.optimizer.clip_norm) == (0.1, 0.1)
+    assert (config.model.dropout, config.model.attention_dropout) == (0.1, 0.1)
+    assert config.model.pre_layer_norm
+    assert (config.model.d_model, config.model.encoder_layers) == (1024, 12)
+    assert training.global_batch % (nodes * 8 * training.micro_batch) == 0
+    assert config.data.streams % (40 * 8) == 0
+
+
+@pytest.mark.parametrize("data", ["cnn-dm", "xsum"])
+@pytest.mark.parametrize("variant", FINETUNE, ids="-".join)
+def test_finetuning_presets_hold_the_published_settings(
+    data: str, variant: tuple[str, str]
+) -> None:
+    config = load_config(FinetuneConfig, preset=f"{data}-dgxa100-{'-'.join(variant)}")
+    training, generation = config.training, config.generation
+    assert FINETUNE[variant] == (
+        training.global_batch,
+        training.micro_batch,
+        training.max_steps,
+        config.evaluation.batch_size,
+    )
+    assert training.precision == config.evaluation.precision == variant[1]
+    assert config.optimizer.learning_rate == 1.25e-4
+    assert (training.label_smoothing, training.freeze_embeddings) == (0.1, True)
+    decoding = (generation.beams, generation.min_length, generation.max_length)
+    assert decoding == ((4, 56, 142) if data == "cnn-dm" else (6, 11, 62))
+    assert config.data.max_target_length == (142 if data == "cnn-dm" else 60)
+    assert generation.no_repeat_ngram == 3
+    evaluation = load_config(EvaluateConfig, preset=f"{data}-dgxa100-{'-'.join(variant)}")
+    assert evaluation.generation == generation
+
+
+def test_values_come_from_preset_then_file_then_options_then_set(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: tiny-cpu\ntraining:\n  max_steps: 7\n  seed: 8\n  log_every: 9\n")
+    config = load_config(
+        PretrainConfig,
+        preset="dgxa100-1node-phase1",
+        config_file=own,
+        sets=["training.log_every=11", "optimizer.learning_rate=1e-4"],
+        options={"training.seed": 10, "training.log_every": 3, "training.precision": None},
+    )
+    training = config.training
+    assert (training.max_steps, training.seed, training.log_every) == (7, 10, 11)
+    assert training.precision == "bf16"
+    assert config.optimizer.learning_rate == 1e-4
+
+
+def test_a_model_preset_gives_the_model_only() -> None:
+    config = load_config(FinetuneConfig, preset="bart-large")
+    assert config.model.d_model == 1024
+    assert config.training == FinetuneConfig().training
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"preset": "tiny-cpo"}, ["no preset 'tiny-cpo'", "did you mean 'tiny-cpu'"]),
+        ({"preset": "xsum-dgxa100-1gpu-bf16"}, ["is for `bart finetune`", "dgxa100"]),
+        ({"sets": ["training.max_step=3"]}, ["'training.max_step'", "'training.max_steps'"]),
+        ({"sets": ["training.max_steps.x=3"]}, ["'training.max_steps' is a value"]),
+        ({"sets": ["nonsense"]}, ["expected section.key=value"]),
+        ({"sets": ["training.seed=[1"]}, ["not valid YAML"]),
+        (
+            {"sets": ["training.max_steps=0"]},
+            ["training.max_steps=0", "greater than or equal to 1"],
+        ),
+        ({"sets": ["training.precision=int4"]}, ["training.precision=int4", "'fp32'"]),
+        ({"sets": ["optimizer.learning_rate=.nan"]}, ["optimizer.learning_rate", "finite"]),
+        (
+            {"sets": ["training.micro_batch=9", "training.global_batch=8"]},
+            ["micro_batch=9 is larger than global_batch=8"],
+        ),
+        ({"config_file": Path("no-such.yaml")}, ["no such configuration file: no-such.yaml"]),
+    ],
+)
+def test_errors_name_the_key_the_value_and_what_is_allowed(
+    arguments: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(PretrainConfig, **arguments)  # type: ignore[arg-type]
+    text = f"{caught.value.message} {caught.value.hint or ''}"
+    assert caught.value.exit_code == 2
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"training:\n  max_stepz: 3\n", ["unknown key 'training.max_stepz'", "max_steps"]),
+        (b"training: [\n", ["line 2", "not valid YAML"]),
+        (b"hello", ["expected sections"]),
+        (b"\xff\xfe", ["cannot read"]),
+        (b"extends: nowhere\n", ["no preset 'nowhere'"]),
+    ],
+)
+def test_a_bad_file_is_named_with_its_problem(
+    tmp_path: Path, content: bytes, words: list[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        load_config(PretrainConfig, config_file=path)
+    for word in words:
+        assert word in f"{caught.value.message} {caught.value.hint or ''}"
+
+
+def test_presets_have_no_settings_that_only_repeat_what_they_extend() -> None:
+    for name in preset_names():
+        tree = load_preset(name)
+        assert dict(flatten(tree)), name

@@ -1,0 +1,153 @@
+"""Models are read from every known layout, and damage is named."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.errors import BartError, UsageError
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import load_model, resolve_model, save_model
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import tiny_model_config
+
+
+@pytest.fixture
+def model(tiny_config: ModelConfig) -> Bart:
+    torch.manual_seed(3)
+    return Bart(tiny_config).eval()
+
+
+def assert_same_weights(one: Bart, other: Bart) -> None:
+    for (name, ours), theirs in zip(
+        one.state_dict().items(), other.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+def test_a_saved_model_comes_back_equal(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    generation = GenerationConfig(beams=3, length_penalty=0.5, max_length=40)
+    save_model(tmp_path / "m", model, tiny_tokenizer, generation)
+    loaded = load_model(tmp_path / "m")
+    assert loaded.model.config == model.config
+    assert loaded.generation == generation
+    assert loaded.tokenizer is not None
+    assert loaded.tokenizer.encode("The mayor") == tiny_tokenizer.encode("The mayor")
+    assert_same_weights(loaded.model, model)
+    assert all(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_saving_again_replaces_the_folder(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    with torch.no_grad():
+        model.model.shared.weight.add_(1.0)
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    assert_same_weights(load_model(tmp_path / "m").model, model)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("layout", ["wrapped", "bare"])
+def test_a_reference_checkpoint_is_read(model: Bart, tmp_path: Path, layout: str) -> None:
+    state = {
+        name.replace(".layer_norm.", ".last_layernorm."): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    state["lm_head.weight"] = state["model.shared.weight"]
+    content = {"model": state, "optimizer": {}, "scaler": {}} if layout == "wrapped" else state
+    torch.save(content, tmp_path / "_step100.ckpt")
+    settings = model.config.model_dump() | {"model_type": "bart"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    loaded = load_model(tmp_path / "_step100.ckpt")
+    assert loaded.model.config == model.config
+    assert loaded.tokenizer is None
+    assert_same_weights(loaded.model, model)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["new", "legacy"])
+def test_a_fairseq_checkpoint_is_read_and_its_shape_inferred(tmp_path: Path, zipped: bool) -> None:
+    config = tiny_model_config(
+        d_model=128, encoder_attention_heads=2, decoder_attention_heads=2, decoder_ffn_dim=64
+    )
+    model = Bart(config.model_copy(update={"dropout": 0.1}))
+    state = {name.removeprefix("model."): tensor for name, tensor in model.state_dict().items()}
+    del state["final_logits_bias"]
+    embedding = state.pop("shared.weight")
+    state["encoder.embed_tokens.weight"] = state["decoder.embed_tokens.weight"] = embedding
+    state["encoder.version"] = torch.tensor([3.0])
+    state["classification_heads.mnli.dense.weight"] = torch.zeros(3, 3)
+    content = {"args": argparse.Namespace(arch="bart_base"), "model": state}
+    torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
+    loaded = load_model(tmp_path / "model.pt")
+    assert loaded.model.config == model.config.model_copy(update={"init_std": 0.02})
+    assert_same_weights(loaded.model, model)
+
+
+def test_a_run_stands_for_its_final_then_best_then_newest_model(tmp_path: Path) -> None:
+    for name in ("checkpoints/step-00000100/model", "checkpoints/step-00000200/model"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").touch()
+    assert resolve_model(tmp_path) == tmp_path / "checkpoints/step-00000200/model"
+    for name in ("best", "model"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+        assert resolve_model(tmp_path) == tmp_path / name
+
+
+def test_weights_that_do_not_fit_are_named(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    settings = json.loads((tmp_path / "m/config.json").read_text())
+    settings["encoder_ffn_dim"] = 80
+    (tmp_path / "m/config.json").write_text(json.dumps(settings))
+    with pytest.raises(UsageError, match=r"fc1\.weight is \(64, 32\), expected \(80, 32\)"):
+        load_model(tmp_path / "m")
+
+
+def test_half_a_weights_file_is_an_error_not_a_model(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    weights = tmp_path / "m/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BartError, match=r"model\.safetensors: cannot read the weights"):
+        load_model(tmp_path / "m")
+
+
+def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
+    torch.save({"model": Path("x")}, tmp_path / "evil.ckpt")
+    with pytest.raises(BartError, match=r"evil\.ckpt: cannot read the weights: it needs the class"):
+        load_model(tmp_path / "evil.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_type": "t5"}, "model_type is 't5'; allowed are 'bart' and 'mbart'"),
+        ({"model_type": "bart", "d_model": -1}, "d_model"),
+        ({"model_type": "bart", "tie_word_embeddings": False}, "only True is implemented"),
+        ({"model_type": "bart", "activation_function": "tanh"}, "allowed: gelu"),
+    ],
+)
+def test_another_architecture_is_refused(
+    tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageError, match=message):
+        load_model(tmp_path)
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no model in"):
+        load_model(tmp_path)
