@@ -5,6 +5,7 @@ Text in, ids out, and back. The five special tokens are `<s> <pad> </s> <unk> <m
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -149,6 +150,10 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Ids lie in [0, vocab_size)."""
         return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def fingerprint(self) -> str:
+        """SHA-256 of vocabulary and merges: equal for tokenizers that give equal ids."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
         """`<s> text </s>`, cut to `max_length` ids with both ends kept."""

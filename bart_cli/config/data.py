@@ -66,6 +66,3 @@ class SummarizationDataConfig(Section):
         ge=64,
         description="micro-batches by source tokens (padding included) instead of by count",
     )
-    workers: int = Field(
-        1, ge=0, description="loader processes per rank; 0: in the training process"
-    )

@@ -1,0 +1,1 @@
+"""Documents -> sentences -> token ids -> shards -> batches. Data flows one way."""

@@ -85,6 +85,9 @@ def linear_cross_entropy(
         labels: [...] int64; IGNORE has no loss.
         smoothing: share of probability spread evenly over the vocabulary (Szegedy et al. 2016).
     """
+    if torch.is_autocast_enabled(hidden.device.type):
+        # The last LayerNorm leaves fp32 behind; the vocabulary's matrix product is where it counts.
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     flat = hidden.reshape(-1, hidden.shape[-1])
     loss: Tensor = _LinearCrossEntropy.apply(
         flat, weight, bias.reshape(1, -1).float(), labels.reshape(-1), smoothing

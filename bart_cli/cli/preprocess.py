@@ -1,0 +1,153 @@
+"""`bart preprocess`: text to shards, pairs to tokens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.options import JsonOption
+from bart_cli.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare data for training.")
+
+TokenizerOption = Annotated[
+    str,
+    typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base."),
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+
+
+@app.command()
+def pretrain(
+    out_folder: OutOption,
+    tokenizer: TokenizerOption,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=PATH",
+            help="Corpus in the form of `bart download`: one document a line, id first.",
+        ),
+    ] = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--text", help="Plain text, a file or a folder of .txt; blank lines part documents."
+        ),
+    ] = None,
+    target_lengths: Annotated[
+        list[int] | None,
+        typer.Option("--target-length", help="Tokens of a sample; many in one pass. Default 128."),
+    ] = None,
+    shards: Annotated[int, typer.Option(help="Shards per length; a multiple of ranks.")] = 16,
+    validation_share: Annotated[
+        float, typer.Option(help="Share of the documents that is kept for validation.")
+    ] = 0.01,
+    cross_documents: Annotated[
+        bool, typer.Option(help="Let a sample go on with the next document, so that all are full.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler: tcp://host:8786.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn corpora into balanced shards of token ids.
+
+    Sentences are split, tokenised and packed until a sample is full; nothing is lost, the document
+    ids never enter the text. A run that was stopped goes on where it was when started again.
+
+    [bold]bart preprocess pretrain --input wiki=data/wikipedia --tokenizer facebook/bart-base --out
+    shards --target-length 128 --target-length 512[/bold]
+    """
+    from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+    from bart_cli.tokenizer import Tokenizer
+
+    settings = PreprocessSettings(
+        inputs=(
+            *(_named(text) for text in inputs or []),
+            *((path.stem, path, "plain") for path in texts or []),
+        ),
+        target_lengths=tuple(dict.fromkeys(target_lengths or [128])),
+        shards=shards,
+        validation_share=validation_share,
+        cross_documents=cross_documents,
+    )
+    report = preprocess_pretrain(
+        settings,
+        out_folder,
+        Tokenizer.from_pretrained(tokenizer),
+        workers=workers,
+        scheduler=scheduler,
+        reporter=make_reporter(),
+    )
+    if as_json:
+        print_json(asdict(report))
+        return
+    out.print(
+        f"{report.documents:,} documents, {report.sentences:,} sentences, "
+        f"{report.tokens:,} tokens, {report.tokens_lost} tokens lost"
+    )
+    table = Table("shards", "samples", "mean fill", "samples per shard", box=None, pad_edge=False)
+    for key, samples in report.samples.items():
+        low, high = report.shard_sizes[key]
+        table.add_row(
+            str(out_folder / key), f"{samples:,}", f"{report.fill[key]:.1%}", f"{low:,} - {high:,}"
+        )
+    out.print(table)
+
+
+@app.command()
+def summarization(
+    source: Annotated[Path, typer.Option("--input", help="Folder (or file) of pairs.")],
+    out_folder: OutOption,
+    tokenizer: TokenizerOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Check, clean and tokenise pairs of article and summary.
+
+    Reads {train,validation,test} as .jsonl (article + summary or highlights), .parquet, or
+    .source + .target. Empty sides, duplicates and summaries that equal the article are dropped.
+
+    [bold]bart preprocess summarization --input data/cnn_dm --tokenizer facebook/bart-base --out
+    data/cnn_dm-tokens[/bold]
+    """
+    from bart_cli.data.preprocess.summarization import preprocess_summarization
+    from bart_cli.tokenizer import Tokenizer
+
+    reports = preprocess_summarization(
+        source, out_folder, Tokenizer.from_pretrained(tokenizer), reporter=make_reporter()
+    )
+    if as_json:
+        print_json({split: asdict(report) for split, report in reports.items()})
+        return
+    table = Table(
+        "split",
+        "read",
+        "kept",
+        "article tokens",
+        "summary tokens",
+        "dropped",
+        box=None,
+        pad_edge=False,
+    )
+    for split, report in reports.items():
+        dropped = ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.items() if n)
+        spreads = [
+            f"median {a:,}, 95% {b:,}, longest {c:,}"
+            for a, b, c in (report.source_tokens, report.target_tokens)
+        ]
+        table.add_row(split, f"{report.read:,}", f"{report.kept:,}", *spreads, dropped or "none")
+    out.print(table)
+
+
+def _named(text: str) -> tuple[str, Path, Literal["lines"]]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise UsageError(f"--input {text}: expected NAME=PATH, for example wiki=data/wikipedia")
+    return name, Path(path), "lines"

@@ -1,0 +1,46 @@
+"""`bart tokenizer`: learn a byte-level BPE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bart_cli.cli.console import make_reporter, out
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Tokenizers.")
+
+
+@app.command()
+def train(
+    files: Annotated[list[Path], typer.Argument(help="Text files or folders of .txt.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    vocab_size: Annotated[int, typer.Option(help="Entries, special tokens included.")] = 50265,
+    with_ids: Annotated[
+        bool, typer.Option("--ids", help="Lines begin with a document id (as `bart download`'s).")
+    ] = False,
+) -> None:
+    """Learn a byte-level BPE with BART's special tokens from text.
+
+    [bold]bart tokenizer train data/wikipedia --ids --vocab-size 32000 --out tokenizer[/bold]
+    """
+    from bart_cli.data.documents import read_texts
+    from bart_cli.tokenizer import Tokenizer
+
+    with make_reporter().task("learn the vocabulary", unit="documents") as task:
+
+        def texts() -> object:
+            for path in files:
+                for text in read_texts(path, "lines" if with_ids else "plain"):
+                    task.advance()
+                    yield text
+
+        tokenizer = Tokenizer.train(texts(), vocab_size)  # type: ignore[arg-type]
+    tokenizer.save(out_folder)
+    out.print(f"{tokenizer.vocab_size:,} entries written to {out_folder}", soft_wrap=True)
+
+
+@app.callback()
+def group() -> None:
+    """Tokenizers."""

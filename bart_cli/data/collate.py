@@ -1,0 +1,63 @@
+"""From rows of ids to padded batches: sorted by length, padded to a multiple of 8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bart_cli.data.batch import IGNORE, Batch, shift_right
+from bart_cli.data.denoising import Ids
+
+MULTIPLE = 8  # of padded lengths: what tensor cores and vector units want
+
+
+def pad_rows(rows: Sequence[Ids | list[int]], pad_id: int) -> Tensor:
+    """Ragged ids -> [rows, length] int64, padded right to a multiple of 8."""
+    longest = max(len(row) for row in rows)
+    width = -(-longest // MULTIPLE) * MULTIPLE
+    padded = np.full((len(rows), width), pad_id, dtype=np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def make_batch(
+    sources: Sequence[Ids | list[int]],
+    targets: Sequence[Ids | list[int]],
+    *,
+    pad_id: int,
+    decoder_start_id: int,
+) -> Batch:
+    """Rows of source and target ids, special tokens included, to a Batch."""
+    source, target = pad_rows(sources, pad_id), pad_rows(targets, pad_id)
+    lengths = torch.tensor([len(row) for row in targets])
+    padding = torch.arange(target.shape[1])[None] >= lengths[:, None]
+    source_lengths = torch.tensor([len(row) for row in sources])
+    return Batch(
+        source=source,
+        source_mask=torch.arange(source.shape[1])[None] < source_lengths[:, None],
+        decoder_input=shift_right(target, start_id=decoder_start_id, pad_id=pad_id),
+        labels=target.masked_fill(padding, IGNORE),
+    )
+
+
+def micro_batches(lengths: Ids, size: int, max_tokens: int | None = None) -> Iterator[Ids]:
+    """Cut row numbers into micro-batches of like length, longest first.
+
+    Args:
+        lengths: tokens of each row.
+        size: rows of a micro-batch at most.
+        max_tokens: padded tokens of a micro-batch at most (a single longer row stands alone).
+    """
+    order = np.argsort(-lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        rows = size
+        if max_tokens is not None:
+            longest = -(-int(lengths[order[begin]]) // MULTIPLE) * MULTIPLE
+            rows = min(size, max(1, max_tokens // max(longest, 1)))
+        yield order[begin : begin + rows]
+        begin += rows

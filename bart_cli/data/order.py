@@ -1,0 +1,94 @@
+"""The order of pre-training samples: a pure function of seed, epoch and canonical stream.
+
+In an epoch the shards are put in a random order, and the rows inside each; the resulting sequence
+is cut into `streams` slices of (nearly) equal length that are read round-robin: sample g of the
+epoch is entry g // streams of slice g % streams. A rank whose world size divides `streams` touches
+its own slices only, so that it holds few shards at a time, yet the order knows nothing of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bart_cli.data.denoising import Ids
+from bart_cli.data.random_keys import permutation
+from bart_cli.errors import UsageError
+
+SHARDS, ROWS = 101, 102  # purposes of random numbers
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every global batch a loader yields, and from where on."""
+
+    global_batch: int
+    micro_batch: int
+    rank: int = 0
+    world_size: int = 1
+    start_sample: int = 0
+
+    def __post_init__(self) -> None:
+        if self.global_batch % self.world_size:
+            raise UsageError(
+                f"training.global_batch={self.global_batch} does not divide among "
+                f"{self.world_size} processes",
+                hint=f"use a multiple of {self.world_size}, or another number of processes",
+            )
+
+
+class SampleOrder:
+    """Where sample number `position` of the endless sequence lies.
+
+    Args:
+        counts: samples of each shard.
+        streams: canonical slices.
+        seed: of the run.
+    """
+
+    def __init__(self, counts: tuple[int, ...], streams: int, seed: int) -> None:
+        self.counts = np.array(counts, dtype=np.int64)
+        self.samples = int(self.counts.sum())
+        self._streams = min(streams, self.samples)
+        self._seed = seed
+        small, larger = divmod(self.samples, self._streams)
+        sizes = np.full(self._streams, small, dtype=np.int64)
+        sizes[:larger] += 1
+        self._slice_starts = np.cumsum(sizes) - sizes
+        self._shard_order = lru_cache(maxsize=2)(self._compute_shard_order)
+        self._row_order = lru_cache(maxsize=2 * len(counts) + 2)(self._compute_row_order)
+
+    def locate(self, positions: Ids) -> tuple[Ids, Ids, Ids]:
+        """Positions in the endless sequence -> (epoch, shard, row), each like `positions`."""
+        epochs, inside = np.divmod(positions, self.samples)
+        shards = np.empty_like(positions)
+        rows = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            shards[chosen], rows[chosen] = self._locate_in_epoch(int(epoch), inside[chosen])
+        return epochs, shards, rows
+
+    def _locate_in_epoch(self, epoch: int, inside: Ids) -> tuple[Ids, Ids]:
+        index = self._slice_starts[inside % self._streams] + inside // self._streams
+        order, ends = self._shard_order(epoch)
+        slot = np.searchsorted(ends, index, side="right")
+        shards = order[slot]
+        rows = index - (ends[slot] - self.counts[shards])
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            rows[chosen] = self._row_order(epoch, int(shard))[rows[chosen]]
+        return shards, rows
+
+    def _compute_shard_order(self, epoch: int) -> tuple[Ids, Ids]:
+        order = permutation(len(self.counts), self._seed, SHARDS, epoch)
+        return order, np.cumsum(self.counts[order])
+
+    def _compute_row_order(self, epoch: int, shard: int) -> Ids:
+        return permutation(int(self.counts[shard]), self._seed, ROWS, epoch, shard)
+
+
+def rank_positions(step_start: int, global_batch: int, rank: int, world_size: int) -> Ids:
+    """Positions of one rank's share of the global batch that begins at `step_start`."""
+    return np.arange(step_start + rank, step_start + global_batch, world_size, dtype=np.int64)

@@ -1,0 +1,65 @@
+"""Sentences to samples: fill the target length in BPE tokens, lose nothing.
+
+In: the sentences of a document as rows of ids. Out: samples, each a list of sentence rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FULL = 0.97  # a sample this full is closed; an emptier one takes the head of the next sentence
+
+
+@dataclass
+class Sample:
+    """Sentences (or parts of them) that are trained on together."""
+
+    sentences: list[list[int]] = field(default_factory=list)
+    tokens: int = 0
+
+    def add(self, sentence: list[int]) -> None:
+        """Append a sentence."""
+        self.sentences.append(sentence)
+        self.tokens += len(sentence)
+
+
+def pack(
+    sentences: Sequence[list[int]], room: int, word_starts: NDArray[np.bool_]
+) -> Iterator[Sample]:
+    """Pack sentences greedily into samples of at most `room` tokens.
+
+    A sentence that does not fit opens the next sample when this one is FULL already; else it is
+    cut at the last word border that fits (inside a word only when the word alone is too long).
+    """
+    sample = Sample()
+    for sentence in sentences:
+        rest = sentence
+        while sample.tokens + len(rest) > room:
+            if sample.tokens >= FULL * room:
+                yield sample
+                sample = Sample()
+                continue
+            cut = _cut(rest, room - sample.tokens, word_starts)
+            if cut == 0 and sample.tokens:
+                yield sample
+                sample = Sample()
+                continue
+            cut = cut or room
+            sample.add(rest[:cut])
+            rest = rest[cut:]
+            yield sample
+            sample = Sample()
+        if rest:
+            sample.add(rest)
+    if sample.tokens:
+        yield sample
+
+
+def _cut(sentence: list[int], room: int, word_starts: NDArray[np.bool_]) -> int:
+    """The last index <= room where a word begins, 0 when there is none."""
+    borders = np.flatnonzero(word_starts[sentence[: room + 1]])
+    return int(borders[-1]) if len(borders) and borders[-1] > 0 else 0

@@ -1,0 +1,278 @@
+"""Corpora to balanced shards, on Dask `distributed`: the same code on a laptop and on a cluster.
+
+Plan blocks of the text, turn each into samples (one task a block, its result a file), then deal
+the samples of all blocks to shards whose sizes differ by at most one. Everything is written under a
+temporary name and renamed; a run that was stopped goes on with the blocks that it has.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bart_cli.data.documents import Block, Form, plan_blocks
+from bart_cli.data.preprocess.blocks import (
+    SPLITS,
+    BlockReport,
+    BlockTask,
+    merge_shard,
+    process_block,
+)
+from bart_cli.data.shards import write_counts
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import write_text
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+LARGEST_ID = 2**16 - 1  # of a uint16 column
+
+
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """What the shards depend on: with equal settings and inputs they are equal byte for byte."""
+
+    inputs: tuple[tuple[str, Path, Form], ...]  # name, path, form
+    target_lengths: tuple[int, ...] = (128,)
+    shards: int = 16
+    validation_share: float = 0.01
+    cross_documents: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("nothing to read: give --input NAME=PATH or --text PATH")
+        for length in self.target_lengths:
+            if not 8 <= length <= 2**15:
+                raise UsageError(f"--target-length {length}: allowed are 8 to {2**15}")
+        if self.shards < 1:
+            raise UsageError(f"--shards {self.shards}: at least 1")
+        if not 0 <= self.validation_share < 1:
+            raise UsageError(f"--validation-share {self.validation_share}: from 0 up to below 1")
+
+
+@dataclass(frozen=True)
+class PreprocessReport:
+    """The summary. By '<length>/<split>': samples, mean fill (of 1), smallest and largest shard."""
+
+    documents: int
+    sentences: int
+    characters: int
+    tokens: int
+    tokens_lost: int
+    samples: dict[str, int]
+    fill: dict[str, float]
+    shard_sizes: dict[str, tuple[int, int]]
+
+
+def preprocess_pretrain(
+    settings: PreprocessSettings,
+    out: Path,
+    tokenizer: Tokenizer,
+    *,
+    workers: int = 2,
+    scheduler: str | None = None,
+    reporter: Reporter,
+) -> PreprocessReport:
+    """Write OUT/<length>/<split>/shard-*.parquet, OUT/tokenizer and OUT/report.json.
+
+    Args:
+        workers: processes on this machine, when there is no `scheduler`.
+        scheduler: address of a running Dask scheduler; its workers must see the same paths.
+
+    Raises:
+        UsageError: no text, a file that is not UTF-8, settings that do not fit, or an `out` that
+            holds the result of other settings.
+        BartError: the scheduler does not answer.
+    """
+    if tokenizer.vocab_size > LARGEST_ID + 1:
+        raise UsageError(
+            f"the tokenizer has {tokenizer.vocab_size:,} entries; shards hold {LARGEST_ID + 1}"
+        )
+    blocks = [b for _, path, form in settings.inputs for b in plan_blocks(path, form)]
+    work = out / ".work"
+    if _claim(out, settings, blocks, tokenizer, reporter):
+        return _read_report(out)
+    tasks = [
+        BlockTask(
+            number=number,
+            block=block,
+            work=work.absolute(),
+            tokenizer=(out / "tokenizer").absolute(),
+            target_lengths=settings.target_lengths,
+            validation_share=settings.validation_share,
+            cross_documents=settings.cross_documents,
+        )
+        for number, block in enumerate(blocks)
+    ]
+    with _dask(workers, scheduler) as client:
+        reports: list[BlockReport] = _run(client, process_block, tasks, "text", "blocks", reporter)
+        sizes = {}
+        for length in settings.target_lengths:
+            for split in SPLITS:
+                key = f"{length}/{split}"
+                counts = [report.samples[key] for report in reports]
+                if sum(counts):
+                    files = [task.output(length, split) for task in tasks]
+                    sizes[key] = _balance(client, out / key, files, counts, settings, reporter)
+    report = _summarise(settings, reports, sizes)
+    write_text(out / "report.json", json.dumps(asdict(report), indent=2) + "\n")
+    shutil.rmtree(work)
+    return report
+
+
+def _claim(
+    out: Path,
+    settings: PreprocessSettings,
+    blocks: Sequence[Block],
+    tokenizer: Tokenizer,
+    reporter: Reporter,
+) -> bool:
+    """Bind `out` to these settings and inputs; True when their result is complete already."""
+    files = {block.path: block.path.stat() for block in blocks}
+    plan = {
+        "settings": json.loads(json.dumps(asdict(settings), default=str)),
+        "files": {str(path): [stat.st_size, stat.st_mtime_ns] for path, stat in files.items()},
+        "vocabulary": tokenizer.fingerprint(),
+    }
+    path = out / "plan.json"
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != plan:
+            raise UsageError(
+                f"{out} holds the result of other settings or other text",
+                hint="choose another --out, or delete that folder",
+            )
+        if (out / "report.json").is_file():
+            reporter.info(f"{out} is complete already: nothing to do")
+            return True
+        reporter.info(f"going on with what {out} has")
+    tokenizer.save(out / "tokenizer")
+    write_text(path, json.dumps(plan, indent=2) + "\n")
+    return False
+
+
+def _balance(
+    client: Client,
+    folder: Path,
+    files: list[Path],
+    counts: list[int],
+    settings: PreprocessSettings,
+    reporter: Reporter,
+) -> tuple[int, int]:
+    """Deal the samples of all blocks, in order, to shards; smallest and largest size."""
+    total = sum(counts)
+    shards = min(settings.shards, total)
+    borders = [total * i // shards for i in range(shards + 1)]
+    starts = [end - count for end, count in zip(accumulate(counts), counts, strict=True)]
+    plans = []
+    for number, (begin, end) in enumerate(pairwise(borders)):
+        sources = [
+            (file, max(begin - start, 0), min(end - start, count))
+            for file, start, count in zip(files, starts, counts, strict=True)
+            if start < end and start + count > begin
+        ]
+        plans.append((sources, (folder / f"shard-{number}.parquet").absolute()))
+    label = f"shards {folder.parent.name}/{folder.name}"
+    sizes = _run(client, _merge, plans, label, "shards", reporter)
+    write_counts(folder, {path.name: size for (_, path), size in zip(plans, sizes, strict=True)})
+    return min(sizes), max(sizes)
+
+
+def _merge(plan: tuple[list[tuple[Path, int, int]], Path]) -> int:
+    return merge_shard(*plan)
+
+
+def _summarise(
+    settings: PreprocessSettings, reports: list[BlockReport], sizes: dict[str, tuple[int, int]]
+) -> PreprocessReport:
+    def add(name: str) -> int:
+        return sum(getattr(report, name) for report in reports)
+
+    samples = {key: sum(report.samples[key] for report in reports) for key in sizes}
+    packed = {key: sum(report.packed_tokens[key] for report in reports) for key in sizes}
+    fill = {key: packed[key] / (samples[key] * (int(key.split("/")[0]) - 2)) for key in sizes}
+    tokens = add("tokens")
+    lost = {
+        length: tokens - sum(packed.get(f"{length}/{split}", 0) for split in SPLITS)
+        for length in settings.target_lengths
+    }
+    return PreprocessReport(
+        documents=add("documents"),
+        sentences=add("sentences"),
+        characters=add("characters"),
+        tokens=tokens,
+        tokens_lost=sum(lost.values()),
+        samples=samples,
+        fill=fill,
+        shard_sizes=sizes,
+    )
+
+
+def _read_report(out: Path) -> PreprocessReport:
+    content: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    content["shard_sizes"] = {key: tuple(sizes) for key, sizes in content["shard_sizes"].items()}
+    return PreprocessReport(**content)
+
+
+def _run(
+    client: Client,
+    function: Callable[[Any], Any],
+    arguments: Sequence[Any],
+    name: str,
+    unit: str,
+    reporter: Reporter,
+) -> list[Any]:
+    """Map on the cluster, results in order; the first error of a task ends the run."""
+    from distributed import as_completed
+
+    futures = client.map(function, arguments, pure=False, retries=0)
+    with reporter.task(name, total=len(futures), unit=unit) as task:
+        for future in as_completed(futures, loop=client.loop):
+            if future.status == "error":
+                client.cancel(futures)
+                error = future.exception()
+                raise error if error is not None else BartError(f"a task failed: {name}")
+            task.advance()
+    results: list[Any] = client.gather(futures)
+    return results
+
+
+@contextmanager
+def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
+    """A client of a running cluster, or of worker processes of our own while the block runs."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    # Dask tells of every worker that leaves; errors reach the user through the futures.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout="20s", set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise BartError(
+                f"the Dask scheduler at {scheduler} does not answer: {error}",
+                hint="start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
+            ) from None
+        with client:
+            yield client
+        return
+    with (
+        dask.config.set({"logging.distributed": "critical"}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            host="127.0.0.1",
+            env={"TOKENIZERS_PARALLELISM": "false", "DASK_LOGGING__DISTRIBUTED": "critical"},
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

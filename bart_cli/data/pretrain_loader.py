@@ -1,0 +1,197 @@
+"""Batches for pre-training: shards in canonical order, noised, padded.
+
+Batches depend on the number of samples consumed and on nothing else: not on ranks, workers, or on
+where a run was stopped. That number is the loader's whole state.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
+from bart_cli.data.batch import Batch
+from bart_cli.data.collate import make_batch, micro_batches
+from bart_cli.data.denoising import Denoiser, Ids, Ragged
+from bart_cli.data.order import SampleOrder, Share, rank_positions
+from bart_cli.data.random_keys import derive
+from bart_cli.data.shards import Samples, ShardFolder, open_shards, read_shard
+from bart_cli.errors import UsageError
+from bart_cli.tokenizer import Tokenizer
+
+NOISE = 103  # purpose of random numbers
+
+
+class SampleReader:
+    """Samples by position, noised and batched; keeps the shards that are in use."""
+
+    def __init__(
+        self,
+        folder: ShardFolder,
+        data: PretrainDataConfig,
+        denoising: DenoisingConfig,
+        tokenizer: Tokenizer,
+        seed: int,
+        decoder_start_id: int,
+    ) -> None:
+        self.order = SampleOrder(folder.counts, data.streams, seed)
+        self._folder = folder
+        self._room = data.sequence_length - 2  # without <s> and </s>
+        self._kept = data.streams + 2  # shards in memory at most
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._decoder_start_id = decoder_start_id
+        self._denoise = Denoiser(denoising, tokenizer)
+        self._cache: OrderedDict[int, Samples] = OrderedDict()
+
+    def batches(self, positions: Ids, size: int) -> list[Batch]:
+        """Micro-batches of `size` with the samples at these positions of the endless sequence."""
+        epochs, shards, rows = self.order.locate(positions)
+        keys = derive(
+            self._seed,
+            NOISE,
+            epochs.astype(np.uint64),
+            shards.astype(np.uint64),
+            rows.astype(np.uint64),
+        )
+        tokens, sentences = self._gather(shards, rows)
+        noised = self._denoise(tokens, sentences, keys)
+        sources = self._with_ends(noised)
+        targets = self._with_ends(tokens)
+        lengths = np.array([max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)])
+        return [
+            make_batch(
+                [sources[i] for i in chosen],
+                [targets[i] for i in chosen],
+                pad_id=self._tokenizer.pad_id,
+                decoder_start_id=self._decoder_start_id,
+            )
+            for chosen in micro_batches(lengths, size)
+        ]
+
+    def _gather(self, shards: Ids, rows: Ids) -> tuple[Ragged, Ragged]:
+        """Tokens and sentence lengths of samples, cut to the sequence length."""
+        token_rows, sentence_rows = [], []
+        for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
+            samples = self._shard(shard)
+            tokens, sentences = samples.tokens.row(row), samples.sentences.row(row)
+            if len(tokens) > self._room:
+                tokens = tokens[: self._room]
+                ends = np.minimum(np.cumsum(sentences), self._room)
+                sentences = np.diff(ends, prepend=0)
+                sentences = sentences[sentences > 0]
+            token_rows.append(tokens)
+            sentence_rows.append(sentences)
+        return _concatenate(token_rows), _concatenate(sentence_rows)
+
+    def _shard(self, number: int) -> Samples:
+        if number in self._cache:
+            self._cache.move_to_end(number)
+            return self._cache[number]
+        samples = read_shard(self._folder.paths[number], self._tokenizer)
+        highest = int(samples.tokens.values.max(initial=0))
+        if highest >= self._tokenizer.vocab_size:
+            raise UsageError(
+                f"{self._folder.paths[number]} holds token {highest}, "
+                f"the tokenizer has {self._tokenizer.vocab_size} entries: not that of the shards"
+            )
+        self._cache[number] = samples
+        while len(self._cache) > self._kept:
+            self._cache.popitem(last=False)
+        return samples
+
+    def _with_ends(self, rows: Ragged) -> list[Ids]:
+        ends = np.cumsum(rows.lengths)
+        bos, eos = [self._tokenizer.bos_id], [self._tokenizer.eos_id]
+        return [
+            np.concatenate([bos, rows.values[end - length : end], eos])
+            for end, length in zip(ends.tolist(), rows.lengths.tolist(), strict=True)
+        ]
+
+
+class PretrainLoader:
+    """Endless: each item is this rank's micro-batches of one optimizer step."""
+
+    def __init__(
+        self,
+        folder: Path,
+        data: PretrainDataConfig,
+        denoising: DenoisingConfig,
+        tokenizer: Tokenizer,
+        share: Share,
+        *,
+        seed: int,
+        decoder_start_id: int,
+    ) -> None:
+        shards = open_shards(folder)
+        self.samples_per_epoch = shards.samples
+        reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id)
+        self._steps = _Steps(reader, share)
+        self._workers = data.workers
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        if not self._workers:
+            return iter(self._steps)
+        # A forked process that uses `tokenizers` warns unless this is set either way.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        return iter(
+            DataLoader(
+                self._steps,
+                batch_size=None,
+                num_workers=self._workers,
+                worker_init_fn=_leave_signals_to_the_parent,
+                prefetch_factor=2,
+            )
+        )
+
+
+class _Steps(IterableDataset):
+    """The steps of one loader process: with n of them, every n-th step."""
+
+    def __init__(self, reader: SampleReader, share: Share) -> None:
+        self._reader, self._share = reader, share
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        info = get_worker_info()
+        number, workers = (info.id, info.num_workers) if info else (0, 1)
+        share = self._share
+        start = share.start_sample + number * share.global_batch
+        while True:
+            positions = rank_positions(start, share.global_batch, share.rank, share.world_size)
+            yield self._reader.batches(positions, share.micro_batch)
+            start += workers * share.global_batch
+
+
+def validation_batches(
+    folder: Path,
+    data: PretrainDataConfig,
+    denoising: DenoisingConfig,
+    tokenizer: Tokenizer,
+    share: Share,
+    *,
+    seed: int,
+    decoder_start_id: int,
+    limit: int = 2048,
+) -> Iterator[Batch]:
+    """This rank's part of the first `limit` samples of epoch 0: always the same, noise included."""
+    shards = open_shards(folder)
+    reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id)
+    total = min(limit, shards.samples)
+    positions = np.arange(share.rank, total, share.world_size, dtype=np.int64)
+    yield from reader.batches(positions, share.micro_batch)
+
+
+def _concatenate(rows: list[Ids]) -> Ragged:
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    return Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), lengths)
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches the whole group; the parent writes its checkpoint and then stops us."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

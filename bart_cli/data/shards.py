@@ -1,0 +1,163 @@
+"""Shards of pre-training samples: LDDL's parquet layout with token ids beside the text.
+
+A folder holds `shard-{i}.parquet` with the columns `sentences` (string, what LDDL's own loader
+reads), `input_ids` (list<uint16>, without <s> and </s>) and `sentence_lengths` (list<uint16>), and
+`.num_samples.json` (file name -> samples). Shards with `sentences` only are tokenised on reading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bart_cli.data.denoising import Ids, Ragged
+from bart_cli.data.sentences import split_sentences
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import atomic_file, write_text
+from bart_cli.tokenizer import Tokenizer
+
+COUNTS = ".num_samples.json"
+SCHEMA = pa.schema(
+    [
+        ("sentences", pa.string()),
+        ("input_ids", pa.list_(pa.uint16())),
+        ("sentence_lengths", pa.list_(pa.uint16())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The shards of a folder, in the order of their numbers, and how many samples each has."""
+
+    paths: tuple[Path, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples of all shards."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one shard in memory."""
+
+    tokens: Ragged
+    sentences: Ragged  # lengths of the sentences of each sample
+
+    def __len__(self) -> int:
+        return len(self.tokens.lengths)
+
+
+def open_shards(folder: Path) -> ShardFolder:
+    """Find the shards of a folder.
+
+    Raises:
+        UsageError: no shards there, or none with a sample.
+    """
+    paths = sorted(folder.glob("*.parquet"), key=_number) if folder.is_dir() else []
+    if not paths:
+        raise UsageError(
+            f"no shards (*.parquet) in {folder}", hint="`bart preprocess pretrain` writes them"
+        )
+    counts_path = folder / COUNTS
+    known: dict[str, int] = {}
+    if counts_path.is_file():
+        known = json.loads(counts_path.read_text(encoding="utf-8"))
+    counts = [known[p.name] if p.name in known else _count(p) for p in paths]
+    if not sum(counts):
+        raise UsageError(f"the shards in {folder} hold no samples")
+    return ShardFolder(tuple(paths), tuple(counts))
+
+
+def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Path:
+    """The folder with the shards of one split: `path` itself, or where preprocessing puts it.
+
+    `bart preprocess pretrain --out OUT` writes OUT/<length>/<split>.
+
+    Raises:
+        UsageError: none of the places has shards; names the lengths that are there.
+    """
+    for folder in (path / str(sequence_length) / split, path / split, path):
+        if folder.is_dir() and any(folder.glob("*.parquet")):
+            return folder
+    if not path.exists():
+        raise UsageError(f"no such folder: {path}")
+    lengths = sorted(int(p.name) for p in path.iterdir() if p.is_dir() and p.name.isdigit())
+    hint = f"prepared lengths there: {', '.join(map(str, lengths))}" if lengths else None
+    raise UsageError(
+        f"no {split} shards of {sequence_length} tokens in {path}",
+        hint=hint or "`bart preprocess pretrain` writes them",
+    )
+
+
+def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
+    """All samples of a shard; text-only shards (LDDL's) are split and tokenised here.
+
+    Raises:
+        BartError: the file is damaged or has none of the known columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BartError(f"{path}: not a readable shard: {error}") from None
+    names = set(table.column_names)
+    if {"input_ids", "sentence_lengths"} <= names:
+        return Samples(_ragged(table["input_ids"]), _ragged(table["sentence_lengths"]))
+    if "sentences" in names:
+        return encode_samples(table["sentences"].to_pylist(), tokenizer)
+    raise BartError(f"{path}: no column 'input_ids' or 'sentences'; found {sorted(names)}")
+
+
+def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
+    """Split and tokenise the texts of samples."""
+    sentences = [split_sentences(text) for text in texts]
+    spaced = [
+        sentence if number == 0 else f" {sentence}"
+        for sample in sentences
+        for number, sentence in enumerate(sample)
+    ]
+    rows = tokenizer.encode_batch(spaced, special=False)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    per_sample = np.array([len(sample) for sample in sentences], dtype=np.int64)
+    owners = np.repeat(np.arange(len(texts)), per_sample)
+    tokens = np.bincount(owners, weights=lengths, minlength=len(texts)).astype(np.int64)
+    flat = np.array([token for row in rows for token in row], dtype=np.int64)
+    return Samples(Ragged(flat, tokens), Ragged(lengths, per_sample))
+
+
+def write_shard(path: Path, table: pa.Table) -> None:
+    """Write a table in SCHEMA at once; equal tables give equal bytes."""
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=65536)
+
+
+def write_counts(folder: Path, counts: dict[str, int]) -> None:
+    """Write LDDL's `.num_samples.json`."""
+    write_text(folder / COUNTS, json.dumps(counts) + "\n")
+
+
+def _ragged(column: pa.ChunkedArray) -> Ragged:
+    array = column.combine_chunks()
+    values: Ids = array.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths: Ids = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    return Ragged(values, lengths)
+
+
+def _number(path: Path) -> tuple[int, str]:
+    digits = "".join(c for c in path.stem if c.isdigit())
+    return (int(digits) if digits else 0, path.name)
+
+
+def _count(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BartError(f"{path}: not a readable shard: {error}") from None

@@ -1,0 +1,153 @@
+"""Batches for fine-tuning: pairs in a keyed order, grouped by length, padded.
+
+As for pre-training, the batches are a pure function of the number of samples consumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.data.batch import Batch
+from bart_cli.data.collate import make_batch, micro_batches
+from bart_cli.data.denoising import Ids
+from bart_cli.data.order import Share, rank_positions
+from bart_cli.data.pairs import find_split, read_pairs, read_token_ids
+from bart_cli.data.random_keys import permutation
+from bart_cli.tokenizer import Tokenizer
+
+PAIRS, GROUPS = 104, 105  # purposes of random numbers
+GROUPED_BATCHES = 50  # batches that are filled together from one sorted window
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Token ids of both sides, special tokens included, cut to their limits."""
+
+    sources: list[list[int]]
+    targets: list[list[int]]
+    cut_sources: int
+    cut_targets: int
+
+
+def load_encoded(
+    path: Path, split: str, limit: int | None, data: SummarizationDataConfig, tokenizer: Tokenizer
+) -> EncodedPairs:
+    """The pairs of a split as ids; tokenised now, unless `bart preprocess` did it with this BPE.
+
+    Raises:
+        UsageError: see read_pairs.
+    """
+    file = find_split(path, split)
+    if file is not None and (file.parent / "tokenizer").is_dir():
+        ids = read_token_ids(file, limit)
+        prepared_with = Tokenizer.from_pretrained(file.parent / "tokenizer")
+        if ids is not None and prepared_with.fingerprint() == tokenizer.fingerprint():
+            return cut_pairs(*ids, data)
+    pairs = read_pairs(path, split, limit=limit)
+    return cut_pairs(
+        tokenizer.encode_batch([pair.source for pair in pairs]),
+        tokenizer.encode_batch([pair.target for pair in pairs]),
+        data,
+    )
+
+
+def cut_pairs(
+    sources: list[list[int]], targets: list[list[int]], data: SummarizationDataConfig
+) -> EncodedPairs:
+    """Cut both sides to their limits; the last token, </s>, stays."""
+    sides, cut = [], []
+    for rows, limit in ((sources, data.max_source_length), (targets, data.max_target_length)):
+        cut.append(sum(len(row) > limit for row in rows))
+        sides.append([row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows])
+    return EncodedPairs(sides[0], sides[1], cut[0], cut[1])
+
+
+class SummarizationLoader:
+    """Endless: each item is this rank's micro-batches of one optimizer step."""
+
+    def __init__(
+        self,
+        pairs: EncodedPairs,
+        data: SummarizationDataConfig,
+        tokenizer: Tokenizer,
+        share: Share,
+        *,
+        seed: int,
+        decoder_start_id: int,
+    ) -> None:
+        self.samples_per_epoch = len(pairs.sources)
+        self._pairs, self._data, self._share, self._seed = pairs, data, share, seed
+        self._ids = {"pad_id": tokenizer.pad_id, "decoder_start_id": decoder_start_id}
+        self._lengths = np.array([len(row) for row in pairs.sources], dtype=np.int64)
+        self._epoch_order = lru_cache(maxsize=2)(self._compute_epoch_order)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        share, start = self._share, self._share.start_sample
+        while True:
+            positions = rank_positions(start, share.global_batch, 0, 1)
+            rows = self._rows(positions)
+            # Dealing the sorted batch like cards gives every rank the same mixture of lengths.
+            dealt = rows[np.argsort(-self._lengths[rows], kind="stable")]
+            yield self._micro_batches(dealt[share.rank :: share.world_size])
+            start += share.global_batch
+
+    def _micro_batches(self, rows: Ids) -> list[Batch]:
+        return [
+            self._batch(rows[chosen])
+            for chosen in micro_batches(
+                self._lengths[rows], self._share.micro_batch, self._data.max_tokens
+            )
+        ]
+
+    def _batch(self, rows: Ids) -> Batch:
+        pairs = self._pairs
+        return make_batch(
+            [pairs.sources[row] for row in rows], [pairs.targets[row] for row in rows], **self._ids
+        )
+
+    def _rows(self, positions: Ids) -> Ids:
+        epochs, inside = np.divmod(positions, self.samples_per_epoch)
+        rows = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            rows[chosen] = self._epoch_order(int(epoch))[inside[chosen]]
+        return rows
+
+    def _compute_epoch_order(self, epoch: int) -> Ids:
+        order = permutation(self.samples_per_epoch, self._seed, PAIRS, epoch)
+        if not self._data.group_by_length:
+            return order
+        batch = self._share.global_batch
+        window = batch * GROUPED_BATCHES
+        groups = []
+        for begin in range(0, len(order), window):
+            part = order[begin : begin + window]
+            part = part[np.argsort(-self._lengths[part], kind="stable")]
+            groups += [part[i : i + batch] for i in range(0, len(part), batch)]
+        # A short group stays last, so that the others remain whole batches.
+        full = [group for group in groups if len(group) == batch]
+        rest = [group for group in groups if len(group) < batch]
+        mixed = [full[i] for i in permutation(len(full), self._seed, GROUPS, epoch)]
+        return np.concatenate([*mixed, *rest])
+
+
+def summarization_validation_batches(
+    pairs: EncodedPairs, tokenizer: Tokenizer, share: Share, *, decoder_start_id: int
+) -> Iterator[Batch]:
+    """This rank's part of all pairs, once, longest first."""
+    rows = range(share.rank, len(pairs.sources), share.world_size)
+    lengths = np.array([len(pairs.sources[row]) for row in rows], dtype=np.int64)
+    for chosen in micro_batches(lengths, share.micro_batch):
+        members = [rows[int(i)] for i in chosen]
+        yield make_batch(
+            [pairs.sources[row] for row in members],
+            [pairs.targets[row] for row in members],
+            pad_id=tokenizer.pad_id,
+            decoder_start_id=decoder_start_id,
+        )
