@@ -1,0 +1,1 @@
+"""Scores of generated summaries, and the files that keep them."""

@@ -1,0 +1,1 @@
+"""One loop for pre-training and fine-tuning, and what it stands on."""

@@ -1,0 +1,112 @@
+"""`bart evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.generation import (
+    BatchSizeOption,
+    BeamsOption,
+    LengthPenaltyOption,
+    MaxLengthOption,
+    MinLengthOption,
+    NoRepeatOption,
+    SequencesOption,
+    generation_options,
+)
+from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOption, field_help
+from bart_cli.cli.training import PrecisionOption
+from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.config.generation import EvaluationConfig
+from bart_cli.config.run import EvaluateConfig
+
+KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
+
+
+def command(
+    model: Annotated[str | None, typer.Option(help="Run, model folder or hub id to score.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
+    ] = None,
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Default: `evaluation-SPLIT` inside the run.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "split"))] = None,
+    limit: Annotated[int | None, typer.Option(help=field_help(EvaluationConfig, "limit"))] = None,
+    batch_size: BatchSizeOption = None,
+    precision: PrecisionOption = None,
+    beams: BeamsOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    min_length: MinLengthOption = None,
+    max_length: MaxLengthOption = None,
+    no_repeat_ngram: NoRepeatOption = None,
+    return_sequences: SequencesOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode a test split and score it with ROUGE, beside the lead-1/2/3 baselines.
+
+    Without --preset, a run is scored with the settings of its own config.yaml; data too may come
+    from there. Predictions and numbers are kept; an evaluation that was stopped goes on.
+
+    [bold]bart evaluate --model runs/finetune-xsum --preset xsum-dgxa100-1gpu-bf16 --beams 6[/bold]
+    """
+    from bart_cli.config.presets import load_config
+    from bart_cli.evaluation.evaluate import run_evaluate
+
+    if preset is None and config_file is None and model and (Path(model) / "config.yaml").is_file():
+        config_file = Path(model) / "config.yaml"
+    decoding = generation_options(
+        beams, length_penalty, min_length, max_length, no_repeat_ngram, return_sequences
+    )
+    options = {f"generation.{name}": value for name, value in decoding.items()}
+    config = load_config(
+        EvaluateConfig,
+        preset=preset,
+        config_file=config_file,
+        sets=sets or [],
+        options=options
+        | {
+            "model_path": model,
+            "data.path": data,
+            "evaluation.split": split,
+            "evaluation.limit": limit,
+            "evaluation.batch_size": batch_size,
+            "evaluation.precision": precision,
+        },
+    )
+    result = run_evaluate(
+        config, out_folder or _default_out(model, config), reporter=make_reporter()
+    )
+    if as_json:
+        print_json({key: value for key, value in vars(result).items() if key != "predictions"})
+        return
+    table = Table("", *KINDS.values(), box=None, pad_edge=False)
+    cells = [f"{result.rouge[kind]:.2f}" for kind in KINDS]
+    if result.interval:
+        cells = [
+            f"{cell} ({result.interval[kind][0]:.2f}-{result.interval[kind][1]:.2f})"
+            for cell, kind in zip(cells, KINDS, strict=True)
+        ]
+    table.add_row("model", *cells)
+    for name, scores in result.baselines.items():
+        table.add_row(name, *(f"{scores[kind]:.2f}" for kind in KINDS))
+    out.print(table)
+    if result.latency is not None and result.throughput is not None:
+        spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
+        out.print(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}")
+    out.print(f"{result.articles:,} articles; predictions in {result.out}", soft_wrap=True)
+
+
+def _default_out(model: str | None, config: EvaluateConfig) -> Path:
+    name = f"evaluation-{config.evaluation.split}"
+    if model and Path(model).is_dir():
+        return Path(model) / name
+    return Path("runs") / f"{name}-{Path(model or 'model').stem}"

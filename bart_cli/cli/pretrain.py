@@ -1,0 +1,72 @@
+"""`bart pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bart_cli.cli.console import make_reporter
+from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOption, field_help
+from bart_cli.cli.training import (
+    GlobalBatchOption,
+    LearningRateOption,
+    MaxStepsOption,
+    MicroBatchOption,
+    PrecisionOption,
+    ResumeOption,
+    SeedOption,
+    WarmupOption,
+    default_run,
+    show_result,
+    training_options,
+)
+from bart_cli.config.data import PretrainDataConfig
+from bart_cli.config.run import PretrainConfig
+
+
+def command(
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    data: Annotated[Path | None, typer.Option(help=field_help(PretrainDataConfig, "path"))] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; default runs/pretrain-PRESET.")
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help=field_help(PretrainConfig, "init_from"))
+    ] = None,
+    max_steps: MaxStepsOption = None,
+    global_batch: GlobalBatchOption = None,
+    micro_batch: MicroBatchOption = None,
+    learning_rate: LearningRateOption = None,
+    warmup_steps: WarmupOption = None,
+    precision: PrecisionOption = None,
+    seed: SeedOption = None,
+    resume: ResumeOption = "auto",
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pre-train BART on shards of `bart preprocess pretrain`.
+
+    Sentences are permuted, spans of words masked; the model learns to restore the text. A run that
+    was stopped goes on where it was when the same command is given again.
+
+    [bold]bart pretrain --preset dgxa100-1node-phase1 --data shards --out runs/phase1[/bold]
+    """
+    from bart_cli.config.presets import load_config
+
+    options = training_options(
+        max_steps, global_batch, micro_batch, learning_rate, warmup_steps, precision, seed
+    )
+    config = load_config(
+        PretrainConfig,
+        preset=preset,
+        config_file=config_file,
+        sets=sets or [],
+        options=options | {"data.path": data, "init_from": init_from},
+    )
+    from bart_cli.training.pretrain import run_pretrain
+
+    run = out_folder or default_run("pretrain", preset, config_file)
+    show_result(run_pretrain(config, run, resume=resume, reporter=make_reporter()), as_json)

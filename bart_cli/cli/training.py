@@ -1,0 +1,80 @@
+"""What `bart pretrain` and `bart finetune` share: options, the run folder's name, the result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bart_cli.cli.console import out, print_json
+from bart_cli.cli.options import field_help
+from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from bart_cli.training.run import RunResult
+
+MaxStepsOption = Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))]
+GlobalBatchOption = Annotated[
+    int | None, typer.Option(help=field_help(TrainingConfig, "global_batch"))
+]
+MicroBatchOption = Annotated[
+    int | None, typer.Option(help=field_help(TrainingConfig, "micro_batch"))
+]
+LearningRateOption = Annotated[
+    float | None, typer.Option(help=field_help(OptimizerConfig, "learning_rate"))
+]
+WarmupOption = Annotated[
+    int | None, typer.Option("--warmup-steps", help=field_help(ScheduleConfig, "warmup_steps"))
+]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="Arithmetic: fp32, tf32, bf16 or fp16.", metavar="NAME")
+]
+SeedOption = Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "seed"))]
+ResumeOption = Annotated[
+    str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to go on from.")
+]
+
+
+def training_options(
+    max_steps: int | None,
+    global_batch: int | None,
+    micro_batch: int | None,
+    learning_rate: float | None,
+    warmup_steps: int | None,
+    precision: str | None,
+    seed: int | None,
+) -> dict[str, object]:
+    """Named options as configuration keys; None where an option was not given."""
+    return {
+        "training.max_steps": max_steps,
+        "training.global_batch": global_batch,
+        "training.micro_batch": micro_batch,
+        "optimizer.learning_rate": learning_rate,
+        "schedule.warmup_steps": warmup_steps,
+        "training.precision": precision,
+        "training.seed": seed,
+    }
+
+
+def default_run(task: str, preset: str | None, config_file: Path | None) -> Path:
+    """runs/<task>-<preset or name of the file>."""
+    name = preset or (config_file.stem if config_file else None)
+    return Path("runs") / (f"{task}-{name}" if name else task)
+
+
+def show_result(result: RunResult, as_json: bool) -> None:
+    """The last lines of a run."""
+    if as_json:
+        print_json(asdict(result))
+        return
+    if result.first_loss is not None and result.last_loss is not None:
+        out.print(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")
+    if result.model is None:
+        out.print(
+            f"{result.outcome} at step {result.step:,}; the same command goes on from here",
+            soft_wrap=True,
+        )
+        return
+    out.print(f"{result.outcome}: model in {result.model}, curves in {result.run}/curves.png")

@@ -1,0 +1,95 @@
+"""ROUGE (Lin 2004) by the `rouge-score` package, with one sentence splitter for both sides.
+
+ROUGE-Lsum compares sentence by sentence. Summaries with line breaks (CNN-DailyMail's highlights)
+are split there, others by our sentence splitter; predictions and references by the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+
+from bart_cli.data.sentences import split_sentences
+
+KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+CHUNK = 500  # pairs that one worker scores at a time
+
+
+@dataclass(frozen=True)
+class RougeScores:
+    """F1 in percent.
+
+    mean: by kind. each: by kind, one number per pair. interval: 95% bootstrap, by kind.
+    """
+
+    mean: dict[str, float]
+    each: dict[str, list[float]]
+    interval: dict[str, tuple[float, float]]
+
+
+def rouge_scores(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    *,
+    stemmer: bool = True,
+    bootstrap: int = 0,
+    workers: int = 1,
+) -> RougeScores:
+    """ROUGE-1/2/L/Lsum of predictions against one reference each.
+
+    Args:
+        stemmer: Porter stemming before words are compared.
+        bootstrap: resamples for the confidence intervals; 0: none.
+        workers: processes; 1 scores here.
+    """
+    pairs = [
+        (as_sentences(prediction), as_sentences(reference))
+        for prediction, reference in zip(predictions, references, strict=True)
+    ]
+    chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
+    score = partial(_score_chunk, stemmer=stemmer)
+    if workers > 1 and len(chunks) > 1:
+        # A forked copy of a process with torch threads in it may hang: start clean ones.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            scored = list(pool.map(score, chunks))
+    else:
+        scored = [score(chunk) for chunk in chunks]
+    table = np.concatenate(scored) if scored else np.zeros((0, len(KINDS)))
+    return RougeScores(
+        mean={kind: float(table[:, i].mean()) for i, kind in enumerate(KINDS)},
+        each={kind: table[:, i].tolist() for i, kind in enumerate(KINDS)},
+        interval=_intervals(table, bootstrap),
+    )
+
+
+def as_sentences(summary: str) -> str:
+    """The same text with one sentence a line, as ROUGE-Lsum wants it."""
+    lines = [line.strip() for line in summary.splitlines() if line.strip()]
+    return "\n".join(sentence for line in lines for sentence in split_sentences(line))
+
+
+def _score_chunk(pairs: list[tuple[str, str]], stemmer: bool) -> np.ndarray:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(list(KINDS), use_stemmer=stemmer)
+    rows = []
+    for prediction, reference in pairs:
+        scores = scorer.score(reference, prediction)
+        rows.append([100 * scores[kind].fmeasure for kind in KINDS])
+    return np.array(rows)
+
+
+def _intervals(table: np.ndarray, resamples: int) -> dict[str, tuple[float, float]]:
+    if not resamples or not len(table):
+        return {}
+    generator = np.random.default_rng(0)
+    means = np.stack(
+        [table[generator.integers(0, len(table), len(table))].mean(0) for _ in range(resamples)]
+    )
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return {kind: (float(low[i]), float(high[i])) for i, kind in enumerate(KINDS)}

@@ -1,0 +1,166 @@
+"""One step of beam search as a pure function of its state.
+
+The same hypotheses as Hugging Face's `generate`: every step takes the best 2K continuations of
+the K running beams; those that end, and are among the best K, compete with the K best finished
+ones by log-likelihood / length ** penalty; the best K that do not end run on.
+"""
+
+# Legend: A articles, K beams, V vocabulary, L longest target, C = 2K candidates.
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bart_cli.config.generation import GenerationConfig
+
+WORST = -1.0e9  # a score that no real hypothesis has
+
+
+@dataclass(frozen=True)
+class BeamState:
+    """All beams of all articles in a batch.
+
+    length: tokens of the running beams, the start token included.
+    running: [A, K, L] ids, `running_scores` [A, K] their log-likelihoods.
+    finished: [A, K, L] ids, `finished_scores` [A, K] normalised, `is_finished` [A, K] bool.
+    improvable: [A] bool, False when no running beam can beat the worst finished one.
+    exhausted: [A] bool, True when every candidate of the last step ended.
+    """
+
+    length: int
+    running: Tensor
+    running_scores: Tensor
+    finished: Tensor
+    finished_scores: Tensor
+    is_finished: Tensor
+    improvable: Tensor
+    exhausted: Tensor
+
+    def open(self, early_stopping: bool | str) -> Tensor:
+        """[A] bool: articles whose search goes on."""
+        full = self.is_finished.all(1) & (early_stopping is True)
+        return self.improvable & ~full & ~self.exhausted
+
+    def keep(self, articles: Tensor) -> BeamState:
+        """The state of some articles, indices [A']."""
+        tensors = {name: value[articles] for name, value in vars(self).items() if name != "length"}
+        return replace(self, **tensors)
+
+
+def start(
+    articles: int, generation: GenerationConfig, *, start_id: int, pad_id: int, device: torch.device
+) -> BeamState:
+    """All beams hold the start token; only the first of each article counts."""
+    beams = generation.beams
+    running = torch.full((articles, beams, generation.max_length), pad_id, device=device)
+    running[:, :, 0] = start_id
+    scores = torch.full((articles, beams), WORST, device=device)
+    running_scores = scores.clone()
+    running_scores[:, 0] = 0.0
+    flags = torch.zeros(articles, dtype=torch.bool, device=device)
+    return BeamState(
+        length=1,
+        running=running,
+        running_scores=running_scores,
+        finished=running.clone(),
+        finished_scores=scores,
+        is_finished=torch.zeros_like(scores, dtype=torch.bool),
+        improvable=~flags,
+        exhausted=flags,
+    )
+
+
+def advance(
+    state: BeamState,
+    log_probs_AKV: Tensor,
+    generation: GenerationConfig,
+    *,
+    eos_id: int,
+    generator: torch.Generator | None = None,
+) -> tuple[BeamState, Tensor]:
+    """Extend every beam by one token.
+
+    Args:
+        log_probs_AKV: constrained log-probabilities of the next token, fp32.
+        generator: for sampling (drawing the candidates instead of taking the best).
+
+    Returns:
+        The new state, and [A, K] which beam each new running beam goes on from.
+    """
+    beams, vocabulary = log_probs_AKV.shape[1:]
+    total = (log_probs_AKV + state.running_scores[:, :, None]).flatten(1)
+    if generation.sample:
+        drawn = torch.multinomial(total.softmax(-1), 2 * beams, generator=generator)
+        scores_AC = total.gather(1, drawn)
+    else:
+        scores_AC, drawn = total.topk(2 * beams)
+    origins_AC = drawn // vocabulary
+    tokens_AC = drawn % vocabulary
+    candidates = _gather(state.running, origins_AC)
+    candidates[:, :, state.length] = tokens_AC
+    length = state.length + 1
+    ends_AC = (tokens_AC == eos_id) | (length == generation.max_length)
+
+    running_scores = scores_AC + ends_AC * WORST
+    best = running_scores.topk(beams)[1]
+    state_after = _finish(state, candidates, scores_AC, ends_AC, generation)
+    running_scores = running_scores.gather(1, best)
+    improvable = state.improvable & _can_improve(running_scores, state_after, length, generation)
+    advanced = replace(
+        state_after,
+        length=length,
+        running=_gather(candidates, best),
+        running_scores=running_scores,
+        improvable=improvable,
+        exhausted=ends_AC.all(1),
+    )
+    return advanced, origins_AC.gather(1, best)
+
+
+def _finish(
+    state: BeamState,
+    candidates: Tensor,
+    scores_AC: Tensor,
+    ends_AC: Tensor,
+    generation: GenerationConfig,
+) -> BeamState:
+    """Let candidates that end, and are among the best K, compete with the finished ones."""
+    beams = state.running_scores.shape[1]
+    eligible = ends_AC.clone()
+    eligible[:, beams:] = False
+    scores = scores_AC / state.length**generation.length_penalty
+    full = state.is_finished.all(1, keepdim=True) & (generation.early_stopping is True)
+    scores = scores + full * WORST
+    scores = scores + ~state.improvable[:, None] * WORST
+    scores = scores + ~eligible * WORST
+    merged_scores = torch.cat([state.finished_scores, scores], 1)
+    merged = torch.cat([state.finished, candidates], 1)
+    flags = torch.cat([state.is_finished, eligible], 1)
+    best = merged_scores.topk(beams)[1]
+    return replace(
+        state,
+        finished=_gather(merged, best),
+        finished_scores=merged_scores.gather(1, best),
+        is_finished=flags.gather(1, best),
+    )
+
+
+def _can_improve(
+    running_scores: Tensor, state: BeamState, length: int, generation: GenerationConfig
+) -> Tensor:
+    """[A] whether the best running beam may still beat the worst finished one."""
+    longest = length - 1
+    if generation.early_stopping == "never" and generation.length_penalty > 0:
+        longest = generation.max_length - 1
+    best_possible = running_scores[:, :1] / longest**generation.length_penalty
+    worst = state.finished_scores.min(1, keepdim=True)[0]
+    worst = torch.where(state.is_finished, worst, WORST)
+    return (best_possible > worst).any(1)
+
+
+def _gather(rows: Tensor, index: Tensor) -> Tensor:
+    """Rows [A, n, L] at index [A, m] -> [A, m, L]."""
+    return rows.gather(1, index[:, :, None].expand(-1, -1, rows.shape[2]))

@@ -1,0 +1,170 @@
+"""`bart finetune`: summarization from pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bart_cli.config.run import FinetuneConfig
+from bart_cli.data.order import Share
+from bart_cli.data.pairs import find_split, read_pairs
+from bart_cli.data.summarization_loader import (
+    EncodedPairs,
+    SummarizationLoader,
+    load_encoded,
+    summarization_validation_batches,
+)
+from bart_cli.errors import UsageError
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import resolve_model
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.distillation import keep_layers
+from bart_cli.training.metrics import Row
+from bart_cli.training.run import (
+    RunResult,
+    check_run,
+    claim_run,
+    finished_result,
+    run_training,
+    start_model,
+)
+from bart_cli.training.validation import mean_loss
+from bart_cli.training.world import World, join_world
+
+
+def run_finetune(
+    config: FinetuneConfig, run: Path, *, resume: str = "auto", reporter: Reporter
+) -> RunResult:
+    """Fine-tune in a run folder, from the beginning or from its newest checkpoint.
+
+    Raises:
+        UsageError: nothing was started: settings or data that cannot work.
+        BartError: the run failed.
+    """
+    with join_world() as world:
+        data, training = config.data, config.training
+        if data.path is None:
+            raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
+        tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config))
+        check_run(config, world, [])
+        if claim_run(run, config, resume, reporter):
+            return finished_result(run)
+        with reporter.task("read the pairs", unit="pairs") as task:
+            train_pairs = load_encoded(data.path, "train", data.n_train, data, tokenizer)
+            task.advance(len(train_pairs.sources))
+        _tell_cuts(train_pairs, config, reporter)
+        model = keep_layers(
+            start_model(config, tokenizer, world, reporter),
+            config.keep_encoder_layers,
+            config.keep_decoder_layers,
+        )
+        _check_positions(config, model)
+        start_id = model.config.decoder_start_token_id
+        return run_training(
+            config,
+            run,
+            world,
+            model,
+            tokenizer,
+            lambda share: iter(
+                SummarizationLoader(
+                    train_pairs,
+                    data,
+                    tokenizer,
+                    share,
+                    seed=training.seed,
+                    decoder_start_id=start_id,
+                )
+            ),
+            _validation(config, tokenizer, model, world),
+            config.generation,
+            resume=resume,
+            reporter=reporter,
+        )
+
+
+def _tokenizer_of(config: FinetuneConfig) -> str | Path:
+    """The tokenizer of the pre-trained model; from scratch, the one beside prepared pairs."""
+    if config.init_from is not None:
+        path = resolve_model(config.init_from)
+        return path.parent if path.is_file() else path
+    assert config.data.path is not None
+    beside = config.data.path / "tokenizer"
+    if beside.is_dir():
+        return beside
+    raise UsageError(
+        "no tokenizer: neither --init-from nor pairs prepared by `bart preprocess summarization`",
+        hint="give one with --set data.tokenizer=FOLDER",
+    )
+
+
+def _tell_cuts(pairs: EncodedPairs, config: FinetuneConfig, reporter: Reporter) -> None:
+    for name, cut, limit in (
+        ("articles", pairs.cut_sources, config.data.max_source_length),
+        ("summaries", pairs.cut_targets, config.data.max_target_length),
+    ):
+        if cut:
+            reporter.info(f"{cut:,} of {len(pairs.sources):,} {name} are cut to {limit} tokens")
+
+
+def _check_positions(config: FinetuneConfig, model: Bart) -> None:
+    positions = model.config.max_position_embeddings
+    for name in ("max_source_length", "max_target_length"):
+        length = getattr(config.data, name)
+        if length > positions:
+            raise UsageError(f"data.{name}={length} is more than the model's {positions} positions")
+
+
+def _validation(
+    config: FinetuneConfig, tokenizer: Tokenizer, model: Bart, world: World
+) -> Callable[[], Row] | None:
+    """Loss on the validation split, and ROUGE of generated summaries when that decides."""
+    data, training = config.data, config.training
+    assert data.path is not None
+    if training.validate_every is None:
+        return None
+    if find_split(data.path, "validation") is None:
+        raise UsageError(
+            f"no validation split in {data.path}, but training.validate_every="
+            f"{training.validate_every}",
+            hint="add validation.jsonl, or --set training.validate_every=null",
+        )
+    pairs = load_encoded(data.path, "validation", data.n_validation, data, tokenizer)
+    references = [p.target for p in read_pairs(data.path, "validation", limit=data.n_validation)]
+    share = Share(
+        global_batch=world.size * training.micro_batch,
+        micro_batch=training.micro_batch,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+    def validate() -> Row:
+        batches = summarization_validation_batches(
+            pairs, tokenizer, share, decoder_start_id=model.config.decoder_start_token_id
+        )
+        loss = mean_loss(model, batches, world, training.precision)
+        row: Row = {"validation_loss": loss, "score": -loss}
+        if training.select_by != "loss":
+            row |= _generated_rouge(config, pairs, references, tokenizer, model)
+            row["score"] = row[training.select_by]
+        return row
+
+    return validate
+
+
+def _generated_rouge(
+    config: FinetuneConfig,
+    pairs: EncodedPairs,
+    references: list[str],
+    tokenizer: Tokenizer,
+    model: Bart,
+) -> Row:
+    """ROUGE of summaries decoded now. Every rank decodes all, so that all see the same score."""
+    from bart_cli.evaluation.rouge import rouge_scores
+    from bart_cli.inference.generate import generate
+
+    batch_size = config.evaluation.batch_size
+    found = generate(model, pairs.sources, config.generation, batch_size=batch_size)
+    texts = tokenizer.decode_batch([hypotheses[0].tokens for hypotheses in found])
+    return dict(rouge_scores(texts, references, stemmer=config.evaluation.stemmer).mean)

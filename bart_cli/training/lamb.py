@@ -1,0 +1,102 @@
+"""NVLAMB: layer-wise adaptive moments for large batches (You et al. 2020, NVIDIA's variant).
+
+Before the step all gradients are divided by their global norm. Per tensor w with gradient g:
+
+    m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
+    u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + decay w
+    w = w - lr (|w| / |u|) u       (the ratio is 1 where a norm is 0)
+
+Tensors without decay take the ratio 1 unless `trust_without_decay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+
+class NVLamb(torch.optim.Optimizer):
+    """NVLAMB with fp32 state, all tensors of a group in one launch (`foreach`).
+
+    Args:
+        params: parameters or groups of them (`weight_decay` per group).
+        lr, betas, eps, weight_decay: as above.
+        trust_without_decay: trust ratio also for groups whose decay is 0.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        trust_without_decay: bool = False,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+        self._trust_without_decay = trust_without_decay
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of all groups."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        gradients = [
+            p.grad for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norm = get_total_norm(gradients)
+        scale = torch.where(norm > 0, norm.reciprocal(), torch.ones_like(norm))
+        for group in self.param_groups:
+            self._update(group, scale)
+        return loss
+
+    def _update(self, group: dict[str, Any], scale: Tensor) -> None:
+        weights = [p for p in group["params"] if p.grad is not None]
+        if not weights:
+            return
+        states = [self._state(p) for p in weights]
+        first = [state["exp_avg"] for state in states]
+        second = [state["exp_avg_sq"] for state in states]
+        for state in states:
+            state["step"] += 1
+        step = int(states[0]["step"].item())
+        beta1, beta2 = group["betas"]
+        decay = group["weight_decay"]
+
+        gradients = [p.grad.float() for p in weights if p.grad is not None]
+        gradients = list(torch._foreach_mul(gradients, scale))
+        torch._foreach_lerp_(first, gradients, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+        root = torch._foreach_div(second, 1 - beta2**step)
+        torch._foreach_sqrt_(root)
+        torch._foreach_add_(root, group["eps"])
+        update = torch._foreach_div(first, 1 - beta1**step)
+        torch._foreach_div_(update, root)
+        if decay:
+            torch._foreach_add_(update, [p.float() for p in weights], alpha=decay)
+        if decay or self._trust_without_decay:
+            torch._foreach_mul_(update, _trust_ratios(weights, list(update)))  # type: ignore[arg-type]
+        torch._foreach_mul_(update, -group["lr"])
+        torch._foreach_add_(weights, update)
+
+    def _state(self, parameter: Tensor) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.zeros_like(parameter, dtype=torch.float32)
+        return state
+
+
+def _trust_ratios(weights: list[Any], update: list[Tensor]) -> list[Tensor]:
+    """|w| / |u| of each tensor, 1 where one of them is 0; without leaving the device."""
+    weight_norms = torch.stack(list(torch._foreach_norm([w.float() for w in weights])))
+    update_norms = torch.stack(list(torch._foreach_norm(update)))
+    usable = (weight_norms > 0) & (update_norms > 0)
+    ratios = torch.where(usable, weight_norms / update_norms, torch.ones_like(weight_norms))
+    return list(ratios.unbind())

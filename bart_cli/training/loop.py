@@ -1,0 +1,271 @@
+"""The training loop: the only one, for pre-training and fine-tuning.
+
+for each optimizer step: forward and backward over the micro-batches, add up gradients over ranks,
+clip, update, schedule, log, validate, checkpoint.
+
+The loss of a step is the sum over the real target tokens of the whole global batch divided by their
+number, so it does not depend on how the batch was cut into ranks and micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.random_keys import derive
+from bart_cli.errors import BartError
+from bart_cli.model.bart import Bart
+from bart_cli.model.losses import linear_cross_entropy
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.checkpoint import list_checkpoints, save_checkpoint
+from bart_cli.training.metrics import MetricsLog, Row
+from bart_cli.training.precision import autocast
+from bart_cli.training.signals import StopRequest
+from bart_cli.training.state import Progress
+from bart_cli.training.world import World
+
+DROPOUT = 105  # purpose of random numbers
+
+
+@dataclass
+class Job:
+    """What the loop works on.
+
+    validate: returns scores; `score` among them decides (higher is better). None: no validation.
+    save_best: called when a validation was the best so far.
+    """
+
+    run: Path
+    world: World
+    model: Bart
+    tokenizer: Tokenizer
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    batches: Iterator[list[Batch]]
+    training: TrainingConfig
+    optimizer_config: OptimizerConfig
+    schedule: Callable[[int], float]
+    progress: Progress
+    validate: Callable[[], Row] | None = None
+    save_best: Callable[[], None] | None = None
+
+
+def train(job: Job, reporter: Reporter) -> str:
+    """Train until `max_steps`, a stop request, or too long without improvement; why it ended.
+
+    Raises:
+        BartError: the loss was not finite for too many steps, or a checkpoint cannot be written.
+    """
+    training, progress, world = job.training, job.progress, job.world
+    parameters = [p for p in job.model.parameters() if p.requires_grad]
+    log = MetricsLog(job.run, progress.step) if world.leads else None
+    meter = Meter()
+    outcome = "done"
+    with (
+        StopRequest(training.time_limit) as stop,
+        reporter.task("train", total=training.max_steps, unit="steps") as task,
+    ):
+        task.advance(progress.step)
+        job.model.train()
+        while progress.step < training.max_steps:
+            micro = next(job.batches)
+            loss, tokens = forward_backward(job, micro)
+            world.sum_gradients(parameters)
+            rate = job.schedule(progress.step)
+            norm = update(job, parameters, rate)
+            progress.step += 1
+            progress.samples += training.global_batch
+            count_loss(job, world.sum(loss.item()), norm)
+            meter.add(micro, tokens)
+
+            if progress.step % training.log_every == 0 and log is not None:
+                row = meter.row(progress, rate, norm, training.global_batch)
+                log.write(row)
+                task.advance(0, headline(row))
+            if due(progress.step, training.validate_every, training) and job.validate:
+                scores = validate(job)
+                if log is not None:
+                    log.write({"step": progress.step} | scores)
+                    reporter.info(f"step {progress.step}: {describe(scores)}")
+            task.advance(1)
+            if training.patience is not None and progress.stale >= training.patience:
+                outcome = f"stopped: no improvement for {progress.stale} validations"
+            elif world.any(stop.reason is not None):
+                outcome = f"stopped by {stop.reason or 'another rank'}"
+            if outcome != "done" or due(progress.step, training.checkpoint_every, training):
+                checkpoint(job)
+            if outcome != "done":
+                break
+    if log is not None:
+        log.close()
+    return outcome
+
+
+def forward_backward(job: Job, micro: list[Batch]) -> tuple[Tensor, int]:
+    """Gradients of this rank's share of the mean loss; its part of the loss, and its tokens."""
+    training, world = job.training, job.world
+    # Dropout is keyed by step and rank: resuming needs no state of a generator.
+    key = derive(training.seed, DROPOUT, job.progress.step, world.rank)
+    torch.manual_seed(int(key) >> 1)
+    tokens = sum(int((batch.labels != IGNORE).sum()) for batch in micro)
+    total = world.sum(tokens)
+    job.optimizer.zero_grad(set_to_none=True)
+    loss = torch.zeros((), device=world.device)
+    for batch in micro:
+        here = batch.to(world.device)
+        with autocast(training.precision, world.device):
+            hidden = job.model(here.source, here.source_mask, here.decoder_input)
+            part = linear_cross_entropy(
+                hidden,
+                job.model.model.shared.weight,
+                job.model.final_logits_bias,
+                here.labels,
+                smoothing=training.label_smoothing,
+            )
+        part = part / total
+        job.scaler.scale(part).backward()
+        loss += part.detach()
+    return loss, tokens
+
+
+def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> float:
+    """Clip and step, unless the gradient is not finite; its norm before clipping."""
+    job.scaler.unscale_(job.optimizer)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    total_norm = get_total_norm(gradients)
+    norm = total_norm.item()
+    if job.optimizer_config.clip_norm:
+        clip_grads_with_norm_(parameters, job.optimizer_config.clip_norm, total_norm)
+    for group in job.optimizer.param_groups:
+        group["lr"] = rate
+    if math.isfinite(norm):
+        job.scaler.step(job.optimizer)
+    job.scaler.update()
+    return norm
+
+
+def count_loss(job: Job, loss: float, norm: float) -> None:
+    """Add the step to the mean of the log; stop the run when too many in a row are not finite."""
+    progress = job.progress
+    if math.isfinite(loss) and math.isfinite(norm):
+        progress.loss_sum += loss
+        progress.loss_steps += 1
+        progress.bad_in_row = 0
+        return
+    progress.skipped += 1
+    progress.bad_in_row += 1
+    if progress.bad_in_row >= job.training.max_bad_steps:
+        good = list_checkpoints(job.run)
+        raise BartError(
+            f"the loss was not finite for {progress.bad_in_row} steps in a row, up to step "
+            f"{progress.step}",
+            hint=f"lower optimizer.learning_rate and go on from {good[-1]}"
+            if good
+            else "lower optimizer.learning_rate, or use bf16 instead of fp16",
+        )
+
+
+def validate(job: Job) -> Row:
+    """Score the model, keep it when it is the best so far."""
+    assert job.validate is not None
+    job.model.eval()
+    with torch.inference_mode():
+        scores = job.validate()
+    job.model.train()
+    score, progress = scores.pop("score"), job.progress
+    if progress.best_score is None or score > progress.best_score:
+        progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
+        if job.save_best is not None and job.world.leads:
+            job.save_best()
+    else:
+        progress.stale += 1
+    return scores
+
+
+def checkpoint(job: Job) -> None:
+    """Write a checkpoint on the leading rank while the others wait."""
+    if job.world.leads:
+        save_checkpoint(
+            job.run,
+            job.model,
+            job.optimizer,
+            job.scaler,
+            job.progress,
+            job.tokenizer,
+            keep=job.training.keep_last,
+        )
+    job.world.barrier()
+
+
+def due(step: int, every: int | None, training: TrainingConfig) -> bool:
+    """Whether something that happens every so many steps, and at the end, happens now."""
+    return every is not None and (step % every == 0 or step == training.max_steps)
+
+
+def headline(row: Row) -> str:
+    """The line of the log in short, beside the bar."""
+    return (
+        f"loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  "
+        f"norm {row['gradient_norm']:.2f}  {row['sequences_per_second']:.1f} seq/s"
+    )
+
+
+def describe(scores: Row) -> str:
+    """Scores as text."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
+
+
+class Meter:
+    """Speed and padding since the last line of the log."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._reset()
+
+    def add(self, micro: list[Batch], target_tokens: int) -> None:
+        """Count a step's micro-batches of this rank."""
+        self._steps += 1
+        self._real += target_tokens + sum(int(batch.source_mask.sum()) for batch in micro)
+        self._padded += sum(batch.source.numel() + batch.labels.numel() for batch in micro)
+
+    def row(self, progress: Progress, rate: float, norm: float, global_batch: int) -> Row:
+        """The line of the log; begins the next interval."""
+        seconds = time.monotonic() - self._last
+        row: Row = {
+            "step": progress.step,
+            "samples": progress.samples,
+            "loss": progress.loss_sum / max(1, progress.loss_steps),
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "padding": 1 - self._real / self._padded,
+            "skipped": progress.skipped,
+            "sequences_per_second": self._steps * global_batch / seconds,
+            "tokens_per_second": self._real / seconds,
+            "seconds": time.monotonic() - self._begin,
+        }
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+        self._reset()
+        return row
+
+    def _reset(self) -> None:
+        self._last = time.monotonic()
+        self._steps = self._real = self._padded = 0
+
+
+def schedule_of(
+    optimizer: OptimizerConfig, schedule: ScheduleConfig, max_steps: int
+) -> Callable[[int], float]:
+    """The learning rate as a function of the step alone."""
+    from bart_cli.training.schedule import learning_rate
+
+    return lambda step: learning_rate(step, max_steps, optimizer.learning_rate, schedule)

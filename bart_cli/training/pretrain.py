@@ -1,0 +1,122 @@
+"""`bart pretrain`: denoising over shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from bart_cli.config.run import PretrainConfig
+from bart_cli.data.order import Share
+from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
+from bart_cli.data.shards import resolve_shards
+from bart_cli.errors import UsageError
+from bart_cli.model.bart import Bart
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.metrics import Row
+from bart_cli.training.run import (
+    RunResult,
+    check_run,
+    claim_run,
+    finished_result,
+    run_training,
+    start_model,
+)
+from bart_cli.training.validation import mean_loss
+from bart_cli.training.world import World, join_world
+
+
+def run_pretrain(
+    config: PretrainConfig, run: Path, *, resume: str = "auto", reporter: Reporter
+) -> RunResult:
+    """Pre-train in a run folder, from the beginning or from its newest checkpoint.
+
+    Args:
+        resume: auto, none, or the folder of a checkpoint.
+
+    Raises:
+        UsageError: nothing was started: settings or data that cannot work.
+        BartError: the run failed.
+    """
+    with join_world() as world:
+        data = config.data
+        problems: list[str] = []
+        if data.path is None:
+            raise UsageError("no data: give --data with the folder of `bart preprocess pretrain`")
+        if data.streams % world.size:
+            problems.append(f"data.streams={data.streams} is no multiple of {world.size} processes")
+        positions = config.model.max_position_embeddings
+        if data.sequence_length > positions:
+            problems.append(
+                f"data.sequence_length={data.sequence_length} is more than "
+                f"model.max_position_embeddings={positions}"
+            )
+        shards = resolve_shards(data.path, data.sequence_length)
+        tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
+        check_run(config, world, problems)
+        if claim_run(run, config, resume, reporter):
+            return finished_result(run)
+        model = start_model(config, tokenizer, world, reporter)
+        ids = {
+            "seed": config.training.seed,
+            "decoder_start_id": model.config.decoder_start_token_id,
+        }
+        return run_training(
+            config,
+            run,
+            world,
+            model,
+            tokenizer,
+            lambda share: iter(
+                PretrainLoader(shards, data, config.denoising, tokenizer, share, **ids)
+            ),
+            _validation(config, shards, tokenizer, model, world),
+            None,
+            resume=resume,
+            reporter=reporter,
+        )
+
+
+def _validation(
+    config: PretrainConfig, shards: Path, tokenizer: Tokenizer, model: Bart, world: World
+) -> Callable[[], Row] | None:
+    """The validation loss on held-out shards, when there are some."""
+    data = config.data
+    if config.training.validate_every is None:
+        return None
+    folder = data.validation_path or shards.parent / "validation"
+    folder = resolve_shards(folder, data.sequence_length, "validation")
+    share = Share(
+        global_batch=world.size * config.training.micro_batch,
+        micro_batch=config.training.micro_batch,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    batches = partial(
+        validation_batches,
+        folder,
+        data,
+        config.denoising,
+        tokenizer,
+        share,
+        seed=config.training.seed,
+        decoder_start_id=model.config.decoder_start_token_id,
+    )
+
+    def validate() -> Row:
+        loss = mean_loss(model, batches(), world, config.training.precision)
+        return {"validation_loss": loss, "score": -loss}
+
+    return validate
+
+
+def _tokenizer_beside(shards: Path) -> Path:
+    """OUT/tokenizer for OUT/<length>/train, or a tokenizer in the folder of the shards itself."""
+    for folder in (shards, shards.parent, shards.parent.parent):
+        if (folder / "tokenizer").is_dir():
+            return folder / "tokenizer"
+    raise UsageError(
+        f"no tokenizer beside the shards in {shards}",
+        hint="give the one they were made with: --set data.tokenizer=FOLDER",
+    )

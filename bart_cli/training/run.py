@@ -1,0 +1,248 @@
+"""A run folder: begun, gone on with, finished. Shared by pre-training and fine-tuning.
+
+RUN/config.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/, model/ (the end), curves.png.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.presets import flatten, load_config
+from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
+from bart_cli.config.training import TrainingConfig
+from bart_cli.data.batch import Batch
+from bart_cli.data.order import Share
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import write_text
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import load_model, save_model
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.checkpoint import list_checkpoints, restore
+from bart_cli.training.loop import Job, schedule_of, train
+from bart_cli.training.metrics import Row, draw_curves, read_metrics
+from bart_cli.training.optimizers import build_optimizer
+from bart_cli.training.precision import apply_matmul_precision, make_scaler, problem_of
+from bart_cli.training.world import World
+
+TrainingRun = PretrainConfig | FinetuneConfig
+# Settings that may change between a run and its continuation: they do not touch the arithmetic.
+FREE = frozenset(
+    """
+    description training.time_limit training.keep_last training.max_bad_steps training.log_every
+    training.checkpoint_every training.micro_batch data.workers
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. `outcome` is 'done' or says what stopped it."""
+
+    run: Path
+    outcome: str
+    step: int
+    first_loss: float | None
+    last_loss: float | None
+    best_step: int | None
+    model: Path | None
+
+
+def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
+    """Raise all problems at once, those found here and those that the caller found before.
+
+    Raises:
+        UsageError: names every setting that cannot work, before anything is started.
+    """
+    training = config.training
+    if training.global_batch % world.size:
+        problems.append(
+            f"training.global_batch={training.global_batch} is no multiple of {world.size} ranks"
+        )
+    precision = problem_of(training.precision, world.device)
+    if precision:
+        problems.append(precision)
+    if config.schedule.warmup_steps > training.max_steps:
+        problems.append(
+            f"schedule.warmup_steps={config.schedule.warmup_steps} is more than "
+            f"training.max_steps={training.max_steps}"
+        )
+    if problems:
+        raise UsageError("cannot start:\n  " + "\n  ".join(problems))
+
+
+def claim_run(run: Path, config: TrainingRun, resume: str, reporter: Reporter) -> bool:
+    """Bind the folder to this configuration; True when the run is finished already.
+
+    Raises:
+        UsageError: the folder holds another run, or one that is not to be resumed.
+    """
+    path = run / "config.yaml"
+    if path.is_file():
+        before = load_config(type(config), config_file=path)
+        changed = _changed(before, config)
+        if changed:
+            raise UsageError(
+                f"{run} holds a run with other settings: {'; '.join(changed[:4])}",
+                hint="choose another --out, or delete that folder",
+            )
+        if (run / "done.json").is_file():
+            reporter.info(f"{run} is finished already: nothing to do")
+            return True
+        if resume == "none" and list_checkpoints(run):
+            raise UsageError(
+                f"{run} holds an unfinished run", hint="drop --resume none, or choose another --out"
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(config, path)
+    return False
+
+
+def start_model(
+    config: TrainingRun, tokenizer: Tokenizer, world: World, reporter: Reporter
+) -> Bart:
+    """The model that training begins with: random weights, or those of `init_from`.
+
+    Raises:
+        UsageError: weights and tokenizer do not belong together.
+    """
+    training = config.training
+    if config.init_from is not None:
+        model = load_model(config.init_from, dropouts=config.model).model
+        if model.config.vocab_size < tokenizer.vocab_size:
+            raise UsageError(
+                f"{config.init_from} has {model.config.vocab_size:,} embeddings, "
+                f"the tokenizer {tokenizer.vocab_size:,} entries: they do not belong together"
+            )
+    else:
+        if config.model.vocab_size != tokenizer.vocab_size:
+            reporter.info(f"model.vocab_size={tokenizer.vocab_size}: that of the tokenizer")
+        torch.manual_seed(training.seed)
+        model = Bart(fit_vocabulary(config.model, tokenizer))
+    model.activation_checkpointing(training.activation_checkpointing)
+    freeze(model, training)
+    return model.to(world.device)
+
+
+def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The same architecture with the vocabulary and the special ids of a tokenizer."""
+    return ModelConfig.model_validate(
+        config.model_dump()
+        | {
+            "vocab_size": tokenizer.vocab_size,
+            "bos_token_id": tokenizer.bos_id,
+            "pad_token_id": tokenizer.pad_id,
+            "eos_token_id": tokenizer.eos_id,
+            "decoder_start_token_id": tokenizer.eos_id,
+        }
+    )
+
+
+def freeze(model: Bart, training: TrainingConfig) -> None:
+    """Take embeddings or the encoder out of training."""
+    inner = model.model
+    frozen: list[torch.nn.Module] = []
+    if training.freeze_embeddings:
+        frozen += [inner.shared, inner.encoder.embed_positions, inner.decoder.embed_positions]
+    if training.freeze_encoder:
+        frozen.append(inner.encoder)
+    for module in frozen:
+        module.requires_grad_(False)
+
+
+def run_training(
+    config: TrainingRun,
+    run: Path,
+    world: World,
+    model: Bart,
+    tokenizer: Tokenizer,
+    make_batches: Callable[[Share], Iterator[list[Batch]]],
+    validate: Callable[[], Row] | None,
+    generation: GenerationConfig | None,
+    *,
+    resume: str,
+    reporter: Reporter,
+) -> RunResult:
+    """Train in a claimed run folder and write what is left behind at the end."""
+    training = config.training
+    apply_matmul_precision(training.precision)
+    optimizer = build_optimizer(model, config.optimizer)
+    scaler = make_scaler(training.precision, world.device)
+    progress = restore(resume, run, model, optimizer, scaler, reporter)
+    share = Share(
+        global_batch=training.global_batch,
+        micro_batch=training.micro_batch,
+        rank=world.rank,
+        world_size=world.size,
+        start_sample=progress.samples,
+    )
+    job = Job(
+        run=run,
+        world=world,
+        model=model,
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        scaler=scaler,
+        batches=make_batches(share),
+        training=training,
+        optimizer_config=config.optimizer,
+        schedule=schedule_of(config.optimizer, config.schedule, training.max_steps),
+        progress=progress,
+        validate=validate,
+        save_best=lambda: save_model(run / "best", model, tokenizer, generation),
+    )
+    try:
+        outcome = train(job, reporter)
+    except KeyboardInterrupt:
+        raise BartError(
+            "interrupted twice: no checkpoint of the last steps", exit_code=130
+        ) from None
+    finished = outcome == "done" or outcome.startswith("stopped: no improvement")
+    if world.leads:
+        if finished:
+            save_model(run / "model", model, tokenizer, generation)
+            write_text(run / "done.json", json.dumps({"outcome": outcome}) + "\n")
+        draw_curves(run)
+    world.barrier()
+    losses = [row["loss"] for row in read_metrics(run) if "loss" in row]
+    return RunResult(
+        run=run,
+        outcome=outcome,
+        step=progress.step,
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        best_step=progress.best_step if progress.best_score is not None else None,
+        model=run / "model" if finished else None,
+    )
+
+
+def finished_result(run: Path) -> RunResult:
+    """The result of a run that was finished before."""
+    rows = read_metrics(run)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    outcome = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]
+    return RunResult(
+        run=run,
+        outcome=outcome,
+        step=rows[-1]["step"] if rows else 0,
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        best_step=None,
+        model=run / "model",
+    )
+
+
+def _changed(before: TrainingRun, now: TrainingRun) -> list[str]:
+    one, two = (dict(flatten(config.model_dump(mode="json"))) for config in (before, now))
+    return [
+        f"{key}={two.get(key)} (was {one.get(key)})"
+        for key in one | two
+        if one.get(key) != two.get(key) and key not in FREE
+    ]

@@ -1,0 +1,26 @@
+"""The learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+
+from bart_cli.config.training import ScheduleConfig
+
+
+def learning_rate(step: int, max_steps: int, peak: float, config: ScheduleConfig) -> float:
+    """Rate of optimizer step `step` (the first is 0) out of `max_steps`.
+
+    Linear warm-up reaches `peak` after `warmup_steps`; then the decay ends at `end_learning_rate`.
+    """
+    if step < config.warmup_steps:
+        return peak * step / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps)
+    end = config.end_learning_rate
+    if config.name == "constant":
+        return peak
+    if config.name == "polynomial":
+        return end + (peak - end) * (1 - done) ** config.power
+    if config.name == "linear":
+        return end + (peak - end) * (1 - done)
+    cycles = config.cycles if config.name == "cosine_restarts" else 1
+    return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * ((cycles * done) % 1.0)))

@@ -1,0 +1,48 @@
+"""A polite stop: SIGTERM, Ctrl-C or the time limit, honoured between two steps."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType, TracebackType
+
+
+class StopRequest:
+    """While the block runs, the first signal is noted; a second Ctrl-C interrupts at once.
+
+    Args:
+        minutes: time limit of the run, None for none.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self._signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    @property
+    def reason(self) -> str | None:
+        """What asks for a stop, None when nothing does."""
+        if self._signal is not None:
+            return signal.Signals(self._signal).name
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "the time limit"
+        return None
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number

@@ -1,0 +1,98 @@
+"""The one place that knows ranks: who we are, and how processes add up numbers and gradients.
+
+Under `torchrun`, SLURM or our own launcher the environment says it; alone, the world has one rank.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BUCKET_ELEMENTS = 2**25  # gradients that are reduced together: 128 MB in fp32
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all; `device` is where it computes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes files and speaks."""
+        return self.rank == 0
+
+    def sum(self, number: float) -> float:
+        """The sum of a number over all ranks, exact for counts below 2**53."""
+        if self.size == 1:
+            return number
+        total = torch.tensor([number], dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return float(total.item())
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on any rank."""
+        return self.sum(float(flag)) > 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up gradients over all ranks, in large flat buckets, once per optimizer step.
+
+        After accumulation instead of overlapped with the last backward: ranks may then have
+        different numbers of micro-batches, and every rank adds in the same order.
+        """
+        if self.size == 1:
+            return
+        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat)
+            offset = 0
+            for gradient in bucket:
+                gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+                offset += gradient.numel()
+
+
+@contextmanager
+def join_world() -> Iterator[World]:
+    """Join the processes that the launcher started; leave them when the block ends."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    elements = 0
+    for gradient in gradients:
+        bucket.append(gradient)
+        elements += gradient.numel()
+        if elements >= BUCKET_ELEMENTS:
+            yield bucket
+            bucket, elements = [], 0
+    if bucket:
+        yield bucket
