@@ -135,8 +135,9 @@ class Tokenizer:
         text = json.dumps(settings, indent=2) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
         backend = json.loads(self._backend.to_str())["model"]
+        entries = self._backend.get_vocab(with_added_tokens=True)  # in no fixed order
         (folder / "vocab.json").write_text(
-            json.dumps(self._backend.get_vocab(with_added_tokens=True), ensure_ascii=False),
+            json.dumps(dict(sorted(entries.items(), key=lambda e: e[1])), ensure_ascii=False),
             encoding="utf-8",
         )
         merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in backend["merges"])

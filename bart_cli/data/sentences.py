@@ -10,12 +10,14 @@ import re
 ABBREVIATIONS = frozenset(
     """
     mr mrs ms dr prof st sr jr rev hon gen col maj capt lt sgt gov sen rep pres supt det insp cmdr
-    vs etc inc ltd co corp bros dept univ assn ave blvd rd no nos vol fig eq sec al ca cf approx est
+    vs etc inc ltd co corp bros dept univ assn ave blvd rd al ca cf approx est
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun
     e.g i.e a.m p.m u.s u.k u.n d.c
     """.split()
 )
-# Months, weekdays and the like may also end a sentence; after these the next word decides.
+# Before a number only: "No. 5" goes on, "No. He left." does not.
+NUMBERED = frozenset("no nos vol fig eq sec".split())
+# These may also end a sentence; the next word decides.
 AMBIGUOUS = frozenset("inc ltd co corp etc a.m p.m u.s u.k u.n d.c jr sr".split())
 STARTERS = frozenset(
     "the a an in on at it he she they we i but and however this that these there his her".split()
@@ -48,6 +50,8 @@ def _is_abbreviation(before: str, after: str) -> bool:
         return False
     word = match[1]
     lower = word.lower()
+    if lower in NUMBERED:
+        return after[:1].isdigit()
     if lower in ABBREVIATIONS or INITIAL.match(word):
         if lower in AMBIGUOUS or (INITIAL.match(word) and len(word) > 1):
             first = re.match(r"[\W_]*(\w+)", after)

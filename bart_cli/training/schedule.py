@@ -22,5 +22,7 @@ def learning_rate(step: int, max_steps: int, peak: float, config: ScheduleConfig
         return end + (peak - end) * (1 - done) ** config.power
     if config.name == "linear":
         return end + (peak - end) * (1 - done)
+    if done >= 1:
+        return end  # not the beginning of one more cycle
     cycles = config.cycles if config.name == "cosine_restarts" else 1
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * ((cycles * done) % 1.0)))

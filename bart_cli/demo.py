@@ -1,0 +1,165 @@
+"""`bart demo`: the whole road on the embedded sample, and the table that shows what it brought.
+
+Sample -> tokenizer -> shards and pairs -> pre-training -> fine-tuning (from the pre-trained model,
+and from scratch for comparison) -> evaluation. Every stage is the one that its own command runs; a
+demo that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bart_cli.config.presets import load_config
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
+from bart_cli.progress import Reporter
+
+VOCABULARY = 2500
+SHARDS = 8
+SHOWN = 3  # articles in the report
+
+
+@dataclass(frozen=True)
+class Example:
+    """An article with what should and what did come out."""
+
+    article: str
+    reference: str
+    prediction: str
+
+
+@dataclass
+class DemoReport:
+    """Losses of pre-training, ROUGE by system, examples, and seconds by stage."""
+
+    first_loss: float = 0.0
+    last_loss: float = 0.0
+    rouge: dict[str, dict[str, float]] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    model: Path = Path()
+
+
+def run_demo(
+    out: Path,
+    *,
+    megabytes: float = 20.0,
+    test: int = 500,
+    sets: list[str] | None = None,
+    reporter: Reporter,
+) -> DemoReport:
+    """Run every stage below `out`.
+
+    Args:
+        megabytes: size of the pre-training corpus.
+        test: pairs of the test split.
+        sets: overrides of both training presets, such as `training.max_steps=10`.
+    """
+    report = DemoReport()
+    sample, prepared = out / "sample", out / "prepared"
+    with _stage("sample", report, reporter):
+        _write_sample(sample, megabytes, test, reporter)
+    with _stage("preprocess", report, reporter):
+        _prepare(sample, prepared, reporter)
+    with _stage("pre-train", report, reporter):
+        _pretrain(prepared, out / "pretrained", sets or [], report, reporter)
+    runs = {"pre-trained": str(out / "pretrained"), "from scratch": None}
+    for name, init_from in runs.items():
+        run = out / f"finetuned-{name.replace(' ', '-')}"
+        with _stage(f"fine-tune {name}", report, reporter):
+            _finetune(prepared, run, init_from, sets or [], reporter)
+        with _stage(f"evaluate {name}", report, reporter):
+            _evaluate(sample, run, name, report, reporter)
+    report.model = out / "finetuned-pre-trained"
+    return report
+
+
+@contextmanager
+def _stage(name: str, report: DemoReport, reporter: Reporter) -> Iterator[None]:
+    reporter.info(f"── {name}")
+    begin = time.monotonic()
+    yield
+    report.seconds[name] = time.monotonic() - begin
+
+
+def _write_sample(sample: Path, megabytes: float, test: int, reporter: Reporter) -> None:
+    from bart_cli.data.download.sample import write_sample
+
+    if (sample / "summarization" / "test.jsonl").is_file():  # written last
+        reporter.info(f"{sample} is there already")
+        return
+    write_sample(sample, megabytes=megabytes, test=test, reporter=reporter)
+
+
+def _prepare(sample: Path, prepared: Path, reporter: Reporter) -> None:
+    from bart_cli.data.documents import read_texts
+    from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+    from bart_cli.data.preprocess.summarization import preprocess_summarization
+    from bart_cli.tokenizer import Tokenizer
+
+    corpus, folder = sample / "pretrain", prepared / "tokenizer"
+    if not (folder / "merges.txt").is_file():  # written last
+        with reporter.task("learn the vocabulary") as task:
+            Tokenizer.train(read_texts(corpus, "lines"), VOCABULARY).save(folder)
+            task.advance()
+    tokenizer = Tokenizer.from_pretrained(folder)
+    settings = PreprocessSettings(inputs=(("sample", corpus, "lines"),), shards=SHARDS)
+    preprocess_pretrain(settings, prepared / "shards", tokenizer, reporter=reporter)
+    preprocess_summarization(
+        sample / "summarization", prepared / "pairs", tokenizer, reporter=reporter
+    )
+
+
+def _pretrain(
+    prepared: Path, run: Path, sets: list[str], report: DemoReport, reporter: Reporter
+) -> None:
+    from bart_cli.training.pretrain import run_pretrain
+
+    config = load_config(
+        PretrainConfig,
+        preset="tiny-cpu",
+        sets=sets,
+        options={"data.path": prepared / "shards"},
+    )
+    result = run_pretrain(config, run, reporter=reporter)
+    assert result.first_loss is not None
+    assert result.last_loss is not None
+    report.first_loss, report.last_loss = result.first_loss, result.last_loss
+
+
+def _finetune(
+    prepared: Path, run: Path, init_from: str | None, sets: list[str], reporter: Reporter
+) -> None:
+    from bart_cli.training.finetune import run_finetune
+
+    config = load_config(
+        FinetuneConfig,
+        preset="tiny-cpu-finetune",
+        sets=sets,
+        options={"data.path": prepared / "pairs", "init_from": init_from},
+    )
+    run_finetune(config, run, reporter=reporter)
+
+
+def _evaluate(sample: Path, run: Path, name: str, report: DemoReport, reporter: Reporter) -> None:
+    from bart_cli.data.pairs import read_pairs
+    from bart_cli.evaluation.evaluate import run_evaluate
+
+    pairs = sample / "summarization"
+    config = load_config(
+        EvaluateConfig,
+        config_file=run / "config.yaml",
+        options={"model_path": str(run), "data.path": pairs},
+    )
+    result = run_evaluate(config, run / "evaluation-test", reporter=reporter)
+    report.rouge[f"fine-tuned, {name}"] = result.rouge
+    if not report.examples:
+        report.rouge["lead-2 baseline"] = result.baselines["lead-2"]
+        articles = {pair.id: pair.source for pair in read_pairs(pairs, "test")}
+        report.examples = [
+            Example(articles[row["id"]], row["reference"], row["prediction"])
+            for row in result.predictions[:SHOWN]
+        ]

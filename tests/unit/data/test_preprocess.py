@@ -1,0 +1,230 @@
+"""Preprocessing: nothing lost, borders kept, the same bytes whatever the number of workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bart_cli.data.documents import plan_blocks, read_block, read_texts
+from bart_cli.data.pairs import Pair, read_pairs
+from bart_cli.data.preprocess.packing import pack
+from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+from bart_cli.data.preprocess.summarization import clean_pairs, preprocess_summarization
+from bart_cli.data.sentences import split_sentences
+from bart_cli.errors import UsageError
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+STARTS = Tokenizer.train(SENTENCES, vocab_size=400).word_starts()
+
+
+@given(
+    st.lists(st.lists(st.integers(0, len(STARTS) - 1), min_size=1, max_size=40), max_size=12),
+    st.integers(6, 30),
+)
+def test_packing_loses_nothing_and_never_overfills(sentences: list[list[int]], room: int) -> None:
+    samples = list(pack(sentences, room, STARTS))
+    packed = [t for sample in samples for sentence in sample.sentences for t in sentence]
+    assert packed == [token for sentence in sentences for token in sentence]
+    for sample in samples:
+        assert 0 < sample.tokens <= room
+        assert sample.tokens == sum(map(len, sample.sentences))
+        assert all(sample.sentences)
+
+
+def corpus(folder: Path, documents: int) -> Path:
+    lines = [
+        f"doc-{i} " + " ".join(SENTENCES[(i + k) % 4] for k in range(1 + i % 7)) + "\n"
+        for i in range(documents)
+    ]
+    (folder / "source").mkdir(parents=True)
+    (folder / "source" / "a.txt").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("size", [1, 40, 300, 10**6])
+@pytest.mark.parametrize("form", ["lines", "plain"])
+def test_blocks_of_any_size_give_the_same_documents(tmp_path: Path, size: int, form: str) -> None:
+    end = "\n" if form == "lines" else "\n\n"
+    texts = [f"{SENTENCES[i % 4]} {i}" for i in range(30)]
+    (tmp_path / "a.txt").write_text("".join(f"id{i} {t}{end}" for i, t in enumerate(texts)))
+    blocks = plan_blocks(tmp_path, form, size)  # type: ignore[arg-type]
+    found = [text for block in blocks for _, text in read_block(block)]
+    expected = texts if form == "lines" else [f"id{i} {t}" for i, t in enumerate(texts)]
+    assert found == expected
+
+
+def test_the_document_id_is_not_text(tmp_path: Path) -> None:
+    assert list(read_texts(corpus(tmp_path, 1), "lines")) == [SENTENCES[0]]
+
+
+def test_bytes_that_are_not_utf8_are_named_with_their_position(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"id hello \xff world\n")
+    with pytest.raises(UsageError, match=r"bad\.txt is not UTF-8: byte 0xff at position 9"):
+        list(read_texts(tmp_path, "lines"))
+
+
+def shards(tmp_path: Path, tokenizer: Tokenizer, name: str, **settings: object) -> Path:
+    out = tmp_path / name
+    preprocess_pretrain(
+        PreprocessSettings(
+            inputs=(("x", tmp_path / "corpus", "lines"),),
+            target_lengths=(32, 64),
+            shards=3,
+            **settings,  # type: ignore[arg-type]
+        ),
+        out,
+        tokenizer,
+        workers=1,
+        reporter=Reporter(),
+    )
+    return out
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_shards_hold_all_text_and_are_balanced(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bart_cli.data.documents.BLOCK_BYTES", 2000)
+    corpus(tmp_path / "corpus", 60)
+    out = shards(tmp_path, tiny_tokenizer, "one", validation_share=0.2)
+    report = json.loads((out / "report.json").read_text())
+    assert report["documents"] == 60
+    assert report["tokens_lost"] == 0
+    texts = []
+    for length in (32, 64):
+        for split in ("train", "validation"):
+            folder = out / str(length) / split
+            counts = json.loads((folder / ".num_samples.json").read_text())
+            assert max(counts.values()) - min(counts.values()) <= 1
+            for name, count in counts.items():
+                table = pq.read_table(folder / name)
+                assert table.num_rows == count
+                for row in table.to_pylist():
+                    assert len(row["input_ids"]) == sum(row["sentence_lengths"]) <= length - 2
+                    assert "doc-" not in row["sentences"]
+                    assert tiny_tokenizer.decode(row["input_ids"]).strip() == row["sentences"]
+                    texts.append(row["sentences"])
+    assert not (out / ".work").exists()
+    again = shards(tmp_path, tiny_tokenizer, "two", validation_share=0.2)
+    assert {k: v for k, v in digest(out).items() if k != "plan.json"} == {
+        k: v for k, v in digest(again).items() if k != "plan.json"
+    }
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus(tmp_path / "corpus", 40)
+    whole = shards(tmp_path, tiny_tokenizer, "whole")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bart_cli.data.preprocess.pretrain._balance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            shards(tmp_path, tiny_tokenizer, "stopped")
+    assert not (tmp_path / "stopped" / "report.json").exists()
+    assert list((tmp_path / "stopped/.work/reports").iterdir())
+    assert digest(shards(tmp_path, tiny_tokenizer, "stopped")) == digest(whole)
+
+
+def test_other_settings_are_not_mixed_into_a_folder(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    corpus(tmp_path / "corpus", 5)
+    shards(tmp_path, tiny_tokenizer, "out")
+    with pytest.raises(UsageError, match="holds the result of other settings"):
+        shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Hello there. How are you?", ["Hello there.", "How are you?"]),
+        (
+            "Mr. Smith met Dr. J. K. Rowe. They left.",
+            ["Mr. Smith met Dr. J. K. Rowe.", "They left."],
+        ),
+        ("It rose 1.5 percent. Why?", ["It rose 1.5 percent.", "Why?"]),
+        ("In the U.S. Senate it failed. The end.", ["In the U.S. Senate it failed.", "The end."]),
+        ("He moved to the U.S. The rest stayed.", ["He moved to the U.S.", "The rest stayed."]),
+        ('"Go!" she said. "No." He sat.', ['"Go!" she said.', '"No."', "He sat."]),
+        ("no stop at all", ["no stop at all"]),
+        ("   ", []),
+    ],
+)
+def test_sentences_are_split_by_the_rules_of_english(text: str, sentences: list[str]) -> None:
+    assert split_sentences(text) == sentences
+
+
+@given(st.text())
+def test_splitting_sentences_loses_nothing_but_white_space(text: str) -> None:
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
+
+
+def test_pairs_that_teach_nothing_are_dropped_and_counted() -> None:
+    pairs = [
+        Pair("1", " a  long article ", "line one \n\n line two"),
+        Pair("2", "", "x"),
+        Pair("3", "x", " "),
+        Pair("4", "same text", "same  text"),
+        Pair("5", "a long article", "line one\nline two"),
+    ]
+    kept, dropped = clean_pairs(pairs)
+    assert kept == [Pair("1", "a long article", "line one\nline two")]
+    assert list(dropped.values()) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("layout", ["jsonl", "highlights", "parallel", "prepared"])
+def test_every_layout_of_pairs_reads_alike(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, layout: str
+) -> None:
+    expected = [("an article", "a summary"), ("another one", "short")]
+    path = tmp_path / "raw"
+    path.mkdir()
+    field = "highlights" if layout == "highlights" else "summary"
+    if layout == "parallel":
+        for i, side in enumerate(("source", "target")):
+            (path / f"val.{side}").write_text("".join(f"{pair[i]}\n" for pair in expected))
+    else:
+        rows = [{"article": a, field: s} for a, s in expected]
+        (path / "validation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    if layout == "prepared":
+        preprocess_summarization(path, tmp_path / "out", tiny_tokenizer, reporter=Reporter())
+        path = tmp_path / "out"
+    assert [(p.source, p.target) for p in read_pairs(path, "validation")] == expected
+    assert len(read_pairs(path, "validation", limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.jsonl", b"", "is empty"),
+        ("train.jsonl", b"{", "line 1: not valid JSON"),
+        ("train.jsonl", b'{"article": "a"}\n', "no field for the summary.*found article"),
+        ("train.jsonl", b'{"article": "\xff"}\n', "is not UTF-8: line 1"),
+        ("train.source", b"a\nb\n", "no such file: .*train.target"),
+        ("test.jsonl", b"{}", "no train split"),
+        ("train.parquet", b"nonsense", "not a readable parquet"),
+    ],
+)
+def test_damaged_pairs_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        read_pairs(tmp_path, "train")

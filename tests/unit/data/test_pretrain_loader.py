@@ -1,0 +1,166 @@
+"""The loader: a pure function of samples consumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
+from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.order import SampleOrder, Share
+from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
+from bart_cli.data.shards import open_shards, resolve_shards
+from bart_cli.errors import UsageError
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+COUNTS = (7, 6, 7)
+
+
+@pytest.fixture
+def shards(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
+    """Three shards; every sample has its number as a word, so that it can be told apart."""
+    number = 0
+    for shard, count in enumerate(COUNTS):
+        texts = []
+        for _ in range(count):
+            texts.append(f"Number {number} is here. " + SENTENCES[number % len(SENTENCES)])
+            number += 1
+        pq.write_table(pa.table({"sentences": texts}), tmp_path / f"shard-{shard}.parquet")
+    assert tiny_tokenizer.vocab_size
+    return tmp_path
+
+
+def steps(
+    folder: Path, tokenizer: Tokenizer, share: Share, count: int, **data: object
+) -> list[list[Batch]]:
+    config = PretrainDataConfig.model_validate({"workers": 0, "streams": 4, **data})
+    loader = PretrainLoader(
+        folder, config, DenoisingConfig(), tokenizer, share, seed=5, decoder_start_id=2
+    )
+    return [step for step, _ in zip(loader, range(count), strict=False)]
+
+
+def targets(step: list[Batch]) -> list[tuple[int, ...]]:
+    return [tuple(row[row != IGNORE].tolist()) for batch in step for row in batch.labels]
+
+
+def sources(step: list[Batch]) -> list[tuple[int, ...]]:
+    return [
+        tuple(row[mask].tolist())
+        for batch in step
+        for row, mask in zip(batch.source, batch.source_mask, strict=True)
+    ]
+
+
+def content(step: list[Batch]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return sorted(zip(sources(step), targets(step), strict=True))
+
+
+@pytest.mark.parametrize("streams", [1, 3, 4, 50])
+def test_every_sample_comes_once_an_epoch(streams: int) -> None:
+    order = SampleOrder(COUNTS, streams, seed=1)
+    epochs = []
+    for epoch in range(2):
+        positions = np.arange(20 * epoch, 20 * (epoch + 1))
+        numbers, shard, row = order.locate(positions)
+        assert set(numbers.tolist()) == {epoch}
+        found = list(zip(shard.tolist(), row.tolist(), strict=True))
+        assert sorted(found) == [(s, r) for s, n in enumerate(COUNTS) for r in range(n)]
+        epochs.append(found)
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_global_batches_do_not_depend_on_ranks_or_micro_batches(
+    shards: Path, tiny_tokenizer: Tokenizer, world_size: int
+) -> None:
+    alone = steps(shards, tiny_tokenizer, Share(8, 8), 6)
+    ranks = [
+        steps(shards, tiny_tokenizer, Share(8, 3, rank, world_size), 6)
+        for rank in range(world_size)
+    ]
+    for index, step in enumerate(alone):
+        together = sorted(pair for rank in ranks for pair in content(rank[index]))
+        assert together == content(step)
+
+
+def test_workers_change_nothing(shards: Path, tiny_tokenizer: Tokenizer) -> None:
+    here = steps(shards, tiny_tokenizer, Share(4, 2), 5)
+    there = steps(shards, tiny_tokenizer, Share(4, 2), 5, workers=2)
+    for one, two in zip(here, there, strict=True):
+        for a, b in zip(one, two, strict=True):
+            assert all(map(torch.equal, a.tensors(), b.tensors()))
+
+
+def test_starting_later_goes_on_with_the_very_same_tensors(
+    shards: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    whole = steps(shards, tiny_tokenizer, Share(8, 4), 7)
+    rest = steps(shards, tiny_tokenizer, Share(8, 4, start_sample=24), 4)
+    for one, two in zip(whole[3:], rest, strict=True):
+        for a, b in zip(one, two, strict=True):
+            assert all(map(torch.equal, a.tensors(), b.tensors()))
+
+
+def test_a_batch_is_well_formed(shards: Path, tiny_tokenizer: Tokenizer) -> None:
+    for step in steps(shards, tiny_tokenizer, Share(8, 3), 3):
+        assert [batch.sequences for batch in step] == [3, 3, 2]
+        for batch in step:
+            assert batch.source.shape[1] % 8 == 0
+            assert batch.labels.shape[1] % 8 == 0
+            for row in range(batch.sequences):
+                target = batch.labels[row][batch.labels[row] != IGNORE].tolist()
+                assert (target[0], target[-1]) == (tiny_tokenizer.bos_id, tiny_tokenizer.eos_id)
+                fed = batch.decoder_input[row, : len(target)].tolist()
+                assert fed == [tiny_tokenizer.eos_id, *target[:-1]]
+                real = batch.source[row][batch.source_mask[row]].tolist()
+                assert (real[0], real[-1]) == (tiny_tokenizer.bos_id, tiny_tokenizer.eos_id)
+
+
+def test_a_long_sample_is_cut_to_the_sequence_length(
+    shards: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    for step in steps(shards, tiny_tokenizer, Share(8, 8), 2, sequence_length=16):
+        assert max(len(target) for target in targets(step)) == 16
+
+
+def test_validation_is_the_same_every_time_and_shared_among_ranks(
+    shards: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    def run(share: Share) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        batches = validation_batches(
+            shards,
+            PretrainDataConfig(),
+            DenoisingConfig(),
+            tiny_tokenizer,
+            share,
+            seed=1,
+            decoder_start_id=2,
+        )
+        return content(list(batches))
+
+    alone = run(Share(4, 4))
+    assert len(alone) == sum(COUNTS)
+    assert alone == run(Share(4, 4))
+    assert alone == sorted(run(Share(4, 2, 0, 2)) + run(Share(4, 2, 1, 2)))
+
+
+def test_a_batch_that_does_not_divide_among_ranks_is_refused() -> None:
+    with pytest.raises(UsageError, match="global_batch=10 does not divide among 4"):
+        Share(10, 2, 0, 4)
+
+
+def test_missing_shards_name_the_lengths_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "512" / "train").mkdir(parents=True)
+    with pytest.raises(UsageError) as caught:
+        resolve_shards(tmp_path, 128)
+    assert "no train shards of 128 tokens" in caught.value.message
+    assert "512" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="no shards"):
+        open_shards(tmp_path)

@@ -1,0 +1,276 @@
+"""Runs: resume bit for bit, name what is wrong, keep what was good."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+from bart_cli.errors import BartError, UsageError
+from bart_cli.model.formats import load_model
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.checkpoint import list_checkpoints
+from bart_cli.training.finetune import run_finetune
+from bart_cli.training.metrics import read_metrics
+from bart_cli.training.pretrain import run_pretrain
+from tests.conftest import SENTENCES, tiny_model_config
+
+# Measured since the last line of the log, or since the process began.
+MEASURED = {"seconds", "sequences_per_second", "tokens_per_second", "padding"}
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    text = "".join(f"id{i} {SENTENCES[i % 4]} {SENTENCES[(i + 1) % 4]}\n" for i in range(80))
+    (folder / "a.txt").write_text(text, encoding="utf-8")
+    settings = PreprocessSettings(
+        inputs=(("a", folder / "a.txt", "lines"),),
+        target_lengths=(48,),
+        shards=2,
+        validation_share=0.2,
+    )
+    out = folder / "shards"
+    preprocess_pretrain(settings, out, tiny_tokenizer, workers=1, reporter=Reporter())
+    return out
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        rows = [
+            {"article": f"{SENTENCES[i % 4]} {SENTENCES[(i + 1) % 4]}", "summary": SENTENCES[i % 4]}
+            for i in range(12)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    tiny_tokenizer.save(folder / "tokenizer")
+    return folder
+
+
+def pretrain_config(shards: Path, **training: object) -> PretrainConfig:
+    return PretrainConfig.model_validate(
+        {
+            "model": tiny_model_config(dropout=0.1, attention_dropout=0.1).model_dump(),
+            "data": {"path": shards, "sequence_length": 48, "streams": 4, "workers": 0},
+            "optimizer": {"learning_rate": 1e-2, "clip_norm": 1.0},
+            "schedule": {"warmup_steps": 2},
+            "training": {
+                "max_steps": 9,
+                "global_batch": 8,
+                "micro_batch": 3,
+                "log_every": 2,
+                "checkpoint_every": 100,
+                **training,
+            },
+        }
+    )
+
+
+def finetune_config(pairs: Path, **changes: dict[str, object]) -> FinetuneConfig:
+    base = pretrain_config(pairs).model_dump()
+    return FinetuneConfig.model_validate(
+        {
+            "model": base["model"],
+            "data": {"path": pairs, "max_source_length": 60, "max_target_length": 40},
+            "optimizer": base["optimizer"],
+            "training": base["training"] | changes.get("training", {}),
+            "generation": {"beams": 2, "max_length": 24},
+        }
+    )
+
+
+def comparable(run: Path) -> list[dict[str, object]]:
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_metrics(run)]
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    assert comparable(one) == comparable(other)
+    first, second = list_checkpoints(one)[-1], list_checkpoints(other)[-1]
+    assert first.name == second.name
+    for file in ("model/model.safetensors", "optimizer.safetensors"):
+        left, right = load_file(first / file), load_file(second / file)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[name], right[name]) for name in left), file
+
+
+class StopAt(Reporter):
+    """Sends ourselves a signal when the loop has taken so many steps."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.left, self.number = step, number
+
+    def task(self, name, total=None, unit=""):  # type: ignore[no-untyped-def]
+        outer = self
+        context = super().task(name, total, unit)
+        task = context.__enter__()
+
+        def advance(amount: float = 1, detail: str = "") -> None:
+            if amount and unit == "steps":
+                outer.left -= int(amount)
+                if outer.left == 0:
+                    os.kill(os.getpid(), outer.number)
+
+        task.advance = advance  # type: ignore[method-assign]
+        from contextlib import nullcontext
+
+        return nullcontext(task)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "nvlamb", "adafactor"])
+def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
+    shards: Path, tmp_path: Path, optimizer: str
+) -> None:
+    config = pretrain_config(shards, checkpoint_every=5)
+    config = config.model_copy(
+        update={"optimizer": config.optimizer.model_copy(update={"name": optimizer})}
+    )
+    run_pretrain(config, tmp_path / "whole", reporter=Reporter())
+    stopped = run_pretrain(config, tmp_path / "parts", reporter=StopAt(3, signal.SIGTERM))
+    assert stopped.outcome == "stopped by SIGTERM"
+    assert stopped.step == 3
+    assert stopped.model is None
+    resumed = run_pretrain(config, tmp_path / "parts", reporter=Reporter())
+    assert resumed.outcome == "done"
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_micro_batches_do_not_change_the_loss(shards: Path, tmp_path: Path) -> None:
+    for size in (2, 8):
+        config = pretrain_config(shards, micro_batch=size)
+        plain = config.model.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})
+        config = config.model_copy(update={"model": plain})
+        run_pretrain(config, tmp_path / str(size), reporter=Reporter())
+    rows = [read_metrics(tmp_path / str(size)) for size in (2, 8)]
+    for one, two in zip(*rows, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(
+    shards: Path, tmp_path: Path
+) -> None:
+    config = pretrain_config(shards, checkpoint_every=2, max_steps=6, keep_last=2)
+    run_pretrain(config, tmp_path / "run", reporter=Reporter())
+    assert [p.name for p in list_checkpoints(tmp_path / "run")] == [
+        "step-00000004",
+        "step-00000006",
+    ]
+    (tmp_path / "run/done.json").unlink()
+    weights = tmp_path / "run/checkpoints/step-00000006/model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+
+    class Listening(Reporter):
+        warnings: list[str] = []  # noqa: RUF012
+
+        def warn(self, text: str) -> None:
+            self.warnings.append(text)
+
+    reporter = Listening()
+    result = run_pretrain(config, tmp_path / "run", reporter=reporter)
+    assert result.outcome == "done"
+    assert "step-00000006 is damaged and skipped" in reporter.warnings[0]
+
+
+def test_a_finished_run_is_left_alone_and_another_one_is_not_mixed_in(
+    shards: Path, tmp_path: Path
+) -> None:
+    config = pretrain_config(shards, max_steps=2)
+    run_pretrain(config, tmp_path / "run", reporter=Reporter())
+    before = (tmp_path / "run/model/model.safetensors").stat().st_mtime_ns
+    assert run_pretrain(config, tmp_path / "run", reporter=Reporter()).outcome == "done"
+    assert (tmp_path / "run/model/model.safetensors").stat().st_mtime_ns == before
+    other = pretrain_config(shards, max_steps=3)
+    with pytest.raises(UsageError, match=r"training\.max_steps=3 \(was 2\)"):
+        run_pretrain(other, tmp_path / "run", reporter=Reporter())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
+    shards: Path, tmp_path: Path
+) -> None:
+    config = pretrain_config(shards, max_bad_steps=3, max_steps=50)
+    spoiled = config.model.model_copy(update={"init_std": 1.0})
+    config = config.model_copy(
+        update={
+            "model": spoiled,
+            "optimizer": config.optimizer.model_copy(
+                update={"learning_rate": 10.0, "clip_norm": 0.0, "name": "adafactor"}
+            ),
+        }
+    )
+    run_pretrain(config.model_copy(), tmp_path / "fine", reporter=Reporter())  # large, yet finite
+    import bart_cli.training.loop as loop
+
+    original = loop.linear_cross_entropy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            loop, "linear_cross_entropy", lambda *a, **k: original(*a, **k) * float("nan")
+        )
+        with pytest.raises(BartError, match="not finite for 3 steps in a row, up to step 3"):
+            run_pretrain(config, tmp_path / "bad", reporter=Reporter())
+
+
+def test_all_problems_are_told_at_once(shards: Path, tmp_path: Path) -> None:
+    config = pretrain_config(shards, precision="fp16")
+    config = config.model_copy(
+        update={
+            "schedule": config.schedule.model_copy(update={"warmup_steps": 99}),
+            "data": config.data.model_copy(update={"sequence_length": 65, "path": shards / "48"}),
+        }
+    )
+    with pytest.raises(UsageError) as caught:
+        run_pretrain(config, tmp_path / "run", reporter=Reporter())
+    for words in ("sequence_length=65", "fp16 needs an NVIDIA GPU", "warmup_steps=99"):
+        assert words in caught.value.message
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_goes_on_from_pretrained_weights_and_keeps_the_best(
+    shards: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run_pretrain(pretrain_config(shards), tmp_path / "pre", reporter=Reporter())
+    config = finetune_config(pairs, training={"validate_every": 3, "freeze_embeddings": True})
+    config = config.model_copy(update={"init_from": str(tmp_path / "pre")})
+    result = run_finetune(config, tmp_path / "fine", reporter=Reporter())
+    assert result.best_step in (3, 6, 9)
+    assert load_model(tmp_path / "fine/best").generation == config.generation
+    before = load_model(tmp_path / "pre").model.state_dict()
+    after = load_model(tmp_path / "fine").model.state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    frozen = {name for name in before if "embed_positions" in name or "shared" in name}
+    assert same == frozen | {"final_logits_bias"}
+    rows = [row for row in read_metrics(tmp_path / "fine") if "validation_loss" in row]
+    assert [row["step"] for row in rows] == [3, 6, 9]
+
+
+def test_validation_by_rouge_decodes_and_patience_ends_the_run(pairs: Path, tmp_path: Path) -> None:
+    config = finetune_config(
+        pairs, training={"validate_every": 1, "select_by": "rouge2", "patience": 2, "max_steps": 99}
+    )
+    frozen = config.optimizer.model_copy(update={"learning_rate": 1e-12})
+    config = config.model_copy(update={"optimizer": frozen})
+    result = run_finetune(config, tmp_path / "fine", reporter=Reporter())
+    assert result.outcome == "stopped: no improvement for 2 validations"
+    assert result.step == 3
+    assert {"rouge1", "rouge2", "rougeLsum"} <= read_metrics(tmp_path / "fine")[0].keys()
+
+
+def test_layers_of_the_teacher_are_kept(shards: Path, pairs: Path, tmp_path: Path) -> None:
+    run_pretrain(pretrain_config(shards), tmp_path / "pre", reporter=Reporter())
+    config = finetune_config(pairs).model_copy(
+        update={"init_from": str(tmp_path / "pre"), "keep_decoder_layers": (1,)}
+    )
+    run_finetune(config, tmp_path / "student", reporter=Reporter())
+    student = load_model(tmp_path / "student").model.config
+    assert (student.encoder_layers, student.decoder_layers) == (2, 1)
+    bad = config.model_copy(update={"keep_decoder_layers": (0, 5)})
+    with pytest.raises(UsageError, match="keep_decoder_layers=0,5: allowed are"):
+        run_finetune(bad, tmp_path / "bad", reporter=Reporter())
