@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,16 +234,24 @@ def _run(
     """Map on the cluster, results in order; the first error of a task ends the run."""
     from distributed import as_completed
 
-    futures = client.map(function, arguments, pure=False, retries=0)
+    futures = client.map(partial(_outcome, function), arguments, pure=False, retries=0)
     with reporter.task(name, total=len(futures), unit=unit) as task:
         for future in as_completed(futures, loop=client.loop):
-            if future.status == "error":
+            error = future.result() if future.status == "finished" else future.exception()
+            if isinstance(error, BaseException):
                 client.cancel(futures)
-                error = future.exception()
-                raise error if error is not None else BartError(f"a task failed: {name}")
+                raise error
             task.advance()
     results: list[Any] = client.gather(futures)
     return results
+
+
+def _outcome(function: Callable[[Any], Any], argument: Any) -> Any:
+    """The result, or the error that a user should read: raised, Dask would log its traceback."""
+    try:
+        return function(argument)
+    except BartError as error:
+        return error
 
 
 @contextmanager
@@ -269,7 +278,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
             env={"TOKENIZERS_PARALLELISM": "false", "DASK_LOGGING__DISTRIBUTED": "critical"},
         ) as cluster,
