@@ -66,6 +66,8 @@ def default_run(task: str, preset: str | None, config_file: Path | None) -> Path
 
 def show_result(result: RunResult, as_json: bool) -> None:
     """The last lines of a run."""
+    if not result.leads:
+        return
     if as_json:
         print_json(asdict(result))
         return

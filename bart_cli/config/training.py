@@ -15,9 +15,6 @@ class OptimizerConfig(Section):
     """One optimizer step."""
 
     name: Literal["nvlamb", "adamw", "adafactor"] = Field("adamw", description="which optimizer")
-    backend: Literal["torch", "apex", "auto"] = Field(
-        "torch", description="torch: ours; apex: NVIDIA's fused kernels; auto: apex when installed"
-    )
     learning_rate: float = Field(1e-4, gt=0, le=10, description="peak, after warm-up")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the second moment")
@@ -81,12 +78,9 @@ class TrainingConfig(Section):
     activation_checkpointing: bool = Field(
         False, description="recompute activations in backward: less memory, slower"
     )
-    compile: bool = Field(False, description="torch.compile the model")
-    sharding: Literal["ddp", "fsdp2"] = Field("ddp", description="how ranks share the work")
     half_precision_allreduce: bool = Field(
         False, description="all-reduce gradients in bf16 (fp16 with fp16 precision)"
     )
-    cpu_affinity: bool = Field(False, description="bind each rank to its share of the cores")
 
     @model_validator(mode="after")
     def _batches(self) -> Self:

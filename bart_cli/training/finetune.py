@@ -43,13 +43,14 @@ def run_finetune(
         BartError: the run failed.
     """
     with join_world() as world:
+        reporter = reporter if world.leads else Reporter()
         data, training = config.data, config.training
         if data.path is None:
             raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config))
         check_run(config, world, [])
-        if claim_run(run, config, resume, reporter):
-            return finished_result(run)
+        if claim_run(run, config, resume, world, reporter):
+            return finished_result(run, world)
         with reporter.task("read the pairs", unit="pairs") as task:
             train_pairs = load_encoded(data.path, "train", data.n_train, data, tokenizer)
             task.advance(len(train_pairs.sources))

@@ -29,7 +29,7 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints, save_checkpoint
 from bart_cli.training.metrics import MetricsLog, Row
-from bart_cli.training.precision import autocast
+from bart_cli.training.precision import AUTOCAST, autocast
 from bart_cli.training.signals import StopRequest
 from bart_cli.training.state import Progress
 from bart_cli.training.world import World
@@ -70,6 +70,9 @@ def train(job: Job, reporter: Reporter) -> str:
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     log = MetricsLog(job.run, progress.step) if world.leads else None
     meter = Meter()
+    travel = AUTOCAST.get(training.precision, torch.bfloat16)
+    if not training.half_precision_allreduce:
+        travel = torch.float32
     outcome = "done"
     with (
         StopRequest(training.time_limit) as stop,
@@ -80,7 +83,7 @@ def train(job: Job, reporter: Reporter) -> str:
         while progress.step < training.max_steps:
             micro = next(job.batches)
             loss, tokens = forward_backward(job, micro)
-            world.sum_gradients(parameters)
+            world.sum_gradients(parameters, travel)
             rate = job.schedule(progress.step)
             norm = update(job, parameters, rate)
             progress.step += 1

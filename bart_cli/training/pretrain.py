@@ -40,6 +40,7 @@ def run_pretrain(
         BartError: the run failed.
     """
     with join_world() as world:
+        reporter = reporter if world.leads else Reporter()
         data = config.data
         problems: list[str] = []
         if data.path is None:
@@ -55,8 +56,8 @@ def run_pretrain(
         shards = resolve_shards(data.path, data.sequence_length)
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
         check_run(config, world, problems)
-        if claim_run(run, config, resume, reporter):
-            return finished_result(run)
+        if claim_run(run, config, resume, world, reporter):
+            return finished_result(run, world)
         model = start_model(config, tokenizer, world, reporter)
         ids = {
             "seed": config.training.seed,

@@ -44,7 +44,7 @@ FREE = frozenset(
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. `outcome` is 'done' or says what stopped it."""
+    """How a run ended. `outcome` is 'done' or says what stopped it; `leads`: told by rank 0."""
 
     run: Path
     outcome: str
@@ -53,6 +53,7 @@ class RunResult:
     last_loss: float | None
     best_step: int | None
     model: Path | None
+    leads: bool = True
 
 
 def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
@@ -78,12 +79,18 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
         raise UsageError("cannot start:\n  " + "\n  ".join(problems))
 
 
-def claim_run(run: Path, config: TrainingRun, resume: str, reporter: Reporter) -> bool:
+def claim_run(
+    run: Path, config: TrainingRun, resume: str, world: World, reporter: Reporter
+) -> bool:
     """Bind the folder to this configuration; True when the run is finished already.
 
     Raises:
         UsageError: the folder holds another run, or one that is not to be resumed.
     """
+    return world.any(world.leads and _claim(run, config, resume, reporter))
+
+
+def _claim(run: Path, config: TrainingRun, resume: str, reporter: Reporter) -> bool:
     path = run / "config.yaml"
     if path.is_file():
         before = load_config(type(config), config_file=path)
@@ -220,10 +227,11 @@ def run_training(
         last_loss=losses[-1] if losses else None,
         best_step=progress.best_step if progress.best_score is not None else None,
         model=run / "model" if finished else None,
+        leads=world.leads,
     )
 
 
-def finished_result(run: Path) -> RunResult:
+def finished_result(run: Path, world: World) -> RunResult:
     """The result of a run that was finished before."""
     rows = read_metrics(run)
     losses = [row["loss"] for row in rows if "loss" in row]
@@ -236,6 +244,7 @@ def finished_result(run: Path) -> RunResult:
         last_loss=losses[-1] if losses else None,
         best_step=None,
         model=run / "model",
+        leads=world.leads,
     )
 
 
