@@ -1,0 +1,63 @@
+"""Models and tokenizers by hub id, through a hub on loopback and the real client."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import save_model
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES, tiny_model_config
+from tests.servers.hub import serve_hub
+
+
+def bart(endpoint: str, cache: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bart_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "OMP_NUM_THREADS": "1"},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_model_of_the_hub_summarizes_also_when_the_hub_is_gone(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    torch.manual_seed(0)
+    model = Bart(tiny_model_config(vocab_size=tiny_tokenizer.vocab_size, init_std=0.3))
+    folder = tmp_path / "hub" / "someone" / "tiny-bart"
+    save_model(folder, model, tiny_tokenizer, GenerationConfig(max_length=12))
+    (tmp_path / "a.txt").write_text(SENTENCES[0])
+    local = bart(
+        "http://127.0.0.1:9", tmp_path / "c", "summarize", tmp_path / "a.txt", "--model", folder
+    )
+    command = ["summarize", tmp_path / "a.txt", "--model", "someone/tiny-bart"]
+    with serve_hub(tmp_path / "hub") as endpoint:
+        found = bart(endpoint, tmp_path / "cache", *command)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout == local.stdout
+        missing = bart(endpoint, tmp_path / "cache", *command[:-1], "someone/else")
+    assert missing.returncode == 2
+    assert "no such model: 'someone/else' is neither a path that exists nor" in missing.stderr
+    again = bart("http://127.0.0.1:9", tmp_path / "cache", *command)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == local.stdout
+
+
+def test_a_tokenizer_of_the_hub_is_used(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    tiny_tokenizer.save(tmp_path / "hub" / "someone" / "bpe")
+    (tmp_path / "a.txt").write_text("\n\n".join(SENTENCES))
+    command = ["preprocess", "pretrain", "--text", tmp_path / "a.txt", "--out", tmp_path / "out"]
+    with serve_hub(tmp_path / "hub") as endpoint:
+        result = bart(endpoint, tmp_path / "cache", *command, "--tokenizer", "someone/bpe")
+    assert result.returncode == 0, result.stderr
+    saved = Tokenizer.from_pretrained(tmp_path / "out" / "tokenizer")
+    assert saved.fingerprint() == tiny_tokenizer.fingerprint()
