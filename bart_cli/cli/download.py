@@ -1,21 +1,292 @@
-"""`bart download`: corpora and data sets."""
+"""`bart download`: corpora and data sets, a sub-command per source."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import JsonOption
+from bart_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from bart_cli.data.download.hub_dataset import HubDataset
+    from bart_cli.data.download.writing import DownloadReport
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Get corpora.")
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", min=1, max=256, help="Files at a time; processes that extract.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only say how much there is to fetch.")
+]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="Another data set of the hub: owner/name.")
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
+]
+ParallelOption = Annotated[
+    bool, typer.Option("--parallel-text", help="Write .source and .target beside the .jsonl.")
+]
 
 
 @app.callback()
 def group() -> None:
-    """Get corpora."""
+    """Get corpora. What was stopped goes on when the same command is given again."""
+
+
+@app.command("common-crawl")
+def common_crawl(
+    start: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="First publishing day of the articles.")
+    ],
+    end: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Last publishing day. Default: today."),
+    ] = None,
+    out_folder: OutOption = Path("data/common-crawl"),
+    warc_start: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="First day of the crawl. Default: --start."),
+    ] = None,
+    warc_end: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Last day of the crawl. Default: --end."),
+    ] = None,
+    strict_date: Annotated[
+        bool,
+        typer.Option("--strict-date/--no-strict-date", help="Drop articles without a date."),
+    ] = True,
+    languages: Annotated[
+        list[str] | None,
+        typer.Option("--language", help="ISO 639-1 code; many times, or 'all'. Default: en."),
+    ] = None,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="Only this host and those below it; may be given many times."),
+    ] = None,
+    extractor: Annotated[
+        Literal["trafilatura", "resiliparse", "news-please"],
+        typer.Option(help="trafilatura: most exact; resiliparse: fastest."),
+    ] = "trafilatura",
+    jobs: JobsOption = 2,
+    keep_warc: Annotated[
+        bool, typer.Option("--keep-warc", help="Keep the WARC files (about 1 GB each).")
+    ] = False,
+    base_url: Annotated[
+        str, typer.Option(help="Server, or a mirror of it.")
+    ] = "https://data.commoncrawl.org",
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """CC-NEWS: news articles from Common Crawl.
+
+    [bold]bart download common-crawl --start 2016-09-01 --end 2016-10-31[/bold]
+    """
+    from datetime import UTC
+
+    from bart_cli.data.download.common_crawl import (
+        NewsFilter,
+        download_common_crawl,
+        list_warcs,
+        total_size,
+    )
+    from bart_cli.data.download.http import Fetcher
+
+    last = (end or datetime.now(UTC)).date()
+    chosen = tuple(languages or ["en"])
+    news = NewsFilter(
+        start=start.date(),
+        end=last,
+        strict_date=strict_date,
+        languages=() if chosen == ("all",) else chosen,
+        hosts=tuple(hosts or ()),
+    )
+    fetcher, reporter, server = Fetcher(), make_reporter(), base_url.rstrip("/")
+    crawl = (warc_start or start).date(), warc_end.date() if warc_end else last
+    paths = list_warcs(fetcher, server, *crawl, reporter)
+    if dry_run:
+        size = total_size(fetcher, server, paths, max(jobs, 8))
+        _print_dry_run(f"{len(paths):,} WARC files", size, as_json)
+        return
+    report = download_common_crawl(
+        paths,
+        out_folder,
+        news,
+        fetcher=fetcher,
+        base_url=server,
+        extractor=extractor,
+        jobs=jobs,
+        keep_warc=keep_warc,
+        reporter=reporter,
+    )
+    _print_report(report, "articles", as_json)
+
+
+@app.command()
+def wikipedia(
+    out_folder: OutOption = Path("data/wikipedia"),
+    snapshot: Annotated[
+        str, typer.Option(help="Day and language of the cleaned dump on the hub.")
+    ] = "20231101.en",
+    dump: Annotated[
+        str | None,
+        typer.Option(help="Clean this instead: path or address of pages-articles.xml(.bz2)."),
+    ] = None,
+    dataset: DatasetOption = None,
+    revision: RevisionOption = None,
+    jobs: JobsOption = 2,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Wikipedia: the cleaned dump of the hub, or an XML dump that is cleaned here.
+
+    [bold]bart download wikipedia --snapshot 20231101.en[/bold]
+
+    [bold]bart download wikipedia --dump enwiki-latest-pages-articles.xml.bz2[/bold]
+    """
+    if dump is None:
+        from bart_cli.data.download.hub_dataset import HubDataset
+
+        source = HubDataset(dataset or "wikimedia/wikipedia", snapshot, revision)
+        _hub_corpus("wikipedia", source, out_folder, jobs, dry_run, as_json)
+        return
+    from bart_cli.data.download.http import Fetcher
+    from bart_cli.data.download.wikipedia_dump import download_wikipedia_dump
+
+    fetcher = Fetcher()
+    if dry_run:
+        if "://" not in dump and not Path(dump).is_file():
+            raise UsageError(f"no such dump: {dump}")
+        size = fetcher.size(dump) if "://" in dump else 0
+        _print_dry_run("1 dump", size or 0, as_json)
+        return
+    report = download_wikipedia_dump(
+        dump, out_folder, fetcher=fetcher, jobs=jobs, reporter=make_reporter()
+    )
+    _print_report(report, "articles", as_json)
+
+
+@app.command()
+def openwebtext(
+    out_folder: OutOption = Path("data/openwebtext"),
+    archives: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Extract the original .xz files of this folder instead."),
+    ] = None,
+    dataset: DatasetOption = None,
+    revision: RevisionOption = None,
+    jobs: JobsOption = 2,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """OpenWebText: from the hub, or from its original archive.
+
+    [bold]bart download openwebtext[/bold]
+
+    [bold]bart download openwebtext --archives openwebtext/[/bold]
+    """
+    if archives is None:
+        from bart_cli.data.download.hub_dataset import HubDataset
+
+        source = HubDataset(dataset or "Skylion007/openwebtext", None, revision)
+        _hub_corpus("openwebtext", source, out_folder, jobs, dry_run, as_json)
+        return
+    if dry_run:
+        _print_dry_run("local files", 0, as_json)
+        return
+    from bart_cli.data.download.openwebtext import extract_openwebtext
+
+    report = extract_openwebtext(archives, out_folder, jobs=jobs, reporter=make_reporter())
+    _print_report(report, "documents", as_json)
+
+
+@app.command("cnn-dm")
+def cnn_dm(
+    out_folder: OutOption = Path("data/cnn-dm"),
+    stories: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Folder with the original .story files, instead."),
+    ] = None,
+    url_lists: Annotated[
+        Path | None,
+        typer.Option(help="Folder with all_{train,val,test}.txt. Default: that of --stories."),
+    ] = None,
+    dataset: DatasetOption = None,
+    revision: RevisionOption = None,
+    parallel_text: ParallelOption = False,
+    jobs: JobsOption = 1,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """CNN-DailyMail: pairs of article and highlights.
+
+    [bold]bart download cnn-dm --out data/cnn-dm[/bold]
+    """
+    if stories is None:
+        from bart_cli.data.download.hub_dataset import HubDataset
+
+        source = HubDataset(dataset or "abisee/cnn_dailymail", "3.0.0", revision)
+        _hub_pairs("cnn-dm", source, out_folder, parallel_text, jobs, dry_run, as_json)
+        return
+    if dry_run:
+        _print_dry_run("local files", 0, as_json)
+        return
+    from bart_cli.data.download.summaries import pairs_of_stories
+
+    report = pairs_of_stories(
+        stories,
+        url_lists or stories,
+        out_folder,
+        parallel=parallel_text,
+        reporter=make_reporter(),
+    )
+    _print_report(report, "pairs", as_json)
+
+
+@app.command()
+def xsum(
+    out_folder: OutOption = Path("data/xsum"),
+    files: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Folder with the original .summary files, instead."),
+    ] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(exists=True, help="Its JSON of splits. Default: in --files.")
+    ] = None,
+    dataset: DatasetOption = None,
+    revision: RevisionOption = None,
+    parallel_text: ParallelOption = False,
+    jobs: JobsOption = 1,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """XSum: BBC articles and their one-sentence summaries.
+
+    [bold]bart download xsum --out data/xsum[/bold]
+    """
+    if files is None:
+        from bart_cli.data.download.hub_dataset import HubDataset
+
+        source = HubDataset(dataset or "EdinburghNLP/xsum", None, revision)
+        _hub_pairs("xsum", source, out_folder, parallel_text, jobs, dry_run, as_json)
+        return
+    if dry_run:
+        _print_dry_run("local files", 0, as_json)
+        return
+    from bart_cli.data.download.summaries import pairs_of_xsum_files
+
+    report = pairs_of_xsum_files(
+        files, split_file, out_folder, parallel=parallel_text, reporter=make_reporter()
+    )
+    _print_report(report, "pairs", as_json)
 
 
 @app.command()
@@ -59,3 +330,56 @@ def sample(
         f"pairs in {out_folder}/summarization: {pairs}",
         soft_wrap=True,
     )
+
+
+def _hub_corpus(
+    corpus: str, source: HubDataset, folder: Path, jobs: int, dry_run: bool, as_json: bool
+) -> None:
+    if dry_run:
+        _print_dry_run(source.url(), source.size(), as_json)
+        return
+    from bart_cli.data.download.hub_corpus import download_hub_corpus
+
+    report = download_hub_corpus(source, folder, corpus=corpus, jobs=jobs, reporter=make_reporter())
+    _print_report(report, "documents", as_json)
+
+
+def _hub_pairs(
+    name: str,
+    source: HubDataset,
+    folder: Path,
+    parallel: bool,
+    jobs: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    if dry_run:
+        _print_dry_run(source.url(), source.size(), as_json)
+        return
+    from bart_cli.data.download.summaries import download_hub_pairs
+
+    report = download_hub_pairs(
+        source, folder, name=name, parallel=parallel, jobs=jobs, reporter=make_reporter()
+    )
+    _print_report(report, "pairs", as_json)
+
+
+def _print_dry_run(what: str, size: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"what": what, "bytes": size})
+    else:
+        out.print(f"{what}: {size / 1e9:,.2f} GB to fetch", soft_wrap=True)
+
+
+def _print_report(report: DownloadReport, unit: str, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(report))
+        return
+    out.print(
+        f"{report.documents:,} {unit} ({report.bytes / 1e6:,.1f} MB) in {report.files:,} files "
+        f"of {report.folder}",
+        soft_wrap=True,
+    )
+    if report.dropped:
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
+        out.print(f"left out: {dropped}", soft_wrap=True)

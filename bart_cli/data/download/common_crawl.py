@@ -1,0 +1,297 @@
+"""CC-NEWS: the news pages that Common Crawl keeps as WARC files, a listing a month.
+
+In: a period. Out: OUT/source/<warc>.txt with a line per article, and OUT/manifest.json. Threads
+download, processes extract; each WARC is finished on its own, so that any stop loses little.
+"""
+
+from __future__ import annotations
+
+import gzip
+import multiprocessing
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from threading import Lock
+from urllib.parse import urlsplit
+
+from bart_cli.data.download.extractors import (
+    Extractor,
+    Page,
+    language,
+    load_extractor,
+    publishing_date,
+)
+from bart_cli.data.download.http import Fetcher, MissingError
+from bart_cli.data.download.manifest import Manifest
+from bart_cli.data.download.warc import read_pages
+from bart_cli.data.download.writing import DownloadReport, write_documents
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import remove_leftovers
+from bart_cli.progress import Reporter, Task
+
+BASE_URL = "https://data.commoncrawl.org"
+FIRST_DAY = date(2016, 8, 26)  # of CC-NEWS
+STAMP = re.compile(r"CC-NEWS-(\d{14})-")
+
+
+@dataclass(frozen=True)
+class NewsFilter:
+    """Which articles are kept. `start`, `end`: publishing dates, both days included.
+
+    `strict_date`: drop articles whose publishing date is not known. `hosts`: keep these and their
+    sub-domains only; empty means all.
+    """
+
+    start: date
+    end: date
+    strict_date: bool = True
+    languages: tuple[str, ...] = ("en",)
+    hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.end < self.start:
+            raise UsageError(f"--end {self.end} lies before --start {self.start}")
+
+    def reason_to_drop(self, page: Page) -> str | None:
+        """Why a page is not kept, judged by the cheapest facts first; None when it is."""
+        host = urlsplit(page.url).hostname or ""
+        if self.hosts and not any(host == h or host.endswith(f".{h}") for h in self.hosts):
+            return "other host"
+        day = publishing_date(page)
+        if day is None and self.strict_date:
+            return "no date"
+        if day is not None and not self.start <= day <= self.end:
+            return "outside the period"
+        if self.languages and language(page) not in self.languages:
+            return "other language"
+        return None
+
+
+@dataclass(frozen=True)
+class WarcJob:
+    """What a process needs to extract one WARC; the result depends on nothing else."""
+
+    warc: Path
+    out: Path
+    filter: NewsFilter
+    extractor: Extractor
+
+
+@dataclass
+class WarcReport:
+    """Pages read, articles written, pages dropped by reason, positions of damaged records."""
+
+    pages: int = 0
+    documents: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    damaged: list[int] = field(default_factory=list)
+
+
+def list_warcs(
+    fetcher: Fetcher, base_url: str, start: date, end: date, reporter: Reporter
+) -> list[str]:
+    """Paths of the WARC files crawled from `start` to the end of `end` (UTC), in order.
+
+    Raises:
+        UsageError: the period has no WARC.
+        BartError: the server cannot be reached.
+    """
+    first, stop = f"{start:%Y%m%d}000000", f"{end + timedelta(days=1):%Y%m%d}000000"
+    paths, missing = [], []
+    for year, month in _months(start, end):
+        url = f"{base_url}/crawl-data/CC-NEWS/{year}/{month:02d}/warc.paths.gz"
+        try:
+            listing = gzip.decompress(fetcher.read(url)).decode("utf-8")
+        except MissingError:
+            missing.append(f"{year}-{month:02d}")
+            continue
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise BartError(f"{url}: not a gzip listing: {error}") from None
+        for path in listing.split():
+            stamp = STAMP.search(path)
+            if stamp and first <= stamp[1] < stop:
+                paths.append(path)
+    if missing:
+        reporter.warn(f"no listing for {', '.join(missing)} at {base_url}")
+    if not paths:
+        raise UsageError(
+            f"no WARC of CC-NEWS from {start} to {end} at {base_url}",
+            hint=f"CC-NEWS begins on {FIRST_DAY}; --warc-start and --warc-end choose the crawl",
+        )
+    return sorted(paths)
+
+
+def total_size(fetcher: Fetcher, base_url: str, paths: list[str], jobs: int) -> int:
+    """Bytes of the WARC files as the server tells them."""
+    with ThreadPoolExecutor(jobs) as threads:
+        sizes = threads.map(lambda path: fetcher.size(f"{base_url}/{path}"), paths)
+        return sum(size or 0 for size in sizes)
+
+
+def download_common_crawl(
+    paths: list[str],
+    out: Path,
+    news: NewsFilter,
+    *,
+    fetcher: Fetcher,
+    base_url: str = BASE_URL,
+    extractor: Extractor = "trafilatura",
+    jobs: int = 2,
+    keep_warc: bool = False,
+    reporter: Reporter,
+) -> DownloadReport:
+    """Fetch and extract the WARC files that `out` does not have yet.
+
+    A WARC that cannot be had is named and left out; the same command tries it again.
+
+    Raises:
+        UsageError: the extractor is not installed, or `out` holds another download.
+        BartError: no WARC at all could be had.
+    """
+    load_extractor(extractor)
+    out.mkdir(parents=True, exist_ok=True)
+    source = {"corpus": "common-crawl", **asdict(news), "extractor": extractor}
+    manifest = Manifest(out, source)
+    remove_leftovers(out)
+    names = {f"source/{Path(path).name.removesuffix('.warc.gz')}.txt": path for path in paths}
+    todo = {name: path for name, path in names.items() if not manifest.has(name)}
+    if len(todo) < len(names):
+        reporter.info(f"{len(names) - len(todo):,} of {len(names):,} WARCs are done already")
+    failed: list[str] = []
+    with (
+        _processes(jobs) as processes,
+        ThreadPoolExecutor(jobs) as threads,
+        reporter.task("WARCs", total=len(todo), unit="files") as task,
+    ):
+        rate = _Rate(task)
+
+        def work(name: str, path: str) -> None:
+            url, warc = f"{base_url}/{path}", out / "warc" / Path(path).name
+            if not warc.is_file():
+                fetcher.fetch(url, warc, on_bytes=rate.add)
+            job = WarcJob(warc, out / name, news, extractor)
+            report = processes.submit(extract_warc, job).result()
+            for position in report.damaged:
+                reporter.warn(f"{warc.name}: damaged record after byte {position:,}, left out")
+            manifest.add(name, url, **asdict(report))
+            if not keep_warc:
+                warc.unlink()
+            rate.done(report.documents)
+
+        futures = {threads.submit(work, name, path): path for name, path in todo.items()}
+        try:
+            for future in as_completed(futures):
+                _note_failure(future.exception(), futures[future], failed, reporter)
+        except BaseException:
+            fetcher.stop()
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    if not keep_warc and (out / "warc").is_dir() and not any((out / "warc").iterdir()):
+        (out / "warc").rmdir()
+    if failed and len(failed) == len(names):
+        raise BartError(
+            f"none of the {len(names):,} WARCs could be had", hint="see the lines above"
+        )
+    return _report(out, manifest, failed)
+
+
+def extract_warc(job: WarcJob) -> WarcReport:
+    """Write the articles of one WARC that the filter keeps, as `id text` lines, at once."""
+    extract = load_extractor(job.extractor)
+    report = WarcReport()
+    dropped: Counter[str] = Counter()
+
+    def articles() -> Iterator[tuple[str, str]]:
+        for crawled in read_pages(job.warc, report.damaged.append):
+            report.pages += 1
+            try:
+                reason = job.filter.reason_to_drop(crawled.page)
+                text = "" if reason else extract(crawled.page).strip()
+            except Exception:  # whatever a parser trips over in one page of the web
+                reason, text = "failed extraction", ""
+            if text:
+                yield f"common-crawl-{crawled.record}", text
+            else:
+                dropped[reason or "no article"] += 1
+
+    report.documents = write_documents(job.out, articles())
+    report.dropped = dict(sorted(dropped.items()))
+    return report
+
+
+class _Rate:
+    """Bytes, speed and articles beside the bar; called from several threads."""
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._lock = task, Lock()
+        self._begin = time.monotonic()
+        self._bytes = self._documents = 0
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._bytes += count
+            self._task.advance(0, self._text())
+
+    def done(self, documents: int) -> None:
+        with self._lock:
+            self._documents += documents
+            self._task.advance(1, self._text())
+
+    def _text(self) -> str:
+        speed = self._bytes / max(time.monotonic() - self._begin, 1e-3)
+        return f"{self._bytes / 1e6:,.1f} MB, {speed / 1e6:,.1f} MB/s, {self._documents:,} articles"
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[Executor]:
+    # Threads run in this process: a fork would copy their locks in whatever state they are.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _note_failure(
+    error: BaseException | None, path: str, failed: list[str], reporter: Reporter
+) -> None:
+    """One WARC that cannot be had or read is named; what would fail all of them ends the run."""
+    if error is None:
+        return
+    if isinstance(error, BrokenProcessPool):
+        raise BartError(f"{path}: an extracting process was killed (out of memory?)") from None
+    if isinstance(error, OSError) or not isinstance(error, BartError):
+        raise error
+    failed.append(path)
+    reporter.warn(f"left out: {error.message}")
+
+
+def _report(out: Path, manifest: Manifest, failed: list[str]) -> DownloadReport:
+    dropped: Counter[str] = Counter()
+    for entry in manifest.files.values():
+        dropped.update(entry["dropped"])
+        dropped["damaged record"] += len(entry["damaged"])
+    dropped["WARC not to be had"] += len(failed)
+    return DownloadReport(
+        folder=str(out),
+        documents=manifest.documents,
+        bytes=manifest.bytes,
+        files=len(manifest.files),
+        dropped={reason: count for reason, count in sorted(dropped.items()) if count},
+    )
+
+
+def _months(start: date, end: date) -> Iterator[tuple[int, int]]:
+    year, month = start.year, start.month
+    while (year, month) <= (end.year, end.month):
+        yield year, month
+        year, month = (year, month + 1) if month < 12 else (year + 1, 1)

@@ -1,0 +1,101 @@
+"""Data sets of the Hugging Face hub (or of the mirror that `HF_ENDPOINT` names) by `datasets`.
+
+The library downloads, resumes and checks; its cache holds the rows as Arrow, so that a second run
+begins at once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bart_cli.errors import BartError, UsageError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SIZED = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".zst", ".gz", ".xz", ".txt")
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """Where a data set lies: `owner/name`, a configuration of it, a branch, tag or commit."""
+
+    repository: str
+    configuration: str | None = None
+    revision: str | None = None
+
+    def url(self) -> str:
+        """The address that a manifest names."""
+        at = f"@{self.revision}" if self.revision else ""
+        part = f" {self.configuration}" if self.configuration else ""
+        return f"{endpoint()}/datasets/{self.repository}{at}{part}"
+
+    def load(self, split: str, jobs: int = 1) -> Dataset:
+        """The rows of a split.
+
+        Raises:
+            UsageError: no such data set, configuration or split.
+            BartError: the hub could not be reached, or the data set is of a kind that `datasets`
+                cannot read.
+        """
+        import datasets
+        from datasets.exceptions import DatasetNotFoundError
+
+        datasets.disable_progress_bars()
+        datasets.logging.set_verbosity_error()
+        try:
+            return datasets.load_dataset(
+                self.repository,
+                self.configuration,
+                revision=self.revision,
+                split=split,
+                num_proc=jobs if jobs > 1 else None,
+            )
+        except DatasetNotFoundError:
+            raise UsageError(f"no data set '{self.repository}' at {endpoint()}") from None
+        except ValueError as error:  # unknown configuration or split: the message lists them
+            raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
+        except RuntimeError as error:
+            raise BartError(
+                f"data set '{self.repository}': {_first_line(error)}",
+                hint="--revision refs/convert/parquet takes the hub's own copy in parquet",
+            ) from None
+        except (OSError, datasets.exceptions.DatasetsError) as error:
+            raise BartError(
+                f"data set '{self.repository}' could not be had from {endpoint()}: "
+                f"{_first_line(error)}",
+                hint="set HF_ENDPOINT to a mirror that answers; the same command goes on",
+            ) from None
+
+    def size(self) -> int:
+        """Bytes of the files that hold rows of this configuration, as the hub tells.
+
+        Raises:
+            UsageError, BartError: as `load`.
+        """
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        try:
+            info: Any = huggingface_hub.HfApi().dataset_info(
+                self.repository, revision=self.revision, files_metadata=True
+            )
+        except errors.RepositoryNotFoundError:
+            raise UsageError(f"no data set '{self.repository}' at {endpoint()}") from None
+        except (errors.HfHubHTTPError, OSError) as error:
+            raise BartError(f"{endpoint()} could not be asked: {_first_line(error)}") from None
+        files = [f for f in info.siblings if f.rfilename.endswith(SIZED)]
+        named = [f for f in files if f.rfilename.split("/")[0] == self.configuration]
+        return sum(f.size or 0 for f in named or files)
+
+
+def endpoint() -> str:
+    """The hub's address."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,0 +1,79 @@
+"""`manifest.json`: what a download folder holds, so that a second run only does what is missing.
+
+{"source": {…what was asked…}, "files": {name: {"url", "size", "sha256", "documents", …}}}; written
+anew, at once, whenever a file is complete. It has no times in it: equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from bart_cli.data.download.http import sha256
+from bart_cli.errors import UsageError
+from bart_cli.files import write_text
+
+NAME = "manifest.json"
+
+
+class Manifest:
+    """The manifest of `folder`; safe to use from several threads.
+
+    Args:
+        source: what the files depend on: corpus, filters, extractor.
+
+    Raises:
+        UsageError: the folder holds something else already.
+    """
+
+    def __init__(self, folder: Path, source: Mapping[str, Any]) -> None:
+        self._path = folder / NAME
+        self._folder = folder
+        self._lock = Lock()
+        self._source = json.loads(json.dumps(source, default=str))
+        self.files: dict[str, dict[str, Any]] = {}
+        if self._path.is_file():
+            try:
+                content = json.loads(self._path.read_text(encoding="utf-8"))
+                known, self.files = content["source"], content["files"]
+            except (ValueError, KeyError, TypeError):
+                raise UsageError(
+                    f"{self._path} is damaged", hint="delete it, or choose another --out"
+                ) from None
+            different = [
+                f"{key} {known.get(key)!r} is now {self._source.get(key)!r}"
+                for key in {**known, **self._source}
+                if known.get(key) != self._source.get(key)
+            ]
+            if different:
+                raise UsageError(
+                    f"{folder} holds another download: {'; '.join(different)}",
+                    hint="choose another --out, or delete that folder",
+                )
+
+    def has(self, name: str) -> bool:
+        """True when the file is there as it was recorded (by size)."""
+        entry, path = self.files.get(name), self._folder / name
+        return entry is not None and path.is_file() and path.stat().st_size == entry["size"]
+
+    def add(self, name: str, url: str, **facts: Any) -> None:
+        """Record a complete file with its facts (`documents=…`) and write the manifest."""
+        path = self._folder / name
+        entry = {"url": url, "size": path.stat().st_size, "sha256": sha256(path), **facts}
+        with self._lock:
+            self.files[name] = entry
+            content = {"source": self._source, "files": dict(sorted(self.files.items()))}
+            write_text(self._path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    @property
+    def documents(self) -> int:
+        """Documents of all files."""
+        return sum(entry.get("documents", 0) for entry in self.files.values())
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(entry["size"] for entry in self.files.values())

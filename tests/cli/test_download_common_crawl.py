@@ -1,0 +1,210 @@
+"""`bart download common-crawl` through the real command, from a server with CC-NEWS's layout."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers.cc_news import News, news_page, write_listing, write_warc
+from tests.servers.web import Web, serve_files
+
+NAMES = [
+    "CC-NEWS-20160926211809-00000.warc.gz",
+    "CC-NEWS-20160928100000-00001.warc.gz",
+    "CC-NEWS-20161003120000-00002.warc.gz",
+]
+
+
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two months, three WARCs; 6 articles of September and October that a default run keeps."""
+    root = tmp_path_factory.mktemp("crawl")
+    paths = write_listing(root, "2016/09", NAMES[:2]) + write_listing(root, "2016/10", NAMES[2:])
+    broken = News("https://c.example/x", b"gone", status=404)
+    image = News("https://c.example/i", b"\x89PNG", content_type="image/png")
+    empty = News("https://c.example/e", b"<html></html>")
+    pages = [
+        [
+            news_page("Ashford", "2016-09-20"),
+            broken,
+            news_page("Berlin", "2016-09-21", language="de"),
+            news_page("Cromer", "2015-01-05"),
+            news_page("Derby", "2016-09-22"),
+        ],
+        [news_page("Ely", "2016-09-27"), image, empty, news_page("Frome", "", dated=False)],
+        [news_page(p, "2016-10-02") for p in ("Goole", "Hove", "Ilkley")],
+    ]
+    for path, members in zip(paths, pages, strict=True):
+        write_warc(root / path, members)
+    return root
+
+
+def arguments(web: Web, out: Path, *more: str) -> list[str]:
+    period = ["--start", "2016-09-01", "--end", "2016-10-31"]
+    place = ["--base-url", web.url, "--out", str(out)]
+    return [sys.executable, "-m", "bart_cli", "download", "common-crawl", *period, *place, *more]
+
+
+def run(web: Web, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments(web, out, *more),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NO_COLOR": "1"},
+        timeout=200,
+        check=False,
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "cc"
+    with serve_files(crawl) as web:
+        result = run(web, out)
+    assert result.returncode == 0, result.stderr
+    assert "6 articles" in result.stdout
+    return out
+
+
+def test_articles_of_the_period_and_the_language_are_kept(undisturbed: Path) -> None:
+    files = sorted((undisturbed / "source").iterdir())
+    assert [f.name for f in files] == [n.replace(".warc.gz", ".txt") for n in NAMES]
+    assert [f.read_text().count("\n") for f in files] == [2, 1, 3]
+    for file in files:
+        for line in file.read_text().splitlines():
+            name, _, text = line.partition(" ")
+            assert name.startswith("common-crawl-")
+            assert "voted on 2016-" in text
+            assert "Imprint" not in text
+            assert "Home" not in text
+    manifest = json.loads((undisturbed / "manifest.json").read_text())["files"]
+    first, second, _ = (manifest[f"source/{f.name}"] for f in files)
+    assert first["dropped"] == {"other language": 1, "outside the period": 1}
+    assert second["dropped"] == {"no date": 2}
+    assert not (undisturbed / "warc").exists()
+
+
+def test_a_server_that_misbehaves_changes_nothing(
+    crawl: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    with serve_files(crawl) as web:
+        folder = "crawl-data/CC-NEWS/2016"
+        web.faults[f"{folder}/09/warc.paths.gz"] = [500, "short"]
+        web.faults[f"{folder}/09/{NAMES[0]}"] = ["cut", 503]
+        web.faults[f"{folder}/09/{NAMES[1]}"] = [403]
+        result = run(web, tmp_path / "cc")
+    assert result.returncode == 0, result.stderr
+    assert documents(tmp_path / "cc") == documents(undisturbed)
+
+
+def documents(folder: Path) -> dict[str, bytes]:
+    return {k: v for k, v in tree(folder).items() if k.startswith("source")}
+
+
+def test_kill_9_and_the_same_command_again_give_the_same_bytes(
+    crawl: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cc"
+    with serve_files(crawl) as web:
+        slow = f"crawl-data/CC-NEWS/2016/10/{NAMES[2]}"
+        web.faults[slow] = ["slow"]
+        process = subprocess.Popen(
+            arguments(web, out), stderr=subprocess.PIPE, start_new_session=True
+        )
+        deadline = time.monotonic() + 100
+        while web.bytes_sent[slow] < 100 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert 0 < web.bytes_sent[slow] < (crawl / slow).stat().st_size
+        (out / "source").mkdir(exist_ok=True)
+        (out / "source" / ".half.txt.1.tmp").write_text("left by the killed process")
+        web.bytes_sent.clear()
+        result = run(web, out)
+        assert result.returncode == 0, result.stderr
+        before = dict(web.requests)
+        again = run(web, out)
+    assert documents(out) == documents(undisturbed)
+    assert set(tree(out)) == set(tree(undisturbed))
+    kept, fresh = (
+        json.loads((folder / "manifest.json").read_text())["files"] for folder in (out, undisturbed)
+    )
+    for name, entry in kept.items():
+        assert entry | {"url": ""} == fresh[name] | {"url": ""}
+    assert again.returncode == 0
+    assert "3 of 3 WARCs are done already" in again.stderr
+    assert all(web.requests[path] == before[path] for path in before if path.endswith("warc.gz"))
+
+
+def test_broken_records_and_missing_warcs_are_named_and_the_rest_goes_on(
+    crawl: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "www"
+    path = write_listing(root, "2016/09", [*NAMES[:2], "CC-NEWS-20160929000000-00009.warc.gz"])[0]
+    positions = write_warc(
+        root / path, [news_page(p, "2016-09-20") for p in ("Ashford", "Bath", "Cromer")]
+    )
+    content = bytearray((root / path).read_bytes())
+    content[positions[1] + 60 : positions[1] + 90] = bytes(30)
+    (root / path).write_bytes(content)
+    (root / path).with_name(NAMES[1]).write_bytes(gzip.compress(b"this is not a WARC file"))
+    with serve_files(root) as web:
+        result = run(web, tmp_path / "cc")
+    assert result.returncode == 0, result.stderr
+    assert "2 articles" in result.stdout
+    assert f"{NAMES[0]}: damaged record after byte {positions[0]:,}, left out" in result.stderr
+    assert "CC-NEWS-20160929000000-00009.warc.gz: not there (HTTP 404)" in result.stderr
+    assert "no listing for 2016-10" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_filters_and_dry_run(crawl: Path, tmp_path: Path) -> None:
+    with serve_files(crawl) as web:
+        dry = run(web, tmp_path / "none", "--dry-run", "--json")
+        everything = run(
+            web,
+            tmp_path / "all",
+            *("--no-strict-date", "--language", "all", "--extractor", "resiliparse"),
+            *("--warc-end", "2016-09-27", "--keep-warc", "--json"),
+        )
+        other = run(web, tmp_path / "all", "--language", "de")
+        host = run(web, tmp_path / "host", "--host", "derby.example", "--json")
+    total = sum(p.stat().st_size for p in crawl.rglob("*.warc.gz"))
+    assert json.loads(dry.stdout) == {"what": "3 WARC files", "bytes": total}
+    assert not (tmp_path / "none").exists()
+    assert json.loads(everything.stdout)["documents"] == 3, everything.stderr
+    assert [p.name for p in (tmp_path / "all" / "warc").iterdir()] == NAMES[:1]
+    assert other.returncode == 2
+    assert "holds another download" in other.stderr
+    assert json.loads(host.stdout)["documents"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--end", "2016-08-01"], "--end 2016-08-01 lies before --start 2016-09-01"),
+        (["--start", "yesterday"], "does not match the format"),
+        (["--extractor", "magic"], "is not one of"),
+        (["--warc-start", "2016-09-29", "--warc-end", "2016-09-30"], "no WARC of CC-NEWS"),
+    ],
+)
+def test_wrong_options_give_one_line(
+    crawl: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    with serve_files(crawl) as web:
+        result = run(web, tmp_path / "cc", *options)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

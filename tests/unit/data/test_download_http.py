@@ -1,0 +1,69 @@
+"""Files over HTTP: what a server can do wrong, and what must be on disk afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bart_cli.data.download.http import CHUNK, Fetcher, MissingError
+from bart_cli.errors import BartError
+from tests.servers.web import serve_files
+
+CONTENT = bytes(range(256)) * 2000
+
+
+def fetcher() -> Fetcher:
+    return Fetcher(attempts=4, first_wait=0.01)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[], [500, 500], [403], [429], ["cut"], ["short", 503, "cut"], ["cut", "cut", "cut", "cut"]],
+    ids=str,
+)
+def test_a_file_arrives_whole_whatever_the_server_does(
+    tmp_path: Path, faults: list[int | str]
+) -> None:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "a.bin").write_bytes(CONTENT)
+    with serve_files(tmp_path / "www") as web:
+        web.faults["a.bin"] = list(faults)
+        fetcher().fetch(f"{web.url}/a.bin", tmp_path / "out" / "a.bin")
+    assert (tmp_path / "out" / "a.bin").read_bytes() == CONTENT
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.bin"]
+    # After a cut only the rest is asked for, but for the chunk that was on its way.
+    cuts = sum(fault in ("cut", "short") for fault in faults)
+    assert web.bytes_sent["a.bin"] <= len(CONTENT) + cuts * CHUNK
+
+
+def test_a_file_that_changed_on_the_server_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "www").mkdir()
+    source = tmp_path / "www" / "a.bin"
+    source.write_bytes(CONTENT)
+    with serve_files(tmp_path / "www") as web:
+        web.faults["a.bin"] = ["cut", 500, 500, 500, 500]
+        with pytest.raises(BartError, match=r"HTTP 500 .*\(4 tries\)"):
+            fetcher().fetch(f"{web.url}/a.bin", tmp_path / "a.bin")
+        assert (tmp_path / "a.bin.part").stat().st_size > len(CONTENT) // 3
+        source.write_bytes(CONTENT[::-1])
+        fetcher().fetch(f"{web.url}/a.bin", tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT[::-1]
+
+
+def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path) -> None:
+    with serve_files(tmp_path) as web:
+        with pytest.raises(MissingError, match="HTTP 404"):
+            fetcher().fetch(f"{web.url}/none", tmp_path / "none")
+        assert web.requests["none"] == 1
+        web.faults["none"] = [401]
+        with pytest.raises(BartError, match="HTTP 401"):
+            fetcher().read(f"{web.url}/none")
+        assert web.requests["none"] == 2
+
+
+def test_a_server_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BartError, match="cannot be reached") as caught:
+        fetcher().fetch("http://127.0.0.1:9/a", tmp_path / "a")
+    assert "\n" not in caught.value.message
+    assert not (tmp_path / "a").exists()
