@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: enough of its protocol to download a model repository."""
+"""A Hugging Face hub on loopback: enough of its protocol for models and data sets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
 def serve_hub(repositories: Path) -> Iterator[str]:
-    """Serve `repositories/<owner>/<name>/…` as model repositories; gives the endpoint's URL."""
+    """Serve `repositories/<owner>/<name>/…` as models and as data sets; the endpoint's URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -26,45 +28,70 @@ def serve_hub(repositories: Path) -> Iterator[str]:
         def do_HEAD(self) -> None:
             self._answer(with_body=False)
 
+        def do_POST(self) -> None:  # paths-info: a form with the paths that are asked for
+            length = int(self.headers.get("content-length", 0))
+            body = self.rfile.read(length)
+            asked = (
+                json.loads(body)["paths"]
+                if body.startswith(b"{")
+                else parse_qs(body.decode()).get("paths", [])
+            )
+            _, _, owner, name, *_ = self.path.strip("/").split("/")
+            tree = [e for e in _tree(repositories / owner / name) if e["path"] in asked]
+            self._json(tree, with_body=True)
+
         def log_message(self, *_: object) -> None:
             pass
 
         def _answer(self, *, with_body: bool) -> None:
-            path = self.path.split("?")[0].strip("/")
-            headers = {"x-repo-commit": COMMIT}
-            if path.startswith("api/models/"):
-                owner, name = path.split("/")[2:4]
-                folder = repositories / owner / name
-                if not folder.is_dir():
-                    self._send(404, b"{}", {"x-error-code": "RepoNotFound"}, with_body)
-                    return
-                files = sorted(p.name for p in folder.iterdir())
-                tree = [
-                    {
-                        "type": "file",
-                        "path": f,
-                        "size": (folder / f).stat().st_size,
-                        "oid": "0" * 40,
-                    }
-                    for f in files
-                ]
-                info = {
-                    "id": f"{owner}/{name}",
-                    "sha": COMMIT,
-                    "siblings": [{"rfilename": f} for f in files],
-                }
-                document = tree if "/tree/" in path else info
-                headers["content-type"] = "application/json"
-                self._send(200, json.dumps(document).encode(), headers, with_body)
+            path = unquote(self.path.split("?")[0]).strip("/")
+            if (
+                path.startswith("api/") and path.count("/") < 3
+            ):  # things that clients can do without
+                self._send(404, b"{}", {}, with_body)
                 return
-            owner, name, _, _, file = path.split("/", 4)
+            if path.startswith("api/"):
+                _, _, owner, name, *rest = path.split("/")
+                self._describe(repositories / owner / name, rest, with_body=with_body)
+                return
+            owner, name, _, _, file = path.removeprefix("datasets/").split("/", 4)
             target = repositories / owner / name / file
             if not target.is_file():
-                self._send(404, b"", {"x-error-code": "EntryNotFound"}, with_body)
+                known = (repositories / owner / name).is_dir()
+                code = "EntryNotFound" if known else "RepoNotFound"
+                self._send(404, b"", {"x-error-code": code}, with_body)
                 return
             content = target.read_bytes()
-            headers["etag"] = f'"{hashlib.sha1(content).hexdigest()}"'
+            headers = {
+                "x-repo-commit": COMMIT,
+                "etag": f'"{hashlib.sha1(content).hexdigest()}"',
+            }
             self._send(200, content, headers, with_body)
+
+        def _describe(self, folder: Path, rest: list[str], *, with_body: bool) -> None:
+            if not folder.is_dir():
+                self._send(404, b"{}", {"x-error-code": "RepoNotFound"}, with_body)
+                return
+            tree = _tree(folder)
+            if rest and rest[0] == "tree":
+                below = "/".join(rest[2:])
+                deep = "recursive=true" in self.path.lower()
+                inside = [e for e in tree if deep or str(Path(e["path"]).parent) == (below or ".")]
+                inside = [e for e in inside if e["path"].startswith(f"{below}/" if below else "")]
+                self._json(inside, with_body=with_body)
+                return
+            info = {
+                "id": f"{folder.parent.name}/{folder.name}",
+                "sha": COMMIT,
+                "siblings": [
+                    {"rfilename": e["path"], "size": e["size"]} for e in tree if e["type"] == "file"
+                ],
+            }
+            self._json(info, with_body=with_body)
+
+        def _json(self, document: object, *, with_body: bool) -> None:
+            headers = {"x-repo-commit": COMMIT, "content-type": "application/json"}
+            self._send(200, json.dumps(document).encode(), headers, with_body)
 
         def _send(self, code: int, body: bytes, headers: dict[str, str], with_body: bool) -> None:
             self.send_response(code)
@@ -82,3 +109,15 @@ def serve_hub(repositories: Path) -> Iterator[str]:
     finally:
         server.shutdown()
         thread.join()
+
+
+def _tree(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "file" if path.is_file() else "directory",
+            "path": str(path.relative_to(folder)),
+            "size": path.stat().st_size if path.is_file() else 0,
+            "oid": hashlib.sha1(path.read_bytes() if path.is_file() else b"").hexdigest(),
+        }
+        for path in sorted(folder.rglob("*"))
+    ]

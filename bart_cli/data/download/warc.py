@@ -23,8 +23,8 @@ class Crawled:
 def read_pages(path: Path, on_damage: Callable[[int], None]) -> Iterator[Crawled]:
     """The HTML pages that were answered with 200, in order.
 
-    A damaged record is told to `on_damage` (position in bytes of the last page before it) and reading goes on at the next
-    gzip member.
+    A damaged record is told to `on_damage` (position in bytes of the last page before it); reading
+    goes on at the next gzip member.
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 

@@ -1,0 +1,273 @@
+"""`bart download` of Wikipedia, OpenWebText, CNN-DM and XSum: from a loopback hub, from files."""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bart_cli.data.documents import read_texts
+from bart_cli.data.pairs import read_pairs
+from tests.servers.hub import serve_hub
+from tests.servers.web import serve_files
+
+ARTICLES = [f"Article {i} tells of the town.\n\nIts second part is short." for i in range(7)]
+
+
+def bart(
+    *arguments: object, endpoint: str = "http://127.0.0.1:9", cache: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {"HF_ENDPOINT": endpoint, "NO_COLOR": "1", "HF_HUB_DISABLE_XET": "1"}
+    if cache is not None:
+        environment |= {"HF_HOME": str(cache)}
+    return subprocess.run(
+        [sys.executable, "-m", "bart_cli", "download", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small data sets with the layout and the names of the real ones."""
+    root = tmp_path_factory.mktemp("hub")
+
+    def write(path: str, columns: dict[str, list[str]]) -> None:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), file)
+
+    def readme(repository: str, configurations: dict[str, str]) -> None:
+        lines = ["---", "configs:"]
+        for name, pattern in configurations.items():
+            lines += [f"- config_name: {name}", "  data_files:"]
+            splits = ("train", "validation", "test") if "SPLIT" in pattern else ("train",)
+            for split in splits:
+                lines += [f"  - split: {split}", f"    path: {pattern.replace('SPLIT', split)}"]
+        (root / repository / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+    wiki = "wikimedia/wikipedia"
+    ids = [str(10 + i) for i in range(7)]
+    write(f"{wiki}/20231101.en/train-00000-of-00002.parquet", {"id": ids[:4], "text": ARTICLES[:4]})
+    write(f"{wiki}/20231101.en/train-00001-of-00002.parquet", {"id": ids[4:], "text": ARTICLES[4:]})
+    write(f"{wiki}/20231101.de/train-00000-of-00001.parquet", {"id": ["1"], "text": ["Ein Satz."]})
+    readme(wiki, {day: f"{day}/train-*" for day in ("20231101.en", "20231101.de")})
+    write("Skylion007/openwebtext/plain_text/train-0.parquet", {"text": [*ARTICLES, "  "]})
+    readme("Skylion007/openwebtext", {"plain_text": "plain_text/train-*"})
+    for repository, sides, folder in (
+        ("abisee/cnn_dailymail", ("article", "highlights"), "3.0.0"),
+        ("EdinburghNLP/xsum", ("document", "summary"), "data"),
+    ):
+        for split in ("train", "validation", "test"):
+            rows = {sides[0]: ARTICLES[:3], sides[1]: ["One.\nTwo."] * 3, "id": ["a", "b", "c"]}
+            write(f"{repository}/{folder}/{split}-0.parquet", rows)
+        name = "3.0.0" if folder == "3.0.0" else "default"
+        readme(repository, {name: f"{folder}/SPLIT-*"})
+    return root
+
+
+def test_wikipedia_of_the_hub(hub: Path, tmp_path: Path) -> None:
+    command = ["wikipedia", "--out", tmp_path / "wiki"]
+    with serve_hub(hub) as endpoint:
+        dry = bart(*command, "--dry-run", "--json", endpoint=endpoint, cache=tmp_path / "cache")
+        result = bart(*command, endpoint=endpoint, cache=tmp_path / "cache")
+        again = bart(*command, endpoint=endpoint, cache=tmp_path / "cache")
+        wrong = bart(
+            *command, "--snapshot", "20190101.xx", endpoint=endpoint, cache=tmp_path / "cache"
+        )
+    size = sum(p.stat().st_size for p in (hub / "wikimedia/wikipedia/20231101.en").iterdir())
+    assert json.loads(dry.stdout)["bytes"] == size, dry.stderr
+    assert result.returncode == 0, result.stderr
+    assert "7 documents" in result.stdout
+    assert again.stdout == result.stdout
+    assert list(read_texts(tmp_path / "wiki", "lines")) == [" ".join(a.split()) for a in ARTICLES]
+    first = next((tmp_path / "wiki" / "source").iterdir()).read_text()
+    assert first.startswith("wikipedia-10 Article 0 tells")
+    assert wrong.returncode == 2
+    assert "holds another download" in wrong.stderr
+
+
+def test_openwebtext_of_the_hub(hub: Path, tmp_path: Path) -> None:
+    with serve_hub(hub) as endpoint:
+        result = bart(
+            *("openwebtext", "--out", tmp_path / "owt"), endpoint=endpoint, cache=tmp_path / "c"
+        )
+        missing = bart(
+            *("openwebtext", "--out", tmp_path / "x", "--dataset", "nobody/nothing"),
+            endpoint=endpoint,
+            cache=tmp_path / "c",
+        )
+    assert result.returncode == 0, result.stderr
+    assert "left out: 1 empty" in result.stdout
+    assert len(list(read_texts(tmp_path / "owt", "lines"))) == 7
+    assert missing.returncode == 2
+    assert "nobody/nothing" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize("name", ["cnn-dm", "xsum"])
+def test_pairs_of_the_hub(hub: Path, tmp_path: Path, name: str) -> None:
+    with serve_hub(hub) as endpoint:
+        result = bart(
+            *(name, "--out", tmp_path / "pairs", "--parallel-text"),
+            endpoint=endpoint,
+            cache=tmp_path / "cache",
+        )
+    assert result.returncode == 0, result.stderr
+    assert "9 pairs" in result.stdout
+    for split in ("train", "validation", "test"):
+        pairs = read_pairs(tmp_path / "pairs", split)
+        assert [p.id for p in pairs] == ["a", "b", "c"]
+        assert pairs[0].source == ARTICLES[0]
+        assert pairs[0].target == "One.\nTwo."
+        assert (tmp_path / "pairs" / f"{split}.target").read_text() == "One. Two.\n" * 3
+
+
+def test_a_hub_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
+    result = bart("xsum", "--out", tmp_path / "x", cache=tmp_path / "cache")
+    assert result.returncode == 1
+    assert "127.0.0.1:9" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+
+
+DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en">
+<siteinfo><namespaces><namespace key="6">Datei</namespace></namespaces></siteinfo>
+<page><title>A</title><ns>0</ns><id>5</id><revision><id>1</id><text xml:space="preserve">{text}
+</text></revision></page>
+<page><title>R</title><ns>0</ns><id>6</id><redirect title="A" /><revision><id>2</id>
+<text>#REDIRECT [[A]]</text></revision></page>
+<page><title>Talk:A</title><ns>1</ns><id>7</id><revision><id>3</id><text>Chat</text></revision></page>
+</mediawiki>
+"""
+WIKITEXT = """{{Infobox town|name=A {{nowrap|x}}}}
+[[Datei:a.jpg|thumb|A [[photo]] of A]]
+'''A''' is a [[town|small town]] on the [[Alda]].{{cite|x}}<ref name="b">Book
+[http://x.example y]</ref> See [http://x.example its page]. [[2001: A Space Odyssey]] was shown.
+<!-- a comment --> Prices are &lt; 5&nbsp;€.
+{| class="wikitable"
+|-
+| cell || other
+|}
+== History ==
+* It was founded in [[1200]].
+== References ==
+<references/>
+* A book
+== External links ==
+[http://x.example x]
+[[Category:Towns]] [[de:A]]
+"""
+
+
+def test_a_wikipedia_dump_is_cleaned(tmp_path: Path) -> None:
+    escaped = WIKITEXT.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    (tmp_path / "www").mkdir()
+    dump = tmp_path / "www" / "wiki.xml.bz2"
+    dump.write_bytes(bz2.compress(DUMP.format(text=escaped).encode()))
+    with serve_files(tmp_path / "www") as web:
+        web.faults["wiki.xml.bz2"] = ["cut", 500]
+        url = f"{web.url}/wiki.xml.bz2"
+        served = bart("wikipedia", "--dump", url, "--out", tmp_path / "a")
+    local = bart("wikipedia", "--dump", dump, "--out", tmp_path / "b", "--jobs", 1)
+    assert served.returncode == 0, served.stderr
+    assert local.returncode == 0, local.stderr
+    expected = (
+        "wikipedia-5 A is a small town on the Alda. See its page. 2001: A Space Odyssey was shown. "
+        "Prices are < 5 €. History It was founded in 1200.\n"
+    )
+    for folder in "ab":
+        assert (tmp_path / folder / "source" / "wikipedia-00000.txt").read_text() == expected
+
+
+def test_a_cut_dump_is_named(tmp_path: Path) -> None:
+    dump = tmp_path / "wiki.xml.bz2"
+    dump.write_bytes(bz2.compress(DUMP.format(text="A town. " * 50_000).encode())[:200])
+    result = bart("wikipedia", "--dump", dump, "--out", tmp_path / "a")
+    assert result.returncode == 2
+    assert "is not a whole XML dump" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_real_dump_leaves_no_markup(shared_data: Path, tmp_path: Path) -> None:
+    dump = shared_data / "wikipedia" / "enwiki-shortened.xml.bz2"
+    result = bart("wikipedia", "--dump", dump, "--out", tmp_path / "wiki")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("106 articles")
+    texts = list(read_texts(tmp_path / "wiki", "lines"))
+    text = "\n".join(texts)
+    for mark in ("[[", "]]", "{{", "}}", "{|", "|}", "'''", "<ref", "#REDIRECT", "Category:"):
+        assert mark not in text, mark
+    assert not re.search(r"</?(ref|br|table|div|span|sup|sub|math)\b[^>]*>", text)
+    assert not re.search(r"={2,} ?[A-Z]", text)
+    assert len(text) > 2_500_000
+
+
+def test_openwebtext_archives(tmp_path: Path) -> None:
+    folder = tmp_path / "openwebtext"
+    folder.mkdir()
+    for number in range(2):
+        with tarfile.open(folder / f"urlsf_subset0{number}-1_data.xz", "w:xz") as tar:
+            for member in range(3):
+                content = f"Document {number} {member}.\n\nMore.".encode()
+                info = tarfile.TarInfo(f"000{member}-abc.txt")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    damaged = (folder / "urlsf_subset01-1_data.xz").read_bytes()
+    (folder / "urlsf_subset02-1_data.xz").write_bytes(damaged[: len(damaged) // 2])
+    result = bart("openwebtext", "--archives", folder, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "6 documents" in result.stdout
+    assert "urlsf_subset02-1_data.xz" in result.stderr
+    first = (tmp_path / "out/source/urlsf_subset00-1_data.txt").read_text().splitlines()[0]
+    assert first == "openwebtext-urlsf_subset00-1_data-0000-abc Document 0 0. More."
+
+
+def test_cnn_dm_of_story_files(tmp_path: Path) -> None:
+    stories = tmp_path / "cnn" / "stories"
+    stories.mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        url = f"http://web.archive.org/{split}.html"
+        name = hashlib.sha1(url.encode()).hexdigest()
+        (stories / f"{name}.story").write_text(
+            f"First line of {split}\n\nIt ends.\n\n@highlight\n\nOne thing\n\n@highlight\n\nTwo!\n"
+        )
+        (tmp_path / f"all_{split}.txt").write_text(f"{url}\nhttp://gone.example/\n")
+    command = ["cnn-dm", "--stories", tmp_path / "cnn", "--url-lists", tmp_path]
+    result = bart(*command, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "left out: 3 story not there" in result.stdout
+    pair = read_pairs(tmp_path / "out", "validation")[0]
+    assert pair.source == "First line of val . It ends."
+    assert pair.target == "One thing .\nTwo!"
+
+
+def test_xsum_of_its_files(tmp_path: Path) -> None:
+    files = tmp_path / "xsum"
+    files.mkdir()
+    for name in "123":
+        (files / f"{name}.summary").write_text(
+            "[SN]URL[SN]\nhttp://bbc.example\n\n[SN]TITLE[SN]\nT\n\n[SN]FIRST-SENTENCE[SN]\n"
+            f"Summary {name}.\n\n[SN]RESTBODY[SN]\nOne.\nTwo.\n"
+        )
+    splits = {"train": ["1", "9"], "validation": ["2"], "test": ["3"]}
+    (files / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
+    result = bart("xsum", "--files", files, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "left out: 1 article not there" in result.stdout
+    pair = read_pairs(tmp_path / "out", "test")[0]
+    assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "Summary 3.")
