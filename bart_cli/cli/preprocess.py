@@ -51,6 +51,9 @@ def pretrain(
     cross_documents: Annotated[
         bool, typer.Option(help="Let a sample go on with the next document, so that all are full.")
     ] = False,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Leave out documents that came before.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler: tcp://host:8786.")
@@ -77,6 +80,7 @@ def pretrain(
         shards=shards,
         validation_share=validation_share,
         cross_documents=cross_documents,
+        deduplicate=deduplicate,
     )
     report = preprocess_pretrain(
         settings,
@@ -92,6 +96,7 @@ def pretrain(
     out.print(
         f"{report.documents:,} documents, {report.sentences:,} sentences, "
         f"{report.tokens:,} tokens, {report.tokens_lost} tokens lost"
+        + (f"; {report.duplicates:,} duplicates left out" if deduplicate else "")
     )
     table = Table("shards", "samples", "mean fill", "samples per shard", box=None, pad_edge=False)
     for key, samples in report.samples.items():

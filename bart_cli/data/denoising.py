@@ -78,16 +78,30 @@ class Denoiser:
             keys: [B], one per sample.
         """
         ids, begins = _permute(tokens, sentences, keys, self._config.permute_sentences)
-        if self._config.mask_ratio == 0 or not len(ids):
-            return Ragged(ids, tokens.lengths)
-        if self._config.whole_words:
-            begins |= self._word_starts[ids]
-        else:
-            begins[:] = True
-        return self._infill(ids, tokens, begins, keys)
+        return self._infill(ids, tokens, self._word_begins(ids, begins), keys)
+
+    def origins(self, tokens: Ragged, sentences: Ragged, keys: Keys) -> Ragged:
+        """Where each token of the noised samples comes from: its index in `tokens.values`.
+
+        -1 stands for a mask, or the random token in its place.
+        """
+        shuffle = self._config.permute_sentences
+        ids, begins = _permute(tokens, sentences, keys, shuffle)
+        beyond = len(self._word_starts)  # so that no place looks like a token
+        places = Ragged(np.arange(len(ids)) + beyond, tokens.lengths)
+        permuted, _ = _permute(places, sentences, keys, shuffle)
+        traced = self._infill(permuted, tokens, self._word_begins(ids, begins), keys)
+        return Ragged(np.maximum(traced.values - beyond, -1), traced.lengths)
+
+    def _word_begins(self, ids: Ids, sentence_begins: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        if not self._config.whole_words:
+            return np.ones_like(sentence_begins)
+        return sentence_begins | self._word_starts[ids]
 
     def _infill(self, ids: Ids, tokens: Ragged, begins: NDArray[np.bool_], keys: Keys) -> Ragged:
         """Mask spans of the permuted `ids`; `begins` marks the first token of each word."""
+        if self._config.mask_ratio == 0 or not len(ids):
+            return Ragged(ids, tokens.lengths)
         first_tokens = np.flatnonzero(begins)
         word_lengths = np.diff(np.append(first_tokens, len(ids)))
         owners = np.repeat(np.arange(len(keys)), tokens.lengths)[first_tokens]

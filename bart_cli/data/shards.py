@@ -8,7 +8,7 @@ reads), `input_ids` (list<uint16>, without <s> and </s>) and `sentence_lengths` 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bart_cli.files import atomic_file, write_text
 from bart_cli.tokenizer import Tokenizer
 
 COUNTS = ".num_samples.json"
+ROW_GROUP = 16384  # samples
 SCHEMA = pa.schema(
     [
         ("sentences", pa.string()),
@@ -133,10 +134,22 @@ def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
     return Samples(Ragged(flat, tokens), Ragged(lengths, per_sample))
 
 
-def write_shard(path: Path, table: pa.Table) -> None:
-    """Write a table in SCHEMA at once; equal tables give equal bytes."""
-    with atomic_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=65536)
+def write_shard(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write tables in SCHEMA as one file, at once; the same rows give the same bytes.
+
+    No more than ROW_GROUP rows and one of the tables are held in memory.
+    """
+    with (
+        atomic_file(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+    ):
+        held = SCHEMA.empty_table()
+        for table in tables:
+            held = pa.concat_tables([held, table])
+            while held.num_rows >= ROW_GROUP:
+                writer.write_table(held.slice(0, ROW_GROUP).combine_chunks())
+                held = held.slice(ROW_GROUP)
+        writer.write_table(held.combine_chunks())
 
 
 def write_counts(folder: Path, counts: dict[str, int]) -> None:

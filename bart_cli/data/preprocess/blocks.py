@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,11 +25,17 @@ from bart_cli.files import write_text
 from bart_cli.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation")
+LENGTH_BINS = 18  # powers of two: the last one holds documents of 131,072 tokens and more
+FILL_BINS = 20
 
 
 @dataclass
 class BlockReport:
-    """What a block held and became. `samples`: by '<length>/<split>'. `fill`: tokens packed."""
+    """What a block held and became; dictionaries are by '<length>/<split>'.
+
+    `document_lengths`: documents with [2^i, 2^(i+1)) tokens. `sample_fill`: samples in FILL_BINS
+    equal bins from empty to full. `duplicates`: documents left out.
+    """
 
     documents: int = 0
     sentences: int = 0
@@ -34,6 +43,9 @@ class BlockReport:
     tokens: int = 0
     samples: dict[str, int] = field(default_factory=dict)
     packed_tokens: dict[str, int] = field(default_factory=dict)
+    document_lengths: list[int] = field(default_factory=lambda: [0] * LENGTH_BINS)
+    sample_fill: dict[str, list[int]] = field(default_factory=dict)
+    duplicates: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,21 @@ class BlockTask:
     target_lengths: tuple[int, ...]
     validation_share: float
     cross_documents: bool
+    deduplicate: bool = False
 
     def output(self, length: int, split: str) -> Path:
         """Where the samples of one length and split go."""
         return self.work / f"{length}-{split}" / f"block-{self.number:06d}.parquet"
+
+    @property
+    def hashes(self) -> Path:
+        """Where the hashes of its documents go."""
+        return self.work / "hashes" / f"block-{self.number:06d}.npy"
+
+    @property
+    def duplicates(self) -> Path:
+        """Where the numbers of the documents to leave out are."""
+        return self.work / "duplicates" / f"block-{self.number:06d}.npy"
 
     @property
     def done(self) -> Path:
@@ -69,7 +92,11 @@ def process_block(task: BlockTask) -> BlockReport:
     word_starts = tokenizer.word_starts()
     report = BlockReport()
     documents: dict[str, list[list[list[int]]]] = {split: [] for split in SPLITS}
-    for name, text in read_block(task.block):
+    left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
+    for number, (name, text) in enumerate(read_block(task.block)):
+        if number in left_out:
+            report.duplicates += 1
+            continue
         sentences = split_sentences(text)
         spaced = [s if i == 0 else f" {s}" for i, s in enumerate(sentences)]
         rows = tokenizer.encode_batch(spaced, special=False)
@@ -77,7 +104,9 @@ def process_block(task: BlockTask) -> BlockReport:
         report.documents += 1
         report.sentences += len(rows)
         report.characters += len(text)
-        report.tokens += sum(map(len, rows))
+        tokens = sum(map(len, rows))
+        report.tokens += tokens
+        report.document_lengths[min(max(tokens, 1).bit_length(), LENGTH_BINS) - 1] += 1
     for length in task.target_lengths:
         for split, members in documents.items():
             if task.cross_documents:
@@ -85,18 +114,63 @@ def process_block(task: BlockTask) -> BlockReport:
             samples = [s for rows in members for s in pack(rows, length - 2, word_starts)]
             _write(task.output(length, split), samples, tokenizer)
             report.samples[f"{length}/{split}"] = len(samples)
-            report.packed_tokens[f"{length}/{split}"] = sum(s.tokens for s in samples)
+            sizes = np.array([s.tokens for s in samples], dtype=np.int64)
+            report.packed_tokens[f"{length}/{split}"] = int(sizes.sum())
+            bins = np.minimum(sizes * FILL_BINS // (length - 2), FILL_BINS - 1)
+            counts = np.bincount(bins, minlength=FILL_BINS)
+            report.sample_fill[f"{length}/{split}"] = counts.tolist()
     write_text(task.done, json.dumps(asdict(report)) + "\n")
     return report
 
 
-def merge_shard(sources: list[tuple[Path, int, int]], path: Path) -> int:
-    """Write one balanced shard from row ranges (file, begin, end) of blocks; its sample count."""
-    parts = [pq.read_table(file).slice(begin, end - begin) for file, begin, end in sources]
-    table = pa.concat_tables(parts).combine_chunks() if parts else SCHEMA.empty_table()
-    if not path.is_file():
-        write_shard(path, table)
-    return int(table.num_rows)
+@dataclass(frozen=True)
+class MergeTask:
+    """A shard to write from row ranges (file, begin, end) of blocks.
+
+    `split_one`: divide its first sample that can be divided. LDDL's loader refuses shards that all
+    have the same number of samples; one sample more, and nothing lost, makes them acceptable.
+    """
+
+    sources: tuple[tuple[Path, int, int], ...]
+    path: Path
+    tokenizer: Path
+    split_one: bool
+
+
+def merge_shard(task: MergeTask) -> int:
+    """Write one balanced shard, a row group at a time; its sample count."""
+    if not task.path.is_file():
+        write_shard(task.path, _tables(task))
+    return int(pq.read_metadata(task.path).num_rows)
+
+
+def _tables(task: MergeTask) -> Iterator[pa.Table]:
+    to_split = task.split_one
+    for file, begin, end in task.sources:
+        table = pq.read_table(file).slice(begin, end - begin)
+        if to_split:
+            for row in range(table.num_rows):
+                if halves := _halves(table.slice(row, 1).to_pylist()[0], task.tokenizer):
+                    yield pa.concat_tables([table.slice(0, row), halves, table.slice(row + 1)])
+                    to_split = False
+                    break
+            else:
+                yield table
+        else:
+            yield table
+
+
+def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
+    """A sample as two, divided between its sentences if it has several; None for a single token."""
+    lengths, ids = row["sentence_lengths"], row["input_ids"]
+    if len(ids) < 2:
+        return None
+    if len(lengths) == 1:
+        lengths = [len(ids) // 2, len(ids) - len(ids) // 2]
+    middle = len(lengths) // 2
+    cut = sum(lengths[:middle])
+    parts = [(ids[:cut], lengths[:middle]), (ids[cut:], lengths[middle:])]
+    return _table([part for part, _ in parts], [part for _, part in parts], _tokenizer(tokenizer))
 
 
 @lru_cache(maxsize=1)
@@ -112,12 +186,11 @@ def _split(name: str, validation_share: float) -> str:
 
 def _write(path: Path, samples: list[Sample], tokenizer: Tokenizer) -> None:
     rows = [[token for s in sample.sentences for token in s] for sample in samples]
-    table = pa.table(
-        {
-            "sentences": [text.strip() for text in tokenizer.decode_batch(rows)],
-            "input_ids": rows,
-            "sentence_lengths": [[len(s) for s in sample.sentences] for sample in samples],
-        },
-        schema=SCHEMA,
-    )
-    write_shard(path, table)
+    lengths = [[len(s) for s in sample.sentences] for sample in samples]
+    write_shard(path, [_table(rows, lengths, tokenizer)])
+
+
+def _table(rows: list[list[int]], lengths: list[list[int]], tokenizer: Tokenizer) -> pa.Table:
+    texts = [text.strip() for text in tokenizer.decode_batch(rows)]
+    columns = {"sentences": texts, "input_ids": rows, "sentence_lengths": lengths}
+    return pa.table(columns, schema=SCHEMA)

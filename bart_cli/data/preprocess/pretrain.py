@@ -23,12 +23,15 @@ from bart_cli.data.preprocess.blocks import (
     SPLITS,
     BlockReport,
     BlockTask,
+    MergeTask,
     merge_shard,
     process_block,
 )
+from bart_cli.data.preprocess.duplicates import hash_block, mark_duplicates
+from bart_cli.data.preprocess.plot import plot_lengths
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import BartError, UsageError
-from bart_cli.files import write_text
+from bart_cli.files import remove_leftovers, write_text
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
@@ -47,6 +50,7 @@ class PreprocessSettings:
     shards: int = 16
     validation_share: float = 0.01
     cross_documents: bool = False
+    deduplicate: bool = False
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -65,6 +69,7 @@ class PreprocessReport:
     """The summary. By '<length>/<split>': samples, mean fill (of 1), smallest and largest shard."""
 
     documents: int
+    duplicates: int
     sentences: int
     characters: int
     tokens: int
@@ -83,7 +88,10 @@ def preprocess_pretrain(
     scheduler: str | None = None,
     reporter: Reporter,
 ) -> PreprocessReport:
-    """Write OUT/<length>/<split>/shard-*.parquet, OUT/tokenizer and OUT/report.json.
+    """Write OUT/<length>/<split>/shard-*.parquet, OUT/tokenizer, OUT/lengths.png, OUT/report.json.
+
+    A worker holds one block of text (4 MiB), its tokens, or one row group of a shard at a time,
+    whatever the size of the corpus.
 
     Args:
         workers: processes on this machine, when there is no `scheduler`.
@@ -111,10 +119,15 @@ def preprocess_pretrain(
             target_lengths=settings.target_lengths,
             validation_share=settings.validation_share,
             cross_documents=settings.cross_documents,
+            deduplicate=settings.deduplicate,
         )
         for number, block in enumerate(blocks)
     ]
     with _dask(workers, scheduler) as client:
+        if settings.deduplicate:
+            hashing = [(task.block, task.hashes) for task in tasks]
+            _run(client, hash_block, hashing, "duplicates", "blocks", reporter)
+            mark_duplicates([t.hashes for t in tasks], [t.duplicates for t in tasks])
         reports: list[BlockReport] = _run(client, process_block, tasks, "text", "blocks", reporter)
         sizes = {}
         for length in settings.target_lengths:
@@ -125,6 +138,14 @@ def preprocess_pretrain(
                     files = [task.output(length, split) for task in tasks]
                     sizes[key] = _balance(client, out / key, files, counts, settings, reporter)
     report = _summarise(settings, reports, sizes)
+    plot_lengths(
+        out / "lengths.png",
+        [sum(counts) for counts in zip(*(r.document_lengths for r in reports), strict=True)],
+        {
+            key: [sum(c) for c in zip(*(r.sample_fill[key] for r in reports), strict=True)]
+            for key in sizes
+        },
+    )
     write_text(out / "report.json", json.dumps(asdict(report), indent=2) + "\n")
     shutil.rmtree(work)
     return report
@@ -155,6 +176,7 @@ def _claim(
             reporter.info(f"{out} is complete already: nothing to do")
             return True
         reporter.info(f"going on with what {out} has")
+        remove_leftovers(out)
     tokenizer.save(out / "tokenizer")
     write_text(path, json.dumps(plan, indent=2) + "\n")
     return False
@@ -167,37 +189,40 @@ def _balance(
     counts: list[int],
     settings: PreprocessSettings,
     reporter: Reporter,
-) -> tuple[int, int]:
-    """Deal the samples of all blocks, in order, to shards; smallest and largest size."""
+) -> list[int]:
+    """Deal the samples of all blocks, in order, to shards; their sizes."""
     total = sum(counts)
     shards = min(settings.shards, total)
     borders = [total * i // shards for i in range(shards + 1)]
     starts = [end - count for end, count in zip(accumulate(counts), counts, strict=True)]
     plans = []
     for number, (begin, end) in enumerate(pairwise(borders)):
-        sources = [
+        sources = tuple(
             (file, max(begin - start, 0), min(end - start, count))
             for file, start, count in zip(files, starts, counts, strict=True)
             if start < end and start + count > begin
-        ]
-        plans.append((sources, (folder / f"shard-{number}.parquet").absolute()))
+        )
+        plans.append(
+            MergeTask(
+                sources=sources,
+                path=(folder / f"shard-{number}.parquet").absolute(),
+                tokenizer=(folder.parents[1] / "tokenizer").absolute(),
+                split_one=number == 0 and total % shards == 0,
+            )
+        )
     label = f"shards {folder.parent.name}/{folder.name}"
-    sizes = _run(client, _merge, plans, label, "shards", reporter)
-    write_counts(folder, {path.name: size for (_, path), size in zip(plans, sizes, strict=True)})
-    return min(sizes), max(sizes)
-
-
-def _merge(plan: tuple[list[tuple[Path, int, int]], Path]) -> int:
-    return merge_shard(*plan)
+    sizes: list[int] = _run(client, merge_shard, plans, label, "shards", reporter)
+    write_counts(folder, {p.path.name: size for p, size in zip(plans, sizes, strict=True)})
+    return sizes
 
 
 def _summarise(
-    settings: PreprocessSettings, reports: list[BlockReport], sizes: dict[str, tuple[int, int]]
+    settings: PreprocessSettings, reports: list[BlockReport], sizes: dict[str, list[int]]
 ) -> PreprocessReport:
     def add(name: str) -> int:
         return sum(getattr(report, name) for report in reports)
 
-    samples = {key: sum(report.samples[key] for report in reports) for key in sizes}
+    samples = {key: sum(counts) for key, counts in sizes.items()}
     packed = {key: sum(report.packed_tokens[key] for report in reports) for key in sizes}
     fill = {key: packed[key] / (samples[key] * (int(key.split("/")[0]) - 2)) for key in sizes}
     tokens = add("tokens")
@@ -207,13 +232,14 @@ def _summarise(
     }
     return PreprocessReport(
         documents=add("documents"),
+        duplicates=add("duplicates"),
         sentences=add("sentences"),
         characters=add("characters"),
         tokens=tokens,
         tokens_lost=sum(lost.values()),
         samples=samples,
         fill=fill,
-        shard_sizes=sizes,
+        shard_sizes={key: (min(counts), max(counts)) for key, counts in sizes.items()},
     )
 
 

@@ -1,0 +1,91 @@
+"""`bart data`: a look into prepared data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from bart_cli.cli.console import out, print_json
+from bart_cli.cli.options import JsonOption, field_help
+from bart_cli.config.data import DenoisingConfig
+from bart_cli.data.inspect import (
+    Piece,
+    find_shard_folders,
+    find_tokenizer,
+    noised_examples,
+    summarize_shards,
+)
+from bart_cli.tokenizer import Tokenizer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look into prepared data.")
+
+COLOURS = ("green", "cyan", "yellow", "magenta", "blue")
+
+
+@app.callback()
+def group() -> None:
+    """Look into prepared data."""
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Folder of shards, or one that has some below.")],
+    samples: Annotated[int, typer.Option(min=0, help="Samples to show of each folder.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed shows others.")] = 0,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Default: the one saved beside the shards.")
+    ] = None,
+    mask_ratio: Annotated[
+        float, typer.Option(min=0, max=0.99, help=field_help(DenoisingConfig, "mask_ratio"))
+    ] = 0.3,
+    poisson_lambda: Annotated[
+        float, typer.Option(min=0.1, help=field_help(DenoisingConfig, "poisson_lambda"))
+    ] = 3.5,
+    as_json: JsonOption = False,
+) -> None:
+    """What shards hold: counts, and some samples beside their noised form.
+
+    Sentences have colours, so that one sees where they went; words under a mask are struck through.
+
+    [bold]bart data inspect shards[/bold]
+    """
+    denoising = DenoisingConfig(mask_ratio=mask_ratio, poisson_lambda=poisson_lambda)
+    documents = []
+    for folder in find_shard_folders(path):
+        words = Tokenizer.from_pretrained(tokenizer) if tokenizer else find_tokenizer(folder)
+        summary = summarize_shards(folder, words)
+        examples = noised_examples(folder, words, denoising, count=samples, seed=seed)
+        if as_json:
+            documents.append(asdict(summary) | {"examples": [asdict(e) for e in examples]})
+            continue
+        out.print(f"[bold]{folder}[/bold]", soft_wrap=True)
+        out.print(
+            f"{summary.samples:,} samples in {summary.shards:,} shards of {summary.smallest:,} - "
+            f"{summary.largest:,}; {summary.mean_tokens:.1f} tokens a sample, longest "
+            f"{summary.longest:,}; columns {', '.join(summary.columns)}",
+            soft_wrap=True,
+        )
+        if examples:
+            table = Table("sample", "original", "noised", expand=True, show_lines=True)
+            for example in examples:
+                name = f"{example.shard}\nrow {example.row:,}"
+                table.add_row(name, _text(example.original), _text(example.noised))
+            out.print(table)
+    if as_json:
+        print_json(documents)
+
+
+def _text(pieces: tuple[Piece, ...]) -> Text:
+    text = Text()
+    for piece in pieces:
+        if piece.sentence is None:
+            text.append(piece.text, "bold red")
+        else:
+            colour = COLOURS[piece.sentence % len(COLOURS)]
+            text.append(piece.text, f"{colour} strike" if piece.hidden else colour)
+    return text

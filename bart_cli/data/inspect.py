@@ -1,0 +1,161 @@
+"""A look into prepared shards: what they hold, and samples beside their noised form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from bart_cli.config.data import DenoisingConfig
+from bart_cli.data.denoising import Denoiser, Ragged
+from bart_cli.data.random_keys import derive, permutation
+from bart_cli.data.shards import open_shards, read_shard
+from bart_cli.errors import UsageError
+from bart_cli.tokenizer import Tokenizer
+
+EXAMPLES, KEYS = 901, 902  # purposes of random numbers
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """The shards of one folder. `mean_tokens`: of the samples of the first shard."""
+
+    folder: str
+    shards: int
+    samples: int
+    smallest: int
+    largest: int
+    columns: tuple[str, ...]
+    mean_tokens: float
+    longest: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text. `sentence`: its number in the sample, None for a mask.
+
+    `hidden`: in the original, that a mask covers it.
+    """
+
+    text: str
+    sentence: int | None
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample and its noised form, cut into pieces."""
+
+    shard: str
+    row: int
+    original: tuple[Piece, ...]
+    noised: tuple[Piece, ...]
+
+
+def find_shard_folders(path: Path) -> list[Path]:
+    """All folders with shards at or below `path`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not path.is_dir():
+        raise UsageError(f"no such folder: {path}")
+    folders = sorted(
+        {p.parent for p in path.rglob("*.parquet") if not p.parent.name.startswith(".")},
+        key=lambda p: [int(part) if part.isdigit() else -1 for part in p.parts],
+    )
+    folders = [f for f in folders if ".work" not in f.parts]
+    if not folders:
+        raise UsageError(
+            f"no shards (*.parquet) in {path}", hint="`bart preprocess pretrain` writes them"
+        )
+    return folders
+
+
+def find_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that preprocessing saved beside the shards.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for place in (folder, *folder.absolute().parents[:2]):
+        if (place / "tokenizer").is_dir():
+            return Tokenizer.from_pretrained(place / "tokenizer")
+    raise UsageError(f"no tokenizer beside {folder}", hint="--tokenizer names one")
+
+
+def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:
+    """Counts of a folder, and lengths of its first shard.
+
+    Raises:
+        UsageError, BartError: no shards, or a damaged one.
+    """
+    shards = open_shards(folder)
+    lengths = read_shard(shards.paths[0], tokenizer).tokens.lengths
+    return ShardSummary(
+        folder=str(folder),
+        shards=len(shards.paths),
+        samples=shards.samples,
+        smallest=min(shards.counts),
+        largest=max(shards.counts),
+        columns=tuple(pq.read_schema(shards.paths[0]).names),
+        mean_tokens=float(lengths.mean()) if len(lengths) else 0.0,
+        longest=int(lengths.max(initial=0)),
+    )
+
+
+def noised_examples(
+    folder: Path, tokenizer: Tokenizer, denoising: DenoisingConfig, *, count: int, seed: int
+) -> list[Example]:
+    """Samples chosen at random from the folder, and what a training run would read of them."""
+    shards = open_shards(folder)
+    numbers = np.sort(permutation(shards.samples, seed, EXAMPLES)[:count])
+    borders = np.cumsum(shards.counts)
+    owners = np.searchsorted(borders, numbers, side="right")
+    denoise = Denoiser(denoising, tokenizer)
+    examples = []
+    for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
+        row = number - int(borders[owner]) + shards.counts[owner]
+        samples = read_shard(shards.paths[owner], tokenizer)
+        tokens, sentences = (
+            Ragged(part.row(row), np.array([len(part.row(row))]))
+            for part in (samples.tokens, samples.sentences)
+        )
+        key = derive(seed, KEYS, np.array([number], dtype=np.uint64))
+        noised = denoise(tokens, sentences, key).values
+        origins = denoise.origins(tokens, sentences, key).values
+        owner_of = np.repeat(np.arange(len(sentences.values)), sentences.values)
+        hidden = ~np.isin(np.arange(len(tokens.values)), origins)
+        examples.append(
+            Example(
+                shard=shards.paths[owner].name,
+                row=row,
+                original=_pieces(tokenizer, tokens.values, owner_of, hidden),
+                noised=_pieces(
+                    tokenizer,
+                    noised,
+                    np.where(origins < 0, -1, owner_of[np.maximum(origins, 0)]),
+                    np.zeros(len(noised), dtype=bool),
+                ),
+            )
+        )
+    return examples
+
+
+def _pieces(
+    tokenizer: Tokenizer, ids: np.ndarray, owners: np.ndarray, hidden: np.ndarray
+) -> tuple[Piece, ...]:
+    """Runs of tokens of the same kind, decoded; each mask is a piece of its own."""
+    pieces = []
+    begin = 0
+    for end in range(1, len(ids) + 1):
+        same = end < len(ids) and owners[end] == owners[begin] and hidden[end] == hidden[begin]
+        if same and owners[begin] >= 0:
+            continue
+        text = tokenizer.decode(ids[begin:end].tolist(), skip_special=False)
+        owner = int(owners[begin])
+        pieces.append(Piece(text, None if owner < 0 else owner, bool(hidden[begin])))
+        begin = end
+    return tuple(pieces)
