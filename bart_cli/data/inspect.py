@@ -64,7 +64,7 @@ def find_shard_folders(path: Path) -> list[Path]:
         raise UsageError(f"no such folder: {path}")
     folders = sorted(
         {p.parent for p in path.rglob("*.parquet") if not p.parent.name.startswith(".")},
-        key=lambda p: [int(part) if part.isdigit() else -1 for part in p.parts],
+        key=lambda p: [(int(part) if part.isdigit() else -1, part) for part in p.parts],
     )
     folders = [f for f in folders if ".work" not in f.parts]
     if not folders:

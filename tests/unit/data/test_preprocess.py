@@ -144,6 +144,42 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert digest(shards(tmp_path, tiny_tokenizer, "stopped")) == digest(whole)
 
 
+def test_exact_duplicates_are_left_out_wherever_they_are(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    source = corpus(tmp_path / "corpus", 5) / "source"
+    first = (source / "a.txt").read_text(encoding="utf-8").splitlines()
+    again = [f"again-{line}" for line in first[1:3]]
+    (source / "b.txt").write_text("\n".join([*again, f"new {SENTENCES[3]}", again[0]]) + "\n")
+    report = json.loads(
+        (shards(tmp_path, tiny_tokenizer, "out", deduplicate=True) / "report.json").read_text()
+    )
+    # Documents 0 and 4 of the corpus differ in length, so 5 + 1 distinct texts are there.
+    assert (report["documents"], report["duplicates"]) == (6, 3)
+    plain = json.loads((shards(tmp_path, tiny_tokenizer, "plain") / "report.json").read_text())
+    assert (plain["documents"], plain["duplicates"]) == (9, 0)
+
+
+@pytest.mark.parametrize("documents", range(8, 14))
+def test_shards_are_never_all_of_one_size(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, documents: int
+) -> None:
+    """LDDL's loader asserts that the largest shard has one sample more than the smallest."""
+    folder = tmp_path / "corpus" / "source"
+    folder.mkdir(parents=True)
+    text = "\n".join(f"d{i} {SENTENCES[0]}" for i in range(documents))
+    (folder / "a.txt").write_text(text, encoding="utf-8")
+    out = shards(tmp_path, tiny_tokenizer, "out", validation_share=0.0)
+    counts = json.loads((out / "32" / "train" / ".num_samples.json").read_text())
+    assert max(counts.values()) == min(counts.values()) + 1
+    tables = [pq.read_table(out / "32" / "train" / name) for name in counts]
+    ids = [i for table in tables for row in table["input_ids"].to_pylist() for i in row]
+    assert ids == tiny_tokenizer.encode(SENTENCES[0])[1:-1] * documents
+    report = json.loads((out / "report.json").read_text())
+    assert report["samples"]["32/train"] == sum(counts.values())
+    assert report["tokens_lost"] == 0
+
+
 def test_other_settings_are_not_mixed_into_a_folder(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:

@@ -1,0 +1,73 @@
+"""`bart data inspect` through the real command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+
+def bart(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bart_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
+    root = tmp_path_factory.mktemp("inspect")
+    (root / "a.txt").write_text("\n\n".join([" ".join(SENTENCES)] * 20), encoding="utf-8")
+    tiny_tokenizer.save(root / "bpe")
+    result = bart(
+        *("preprocess", "pretrain", "--text", root / "a.txt", "--tokenizer", root / "bpe"),
+        *("--target-length", 128, "--shards", 3, "--validation-share", 0, "--out", root / "out"),
+    )
+    assert result.returncode == 0, result.stderr
+    return root / "out"
+
+
+def test_samples_are_shown_beside_their_noised_form(shards: Path) -> None:
+    shown = bart("data", "inspect", shards)
+    assert shown.returncode == 0, shown.stderr
+    assert "in 3 shards of" in shown.stdout
+    assert "<mask>" in shown.stdout
+    result = bart("data", "inspect", shards, "--samples", 4, "--json")
+    (folder,) = json.loads(result.stdout)
+    assert folder["shards"] == 3
+    assert len(folder["examples"]) == 4
+    for example in folder["examples"]:
+        kept = [p for p in example["noised"] if p["sentence"] is not None]
+        visible = [p for p in example["original"] if not p["hidden"]]
+        # What is not hidden on the left is what is left on the right, sentence by sentence.
+        for sentence in {p["sentence"] for p in example["original"]}:
+            left, right = (
+                "".join(p["text"] for p in side if p["sentence"] == sentence)
+                for side in (visible, kept)
+            )
+            assert left == right
+        assert any(p["hidden"] for p in example["original"])
+
+
+def test_the_same_seed_shows_the_same_samples(shards: Path) -> None:
+    first, again, other = (
+        bart("data", "inspect", shards, "--json", "--seed", seed).stdout for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        result = bart("data", "inspect", path)
+        assert result.returncode == 2
+        assert str(path) in result.stderr
+        assert "Traceback" not in result.stderr

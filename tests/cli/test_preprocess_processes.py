@@ -1,0 +1,134 @@
+"""Preprocessing as processes: killed and started again, and on workers started by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+FILES = 10
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
+    """Ten files, so ten tasks; a tokenizer beside them."""
+    root = tmp_path_factory.mktemp("corpus")
+    (root / "source").mkdir()
+    for number in range(FILES):
+        lines = [
+            f"doc-{number}-{i} "
+            + " ".join(f"{SENTENCES[(i + k) % 4]} It was day {i * k}." for k in range(12))
+            for i in range(150)
+        ]
+        (root / "source" / f"{number}.txt").write_text("\n".join(lines), encoding="utf-8")
+    tiny_tokenizer.save(root / "bpe")
+    return root
+
+
+def command(corpus: Path, out: Path, *more: object) -> list[str]:
+    return [
+        *(sys.executable, "-m", "bart_cli", "preprocess", "pretrain"),
+        *("--input", f"x={corpus / 'source'}", "--tokenizer", str(corpus / "bpe")),
+        *("--target-length", "64", "--target-length", "128", "--shards", "4"),
+        *("--deduplicate", "--out", str(out), *map(str, more)),
+    ]
+
+
+def run(corpus: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(corpus, out, *more), capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path) -> Path:
+    result = run(corpus, corpus / "undisturbed")
+    assert result.returncode == 0, result.stderr
+    return corpus / "undisturbed"
+
+
+@pytest.mark.parametrize("moment", ["hashes", "reports", "128/train"])
+def test_kill_9_and_the_same_command_again_give_the_same_bytes(
+    corpus: Path, undisturbed: Path, tmp_path: Path, moment: str
+) -> None:
+    out = tmp_path / "out"
+    watched = out / ".work" / moment if moment != "128/train" else out / moment
+    process = subprocess.Popen(
+        command(corpus, out), stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 100
+    while process.poll() is None and time.monotonic() < deadline:
+        if watched.is_dir() and any(p.suffix != ".tmp" for p in watched.iterdir()):
+            break
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "report.json").exists()
+    result = run(corpus, out)
+    assert result.returncode == 0, result.stderr
+    assert "going on with what" in result.stderr
+    assert digest(out) == digest(undisturbed)
+
+
+def test_workers_started_by_hand_give_the_same_shards(
+    corpus: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    with dask_cluster(tmp_path, workers=2) as address:
+        result = run(corpus, tmp_path / "out", "--scheduler", address)
+    assert result.returncode == 0, result.stderr
+    assert digest(tmp_path / "out") == digest(undisturbed)
+
+
+def test_a_scheduler_that_is_not_there_is_named(corpus: Path, tmp_path: Path) -> None:
+    result = run(corpus, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
+    assert result.returncode == 1
+    assert "tcp://127.0.0.1:9 does not answer" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@contextmanager
+def dask_cluster(folder: Path, workers: int) -> Iterator[str]:
+    """`dask scheduler` and `dask worker` processes as one starts them on a cluster."""
+    import json
+
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    local = ["--host", "127.0.0.1", "--scheduler-file", str(file)]
+    commands = [[*dask, "scheduler", *local, "--port", "0", "--no-dashboard"]]
+    for number in range(workers):
+        place = ["--local-directory", str(folder / f"worker-{number}")]
+        commands.append([*dask, "worker", *local, *place, "--nthreads", "1", "--no-dashboard"])
+    processes = []
+    try:
+        for line in commands:
+            processes.append(
+                subprocess.Popen(line, stderr=subprocess.DEVNULL, start_new_session=True)
+            )
+            deadline = time.monotonic() + 60
+            while not file.is_file() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        time.sleep(0.5)  # the file is not written at once
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
