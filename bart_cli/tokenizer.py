@@ -156,6 +156,21 @@ class Tokenizer:
         """SHA-256 of vocabulary and merges: equal for tokenizers that give equal ids."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
+    def cuts_like_gpt2(self) -> bool:
+        """Whether words are cut by GPT-2's pattern and nothing is done to the text before."""
+        content = json.loads(self._backend.to_str())
+        cutter = content["pre_tokenizer"] or {}
+        return (
+            content["normalizer"] is None
+            and cutter.get("type") == "ByteLevel"
+            and not cutter.get("add_prefix_space")
+            and cutter.get("use_regex", True)
+        )
+
+    def added_tokens(self) -> list[str]:
+        """Strings that are tokens wherever they are in a text: the special ones, and others."""
+        return [entry["content"] for entry in json.loads(self._backend.to_str())["added_tokens"]]
+
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
         """`<s> text </s>`, cut to `max_length` ids with both ends kept."""
         return self.encode_batch([text], max_length=max_length)[0]

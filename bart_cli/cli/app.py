@@ -23,12 +23,9 @@ COMMANDS = {
     "finetune": "Fine-tune a pre-trained model on pairs of article and summary.",
     "evaluate": "Score a model on a test split: ROUGE, latency, a report.",
     "summarize": "Summarize files, folders or standard input.",
-    "export": "Write a model as a Hugging Face folder.",
     "presets": "List, show and compare the presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",
     "data": "Look into prepared data.",
-    "runs": "List, show and compare runs.",
-    "launch": "Print job scripts for clusters.",
 }
 
 HELP = """BART from corpus to summary: download, preprocess, pretrain, finetune, evaluate.

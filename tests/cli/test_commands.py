@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.cli.app import COMMANDS
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 
@@ -67,12 +68,23 @@ def test_help_lists_every_command(arguments: tuple[str, ...]) -> None:
         "preprocess summarization",
         "tokenizer train",
         "download sample",
+        "download common-crawl",
+        "download wikipedia",
+        "download openwebtext",
+        "download cnn-dm",
+        "download xsum",
+        "data inspect",
     ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = bart(*command.split(), "--help")
     assert result.returncode == 0, result.stderr
     assert "Usage: bart" in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_list_is_there(command: str) -> None:
+    assert bart(command, "--help").returncode == 0
 
 
 def test_the_version_is_printed() -> None:

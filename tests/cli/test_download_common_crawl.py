@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -208,3 +211,62 @@ def test_wrong_options_give_one_line(
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])
+def test_real_news_pages_become_their_articles(
+    shared_data: Path, tmp_path: Path, extractor: str
+) -> None:
+    folder = shared_data / "news_html"
+    truth = json.loads((folder / "ground-truth.json").read_text(encoding="utf-8"))
+    pages = [
+        News(row["url"], gzip.decompress((folder / f"{name}.html.gz").read_bytes()))
+        for name, row in truth.items()
+    ]
+    root = tmp_path / "www"
+    paths = write_listing(root, "2016/09", NAMES[:1])
+    write_warc(root / paths[0], pages)
+    with serve_files(root) as web:
+        result = run(
+            web,
+            tmp_path / "cc",
+            *("--start", "2000-01-01", "--end", "2026-01-01", "--warc-start", "2016-09-01"),
+            *("--warc-end", "2016-09-30", "--extractor", extractor, "--json"),
+        )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["documents"] + sum(report["dropped"].values()) == len(pages)
+    assert report["dropped"]["other language"] == 8  # as many are not English
+    texts = list(truth.values())
+    recall = precision = 0.0
+    lines = (tmp_path / "cc" / "source").glob("*.txt")
+    rows = [line.split(" ", 1) for file in lines for line in file.read_text().splitlines()]
+    for name, text in rows:
+        found = ngrams(text)
+        true = ngrams(texts[int(name[-12:-1])]["articleBody"])
+        common = sum((found & true).values())
+        precision += common / sum(found.values()) / len(rows)
+        recall += common / sum(true.values()) / len(rows)
+    assert len(rows) > 80
+    assert 2 * precision * recall / (precision + recall) > 0.93
+
+
+def ngrams(text: str) -> Counter[tuple[str, ...]]:
+    words = re.findall(r"\w+", text)
+    return Counter(tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3)))
+
+
+def test_an_extractor_that_is_not_installed_is_named(crawl: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("newsplease") is not None:
+        pytest.skip("news-please is installed")
+    with serve_files(crawl) as web:
+        result = run(web, tmp_path / "cc", "--extractor", "news-please")
+    assert result.returncode == 2
+    assert "pip install 'bart-cli[news]'" in result.stderr
+
+
+def test_news_please_extracts_when_it_is_installed(crawl: Path, tmp_path: Path) -> None:
+    pytest.importorskip("newsplease", reason="the extra `news` is not installed")
+    with serve_files(crawl) as web:
+        result = run(web, tmp_path / "cc", "--extractor", "news-please", "--json")
+    assert json.loads(result.stdout)["documents"] == 6, result.stderr

@@ -59,9 +59,7 @@ def test_lddl_iterates_over_our_shards(folder: Path, workers: int) -> None:
     dataset = Sentences(
         paths, shuffle_buffer_size=16, shuffle_buffer_warmup_factor=2, logger=DatasetLogger()
     )
-    seen = [
-        t for batch in DataLoader(dataset, batch_size=None, num_workers=workers) for t in [batch]
-    ]
+    seen = list(DataLoader(dataset, batch_size=None, num_workers=workers))
     ours = [t for path in paths for t in pq.read_table(path)["sentences"].to_pylist()]
     smallest = min(json.loads((folder / ".num_samples.json").read_text()).values())
     # LDDL takes as many samples from each shard as the smallest one has.

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from bart_cli.data.documents import Block, read_block
 from bart_cli.data.preprocess.packing import Sample, pack
+from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import split_sentences
 from bart_cli.data.shards import SCHEMA, write_shard
 from bart_cli.files import write_text
@@ -88,8 +90,7 @@ def process_block(task: BlockTask) -> BlockReport:
     """
     if task.done.is_file():
         return BlockReport(**json.loads(task.done.read_text(encoding="utf-8")))
-    tokenizer = _tokenizer(task.tokenizer)
-    word_starts = tokenizer.word_starts()
+    tokenizer, words, word_starts = _tools(task.tokenizer)
     report = BlockReport()
     documents: dict[str, list[list[list[int]]]] = {split: [] for split in SPLITS}
     left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
@@ -99,7 +100,7 @@ def process_block(task: BlockTask) -> BlockReport:
             continue
         sentences = split_sentences(text)
         spaced = [s if i == 0 else f" {s}" for i, s in enumerate(sentences)]
-        rows = tokenizer.encode_batch(spaced, special=False)
+        rows = words.encode(spaced)
         documents[_split(name, task.validation_share)].append(rows)
         report.documents += 1
         report.sentences += len(rows)
@@ -170,12 +171,15 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
     middle = len(lengths) // 2
     cut = sum(lengths[:middle])
     parts = [(ids[:cut], lengths[:middle]), (ids[cut:], lengths[middle:])]
-    return _table([part for part, _ in parts], [part for _, part in parts], _tokenizer(tokenizer))
+    rows, halves = [part for part, _ in parts], [part for _, part in parts]
+    return _table(rows, halves, _tools(tokenizer)[0])
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.from_pretrained(folder)
+def _tools(folder: Path) -> tuple[Tokenizer, WordCache, NDArray[np.bool_]]:
+    """The tokenizer, its cache, and which tokens begin a word: once per process."""
+    tokenizer = Tokenizer.from_pretrained(folder)
+    return tokenizer, WordCache(tokenizer), tokenizer.word_starts()
 
 
 def _split(name: str, validation_share: float) -> str:

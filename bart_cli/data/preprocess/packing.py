@@ -61,5 +61,7 @@ def pack(
 
 def _cut(sentence: list[int], room: int, word_starts: NDArray[np.bool_]) -> int:
     """The last index <= room where a word begins, 0 when there is none."""
-    borders = np.flatnonzero(word_starts[sentence[: room + 1]])
-    return int(borders[-1]) if len(borders) and borders[-1] > 0 else 0
+    for index in range(min(room, len(sentence) - 1), 0, -1):
+        if word_starts[sentence[index]]:
+            return index
+    return 0

@@ -1,0 +1,60 @@
+"""The word cache: the tokenizer's own ids for any text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, pre_tokenizers
+
+from bart_cli.data.documents import read_texts
+from bart_cli.data.preprocess.word_cache import WordCache
+from bart_cli.data.sentences import split_sentences
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+TOKENIZER = Tokenizer.train(SENTENCES * 50, vocab_size=400)
+CACHE = WordCache(TOKENIZER)
+MIXED = st.text(
+    st.one_of(
+        st.sampled_from(" \t\n\r\x0b\x1c\xa0'’“”–…<>/maskéÀßɏ€£²½ªº×١中😀\u0301\u2028"),
+        st.characters(max_codepoint=0x250),
+        st.characters(),
+    ),
+    max_size=60,
+)
+
+
+@given(
+    st.lists(st.one_of(MIXED, st.sampled_from(["a <mask> b", "<s>", "it's we'll", ""])), max_size=5)
+)
+def test_ids_are_those_of_the_tokenizer(texts: list[str]) -> None:
+    assert CACHE.encode(texts) == TOKENIZER.encode_batch(texts, special=False)
+
+
+def test_a_tokenizer_that_cuts_differently_is_asked_itself(tmp_path: Path) -> None:
+    TOKENIZER.save(tmp_path)
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.add_tokens([AddedToken("bridge")])
+    other = Tokenizer(backend)
+    texts = ["The new bridges opened", "on Monday"]
+    assert WordCache(other).encode(texts) == other.encode_batch(texts, special=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert WordCache(other).encode(texts) == other.encode_batch(texts, special=False)
+
+
+def test_real_text(shared_data: Path, tmp_path: Path) -> None:
+    from bart_cli.data.download.http import Fetcher
+    from bart_cli.data.download.wikipedia_dump import download_wikipedia_dump
+    from bart_cli.progress import Reporter
+
+    dump = str(shared_data / "wikipedia" / "enwiki-shortened.xml.bz2")
+    download_wikipedia_dump(dump, tmp_path / "w", fetcher=Fetcher(), jobs=2, reporter=Reporter())
+    tokenizer = Tokenizer.from_pretrained(shared_data / "bart-tokenizer")
+    cache = WordCache(tokenizer)
+    for text in read_texts(tmp_path / "w", "lines"):
+        sentences = [f" {s}" for s in split_sentences(text)]
+        assert cache.encode(sentences) == tokenizer.encode_batch(sentences, special=False)
