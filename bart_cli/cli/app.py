@@ -99,7 +99,9 @@ def fail(error: BartError) -> int:
     """Print the error line (and the hint) to standard error; the exit code comes back."""
     from bart_cli.cli.console import print_error
 
-    print_error(error)
+    # Wrong usage is wrong on every rank: rank 0 says it for all.
+    if error.exit_code != 2 or os.environ.get("RANK", "0") == "0":
+        print_error(error)
     return error.exit_code
 
 

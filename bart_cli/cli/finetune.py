@@ -12,14 +12,17 @@ from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOpti
 from bart_cli.cli.training import (
     GlobalBatchOption,
     LearningRateOption,
+    MaxRestartsOption,
     MaxStepsOption,
     MicroBatchOption,
     PrecisionOption,
+    ProcessesOption,
     ResumeOption,
     SeedOption,
     WarmupOption,
     default_run,
     show_result,
+    start_workers,
     training_options,
 )
 from bart_cli.config.data import SummarizationDataConfig
@@ -46,6 +49,8 @@ def command(
     precision: PrecisionOption = None,
     seed: SeedOption = None,
     resume: ResumeOption = "auto",
+    processes: ProcessesOption = None,
+    max_restarts: MaxRestartsOption = 0,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,6 +74,7 @@ def command(
         sets=sets or [],
         options=options | {"data.path": data, "init_from": init_from},
     )
+    start_workers(processes, max_restarts)
     from bart_cli.training.finetune import run_finetune
 
     run = out_folder or default_run("finetune", preset, config_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +36,28 @@ SeedOption = Annotated[int | None, typer.Option(help=field_help(TrainingConfig, 
 ResumeOption = Annotated[
     str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to go on from.")
 ]
+
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        "--gpus",
+        min=1,
+        help="Worker processes on this machine. Default: one per GPU; 1 without GPU.",
+    ),
+]
+MaxRestartsOption = Annotated[
+    int, typer.Option(min=0, help="How often workers are started again when one dies.")
+]
+
+
+def start_workers(processes: int | None, max_restarts: int) -> None:
+    """Hand the command to several workers and end with their exit code, if that is asked for."""
+    from bart_cli.training.launch import launch, processes_to_start
+
+    count = processes_to_start(processes)
+    if count > 1:
+        raise typer.Exit(launch(sys.argv[1:], count, max_restarts))
 
 
 def training_options(

@@ -6,6 +6,8 @@ import signal
 import time
 from types import FrameType, TracebackType
 
+ECHO_SECONDS = 1.0
+
 
 class StopRequest:
     """While the block runs, the first signal is noted; a second Ctrl-C interrupts at once.
@@ -17,6 +19,7 @@ class StopRequest:
     def __init__(self, minutes: float | None) -> None:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._signal: int | None = None
+        self._noted = 0.0  # when
         self._previous: dict[int, object] = {}
 
     @property
@@ -43,6 +46,8 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal == number == signal.SIGINT:
+        now = time.monotonic()
+        # A launcher repeats the terminal's Ctrl-C to its workers, who have it already.
+        if self._signal == number == signal.SIGINT and now - self._noted > ECHO_SECONDS:
             raise KeyboardInterrupt
-        self._signal = number
+        self._signal, self._noted = number, now

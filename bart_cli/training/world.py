@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from bart_cli.errors import BartError, UsageError
+
 BUCKET_ELEMENTS = 2**25  # gradients that are reduced together: 128 MB in fp32
 
 
@@ -71,6 +73,7 @@ class World:
 @contextmanager
 def join_world() -> Iterator[World]:
     """Join the processes that the launcher started; leave them when the block ends."""
+    _adopt_slurm()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -85,8 +88,39 @@ def join_world() -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, device)
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            # The others have said why they are gone, or could not.
+            raise BartError(
+                f"rank {rank} lost another process of the run",
+                hint="the same command goes on from the newest checkpoint",
+            ) from None
+        raise
+    dist.destroy_process_group()
+
+
+def launched() -> bool:
+    """Whether a launcher (torchrun, srun, ours) started this process as one of several."""
+    return "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def _adopt_slurm() -> None:
+    """Take the place that `srun` gave this process, unless torchrun has given one.
+
+    Raises:
+        UsageError: the job script does not say where rank 0 is.
+    """
+    if "WORLD_SIZE" in os.environ or not launched():
+        return
+    if "MASTER_ADDR" not in os.environ:
+        raise UsageError(
+            "MASTER_ADDR is not set: under srun the job script names the node of rank 0",
+            hint="`bart launch slurm` prints a job script that does",
+        )
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ["WORLD_SIZE"] = os.environ["SLURM_STEP_NUM_TASKS"]
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:

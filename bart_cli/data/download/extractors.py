@@ -6,6 +6,7 @@ trafilatura, the most exact and the default; resiliparse, the fastest; news-plea
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
@@ -16,6 +17,12 @@ from typing import Literal
 from bart_cli.errors import UsageError
 
 Extractor = Literal["trafilatura", "resiliparse", "news-please"]
+
+MODULES: dict[Extractor, str] = {
+    "trafilatura": "trafilatura",
+    "resiliparse": "resiliparse.extract.html2text",
+    "news-please": "newsplease",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ def load_extractor(name: Extractor) -> Callable[[Page], str]:
     # A crawl is full of pages that parsers complain about.
     for logger in ("trafilatura", "newspaper", "readability", "newsplease", "htmldate"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
+    # Here, so that an installation that is not whole fails before the first page, and says so.
+    importlib.import_module(MODULES[name])
     return {
         "trafilatura": _trafilatura,
         "resiliparse": _resiliparse,

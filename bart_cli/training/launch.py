@@ -1,0 +1,85 @@
+"""Starting the worker processes of a run on this machine, through torch elastic.
+
+Each worker is this same command again; `world.join_world` in it finds the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bart_cli.errors import BartError, UsageError
+from bart_cli.training.world import launched
+
+CHECKPOINT_SECONDS = 600  # what workers get to write a checkpoint after a signal
+
+
+def processes_to_start(asked: int | None) -> int:
+    """How many workers this command has to start; 1: none, it trains itself.
+
+    Args:
+        asked: the user's wish; None: one for each GPU.
+
+    Raises:
+        UsageError: more than there are GPUs.
+    """
+    if launched():
+        return 1
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and asked is not None and asked > gpus:
+        raise UsageError(f"--gpus {asked}: this machine has {gpus}")
+    return max(1, gpus) if asked is None else asked
+
+
+def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
+    """Run `bart ARGUMENTS` in that many workers and wait; the exit code of the run.
+
+    SIGTERM and Ctrl-C reach the workers, which write a checkpoint. When a worker dies, all are
+    started again from the newest checkpoint, `max_restarts` times.
+
+    Raises:
+        BartError: a worker was killed.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # The agent tells of every worker that ends; the workers say themselves what happened.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Each start gets a store of its own: in a shared one, workers find the addresses of the dead.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // processes)))
+    options: dict[str, Any] = {}
+    if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:  # newer than torch 2.10
+        options["shutdown_timeout"] = CHECKPOINT_SECONDS
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=max_restarts,
+        **options,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "bart_cli", *arguments)
+    except ChildFailedError as error:
+        code = error.failures[min(error.failures)].exitcode
+        if code > 0:
+            return code  # the worker has said why
+        name = signal.Signals(-code).name
+        raise BartError(
+            f"a worker was killed by {name}", hint="the same command goes on from the checkpoint"
+        ) from None
+    except SignalException:
+        return 0  # the workers have written a checkpoint and said so
+    return 0

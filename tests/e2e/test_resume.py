@@ -1,0 +1,147 @@
+"""kill -9, SIGTERM and another number of processes: the run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bart_cli.config.run import save_config
+from bart_cli.training.checkpoint import list_checkpoints
+from bart_cli.training.metrics import read_metrics
+from tests.unit.training.test_runs import assert_equal_runs, pretrain_config, shards  # noqa: F401
+
+STEPS, STOP = 30, 13
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+def command(config: Path, run: Path, processes: int, *more: object) -> list[str]:
+    return [
+        *(sys.executable, "-m", "bart_cli", "pretrain", "--config", str(config)),
+        *("--out", str(run), "--processes", str(processes), "--json", *map(str, more)),
+    ]
+
+
+def finish(config: Path, run: Path, processes: int, *more: object) -> str:
+    result = subprocess.run(
+        command(config, run, processes, *more),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["outcome"] == "done"
+    return result.stderr
+
+
+def stop_after(config: Path, run: Path, processes: int, how: signal.Signals) -> int:
+    """Start the run and send a signal once a step past STOP is logged; the exit code."""
+    process = subprocess.Popen(
+        command(config, run, processes),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(row["step"] >= STOP for row in read_metrics(run)):
+            break
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be stopped"
+    if how == signal.SIGKILL:
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
+    return process.wait(timeout=200)
+
+
+@pytest.fixture
+def config(shards: Path, tmp_path: Path) -> Path:  # noqa: F811
+    # Dropout and noise are on; validation too, which must not disturb anything.
+    settings = pretrain_config(
+        shards, max_steps=STEPS, log_every=1, checkpoint_every=5, micro_batch=2, validate_every=10
+    )
+    path = tmp_path / "config.yaml"
+    save_config(settings, path)
+    return path
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill-9", "SIGTERM"])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    config: Path, tmp_path: Path, processes: int, how: signal.Signals
+) -> None:
+    finish(config, tmp_path / "whole", processes)
+    code = stop_after(config, tmp_path / "stopped", processes, how)
+    assert code == (-9 if how == signal.SIGKILL else 0)
+    left = list_checkpoints(tmp_path / "stopped")[-1]
+    assert "30" not in left.name
+    finish(config, tmp_path / "stopped", processes)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_of_two_processes_goes_on_with_four(config: Path, tmp_path: Path) -> None:
+    text = config.read_text().replace("dropout: 0.1", "dropout: 0.0")
+    config.write_text(text)
+    finish(config, tmp_path / "whole", 2)
+    assert stop_after(config, tmp_path / "mixed", 2, signal.SIGTERM) == 0
+    finish(config, tmp_path / "mixed", 4)
+    whole, mixed = (
+        [row for row in read_metrics(tmp_path / run) if "loss" in row] for run in ("whole", "mixed")
+    )
+    assert [row["samples"] for row in mixed] == [row["samples"] for row in whole]
+    losses = [[row["loss"] for row in rows] for rows in (mixed, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_worker_that_is_killed_is_started_again(config: Path, tmp_path: Path) -> None:
+    import psutil
+
+    finish(config, tmp_path / "whole", 2)
+    run = tmp_path / "run"
+    with subprocess.Popen(
+        command(config, run, 2, "--max-restarts", 1),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not list_checkpoints(run) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "bart_cli" in child.cmdline() and "RANK" in child.environ()
+        ]
+        assert len(workers) == 2
+        workers[1].kill()
+        out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert json.loads(out)["outcome"] == "done"
+    assert_equal_runs(tmp_path / "whole", run)
+
+
+def test_wrong_settings_are_said_once(config: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        command(config, tmp_path / "run", 3),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=200,
+        check=False,
+    )
+    assert result.returncode == 2
+    # 8 sequences do not divide among 3 processes: said once, for all.
+    assert result.stderr.count("error:") == 1
+    assert "training.global_batch=8 is no multiple of 3 ranks" in result.stderr
+    assert "Traceback" not in result.stderr
