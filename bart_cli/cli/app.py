@@ -26,6 +26,8 @@ COMMANDS = {
     "presets": "List, show and compare the presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",
     "data": "Look into prepared data.",
+    "runs": "List, show and compare runs.",
+    "launch": "Print job scripts for clusters.",
 }
 
 HELP = """BART from corpus to summary: download, preprocess, pretrain, finetune, evaluate.

@@ -1,0 +1,93 @@
+"""`bart runs`: list, show and compare the runs below a folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from bart_cli.cli.console import out, print_json
+from bart_cli.cli.options import JsonOption
+from bart_cli.training.history import RunSummary, compare_runs, find_runs, summarize_run
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="The runs.")
+
+RunArgument = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
+
+
+@app.command("list")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Folder with runs below.")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """All runs with their state, loss and speed."""
+    summaries = [summarize_run(run) for run in find_runs(folder)]
+    if as_json:
+        print_json([asdict(summary) for summary in summaries])
+        return
+    table = Table("run", "task", "state", "step", "loss", "best", "seq/s", box=None, pad_edge=False)
+    for summary in summaries:
+        table.add_row(
+            summary.run,
+            summary.task,
+            summary.state,
+            f"{summary.step:,}/{summary.max_steps:,}",
+            _number(summary.last_loss),
+            _number(summary.best_validation_loss),
+            _number(summary.sequences_per_second, 1),
+        )
+    out.print(table)
+
+
+@app.command()
+def show(run: RunArgument, as_json: JsonOption = False) -> None:
+    """One run: state, losses, speed, checkpoints, evaluations."""
+    summary = summarize_run(run)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in _rows(summary):
+        table.add_row(name, value)
+    out.print(table)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", metavar="RUN…")],
+    as_json: JsonOption = False,
+) -> None:
+    """Settings in which runs differ, and how they went."""
+    summaries = [summarize_run(run) for run in runs]
+    settings = compare_runs(runs)
+    if as_json:
+        print_json({"runs": [asdict(s) for s in summaries], "settings": settings})
+        return
+    table = Table("", *(str(run) for run in runs), box=None, pad_edge=False)
+    for rows in zip(*(_rows(summary) for summary in summaries), strict=True):
+        table.add_row(rows[0][0], *(value for _, value in rows))
+    for key, values in settings.items():
+        table.add_row(key, *(str(value) for value in values))
+    out.print(table)
+
+
+def _rows(summary: RunSummary) -> list[tuple[str, str]]:
+    return [
+        ("task", summary.task),
+        ("state", summary.state),
+        ("step", f"{summary.step:,} of {summary.max_steps:,}"),
+        ("loss", f"{_number(summary.first_loss)} -> {_number(summary.last_loss)}"),
+        ("best validation loss", _number(summary.best_validation_loss)),
+        ("sequences/s", _number(summary.sequences_per_second, 1)),
+        ("tokens/s", _number(summary.tokens_per_second, 0)),
+        ("skipped steps", str(summary.skipped)),
+        ("checkpoints", ", ".join(summary.checkpoints) or "none"),
+        ("evaluations", ", ".join(summary.evaluations) or "none"),
+    ]
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,111 @@
+"""Run folders read back: what a run was told, how far it came, how it went."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bart_cli.config.presets import flatten
+from bart_cli.errors import UsageError
+from bart_cli.training.checkpoint import list_checkpoints
+from bart_cli.training.metrics import read_metrics
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in numbers. `state`: finished, or not finished. Speeds are medians over the log."""
+
+    run: str
+    task: str
+    state: str
+    step: int
+    max_steps: int
+    first_loss: float | None
+    last_loss: float | None
+    best_validation_loss: float | None
+    sequences_per_second: float | None
+    tokens_per_second: float | None
+    skipped: int
+    checkpoints: tuple[str, ...]
+    evaluations: tuple[str, ...]
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run folders at or below `folder`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}")
+    runs = sorted(p.parent for p in folder.rglob("config.yaml") if _is_run(p.parent))
+    if not runs:
+        raise UsageError(
+            f"no run in {folder}", hint="`bart pretrain` and `bart finetune` make runs"
+        )
+    return runs
+
+
+def summarize_run(run: Path) -> RunSummary:
+    """Read a run folder.
+
+    Raises:
+        UsageError: it is none.
+    """
+    settings = _settings(run)
+    rows = read_metrics(run)
+    steps = [row for row in rows if "loss" in row]
+    validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    state = "not finished"
+    if (run / "done.json").is_file():
+        state = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]
+    return RunSummary(
+        run=str(run),
+        task="pretrain" if "denoising" in settings else "finetune",
+        state=state,
+        step=rows[-1]["step"] if rows else 0,
+        max_steps=settings["training"]["max_steps"],
+        first_loss=steps[0]["loss"] if steps else None,
+        last_loss=steps[-1]["loss"] if steps else None,
+        best_validation_loss=min(validation) if validation else None,
+        sequences_per_second=_median(steps, "sequences_per_second"),
+        tokens_per_second=_median(steps, "tokens_per_second"),
+        skipped=steps[-1]["skipped"] if steps else 0,
+        checkpoints=tuple(path.name for path in list_checkpoints(run)),
+        evaluations=tuple(sorted(p.parent.name for p in run.glob("*/metrics.json"))),
+    )
+
+
+def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
+    """The settings that are not equal in all runs: key -> value in each, None where it has none.
+
+    Raises:
+        UsageError: one of them is no run.
+    """
+    trees = [dict(flatten(_settings(run))) for run in runs]
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    table = {key: [tree.get(key) for tree in trees] for key in keys}
+    return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir()
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UsageError(f"{run} is no run folder: it has no config.yaml")
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict) or "training" not in settings:
+        raise UsageError(f"{run} is no run of pretrain or finetune")
+    return settings
+
+
+def _median(rows: list[dict[str, Any]], name: str) -> float | None:
+    return statistics.median(row[name] for row in rows) if rows else None

@@ -1,0 +1,113 @@
+"""`bart launch slurm`: a script that bash runs, with a SLURM that is played on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bart_cli.config.run import save_config
+from bart_cli.training.job_script import slurm_script
+from bart_cli.training.metrics import read_metrics
+from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
+
+SRUN = """#!/bin/bash
+# Two tasks of a step, with the variables that srun sets.
+for rank in 0 1; do
+    SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_STEP_NUM_TASKS=2 "$@" &
+    pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
+"""
+SCONTROL = """#!/bin/bash
+if [[ $1 == show ]]; then echo 127.0.0.1; echo 127.0.0.2; else echo "$@" >> requeued; fi
+"""
+
+
+def bart(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bart_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_script_of_the_forty_node_run() -> None:
+    result = bart(
+        *("launch", "slurm", "--preset", "dgxa100-40node-phase1", "--hours", 4),
+        *("--data", "/data/my shards", "--container", "nvcr.io/x:1"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "#SBATCH --nodes=40\n#SBATCH --ntasks-per-node=8\n" in result.stdout
+    assert "#SBATCH --time=4:00:00\n" in result.stdout
+    assert (
+        "srun --container-image nvcr.io/x:1 bart pretrain --preset dgxa100-40node-phase1 "
+        "--data '/data/my shards'\n"
+    ) in result.stdout
+    assert "runs/pretrain-dgxa100-40node-phase1/done.json" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"), [("bart-base", "needs no job script"), ("dgxa100", "no preset")]
+)
+def test_presets_that_do_not_train_are_refused(preset: str, message: str) -> None:
+    result = bart("launch", "slurm", "--preset", preset)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def test_the_script_runs_and_asks_for_the_queue_until_the_run_is_done(
+    shards: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    for name, text in (
+        ("srun", SRUN),
+        ("scontrol", SCONTROL),
+        ("bart", f'#!/bin/bash\nexec {sys.executable} -m bart_cli "$@"\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    save_config(pretrain_config(shards, max_steps=6, checkpoint_every=2), tmp_path / "c.yaml")
+    repository = Path(__file__).parents[2]
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": str(repository),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def job(*arguments: str) -> subprocess.CompletedProcess[str]:
+        script = slurm_script(
+            "x",
+            "pretrain",
+            ["--config", str(tmp_path / "c.yaml"), "--out", "run", *arguments],
+            nodes=1,
+            gpus=2,
+            hours=1,
+            partition=None,
+            container=None,
+        ).replace("--preset x ", "")
+        return subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    first = job("--set", "training.time_limit=0.00001")
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n"
+    second = job("--set", "training.time_limit=100")
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "run" / "done.json").is_file()
+    assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n"
+    assert [row["step"] for row in read_metrics(tmp_path / "run") if "loss" in row] == [2, 4, 6]
