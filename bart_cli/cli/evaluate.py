@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -24,6 +24,9 @@ from bart_cli.cli.training import PrecisionOption
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
+
+if TYPE_CHECKING:
+    from bart_cli.evaluation.evaluate import Evaluation
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
@@ -88,6 +91,11 @@ def command(
     if as_json:
         print_json({key: value for key, value in vars(result).items() if key != "predictions"})
         return
+    show_scores(result)
+
+
+def show_scores(result: Evaluation) -> None:
+    """ROUGE beside the baselines, speed, and where the predictions are."""
     table = Table("", *KINDS.values(), box=None, pad_edge=False)
     cells = [f"{result.rouge[kind]:.2f}" for kind in KINDS]
     if result.interval:

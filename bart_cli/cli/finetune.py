@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bart_cli.cli.console import make_reporter
+from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOption, field_help
 from bart_cli.cli.training import (
     GlobalBatchOption,
@@ -27,6 +28,7 @@ from bart_cli.cli.training import (
 )
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
+from bart_cli.errors import UsageError
 
 
 def command(
@@ -48,6 +50,17 @@ def command(
     warmup_steps: WarmupOption = None,
     precision: PrecisionOption = None,
     seed: SeedOption = None,
+    keep_encoder_layers: Annotated[
+        str | None,
+        typer.Option(metavar="0,2,4…", help=field_help(FinetuneConfig, "keep_encoder_layers")),
+    ] = None,
+    keep_decoder_layers: Annotated[
+        str | None,
+        typer.Option(metavar="0,2,4…", help=field_help(FinetuneConfig, "keep_decoder_layers")),
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option(help="Score the test split at the end, when there is one.")
+    ] = True,
     resume: ResumeOption = "auto",
     processes: ProcessesOption = None,
     max_restarts: MaxRestartsOption = 0,
@@ -72,10 +85,37 @@ def command(
         preset=preset,
         config_file=config_file,
         sets=sets or [],
-        options=options | {"data.path": data, "init_from": init_from},
+        options=options
+        | {
+            "data.path": data,
+            "init_from": init_from,
+            "keep_encoder_layers": _layers("--keep-encoder-layers", keep_encoder_layers),
+            "keep_decoder_layers": _layers("--keep-decoder-layers", keep_decoder_layers),
+        },
     )
     start_workers(processes, max_restarts)
+    from bart_cli.data.pairs import find_split
+    from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
     from bart_cli.training.finetune import run_finetune
 
     run = out_folder or default_run("finetune", preset, config_file)
-    show_result(run_finetune(config, run, resume=resume, reporter=make_reporter()), as_json)
+    reporter = make_reporter()
+    result = run_finetune(config, run, resume=resume, reporter=reporter)
+    show_result(result, as_json)
+    assert config.data.path is not None
+    has_test = config.data.path.is_dir() and find_split(config.data.path, "test") is not None
+    if evaluate and has_test and result.leads and result.model is not None:
+        scores = run_evaluate(
+            evaluation_of(config, run), run / "final-evaluation", reporter=reporter
+        )
+        if not as_json:
+            show_scores(scores)
+
+
+def _layers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text}: expected numbers of layers, as in 0,2,4") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,6 +59,18 @@ def start_workers(processes: int | None, max_restarts: int) -> None:
     count = processes_to_start(processes)
     if count > 1:
         raise typer.Exit(launch(sys.argv[1:], count, max_restarts))
+
+
+def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A command line without these options and their values."""
+    kept = []
+    words = iter(arguments)
+    for word in words:
+        if word in names:
+            next(words, None)
+        elif word.partition("=")[0] not in names:
+            kept.append(word)
+    return kept
 
 
 def training_options(

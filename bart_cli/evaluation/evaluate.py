@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bart_cli.config.run import EvaluateConfig, save_config
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
 from bart_cli.data.pairs import Pair, read_pairs
 from bart_cli.errors import UsageError
 from bart_cli.evaluation.baselines import LEADS, lead
@@ -46,6 +46,16 @@ class Evaluation:
     latency: dict[str, float] | None
     throughput: float | None
     predictions: list[dict[str, Any]]
+
+
+def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
+    """The evaluation of a fine-tuned run on its own test split, with its own settings."""
+    return EvaluateConfig(
+        model_path=str(run),
+        data=config.data,
+        generation=config.generation,
+        evaluation=config.evaluation,
+    )
 
 
 def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Evaluation:

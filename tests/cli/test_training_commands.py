@@ -1,0 +1,116 @@
+"""Training commands as a user gives them: phases, distillation, the evaluation at the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+TINY = [
+    f"--set={setting}"
+    for setting in (
+        "model.d_model=32",
+        "model.encoder_layers=2",
+        "model.decoder_layers=2",
+        "model.encoder_attention_heads=2",
+        "model.decoder_attention_heads=2",
+        "model.encoder_ffn_dim=64",
+        "model.decoder_ffn_dim=64",
+        "training.precision=fp32",
+        "training.log_every=1",
+    )
+]
+SMALL = ["--max-steps", "3", "--warmup-steps", "1", "--global-batch", "8", "--micro-batch", "4"]
+
+
+def bart(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bart_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        cwd=cwd,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
+    """Shards of 128 and 512 tokens, and pairs, with a tiny tokenizer."""
+    root = tmp_path_factory.mktemp("commands")
+    (root / "a.txt").write_text("\n\n".join([" ".join(SENTENCES)] * 40), encoding="utf-8")
+    tiny_tokenizer.save(root / "bpe")
+    result = bart(
+        *("preprocess", "pretrain", "--text", root / "a.txt", "--tokenizer", root / "bpe"),
+        *("--target-length", 128, "--target-length", 512, "--shards", 2, "--out", root / "shards"),
+    )
+    assert result.returncode == 0, result.stderr
+    pairs = root / "pairs"
+    pairs.mkdir()
+    rows = [{"article": " ".join(SENTENCES), "summary": s} for s in SENTENCES]
+    for split in ("train", "validation", "test"):
+        (pairs / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    tiny_tokenizer.save(pairs / "tokenizer")
+    return root
+
+
+def test_phases_run_one_after_the_other_and_go_on(folder: Path, tmp_path: Path) -> None:
+    command = [
+        *("pretrain", "--phases", "dgxa100-1node-phase1,dgxa100-1node-phase2"),
+        *("--data", folder / "shards", "--out", tmp_path / "run", *SMALL, *TINY),
+        *("--set", "data.streams=4", "--set", "data.workers=0"),
+    ]
+    result = bart(*command)
+    assert result.returncode == 0, result.stderr
+    first, second = (tmp_path / "run" / f"dgxa100-1node-phase{i}" for i in (1, 2))
+    assert f"init_from: {first}" in (second / "config.yaml").read_text()
+    assert "sequence_length: 512" in (second / "config.yaml").read_text()
+    end, later = (load_file(run / "model" / "model.safetensors") for run in (first, second))
+    assert end.keys() == later.keys()
+    again = bart(*command)
+    assert again.returncode == 0
+    assert again.stderr.count("is finished already") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--phases", "tiny-cpu"), "give two presets or more"),
+        (("--phases", "tiny-cpu,tiny-cpo"), "tiny-cpo"),
+    ],
+)
+def test_wrong_phases_are_told_before_anything_runs(
+    folder: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    result = bart("pretrain", *options, "--data", folder / "shards", cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_student_of_some_layers_is_trained_and_scored(folder: Path, tmp_path: Path) -> None:
+    pairs = ["finetune", "--preset", "tiny-cpu-finetune", "--data", folder / "pairs", *SMALL]
+    sizes = ["--set", "generation.max_length=12", "--set", "generation.min_length=0", *TINY]
+    teacher = bart(*pairs, *sizes, "--out", tmp_path / "teacher", "--no-evaluate")
+    assert teacher.returncode == 0, teacher.stderr
+    assert not (tmp_path / "teacher" / "final-evaluation").exists()
+    student = bart(
+        *(*pairs, *sizes, "--init-from", tmp_path / "teacher", "--out", tmp_path / "student"),
+        *("--keep-encoder-layers", "1", "--keep-decoder-layers", "0"),
+    )
+    assert student.returncode == 0, student.stderr
+    config = json.loads((tmp_path / "student" / "model" / "config.json").read_text())
+    assert (config["encoder_layers"], config["decoder_layers"]) == (1, 1)
+    assert "lead-1" in student.stdout
+    metrics = tmp_path / "student" / "final-evaluation" / "metrics.json"
+    assert "rouge" in json.loads(metrics.read_text())
+    wrong = bart(*pairs, *sizes, "--out", tmp_path / "x", "--keep-encoder-layers", "1,a")
+    assert wrong.returncode == 2
+    assert "--keep-encoder-layers 1,a: expected numbers of layers" in wrong.stderr
