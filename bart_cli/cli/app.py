@@ -30,6 +30,8 @@ COMMANDS = {
     "launch": "Print job scripts for clusters.",
 }
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
 HELP = """BART from corpus to summary: download, preprocess, pretrain, finetune, evaluate.
 
 Start with [bold]bart demo[/bold], or with a file of yours: [bold]bart summarize file.txt[/bold].
@@ -73,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = build_app(requested, everything="_BART_COMPLETE" in os.environ)
     try:
         code = app(args=given or ["--help"], prog_name="bart", standalone_mode=False)
+        if code == INTERRUPTED:  # newer Typers turn Ctrl-C into this code
+            raise KeyboardInterrupt
     except BartError as error:
         code = fail(error)
     except KeyboardInterrupt:
-        code = fail(BartError("interrupted", exit_code=130))
+        code = fail(BartError("interrupted", exit_code=INTERRUPTED))
     except BrokenPipeError:
         # The reader of our output went away (`bart … | head`): not an error worth a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,14 +7,13 @@ are split there, others by our sentence splitter; predictions and references by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 
 from bart_cli.data.sentences import split_sentences
+from bart_cli.workers import worker_processes
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 CHUNK = 500  # pairs that one worker scores at a time
@@ -54,8 +53,7 @@ def rouge_scores(
     chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
     score = partial(_score_chunk, stemmer=stemmer)
     if workers > 1 and len(chunks) > 1:
-        # A forked copy of a process with torch threads in it may hang: start clean ones.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with worker_processes(workers) as pool:
             scored = list(pool.map(score, chunks))
     else:
         scored = [score(chunk) for chunk in chunks]

@@ -151,6 +151,27 @@ def test_kill_9_and_the_same_command_again_give_the_same_bytes(
     assert all(web.requests[path] == before[path] for path in before if path.endswith("warc.gz"))
 
 
+def test_ctrl_c_stops_at_once_and_keeps_what_came(crawl: Path, tmp_path: Path) -> None:
+    with serve_files(crawl) as web:
+        slow = f"crawl-data/CC-NEWS/2016/10/{NAMES[2]}"
+        web.faults[slow] = ["slow"]
+        process = subprocess.Popen(
+            arguments(web, tmp_path / "cc"),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 100
+        while web.bytes_sent[slow] < 100 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "error: interrupted" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "cc" / "warc" / f"{NAMES[2]}.part").is_file()
+
+
 def test_broken_records_and_missing_warcs_are_named_and_the_rest_goes_on(
     crawl: Path, tmp_path: Path
 ) -> None:

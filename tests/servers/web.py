@@ -77,7 +77,10 @@ def serve_files(root: Path) -> Iterator[Web]:
             step = max(1, len(body) // 50) if fault == "slow" else len(body)
             for begin in range(0, len(body), max(step, 1)):
                 piece = body[begin : begin + step]
-                self.wfile.write(piece)
+                try:
+                    self.wfile.write(piece)
+                except OSError:  # the client was killed: that is what the test is about
+                    return
                 web.bytes_sent[path] += len(piece)
                 if fault == "slow":
                     time.sleep(0.1)

@@ -7,14 +7,11 @@ download, processes extract; each WARC is finished on its own, so that any stop 
 from __future__ import annotations
 
 import gzip
-import multiprocessing
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -35,6 +32,7 @@ from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import remove_leftovers
 from bart_cli.progress import Reporter, Task
+from bart_cli.workers import worker_processes
 
 BASE_URL = "https://data.commoncrawl.org"
 FIRST_DAY = date(2016, 8, 26)  # of CC-NEWS
@@ -166,7 +164,7 @@ def download_common_crawl(
         reporter.info(f"{len(names) - len(todo):,} of {len(names):,} WARCs are done already")
     failed: list[str] = []
     with (
-        _processes(jobs) as processes,
+        worker_processes(jobs) as processes,
         ThreadPoolExecutor(jobs) as threads,
         reporter.task("WARCs", total=len(todo), unit="files") as task,
     ):
@@ -249,26 +247,12 @@ class _Rate:
         return f"{self._bytes / 1e6:,.1f} MB, {speed / 1e6:,.1f} MB/s, {self._documents:,} articles"
 
 
-@contextmanager
-def _processes(jobs: int) -> Iterator[Executor]:
-    # Threads run in this process: a fork would copy their locks in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _note_failure(
     error: BaseException | None, path: str, failed: list[str], reporter: Reporter
 ) -> None:
     """One WARC that cannot be had or read is named; what would fail all of them ends the run."""
     if error is None:
         return
-    if isinstance(error, BrokenProcessPool):
-        raise BartError(f"{path}: an extracting process was killed (out of memory?)") from None
     if isinstance(error, OSError) or not isinstance(error, BartError):
         raise error
     failed.append(path)

@@ -6,7 +6,6 @@ In: `openwebtext.tar.xz` unpacked (`urlsf_subset00-1_data.xz` …). Out: `source
 from __future__ import annotations
 
 import lzma
-import multiprocessing
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
 from bart_cli.progress import Reporter
+from bart_cli.workers import worker_processes
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ def extract_openwebtext(
     todo = {f"source/{path.name.removesuffix('.xz')}.txt": path for path in files}
     todo = {name: path for name, path in todo.items() if not manifest.has(name)}
     damaged = 0
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs) as pool, reporter.task("archives", len(todo), "files") as task:
+    with worker_processes(jobs) as pool, reporter.task("archives", len(todo), "files") as task:
         tasks = [_Job(path, out / name) for name, path in todo.items()]
-        for (name, path), outcome in zip(todo.items(), pool.imap(_extract, tasks), strict=True):
+        for (name, path), outcome in zip(todo.items(), pool.map(_extract, tasks), strict=True):
             if outcome.damage:
                 damaged += 1
                 reporter.warn(f"left out: {path}: {outcome.damage}")

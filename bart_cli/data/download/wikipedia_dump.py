@@ -7,7 +7,6 @@ files, categories, lists of links at the end) is taken out of the tree before th
 from __future__ import annotations
 
 import bz2
-import multiprocessing
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
 from bart_cli.progress import Reporter
+from bart_cli.workers import worker_processes
 
 PAGES_PER_FILE = 5_000
 DROPPED_TAGS = {
@@ -86,16 +86,15 @@ def download_wikipedia_dump(
     elif not path.is_file():
         raise UsageError(f"no such dump: {dump}")
     pages = read_dump(path)
-    context = multiprocessing.get_context("spawn")
     with (
-        context.Pool(jobs) as pool,
+        worker_processes(jobs) as pool,
         reporter.task("articles", unit="pages") as task,
     ):
         number = 0
         while batch := list(islice(pages, pages_per_file)):
             name = f"source/wikipedia-{number:05d}.txt"
             if not manifest.has(name):
-                texts = pool.imap(_clean_page, batch, chunksize=16)
+                texts = pool.map(_clean_page, batch, chunksize=16)
                 documents = write_documents(out / name, texts)
                 manifest.add(name, dump, documents=documents, pages=len(batch))
             task.advance(len(batch), f"{manifest.bytes / 1e6:,.1f} MB")
