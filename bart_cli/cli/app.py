@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 import typer
@@ -30,6 +31,7 @@ COMMANDS = {
     "launch": "Print job scripts for clusters.",
 }
 
+RANK_0_SECONDS = 20.0  # what rank 0 gets to say what is wrong, before another rank does
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 HELP = """BART from corpus to summary: download, preprocess, pretrain, finetune, evaluate.
@@ -105,9 +107,10 @@ def fail(error: BartError) -> int:
     """Print the error line (and the hint) to standard error; the exit code comes back."""
     from bart_cli.cli.console import print_error
 
-    # Wrong usage is wrong on every rank: rank 0 says it for all.
-    if error.exit_code != 2 or os.environ.get("RANK", "0") == "0":
-        print_error(error)
+    if error.exit_code == 2 and os.environ.get("RANK", "0") != "0":
+        # Wrong usage is mostly wrong on every rank: rank 0 says it, and the launcher ends the others.
+        time.sleep(RANK_0_SECONDS)
+    print_error(error)
     return error.exit_code
 
 

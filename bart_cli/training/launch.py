@@ -73,10 +73,12 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "bart_cli", *arguments)
     except ChildFailedError as error:
-        code = error.failures[min(error.failures)].exitcode
-        if code > 0:
-            return code  # the worker has said why
-        name = signal.Signals(-code).name
+        codes = [failure.exitcode for failure in error.failures.values()]
+        spoken = [code for code in codes if code > 0]
+        if spoken:
+            return spoken[0]  # the worker has said why; the agent has ended the others
+        killed = [code for code in codes if code != -signal.SIGTERM] or codes
+        name = signal.Signals(-killed[0]).name
         raise BartError(
             f"a worker was killed by {name}", hint="the same command goes on from the checkpoint"
         ) from None
