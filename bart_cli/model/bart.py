@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import UsageError
+from bart_cli.model.autocast import as_computed
+from bart_cli.model.dropout import dropout
 from bart_cli.model.layers import DecoderLayer, EncoderLayer, PositionEmbedding
 
 
@@ -46,7 +49,7 @@ class Stack(nn.Module):
                 f"{self.positions} positions (max_position_embeddings)"
             )
         x = tokens_BTD * self.scale + self.embed_positions(length, start)
-        return F.dropout(self.layernorm_embedding(x), self.dropout, self.training)
+        return dropout(self.layernorm_embedding(x), self.dropout, self.training)
 
     def forward(self, tokens_BTD: Tensor, *inputs: Tensor | None) -> Tensor:
         """Run all blocks; `inputs` are handed to each of them after the residual stream."""
@@ -112,8 +115,19 @@ class Bart(nn.Module):
         self, source_BS: Tensor, source_mask_BS: Tensor | None, decoder_input_BT: Tensor
     ) -> Tensor:
         """Hidden states [B, T, D] under teacher forcing; `logits` or a loss comes after."""
-        memory = self.encode(source_BS, source_mask_BS)
-        return self.decode(decoder_input_BT, memory, source_mask_BS)
+        # One lookup for both sides: its gradient is as large as the table, so one is better than two.
+        both = self.model.shared(torch.cat([source_BS.flatten(), decoder_input_BT.flatten()]))
+        source_BSD, target_BTD = (
+            part.view(*ids.shape, -1)
+            for part, ids in zip(
+                both.split([source_BS.numel(), decoder_input_BT.numel()]),
+                (source_BS, decoder_input_BT),
+                strict=True,
+            )
+        )
+        mask = key_mask(source_mask_BS)
+        memory_BSD = as_computed(self.model.encoder(source_BSD, mask))
+        return self.model.decoder(target_BTD, memory_BSD, mask)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""

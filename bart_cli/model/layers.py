@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.model.attention import Attention
+from bart_cli.model.dropout import dropout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -43,13 +44,13 @@ class Block(nn.Module):
     def residual(self, x: Tensor, norm: nn.LayerNorm, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """x + dropout(branch(x)), with the norm before the branch (Pre-LN) or after the sum."""
         y = branch(norm(x) if self.pre_norm else x)
-        x = x + F.dropout(y, self.dropout, self.training)
+        x = x + dropout(y, self.dropout, self.training)
         return x if self.pre_norm else norm(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         hidden = self.activation(self.fc1(x))
-        return self.fc2(F.dropout(hidden, self.activation_dropout, self.training))
+        return self.fc2(dropout(hidden, self.activation_dropout, self.training))
 
 
 class EncoderLayer(Block):

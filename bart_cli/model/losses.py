@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from bart_cli.data.batch import IGNORE
+from bart_cli.model.autocast import as_computed
 
-CHUNK_LOGITS = 2**24  # logits alive at once: 64 MB in fp32
+CHUNK_LOGITS = 2**26  # alive at once, in the dtype of the computation: 128 MB in bf16
+BLOCK_LOGITS = {"cpu": 2**20}  # of them in fp32: what a cache holds; elsewhere the whole chunk
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """Loss and gradients chunk by chunk, in forward: the logits of a chunk are never kept.
 
-    The gradient of the loss by the logits is softmax - target (target: smoothed one-hot), so both
-    gradients can be had while the chunk's logits are at hand; backward only scales them.
+    The gradient of the loss by the logits is softmax - target (target: smoothed one-hot). It takes
+    the place of the chunk's logits, so both gradients can be had at once; backward only scales.
     """
 
     @staticmethod
@@ -31,34 +33,30 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         vocabulary = weight.shape[0]
         matrix = weight.to(hidden.dtype)
-        grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight: Tensor | None = None
         total = hidden.new_zeros((), dtype=torch.float32)
         rows = max(1, CHUNK_LOGITS // vocabulary)
+        block = max(1, BLOCK_LOGITS.get(hidden.device.type, CHUNK_LOGITS) // vocabulary)
         for begin in range(0, hidden.shape[0], rows):
-            part = slice(begin, begin + rows)
-            logits = (hidden[part] @ matrix.t()).float() + bias
-            label = labels[part]
-            real = label != IGNORE
-            index = label.clamp(min=0)[:, None]
-            scale = real[:, None].float()
-            log_sum = logits.logsumexp(-1, keepdim=True)
-            nll = log_sum - logits.gather(-1, index)
-            if smoothing:
-                uniform = log_sum - logits.mean(-1, keepdim=True)
-                nll = (1 - smoothing) * nll + smoothing * uniform
-            total += (nll * scale).sum()
-            if not (needs_hidden or needs_weight):
-                continue
-            gradient = logits.sub_(log_sum).exp_()
-            if smoothing:
-                gradient -= smoothing / vocabulary
-            gradient.scatter_add_(-1, index, gradient.new_full(index.shape, smoothing - 1.0))
-            gradient = gradient.mul_(scale).to(hidden.dtype)
+            part = hidden[begin : begin + rows]
+            label = labels[begin : begin + rows]
+            logits = part @ matrix.t()
+            for first in range(0, part.shape[0], block):
+                inside = slice(first, first + block)
+                loss, gradient = _loss_and_gradient(logits[inside], bias, label[inside], smoothing)
+                total += loss
+                logits[inside] = gradient
             if grad_hidden is not None:
-                grad_hidden[part] = gradient @ matrix
-            if grad_weight is not None:
-                grad_weight += gradient.t() @ hidden[part]
+                torch.mm(logits, matrix, out=grad_hidden[begin : begin + rows])
+            if needs_weight:
+                product = logits.t() @ part
+                if grad_weight is None:
+                    grad_weight = product.float()
+                else:
+                    grad_weight += product
+        if needs_weight and grad_weight is None:
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         return total
@@ -67,11 +65,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = grad_outputs
         grad_hidden, grad_weight = ctx.saved_tensors
+        # In place: they are ours alone, and torch refuses a second backward through them.
         if grad_hidden is not None:
-            grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
+            grad_hidden.mul_(scale)
         if grad_weight is not None:
-            grad_weight = (grad_weight * scale).to(ctx.weight_dtype)
+            grad_weight = grad_weight.mul_(scale).to(ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None, None
+
+
+def _loss_and_gradient(
+    logits: Tensor, bias: Tensor, labels: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Summed loss of a block of logits [n, V], and its gradient by them, both in fp32."""
+    x = logits.float()
+    x = x + bias if x is logits else x.add_(bias)
+    real = (labels != IGNORE)[:, None].float()
+    index = labels.clamp(min=0)[:, None]
+    chosen = x.gather(-1, index)
+    mean = x.mean(-1, keepdim=True) if smoothing else 0.0
+    highest = x.amax(-1, keepdim=True)
+    x.sub_(highest).exp_()
+    total = x.sum(-1, keepdim=True)
+    log_sum = total.log() + highest
+    loss = (log_sum - (1 - smoothing) * chosen - smoothing * mean) * real
+    x.mul_(real / total)
+    if smoothing:
+        x.sub_(real * (smoothing / x.shape[-1]))
+    x.scatter_add_(-1, index, real * (smoothing - 1.0))
+    return loss.sum(), x
 
 
 def linear_cross_entropy(
@@ -85,10 +106,8 @@ def linear_cross_entropy(
         labels: [...] int64; IGNORE has no loss.
         smoothing: share of probability spread evenly over the vocabulary (Szegedy et al. 2016).
     """
-    if torch.is_autocast_enabled(hidden.device.type):
-        # The last LayerNorm leaves fp32 behind; the vocabulary's matrix product is where it counts.
-        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    flat = hidden.reshape(-1, hidden.shape[-1])
+    # The last LayerNorm leaves fp32 behind; the vocabulary's matrix product is where it counts.
+    flat = as_computed(hidden).reshape(-1, hidden.shape[-1])
     loss: Tensor = _LinearCrossEntropy.apply(
         flat, weight, bias.reshape(1, -1).float(), labels.reshape(-1), smoothing
     )

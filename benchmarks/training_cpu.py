@@ -1,0 +1,243 @@
+"""A training step of BART-base on this CPU beside transformers, bf16 autocast, in the same run.
+
+    python benchmarks/training_cpu.py [--pairs FOLDER --tokenizer FOLDER] [--profile]
+
+Two loads: 8 x 128 random tokens on both sides; with --pairs real articles of mixed lengths, which
+transformers pads to the longest of 8 shuffled ones (DataCollatorForSeq2Seq), while ours come from
+its loader: grouped by length. Both start from the same weights, with dropout 0.1, the gradient
+clipped, and the fused AdamW. Also printed: the share of the machine's matrix-product rate that
+each reaches, and with --profile where our time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import BartConfig, BartForConditionalGeneration
+
+from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.training import OptimizerConfig, TrainingConfig
+from bart_cli.data.batch import IGNORE, Batch, shift_right
+from bart_cli.data.collate import make_batch
+from bart_cli.data.order import Share
+from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
+from bart_cli.model.bart import Bart
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.flops import training_flops
+from bart_cli.training.loop import Job, forward_backward, update
+from bart_cli.training.optimizers import build_optimizer
+from bart_cli.training.precision import make_scaler
+from bart_cli.training.state import Progress
+from bart_cli.training.world import World
+
+BATCH, LENGTH, RATE = 8, 128, 1e-5
+CPU = torch.device("cpu")
+
+
+def our_step(config: ModelConfig) -> tuple[Bart, Callable[[Batch], None]]:
+    """The step of bart's own loop."""
+    torch.manual_seed(0)
+    model = Bart(config).train()
+    optimizer_config = OptimizerConfig(name="adamw", learning_rate=RATE)
+    job = Job(
+        run=Path(),
+        world=World(0, 1, CPU),
+        model=model,
+        tokenizer=None,  # type: ignore[arg-type] - only checkpoints need it
+        optimizer=build_optimizer(model, optimizer_config),
+        scaler=make_scaler("bf16", CPU),
+        batches=iter(()),
+        training=TrainingConfig(precision="bf16"),
+        optimizer_config=optimizer_config,
+        schedule=lambda step: RATE,
+        progress=Progress(),
+    )
+    parameters = list(model.parameters())
+
+    def step(batch: Batch) -> None:
+        forward_backward(job, [batch])
+        update(job, parameters, RATE)
+
+    return model, step
+
+
+def their_step(config: ModelConfig, weights: dict[str, Tensor]) -> Callable[[Batch], None]:
+    """The step of a plain loop around transformers' model."""
+    model = BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=config.vocab_size,
+            d_model=config.d_model,
+            encoder_layers=config.encoder_layers,
+            decoder_layers=config.decoder_layers,
+            encoder_attention_heads=config.encoder_attention_heads,
+            decoder_attention_heads=config.decoder_attention_heads,
+            encoder_ffn_dim=config.encoder_ffn_dim,
+            decoder_ffn_dim=config.decoder_ffn_dim,
+            dropout=config.dropout,
+            attention_dropout=0.0,
+            use_cache=False,
+        )
+    ).train()
+    model.load_state_dict(weights, strict=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.1, fused=True)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(
+                input_ids=batch.source,
+                attention_mask=batch.source_mask.long(),
+                decoder_input_ids=batch.decoder_input,
+                labels=batch.labels,
+            ).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+
+    return step
+
+
+def full_batch(config: ModelConfig) -> Batch:
+    """8 x 128 random tokens on both sides."""
+    torch.manual_seed(1)
+    source, labels = torch.randint(4, config.vocab_size, (2, BATCH, LENGTH)).unbind()
+    return Batch(
+        source=source,
+        source_mask=torch.ones_like(source, dtype=torch.bool),
+        decoder_input=shift_right(labels, start_id=2, pad_id=1),
+        labels=labels,
+    )
+
+
+def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Batch], list[Batch]]:
+    """`count` batches of the same pairs: from our loader, and as transformers' collator pads."""
+    data = SummarizationDataConfig(n_train=count * BATCH)
+    pairs = load_encoded(path, "train", data.n_train, data, tokenizer)
+    share = Share(global_batch=BATCH, micro_batch=BATCH, rank=0, world_size=1)
+    loader: Iterator[list[Batch]] = iter(
+        SummarizationLoader(pairs, data, tokenizer, share, seed=1, decoder_start_id=2)
+    )
+    ours = [batch for (batch,) in islice(loader, count)]
+    order = torch.randperm(len(pairs.sources), generator=torch.Generator().manual_seed(1)).tolist()
+    theirs = []
+    for begin in range(0, len(order), BATCH):
+        rows = order[begin : begin + BATCH]
+        theirs.append(
+            make_batch(
+                [pairs.sources[row] for row in rows],
+                [pairs.targets[row] for row in rows],
+                pad_id=1,
+                decoder_start_id=2,
+            )
+        )
+    return ours, theirs
+
+
+def matmul_rate(tokens: int = 1024, d_model: int = 768) -> float:
+    """FLOP/s of bf16 matrix products of the feed-forward's shape: the machine's practical peak."""
+    a = torch.randn(tokens, d_model, dtype=torch.bfloat16)
+    b = torch.randn(d_model, 4 * d_model, dtype=torch.bfloat16)
+    times = []
+    for _ in range(30):
+        begin = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - begin)
+    return 2 * tokens * d_model * 4 * d_model / statistics.median(times)
+
+
+def seconds(step: Callable[[Batch], None], batches: list[Batch]) -> float:
+    begin = time.perf_counter()
+    for batch in batches:
+        step(batch)
+    return time.perf_counter() - begin
+
+
+def compare(
+    name: str,
+    ours: tuple[Callable[[Batch], None], list[Batch]],
+    theirs: tuple[Callable[[Batch], None], list[Batch]],
+    flops: float,
+    repeats: int,
+) -> None:
+    """Run both in turn and print medians, spread and the share of the matrix-product rate."""
+    times: dict[str, list[float]] = {"transformers": [], "bart": []}
+    rates = []
+    for _ in range(repeats):
+        rates.append(matmul_rate())
+        times["transformers"].append(seconds(*theirs))
+        times["bart"].append(seconds(*ours))
+    rate = statistics.median(rates)
+    print(f"\n{name}; matrix products alone: {rate / 1e9:.0f} GFLOP/s")
+    for label, values in times.items():
+        middle = statistics.median(values)
+        print(
+            f"  {label:13} {middle:7.3f} s ({min(values):.3f} - {max(values):.3f}), "
+            f"{flops / middle / rate:.0%} of that rate in useful work"
+        )
+    ratios = [a / b for a, b in zip(times["transformers"], times["bart"], strict=True)]
+    print(f"  bart is {statistics.median(ratios):.2f} times as fast", end=" ")
+    print(f"({min(ratios):.2f} - {max(ratios):.2f})")
+
+
+def useful_flops(config: ModelConfig, batches: list[Batch]) -> float:
+    """Of forward and backward over real tokens only."""
+    return sum(
+        training_flops(config, int(source), int(target), int(target))
+        for batch in batches
+        for source, target in zip(
+            batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1), strict=True
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--tokenizer", help="of --pairs; 50,265 entries at most")
+    parser.add_argument("--batches", type=int, default=8, help="batches of 8 real pairs")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    config = ModelConfig(
+        d_model=768,
+        encoder_layers=6,
+        decoder_layers=6,
+        encoder_attention_heads=12,
+        decoder_attention_heads=12,
+        encoder_ffn_dim=3072,
+        decoder_ffn_dim=3072,
+        dropout=0.1,
+    )
+    model, ours = our_step(config)
+    theirs = their_step(config, model.state_dict())
+    batch = [full_batch(config)]
+    for step in (ours, theirs):
+        seconds(step, batch * 2)
+    name = f"BART-base, bf16 autocast, {BATCH} x {LENGTH} tokens, {torch.get_num_threads()} threads"
+    compare(name, (ours, batch), (theirs, batch), useful_flops(config, batch), options.repeats)
+    if options.profile:
+        with torch.profiler.profile() as profiler:
+            seconds(ours, batch * 2)
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
+    if options.pairs:
+        tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+        mine, padded = mixed_batches(options.pairs, tokenizer, options.batches)
+        real = sum(int(one.source_mask.sum()) for one in mine)
+        for label, batches in (("transformers", padded), ("bart", mine)):
+            share = 1 - real / sum(one.source.numel() for one in batches)
+            print(f"\npadding of {label}: {share:.0%}", end="")
+        name = f"{options.batches} batches of 8 real pairs of mixed lengths"
+        flops = useful_flops(config, mine)
+        compare(name, (ours, mine), (theirs, padded), flops, max(3, options.repeats // 2))
+
+
+if __name__ == "__main__":
+    main()
