@@ -7,7 +7,7 @@ as a library; `bart_cli.cli.console.RichReporter` draws bars on a terminal and l
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 log = logging.getLogger("bart")
@@ -18,6 +18,9 @@ class Task:
 
     def advance(self, amount: float = 1, detail: str = "") -> None:
         """`amount` more of the total is done; `detail` is a short text beside the bar."""
+
+    def show(self, values: Mapping[str, str]) -> None:
+        """Numbers to watch, by name; they stay until the next ones."""
 
     def set_total(self, total: float) -> None:
         """The total became known (or changed)."""

@@ -4,18 +4,20 @@
 
 Two loads: 8 x 128 random tokens on both sides; with --pairs real articles of mixed lengths, which
 transformers pads to the longest of 8 shuffled ones (DataCollatorForSeq2Seq), while ours come from
-its loader: grouped by length. Both start from the same weights, with dropout 0.1, the gradient
-clipped, and the fused AdamW. Also printed: the share of the machine's matrix-product rate that
-each reaches, and with --profile where our time goes.
+its loader: grouped by length. Each runs in a process of its own, in turn; both with dropout 0.1,
+clipped gradients and the fused AdamW. Also printed: the share of the machine's matrix-product rate
+that each reaches, and with --profile where our time goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
+from bart_cli.config.presets import preset_config
 from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, shift_right
 from bart_cli.data.collate import make_batch
@@ -31,8 +34,10 @@ from bart_cli.data.order import Share
 from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
 from bart_cli.model.bart import Bart
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.flops import training_flops
 from bart_cli.training.loop import Job, forward_backward, update
+from bart_cli.training.memory import keep_freed_memory
 from bart_cli.training.optimizers import build_optimizer
 from bart_cli.training.precision import make_scaler
 from bart_cli.training.state import Progress
@@ -61,9 +66,10 @@ def our_step(config: ModelConfig) -> tuple[Bart, Callable[[Batch], None]]:
         progress=Progress(),
     )
     parameters = list(model.parameters())
+    alone = GradientSum(job.world, parameters, torch.float32)
 
     def step(batch: Batch) -> None:
-        forward_backward(job, [batch])
+        forward_backward(job, [batch], alone)
         update(job, parameters, RATE)
 
     return model, step
@@ -160,42 +166,68 @@ def seconds(step: Callable[[Batch], None], batches: list[Batch]) -> float:
     return time.perf_counter() - begin
 
 
-def compare(
-    name: str,
-    ours: tuple[Callable[[Batch], None], list[Batch]],
-    theirs: tuple[Callable[[Batch], None], list[Batch]],
-    flops: float,
-    repeats: int,
-) -> None:
+def serve(arm: str, options: argparse.Namespace, pipe: Connection) -> None:
+    """A process of its own, as users run each of the two: answers load names with seconds."""
+    config = bart_base()
+    if arm == "bart":
+        keep_freed_memory()
+        _, step = our_step(config)
+    else:
+        step = their_step(config, Bart(config).state_dict())
+    loads = {"full": [full_batch(config)]}
+    seconds(step, loads["full"] * 2)
+    if options.pairs:
+        tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+        ours, theirs = mixed_batches(options.pairs, tokenizer, options.batches)
+        loads["mixed"] = ours if arm == "bart" else theirs
+    pipe.send({name: describe(config, batches) for name, batches in loads.items()})
+    while load := pipe.recv():
+        if load == "profile":
+            with torch.profiler.profile() as profiler:
+                seconds(step, loads["full"] * 2)
+            pipe.send(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
+        else:
+            pipe.send(seconds(step, loads[load]))
+
+
+def compare(title: str, load: str, arms: dict[str, Connection], flops: float, repeats: int) -> None:
     """Run both in turn and print medians, spread and the share of the matrix-product rate."""
-    times: dict[str, list[float]] = {"transformers": [], "bart": []}
+    times: dict[str, list[float]] = {arm: [] for arm in arms}
     rates = []
     for _ in range(repeats):
         rates.append(matmul_rate())
-        times["transformers"].append(seconds(*theirs))
-        times["bart"].append(seconds(*ours))
+        for arm, pipe in arms.items():
+            pipe.send(load)
+            times[arm].append(pipe.recv())
     rate = statistics.median(rates)
-    print(f"\n{name}; matrix products alone: {rate / 1e9:.0f} GFLOP/s")
-    for label, values in times.items():
+    print(f"\n{title}; matrix products alone: {rate / 1e9:.0f} GFLOP/s")
+    for arm, values in times.items():
         middle = statistics.median(values)
         print(
-            f"  {label:13} {middle:7.3f} s ({min(values):.3f} - {max(values):.3f}), "
+            f"  {arm:13} {middle:7.3f} s ({min(values):.3f} - {max(values):.3f}), "
             f"{flops / middle / rate:.0%} of that rate in useful work"
         )
     ratios = [a / b for a, b in zip(times["transformers"], times["bart"], strict=True)]
     print(f"  bart is {statistics.median(ratios):.2f} times as fast", end=" ")
-    print(f"({min(ratios):.2f} - {max(ratios):.2f})")
+    print(f"({min(ratios):.2f} - {max(ratios):.2f})", flush=True)
+
+
+def describe(config: ModelConfig, batches: list[Batch]) -> tuple[float, float]:
+    """FLOPs over real tokens, and the share of padding in the sources."""
+    real = sum(int(one.source_mask.sum()) for one in batches)
+    return useful_flops(config, batches), 1 - real / sum(one.source.numel() for one in batches)
 
 
 def useful_flops(config: ModelConfig, batches: list[Batch]) -> float:
     """Of forward and backward over real tokens only."""
     return sum(
-        training_flops(config, int(source), int(target), int(target))
+        training_flops(config, batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1))
         for batch in batches
-        for source, target in zip(
-            batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1), strict=True
-        )
     )
+
+
+def bart_base() -> ModelConfig:
+    return preset_config("bart-base").model
 
 
 def main() -> None:
@@ -206,37 +238,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
-    config = ModelConfig(
-        d_model=768,
-        encoder_layers=6,
-        decoder_layers=6,
-        encoder_attention_heads=12,
-        decoder_attention_heads=12,
-        encoder_ffn_dim=3072,
-        decoder_ffn_dim=3072,
-        dropout=0.1,
+    arms, facts = {}, {}
+    spawn = multiprocessing.get_context("spawn")
+    for arm in ("transformers", "bart"):
+        arms[arm], theirs = spawn.Pipe()
+        spawn.Process(target=serve, args=(arm, options, theirs), daemon=True).start()
+        facts[arm] = arms[arm].recv()
+    flops = {load: facts["bart"][load][0] for load in facts["bart"]}
+    title = (
+        f"BART-base, bf16 autocast, {BATCH} x {LENGTH} tokens, {torch.get_num_threads()} threads"
     )
-    model, ours = our_step(config)
-    theirs = their_step(config, model.state_dict())
-    batch = [full_batch(config)]
-    for step in (ours, theirs):
-        seconds(step, batch * 2)
-    name = f"BART-base, bf16 autocast, {BATCH} x {LENGTH} tokens, {torch.get_num_threads()} threads"
-    compare(name, (ours, batch), (theirs, batch), useful_flops(config, batch), options.repeats)
-    if options.profile:
-        with torch.profiler.profile() as profiler:
-            seconds(ours, batch * 2)
-        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
+    compare(title, "full", arms, flops["full"], options.repeats)
     if options.pairs:
-        tokenizer = Tokenizer.from_pretrained(options.tokenizer)
-        mine, padded = mixed_batches(options.pairs, tokenizer, options.batches)
-        real = sum(int(one.source_mask.sum()) for one in mine)
-        for label, batches in (("transformers", padded), ("bart", mine)):
-            share = 1 - real / sum(one.source.numel() for one in batches)
-            print(f"\npadding of {label}: {share:.0%}", end="")
-        name = f"{options.batches} batches of 8 real pairs of mixed lengths"
-        flops = useful_flops(config, mine)
-        compare(name, (ours, mine), (theirs, padded), flops, max(3, options.repeats // 2))
+        padding = ", ".join(f"{arm} pads {facts[arm]['mixed'][1]:.0%}" for arm in arms)
+        title = f"{options.batches} batches of 8 real pairs of mixed lengths; {padding}"
+        compare(title, "mixed", arms, flops["mixed"], max(3, options.repeats // 2))
+    if options.profile:
+        arms["bart"].send("profile")
+        print(arms["bart"].recv())
+    for pipe in arms.values():
+        pipe.send(None)
 
 
 if __name__ == "__main__":

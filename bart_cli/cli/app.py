@@ -108,7 +108,7 @@ def fail(error: BartError) -> int:
     from bart_cli.cli.console import print_error
 
     if error.exit_code == 2 and os.environ.get("RANK", "0") != "0":
-        # Wrong usage is mostly wrong on every rank: rank 0 says it, and the launcher ends the others.
+        # Wrong usage is mostly wrong on every rank: rank 0 says it, the launcher ends the others.
         time.sleep(RANK_0_SECONDS)
     print_error(error)
     return error.exit_code

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -48,18 +49,33 @@ def print_error(error: BartError) -> None:
         err.print(f"[bold]hint:[/bold] {escape(error.hint)}")
 
 
+class _BarsAndNumbers(Progress):
+    """Bars, and below them a grid of the numbers to watch."""
+
+    numbers: Mapping[str, str] = {}
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What rich draws."""
+        yield self.make_tasks_table(self.tasks)
+        if self.numbers:
+            cells = [
+                f"[dim]{name}[/dim] [bold]{value}[/bold]" for name, value in self.numbers.items()
+            ]
+            yield Columns(cells, padding=(0, 3))
+
+
 class BarReporter(Reporter):
     """Live bars; several tasks may run at once."""
 
     def __init__(self) -> None:
-        self._progress: Progress | None = None
+        self._progress: _BarsAndNumbers | None = None
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
         """See Reporter.task."""
         outermost = self._progress is None
         if self._progress is None:
-            self._progress = Progress(
+            self._progress = _BarsAndNumbers(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=30),
@@ -91,12 +107,15 @@ class BarReporter(Reporter):
 
 
 class _Bar(Task):
-    def __init__(self, progress: Progress, index: TaskID) -> None:
+    def __init__(self, progress: _BarsAndNumbers, index: TaskID) -> None:
         self._progress, self._index = progress, index
 
     def advance(self, amount: float = 1, detail: str = "") -> None:
         fields: Mapping[str, str] = {"detail": detail} if detail else {}
         self._progress.update(self._index, advance=amount, **fields)  # type: ignore[arg-type]
+
+    def show(self, values: Mapping[str, str]) -> None:
+        self._progress.numbers = dict(values)
 
     def set_total(self, total: float) -> None:
         self._progress.update(self._index, total=total)
@@ -134,6 +153,9 @@ class _Lines(Task):
         if now - self._last >= LOG_SECONDS:
             self._last = now
             self._print()
+
+    def show(self, values: Mapping[str, str]) -> None:
+        self._detail = "  ".join(f"{name} {value}" for name, value in values.items())
 
     def set_total(self, total: float) -> None:
         self._total = total

@@ -20,6 +20,7 @@ from bart_cli.cli.training import (
     ProcessesOption,
     ResumeOption,
     SeedOption,
+    TimeLimitOption,
     WarmupOption,
     default_run,
     show_result,
@@ -50,6 +51,10 @@ def command(
     warmup_steps: WarmupOption = None,
     precision: PrecisionOption = None,
     seed: SeedOption = None,
+    time_limit: TimeLimitOption = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help=field_help(SummarizationDataConfig, "max_tokens"))
+    ] = None,
     keep_encoder_layers: Annotated[
         str | None,
         typer.Option(metavar="0,2,4…", help=field_help(FinetuneConfig, "keep_encoder_layers")),
@@ -78,7 +83,14 @@ def command(
     from bart_cli.config.presets import load_config
 
     options = training_options(
-        max_steps, global_batch, micro_batch, learning_rate, warmup_steps, precision, seed
+        max_steps,
+        global_batch,
+        micro_batch,
+        learning_rate,
+        warmup_steps,
+        precision,
+        seed,
+        time_limit,
     )
     config = load_config(
         FinetuneConfig,
@@ -88,6 +100,7 @@ def command(
         options=options
         | {
             "data.path": data,
+            "data.max_tokens": max_tokens,
             "init_from": init_from,
             "keep_encoder_layers": _layers("--keep-encoder-layers", keep_encoder_layers),
             "keep_decoder_layers": _layers("--keep-decoder-layers", keep_decoder_layers),

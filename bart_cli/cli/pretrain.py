@@ -21,6 +21,7 @@ from bart_cli.cli.training import (
     ProcessesOption,
     ResumeOption,
     SeedOption,
+    TimeLimitOption,
     WarmupOption,
     default_run,
     show_result,
@@ -59,6 +60,7 @@ def command(
     warmup_steps: WarmupOption = None,
     precision: PrecisionOption = None,
     seed: SeedOption = None,
+    time_limit: TimeLimitOption = None,
     resume: ResumeOption = "auto",
     processes: ProcessesOption = None,
     max_restarts: MaxRestartsOption = 0,
@@ -80,7 +82,14 @@ def command(
     from bart_cli.config.presets import load_config
 
     options = training_options(
-        max_steps, global_batch, micro_batch, learning_rate, warmup_steps, precision, seed
+        max_steps,
+        global_batch,
+        micro_batch,
+        learning_rate,
+        warmup_steps,
+        precision,
+        seed,
+        time_limit,
     )
     config = load_config(
         PretrainConfig,

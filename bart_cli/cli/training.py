@@ -33,6 +33,9 @@ WarmupOption = Annotated[
 PrecisionOption = Annotated[
     str | None, typer.Option(help="Arithmetic: fp32, tf32, bf16 or fp16.", metavar="NAME")
 ]
+TimeLimitOption = Annotated[
+    float | None, typer.Option(metavar="MINUTES", help=field_help(TrainingConfig, "time_limit"))
+]
 SeedOption = Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "seed"))]
 ResumeOption = Annotated[
     str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to go on from.")
@@ -81,6 +84,7 @@ def training_options(
     warmup_steps: int | None,
     precision: str | None,
     seed: int | None,
+    time_limit: float | None,
 ) -> dict[str, object]:
     """Named options as configuration keys; None where an option was not given."""
     return {
@@ -91,6 +95,7 @@ def training_options(
         "schedule.warmup_steps": warmup_steps,
         "training.precision": precision,
         "training.seed": seed,
+        "training.time_limit": time_limit,
     }
 
 

@@ -28,6 +28,10 @@ class OptimizerConfig(Section):
     trust_without_decay: bool = Field(
         False, description="nvlamb: trust ratio also for tensors without weight decay"
     )
+    backend: Literal["auto", "torch", "apex"] = Field(
+        "auto",
+        description="whose kernels: NVIDIA apex's where it is installed (auto), never, or always",
+    )
 
 
 class ScheduleConfig(Section):
@@ -81,6 +85,13 @@ class TrainingConfig(Section):
     half_precision_allreduce: bool = Field(
         False, description="all-reduce gradients in bf16 (fp16 with fp16 precision)"
     )
+    sharding: Literal["none", "fsdp"] = Field(
+        "none", description="fsdp: divide weights and optimizer state among ranks (FSDP2)"
+    )
+    parameters: Literal["fp32", "bf16"] = Field(
+        "fp32", description="dtype of the weights; bf16 (nvlamb only) keeps an fp32 master copy"
+    )
+    compile: bool = Field(False, description="compile the model with torch.compile")
 
     @model_validator(mode="after")
     def _batches(self) -> Self:

@@ -115,19 +115,24 @@ class Bart(nn.Module):
         self, source_BS: Tensor, source_mask_BS: Tensor | None, decoder_input_BT: Tensor
     ) -> Tensor:
         """Hidden states [B, T, D] under teacher forcing; `logits` or a loss comes after."""
-        # One lookup for both sides: its gradient is as large as the table, so one is better than two.
-        both = self.model.shared(torch.cat([source_BS.flatten(), decoder_input_BT.flatten()]))
+        ids = (source_BS, decoder_input_BT)
+        both = self._lookup(torch.cat([part.flatten() for part in ids]))
+        pieces = both.split([part.numel() for part in ids])
         source_BSD, target_BTD = (
-            part.view(*ids.shape, -1)
-            for part, ids in zip(
-                both.split([source_BS.numel(), decoder_input_BT.numel()]),
-                (source_BS, decoder_input_BT),
-                strict=True,
-            )
+            piece.view(*part.shape, -1) for piece, part in zip(pieces, ids, strict=True)
         )
         mask = key_mask(source_mask_BS)
         memory_BSD = as_computed(self.model.encoder(source_BSD, mask))
         return self.model.decoder(target_BTD, memory_BSD, mask)
+
+    def _lookup(self, ids_N: Tensor) -> Tensor:
+        """Embeddings [N, D], both sides in one lookup: its gradient is as large as the table.
+
+        On a CPU that gradient is sparse; torch adds it to the dense one of the output layer.
+        """
+        table = self.model.shared
+        sparse = ids_N.device.type == "cpu" and torch.is_grad_enabled()
+        return F.embedding(ids_N, table.weight, table.padding_idx, sparse=sparse)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""

@@ -18,6 +18,7 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -51,14 +52,24 @@ class LoadedModel:
 def save_model(
     folder: Path, model: Bart, tokenizer: Tokenizer, generation: GenerationConfig | None = None
 ) -> None:
-    """Write the folder at once: config, fp32 or as-is weights, tokenizer, decoding settings."""
+    """Write the folder at once: config, weights in their dtype, tokenizer, decoding settings."""
+    save_weights(folder, model.config, model.state_dict(), tokenizer, generation)
+
+
+def save_weights(
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    generation: GenerationConfig | None = None,
+) -> None:
+    """As `save_model`, from the `state_dict()` of a model that may have changed since."""
     with atomic_folder(folder) as temporary:
-        _write_json(temporary / "config.json", hf_config.to_hf(model.config))
+        _write_json(temporary / "config.json", hf_config.to_hf(config))
         _write_json(
-            temporary / "generation_config.json",
-            hf_config.generation_to_hf(model.config, generation),
+            temporary / "generation_config.json", hf_config.generation_to_hf(config, generation)
         )
-        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        state = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
         tokenizer.save(temporary)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +20,69 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_folder
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model, save_weights
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.sharding import divided_like, whole
 from bart_cli.training.state import Progress
 
 SEPARATOR = "|"  # between parameter and state name; never part of either
 
 
-def save_checkpoint(
-    run: Path,
-    model: Bart,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    progress: Progress,
-    tokenizer: Tokenizer,
-    *,
-    keep: int,
-) -> Path:
-    """Write the checkpoint of this step, then delete all but the newest `keep`.
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of everything that a checkpoint holds, in host memory."""
+
+    step: int
+    config: ModelConfig
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def take_snapshot(
+    model: Bart, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, progress: Progress
+) -> Snapshot:
+    """Copy the state of a run. Where weights are divided among ranks, all of them must call."""
+    return Snapshot(
+        step=progress.step,
+        config=model.config,
+        weights=whole_weights(model),
+        optimizer={
+            f"{name}{SEPARATOR}{key}": _copy(value)
+            for name, parameter in _named(model, optimizer)
+            for key, value in optimizer.state.get(parameter, {}).items()
+        },
+        state={
+            "progress": asdict(progress),
+            "scaler": scaler.state_dict(),
+            # apex counts its steps by group.
+            "group_steps": [int(g["step"]) for g in optimizer.param_groups if "step" in g],
+        },
+    )
+
+
+def whole_weights(model: Bart) -> dict[str, Tensor]:
+    """A copy of the weights in host memory; a collective where they are divided."""
+    return {name: _copy(tensor) for name, tensor in model.state_dict().items()}
+
+
+def write_checkpoint(run: Path, snapshot: Snapshot, tokenizer: Tokenizer, *, keep: int) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep`.
 
     Raises:
         BartError: it could not be written; the older ones are untouched.
     """
-    folder = run / "checkpoints" / f"step-{progress.step:08d}"
+    folder = run / "checkpoints" / f"step-{snapshot.step:08d}"
     try:
         with atomic_folder(folder) as temporary:
-            save_model(temporary / "model", model, tokenizer)
-            save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
-            state = {"progress": asdict(progress), "scaler": scaler.state_dict()}
-            (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+            save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer)
+            save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
+            (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
     except (OSError, safetensors.SafetensorError) as error:
         older = list_checkpoints(run)
         raise BartError(
@@ -61,6 +92,50 @@ def save_checkpoint(
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return folder
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a thread while training goes on; one at a time.
+
+    As a context manager it waits for the last one. An error of the thread is raised there, or when
+    the next checkpoint is due.
+    """
+
+    def __init__(self, run: Path, tokenizer: Tokenizer, keep: int) -> None:
+        self._run, self._tokenizer, self._keep = run, tokenizer, keep
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Begin to write. Raises BartError: the one before could not be written."""
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until it is on the disk. Raises BartError: it could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, snapshot: Snapshot) -> None:
+        try:
+            write_checkpoint(self._run, snapshot, self._tokenizer, keep=self._keep)
+        except BaseException as error:  # to be raised where somebody looks
+            self._error = error
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except BartError:
+            if kind is None:  # what ended the run is what the user must hear
+                raise
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -111,6 +186,7 @@ def restore(
     return Progress()
 
 
+@torch.no_grad()
 def load_checkpoint(
     folder: Path, model: Bart, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> Progress:
@@ -124,8 +200,9 @@ def load_checkpoint(
         progress = Progress(**state["progress"])
         tensors = load_file(folder / "optimizer.safetensors")
         weights = load_model(folder / "model").model.state_dict()
-        model.load_state_dict(weights)
-        _restore_optimizer(model, optimizer, tensors)
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(divided_like(tensor, weights[name]))
+        _restore_optimizer(model, optimizer, tensors, state.get("group_steps", []))
         scaler.load_state_dict(state["scaler"])
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise BartError(f"{folder}: {error}") from None
@@ -141,22 +218,28 @@ def _named(model: Bart, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str,
             yield names[parameter], parameter
 
 
-def _optimizer_tensors(model: Bart, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}{SEPARATOR}{key}": torch.as_tensor(value).contiguous()
-        for name, parameter in _named(model, optimizer)
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+def _copy(value: Any) -> Tensor:
+    tensor = whole(value).detach()
+    return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _restore_optimizer(
-    model: Bart, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+    model: Bart, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], steps: list[int]
 ) -> None:
-    states: dict[str, dict[str, Tensor]] = {}
+    """Put the tensors back as they are: torch's own way rounds them to the parameter's dtype."""
+    on_device = {
+        parameter: group.get("fused") or group.get("capturable")
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    parameters = dict(_named(model, optimizer))
     for key, tensor in tensors.items():
         name, _, part = key.partition(SEPARATOR)
-        states.setdefault(name, {})[part] = tensor
-    indices = {name: index for index, (name, _) in enumerate(_named(model, optimizer))}
-    packed = optimizer.state_dict()
-    packed["state"] = {indices[name]: state for name, state in states.items()}
-    optimizer.load_state_dict(packed)
+        parameter = parameters[name]
+        if part != "step" or on_device[parameter]:
+            tensor = tensor.to(parameter.device)
+        optimizer.state[parameter][part] = divided_like(parameter, tensor)
+    for group, step in zip(optimizer.param_groups, steps, strict=False):
+        group["step"] = (
+            step if not isinstance(group.get("step"), Tensor) else group["step"].fill_(step)
+        )

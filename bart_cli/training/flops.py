@@ -7,6 +7,7 @@ backward over real tokens, without recomputation, per second, divided by the dev
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.training import Precision
@@ -34,27 +35,23 @@ PEAKS = (
 )
 
 
-def training_flops(config: ModelConfig, source: int, target: int, scored: int) -> float:
-    """FLOPs of forward and backward of one sequence; backward counts twice the forward.
+def training_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor) -> float:
+    """FLOPs of forward and backward of sequences with so many tokens on both sides.
 
-    Args:
-        source, target: its tokens on both sides.
-        scored: target tokens that pass the output layer.
+    Backward counts twice the forward; a multiplication and an addition are two FLOPs.
     """
     d = config.d_model
-    encoder = source * (4 * d * d + 2 * d * config.encoder_ffn_dim) + 2 * source * source * d
+    s, t = source_B.double(), target_B.double()
+    encoder = s * (4 * d * d + 2 * d * config.encoder_ffn_dim) + 2 * d * s * s
     decoder = (
-        target * (6 * d * d + 2 * d * config.decoder_ffn_dim)
-        + 2 * source * d * d  # keys and values of the encoder's output
-        + target * target * d  # causal: half of the positions
-        + 2 * target * source * d
+        t * (6 * d * d + 2 * d * config.decoder_ffn_dim)
+        + s * (2 * d * d)  # keys and values of the encoder's output
+        + d * t * t  # causal: half of the positions
+        + 2 * d * t * s
     )
-    forward = (
-        config.encoder_layers * encoder
-        + config.decoder_layers * decoder
-        + scored * d * config.vocab_size
-    )
-    return 3 * 2.0 * forward
+    output = t * (d * config.vocab_size)
+    products = config.encoder_layers * encoder + config.decoder_layers * decoder + output
+    return float(3 * 2 * products.sum())
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:

@@ -22,6 +22,9 @@ from torch.nn.utils import get_total_norm
 class NVLamb(torch.optim.Optimizer):
     """NVLAMB with fp32 state, all tensors of a group in one launch (`foreach`).
 
+    Parameters in half precision have an fp32 master copy in the state (`master`): the update is
+    made there and rounded into the parameter.
+
     Args:
         params: parameters or groups of them (`weight_decay` per group).
         lr, betas, eps, weight_decay: as above.
@@ -55,10 +58,11 @@ class NVLamb(torch.optim.Optimizer):
         return loss
 
     def _update(self, group: dict[str, Any], scale: Tensor) -> None:
-        weights = [p for p in group["params"] if p.grad is not None]
-        if not weights:
+        trained = [p for p in group["params"] if p.grad is not None]
+        if not trained:
             return
-        states = [self._state(p) for p in weights]
+        states = [self._state(p) for p in trained]
+        weights = [state.get("master", p) for state, p in zip(states, trained, strict=True)]
         first = [state["exp_avg"] for state in states]
         second = [state["exp_avg_sq"] for state in states]
         for state in states:
@@ -67,7 +71,7 @@ class NVLamb(torch.optim.Optimizer):
         beta1, beta2 = group["betas"]
         decay = group["weight_decay"]
 
-        gradients = [p.grad.float() for p in weights if p.grad is not None]
+        gradients = [p.grad.float() for p in trained if p.grad is not None]
         gradients = list(torch._foreach_mul(gradients, scale))
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)
@@ -78,11 +82,14 @@ class NVLamb(torch.optim.Optimizer):
         update = torch._foreach_div(first, 1 - beta1**step)
         torch._foreach_div_(update, root)
         if decay:
-            torch._foreach_add_(update, [p.float() for p in weights], alpha=decay)
+            torch._foreach_add_(update, weights, alpha=decay)
         if decay or self._trust_without_decay:
             torch._foreach_mul_(update, _trust_ratios(weights, list(update)))  # type: ignore[arg-type]
         torch._foreach_mul_(update, -group["lr"])
         torch._foreach_add_(weights, update)
+        rounded = [(p, w) for p, w in zip(trained, weights, strict=True) if p is not w]
+        if rounded:
+            torch._foreach_copy_([p for p, _ in rounded], [w for _, w in rounded])
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
@@ -90,12 +97,14 @@ class NVLamb(torch.optim.Optimizer):
             state["step"] = torch.zeros((), dtype=torch.float32)
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = torch.zeros_like(parameter, dtype=torch.float32)
+            if parameter.dtype != torch.float32:
+                state["master"] = parameter.detach().float()
         return state
 
 
 def _trust_ratios(weights: list[Any], update: list[Tensor]) -> list[Tensor]:
     """|w| / |u| of each tensor, 1 where one of them is 0; without leaving the device."""
-    weight_norms = torch.stack(list(torch._foreach_norm([w.float() for w in weights])))
+    weight_norms = torch.stack(list(torch._foreach_norm(weights)))
     update_norms = torch.stack(list(torch._foreach_norm(update)))
     usable = (weight_norms > 0) & (update_norms > 0)
     ratios = torch.where(usable, weight_norms / update_norms, torch.ones_like(weight_norms))

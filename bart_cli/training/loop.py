@@ -1,7 +1,7 @@
 """The training loop: the only one, for pre-training and fine-tuning.
 
 for each optimizer step: forward and backward over the micro-batches, add up gradients over ranks,
-clip, update, schedule, log, validate, checkpoint.
+clip, update, schedule, log, validate, checkpoint. Sums of gradients travel during backward.
 
 The loss of a step is the sum over the real target tokens of the whole global batch divided by their
 number, so it does not depend on how the batch was cut into ranks and micro-batches.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,17 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checkpoint import list_checkpoints, save_checkpoint
+from bart_cli.training.all_reduce import GradientSum
+from bart_cli.training.checkpoint import (
+    CheckpointWriter,
+    list_checkpoints,
+    take_snapshot,
+    whole_weights,
+)
+from bart_cli.training.flops import peak_flops, training_flops
 from bart_cli.training.metrics import MetricsLog, Row
 from bart_cli.training.precision import AUTOCAST, autocast
+from bart_cli.training.sharding import release, whole
 from bart_cli.training.signals import StopRequest
 from bart_cli.training.state import Progress
 from bart_cli.training.world import World
@@ -42,7 +51,7 @@ class Job:
     """What the loop works on.
 
     validate: returns scores; `score` among them decides (higher is better). None: no validation.
-    save_best: called when a validation was the best so far.
+    save_best: called with the weights, on the leading rank, when a validation was the best so far.
     """
 
     run: Path
@@ -57,7 +66,7 @@ class Job:
     schedule: Callable[[int], float]
     progress: Progress
     validate: Callable[[], Row] | None = None
-    save_best: Callable[[], None] | None = None
+    save_best: Callable[[dict[str, Tensor]], None] | None = None
 
 
 def train(job: Job, reporter: Reporter) -> str:
@@ -69,12 +78,13 @@ def train(job: Job, reporter: Reporter) -> str:
     training, progress, world = job.training, job.progress, job.world
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     log = MetricsLog(job.run, progress.step) if world.leads else None
-    meter = Meter()
-    travel = AUTOCAST.get(training.precision, torch.bfloat16)
-    if not training.half_precision_allreduce:
-        travel = torch.float32
+    meter = Meter(job)
+    # Where weights are divided among ranks, FSDP adds up gradients itself.
+    summed = parameters if training.sharding == "none" else []
+    gradients = GradientSum(world, summed, reduce_dtype(training))
     outcome = "done"
     with (
+        CheckpointWriter(job.run, job.tokenizer, training.keep_last) as writer,
         StopRequest(training.time_limit) as stop,
         reporter.task("train", total=training.max_steps, unit="steps") as task,
     ):
@@ -82,8 +92,7 @@ def train(job: Job, reporter: Reporter) -> str:
         job.model.train()
         while progress.step < training.max_steps:
             micro = next(job.batches)
-            loss, tokens = forward_backward(job, micro)
-            world.sum_gradients(parameters, travel)
+            loss, tokens = forward_backward(job, micro, gradients)
             rate = job.schedule(progress.step)
             norm = update(job, parameters, rate)
             progress.step += 1
@@ -94,7 +103,7 @@ def train(job: Job, reporter: Reporter) -> str:
             if progress.step % training.log_every == 0 and log is not None:
                 row = meter.row(progress, rate, norm, training.global_batch)
                 log.write(row)
-                task.advance(0, headline(row))
+                task.show(headline(row))
             if due(progress.step, training.validate_every, training) and job.validate:
                 scores = validate(job)
                 if log is not None:
@@ -106,7 +115,7 @@ def train(job: Job, reporter: Reporter) -> str:
             elif world.any(stop.reason is not None):
                 outcome = f"stopped by {stop.reason or 'another rank'}"
             if outcome != "done" or due(progress.step, training.checkpoint_every, training):
-                checkpoint(job)
+                checkpoint(job, writer)
             if outcome != "done":
                 break
     if log is not None:
@@ -114,8 +123,8 @@ def train(job: Job, reporter: Reporter) -> str:
     return outcome
 
 
-def forward_backward(job: Job, micro: list[Batch]) -> tuple[Tensor, int]:
-    """Gradients of this rank's share of the mean loss; its part of the loss, and its tokens."""
+def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tuple[Tensor, int]:
+    """Gradients of the mean loss of the global batch; this rank's part of it, and its tokens."""
     training, world = job.training, job.world
     # Dropout is keyed by step and rank: resuming needs no state of a generator.
     key = derive(training.seed, DROPOUT, job.progress.step, world.rank)
@@ -124,7 +133,7 @@ def forward_backward(job: Job, micro: list[Batch]) -> tuple[Tensor, int]:
     total = world.sum(tokens)
     job.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=world.device)
-    for batch in micro:
+    for number, batch in enumerate(micro, 1):
         here = batch.to(world.device)
         with autocast(training.precision, world.device):
             hidden = job.model(here.source, here.source_mask, here.decoder_input)
@@ -136,7 +145,8 @@ def forward_backward(job: Job, micro: list[Batch]) -> tuple[Tensor, int]:
                 smoothing=training.label_smoothing,
             )
         part = part / total
-        job.scaler.scale(part).backward()
+        with gradients.during_backward() if number == len(micro) else nullcontext():
+            job.scaler.scale(part).backward()
         loss += part.detach()
     return loss, tokens
 
@@ -146,11 +156,11 @@ def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> float
     job.scaler.unscale_(job.optimizer)
     gradients = [p.grad for p in parameters if p.grad is not None]
     total_norm = get_total_norm(gradients)
-    norm = total_norm.item()
+    norm = whole(total_norm).item()
     if job.optimizer_config.clip_norm:
         clip_grads_with_norm_(parameters, job.optimizer_config.clip_norm, total_norm)
     for group in job.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
     if math.isfinite(norm):
         job.scaler.step(job.optimizer)
     job.scaler.update()
@@ -182,32 +192,34 @@ def validate(job: Job) -> Row:
     """Score the model, keep it when it is the best so far."""
     assert job.validate is not None
     job.model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         scores = job.validate()
+    release(job.model)
     job.model.train()
     score, progress = scores.pop("score"), job.progress
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
+        weights = whole_weights(job.model)
         if job.save_best is not None and job.world.leads:
-            job.save_best()
+            job.save_best(weights)
     else:
         progress.stale += 1
     return scores
 
 
-def checkpoint(job: Job) -> None:
-    """Write a checkpoint on the leading rank while the others wait."""
-    if job.world.leads:
-        save_checkpoint(
-            job.run,
-            job.model,
-            job.optimizer,
-            job.scaler,
-            job.progress,
-            job.tokenizer,
-            keep=job.training.keep_last,
-        )
-    job.world.barrier()
+def checkpoint(job: Job, writer: CheckpointWriter) -> None:
+    """Copy the state and let the leading rank write it while training goes on."""
+    if job.world.leads or job.training.sharding != "none":
+        snapshot = take_snapshot(job.model, job.optimizer, job.scaler, job.progress)
+        if job.world.leads:
+            writer.write(snapshot)
+
+
+def reduce_dtype(training: TrainingConfig) -> torch.dtype:
+    """In which gradients travel between ranks."""
+    if training.half_precision_allreduce:
+        return AUTOCAST.get(training.precision, torch.bfloat16)
+    return torch.float32
 
 
 def due(step: int, every: int | None, training: TrainingConfig) -> bool:
@@ -215,12 +227,21 @@ def due(step: int, every: int | None, training: TrainingConfig) -> bool:
     return every is not None and (step % every == 0 or step == training.max_steps)
 
 
-def headline(row: Row) -> str:
-    """The line of the log in short, beside the bar."""
-    return (
-        f"loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  "
-        f"norm {row['gradient_norm']:.2f}  {row['sequences_per_second']:.1f} seq/s"
-    )
+def headline(row: Row) -> dict[str, str]:
+    """The line of the log in short, to be shown beside the bar."""
+    shown = {
+        "loss": f"{row['loss']:.4f}",
+        "lr": f"{row['learning_rate']:.2e}",
+        "norm": f"{row['gradient_norm']:.2f}",
+        "seq/s": f"{row['sequences_per_second']:.1f}",
+        "tokens/s": f"{row['tokens_per_second']:,.0f}",
+        "padding": f"{row['padding']:.1%}",
+    }
+    if "mfu" in row:
+        shown["MFU"] = f"{row['mfu']:.1%}"
+    if row["skipped"]:
+        shown["skipped"] = str(row["skipped"])
+    return shown
 
 
 def describe(scores: Row) -> str:
@@ -229,9 +250,12 @@ def describe(scores: Row) -> str:
 
 
 class Meter:
-    """Speed and padding since the last line of the log."""
+    """Speed, padding and MFU since the last line of the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
+        self._config = job.model.config
+        self._ranks = job.world.size
+        self._peak = peak_flops(job.world.device, job.training.precision)
         self._begin = time.monotonic()
         self._reset()
 
@@ -240,6 +264,13 @@ class Meter:
         self._steps += 1
         self._real += target_tokens + sum(int(batch.source_mask.sum()) for batch in micro)
         self._padded += sum(batch.source.numel() + batch.labels.numel() for batch in micro)
+        if self._peak is not None:
+            self._flops += sum(
+                training_flops(
+                    self._config, batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)
+                )
+                for batch in micro
+            )
 
     def row(self, progress: Progress, rate: float, norm: float, global_batch: int) -> Row:
         """The line of the log; begins the next interval."""
@@ -253,9 +284,11 @@ class Meter:
             "padding": 1 - self._real / self._padded,
             "skipped": progress.skipped,
             "sequences_per_second": self._steps * global_batch / seconds,
-            "tokens_per_second": self._real / seconds,
+            "tokens_per_second": self._real * self._ranks / seconds,
             "seconds": time.monotonic() - self._begin,
         }
+        if self._peak is not None:
+            row["mfu"] = self._flops / seconds / self._peak
         progress.loss_sum, progress.loss_steps = 0.0, 0
         self._reset()
         return row
@@ -263,6 +296,7 @@ class Meter:
     def _reset(self) -> None:
         self._last = time.monotonic()
         self._steps = self._real = self._padded = 0
+        self._flops = 0.0
 
 
 def schedule_of(

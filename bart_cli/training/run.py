@@ -22,14 +22,15 @@ from bart_cli.data.order import Share
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import write_text
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model, save_weights
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checkpoint import list_checkpoints, restore
-from bart_cli.training.loop import Job, schedule_of, train
+from bart_cli.training.checkpoint import list_checkpoints, restore, whole_weights
+from bart_cli.training.loop import Job, reduce_dtype, schedule_of, train
 from bart_cli.training.metrics import Row, draw_curves, read_metrics
-from bart_cli.training.optimizers import build_optimizer
+from bart_cli.training.optimizers import backend_problem, build_optimizer
 from bart_cli.training.precision import apply_matmul_precision, make_scaler, problem_of
+from bart_cli.training.sharding import shard_model
 from bart_cli.training.world import World
 
 TrainingRun = PretrainConfig | FinetuneConfig
@@ -75,8 +76,29 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
             f"schedule.warmup_steps={config.schedule.warmup_steps} is more than "
             f"training.max_steps={training.max_steps}"
         )
+    if backend := backend_problem(config.optimizer):
+        problems.append(backend)
+    if training.parameters == "bf16" and config.optimizer.name != "nvlamb":
+        problems.append(
+            f"training.parameters=bf16 needs optimizer.name=nvlamb, which keeps an fp32 copy; "
+            f"{config.optimizer.name} does not"
+        )
+    if training.sharding == "fsdp":
+        problems += sharding_problems(config)
     if problems:
         raise UsageError("cannot start:\n  " + "\n  ".join(problems))
+
+
+def sharding_problems(config: TrainingRun) -> list[str]:
+    """What does not go together with weights that are divided among ranks."""
+    unfit = {
+        "optimizer.name=adafactor": config.optimizer.name == "adafactor",
+        "optimizer.backend=apex": config.optimizer.backend == "apex",
+        "training.precision=fp16": config.training.precision == "fp16",
+        f"training.select_by={config.training.select_by}": config.training.select_by != "loss",
+        "data.max_tokens": getattr(config.data, "max_tokens", None) is not None,
+    }
+    return [f"training.sharding=fsdp does not go with {name}" for name in unfit if unfit[name]]
 
 
 def claim_run(
@@ -180,7 +202,15 @@ def run_training(
     """Train in a claimed run folder and write what is left behind at the end."""
     training = config.training
     apply_matmul_precision(training.precision)
-    optimizer = build_optimizer(model, config.optimizer)
+    optimizer_config = config.optimizer
+    if training.parameters == "bf16":
+        model.to(torch.bfloat16)
+    if training.sharding == "fsdp" and world.size > 1:
+        shard_model(model, world, reduce_dtype(training))
+        optimizer_config = optimizer_config.model_copy(update={"backend": "torch"})
+    if training.compile:
+        model.compile()
+    optimizer = build_optimizer(model, optimizer_config, training.precision)
     scaler = make_scaler(training.precision, world.device)
     progress = restore(resume, run, model, optimizer, scaler, reporter)
     share = Share(
@@ -203,7 +233,9 @@ def run_training(
         schedule=schedule_of(config.optimizer, config.schedule, training.max_steps),
         progress=progress,
         validate=validate,
-        save_best=lambda: save_model(run / "best", model, tokenizer, generation),
+        save_best=lambda weights: save_weights(
+            run / "best", model.config, weights, tokenizer, generation
+        ),
     )
     try:
         outcome = train(job, reporter)
@@ -212,9 +244,10 @@ def run_training(
             "interrupted twice: no checkpoint of the last steps", exit_code=130
         ) from None
     finished = outcome == "done" or outcome.startswith("stopped: no improvement")
+    weights = whole_weights(model) if finished else {}
     if world.leads:
         if finished:
-            save_model(run / "model", model, tokenizer, generation)
+            save_weights(run / "model", model.config, weights, tokenizer, generation)
             write_text(run / "done.json", json.dumps({"outcome": outcome}) + "\n")
         draw_curves(run)
     world.barrier()

@@ -1,4 +1,4 @@
-"""The one place that knows ranks: who we are, and how processes add up numbers and gradients.
+"""The one place that knows ranks: who we are, and how processes add up numbers.
 
 Under `torchrun`, SLURM or our own launcher the environment says it; alone, the world has one rank.
 """
@@ -6,17 +6,16 @@ Under `torchrun`, SLURM or our own launcher the environment says it; alone, the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
 from bart_cli.errors import BartError, UsageError
-
-BUCKET_ELEMENTS = 2**25  # gradients that are reduced together: 128 MB in fp32
+from bart_cli.training.affinity import bind_cores
+from bart_cli.training.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -49,26 +48,6 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def sum_gradients(
-        self, parameters: Iterable[nn.Parameter], dtype: torch.dtype = torch.float32
-    ) -> None:
-        """Add up gradients over all ranks, in large flat buckets, once per optimizer step.
-
-        `dtype`: of what travels; a half-precision one halves the traffic, as the reference does.
-
-        After accumulation instead of overlapped with the last backward: ranks may then have
-        different numbers of micro-batches, and every rank adds in the same order.
-        """
-        if self.size == 1:
-            return
-        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
-            flat = torch.cat([gradient.flatten().to(dtype) for gradient in bucket])
-            dist.all_reduce(flat)
-            offset = 0
-            for gradient in bucket:
-                gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-                offset += gradient.numel()
-
 
 @contextmanager
 def join_world() -> Iterator[World]:
@@ -82,6 +61,8 @@ def join_world() -> Iterator[World]:
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
+        keep_freed_memory()
+    bind_cores(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
     if size == 1:
         yield World(0, 1, device)
         return
@@ -121,16 +102,4 @@ def _adopt_slurm() -> None:
     os.environ["WORLD_SIZE"] = os.environ["SLURM_STEP_NUM_TASKS"]
     os.environ["RANK"] = os.environ["SLURM_PROCID"]
     os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
-
-
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    elements = 0
-    for gradient in gradients:
-        bucket.append(gradient)
-        elements += gradient.numel()
-        if elements >= BUCKET_ELEMENTS:
-            yield bucket
-            bucket, elements = [], 0
-    if bucket:
-        yield bucket
+    os.environ["LOCAL_WORLD_SIZE"] = os.environ.get("SLURM_NTASKS_PER_NODE", "1")

@@ -1,0 +1,62 @@
+"""Each rank on cores of its own, near its GPU, so that the kernel does not move it about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FEWEST = 2  # cores of a rank below which binding does more harm than good
+
+
+def bind_cores(local_rank: int, local_size: int, device: torch.device) -> set[int] | None:
+    """Bind this process to its share of the node's cores; the share, None when left alone.
+
+    With fewer than two cores a rank, or where the launcher has bound the process itself
+    (`srun --cpu-bind`), nothing is done.
+    """
+    if local_size == 1 or not hasattr(os, "sched_setaffinity"):
+        return None
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < (os.cpu_count() or 1):
+        return None
+    near = [gpu_cores(index) if device.type == "cuda" else None for index in range(local_size)]
+    share = share_of(local_rank, [allowed & cores if cores else allowed for cores in near])
+    if len(share) < FEWEST:
+        return None
+    os.sched_setaffinity(0, share)
+    return share
+
+
+def share_of(local_rank: int, near: list[set[int]]) -> set[int]:
+    """The cores of one rank: those near it, divided among the ranks that are near the same.
+
+    Args:
+        near: for each local rank, the cores near its device.
+    """
+    rivals = [rank for rank, cores in enumerate(near) if cores == near[local_rank]]
+    cores = sorted(near[local_rank])
+    place, count = rivals.index(local_rank), len(rivals)
+    return set(cores[len(cores) * place // count : len(cores) * (place + 1) // count])
+
+
+def gpu_cores(index: int, root: Path = Path("/sys/bus/pci/devices")) -> set[int] | None:
+    """Cores of the NUMA node that a GPU hangs on, None when the kernel does not say."""
+    properties: Any = torch.cuda.get_device_properties(index)
+    address = (
+        f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:"
+        f"{properties.pci_device_id:02x}.0"
+    )
+    path = root / address / "local_cpulist"
+    return parse_cpulist(path.read_text()) if path.is_file() else None
+
+
+def parse_cpulist(text: str) -> set[int]:
+    """`0-3,8` (Linux, cpuset(7), list format) to numbers."""
+    cores: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cores.update(range(int(first), int(last or first) + 1))
+    return cores

@@ -1,0 +1,91 @@
+"""Gradients added up over ranks while backward is still running.
+
+In: parameters whose gradients were accumulated on each rank. Out: the sums, on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from bart_cli.training.world import World
+
+BUCKET_ELEMENTS = 2**23  # gradients that travel together: 32 MB in fp32
+
+
+class GradientSum:
+    """Buckets of parameters in the order in which backward finishes them (last layer first).
+
+    Buckets leave strictly in that order, so that all ranks pair the same ones whatever the timing.
+    Only the last backward of a step sends, so ranks may have different numbers of micro-batches.
+
+    Args:
+        parameters: the trained ones, in the model's order.
+        dtype: of what travels; a half-precision one halves the traffic, as the reference does.
+    """
+
+    def __init__(self, world: World, parameters: Sequence[nn.Parameter], dtype: torch.dtype):
+        self._dtype = dtype
+        self._active = world.size > 1
+        self._armed = False
+        self._buckets = list(_buckets(list(reversed(parameters))))
+        self._bucket_of = {p: i for i, bucket in enumerate(self._buckets) for p in bucket}
+        self._missing: list[int] = []
+        self._sent: list[tuple[Tensor, dist.Work]] = []
+        if self._active:
+            for parameter in parameters:
+                parameter.register_post_accumulate_grad_hook(self._finished)
+
+    @contextmanager
+    def during_backward(self) -> Iterator[None]:
+        """Around the last backward of a step; when the block ends, gradients are the sums."""
+        if not self._active:
+            yield
+            return
+        self._missing = [len(bucket) for bucket in self._buckets]
+        self._sent = []
+        self._armed = True
+        yield
+        self._armed = False
+        for bucket in self._buckets[len(self._sent) :]:  # one of theirs took no part in the loss
+            self._send(bucket)
+        for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
+            work.wait()
+            offset = 0
+            for parameter in bucket:
+                part = flat[offset : offset + parameter.numel()]
+                if parameter.grad is not None:
+                    parameter.grad.copy_(part.view_as(parameter))
+                offset += parameter.numel()
+        self._sent = []
+
+    def _finished(self, parameter: Tensor) -> None:
+        if not self._armed:
+            return
+        self._missing[self._bucket_of[parameter]] -= 1  # type: ignore[index]
+        while len(self._sent) < len(self._buckets) and not self._missing[len(self._sent)]:
+            self._send(self._buckets[len(self._sent)])
+
+    def _send(self, bucket: list[nn.Parameter]) -> None:
+        parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in bucket]
+        flat = torch.cat([part.to(self._dtype) for part in parts])
+        work = dist.all_reduce(flat, async_op=True)
+        assert work is not None
+        self._sent.append((flat, work))
+
+
+def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    bucket: list[nn.Parameter] = []
+    elements = 0
+    for parameter in parameters:
+        bucket.append(parameter)
+        elements += parameter.numel()
+        if elements >= BUCKET_ELEMENTS:
+            yield bucket
+            bucket, elements = [], 0
+    if bucket:
+        yield bucket
