@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -71,6 +73,8 @@ def save_weights(
         )
         state = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
+        # safetensors 0.8 writes for the owner only, also into a folder that is shared.
+        shutil.copymode(temporary / "config.json", temporary / "model.safetensors")
         tokenizer.save(temporary)
 
 
@@ -138,7 +142,7 @@ def build(config: ModelConfig, state: State, path: Path) -> Bart:
     Raises:
         UsageError: names or shapes do not fit the configuration.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialisation():
         model = Bart(config)
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in state]
@@ -155,6 +159,21 @@ def build(config: ModelConfig, state: State, path: Path) -> Bart:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Drawing weights that are replaced at once costs time; on the meta device it costs imports."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _read_folder(folder: Path) -> tuple[ModelConfig, State]:

@@ -45,6 +45,32 @@ def test_a_saved_model_comes_back_equal(
     assert all(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
+def test_weights_may_be_read_by_whom_the_configuration_may(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    config, weights = (tmp_path / "m" / name for name in ("config.json", "model.safetensors"))
+    assert weights.stat().st_mode == config.stat().st_mode
+
+
+def test_weights_are_mapped_not_drawn_and_copied(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    before = torch.random.get_rng_state()
+    loaded = load_model(tmp_path / "m").model
+    assert torch.equal(torch.random.get_rng_state(), before)
+    maps = Path("/proc/self/maps")
+    if maps.is_file():
+        ranges = [
+            tuple(int(end, 16) for end in line.split()[0].split("-"))
+            for line in maps.read_text().splitlines()
+            if "model.safetensors" in line
+        ]
+        address = loaded.model.shared.weight.data_ptr()
+        assert any(begin <= address < end for begin, end in ranges)
+
+
 def test_saving_again_replaces_the_folder(
     model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
