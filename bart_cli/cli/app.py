@@ -23,6 +23,7 @@ COMMANDS = {
     "pretrain": "Pre-train BART on shards by denoising.",
     "finetune": "Fine-tune a pre-trained model on pairs of article and summary.",
     "evaluate": "Score a model on a test split: ROUGE, latency, a report.",
+    "benchmark": "Measure the speed of training, decoding and data.",
     "summarize": "Summarize files, folders or standard input.",
     "presets": "List, show and compare the presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.columns import Columns
@@ -21,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from bart_cli.errors import BartError
 from bart_cli.progress import Reporter, Task
@@ -40,6 +41,23 @@ def make_reporter() -> Reporter:
 def print_json(document: object) -> None:
     """One JSON document on standard output, for programs."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of numbers under its title. No word is ever cut, whatever the width."""
+    table = Table(box=None, pad_edge=False)
+    columns = list(zip(header, *rows, strict=True))
+    widths = []
+    for number, (head, *cells) in enumerate(columns):
+        width = max(map(len, [*head.split(), *cells]), default=1)
+        widths.append(width)
+        table.add_column(head, justify="right" if number else "left", min_width=width)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    out.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+    narrowest = sum(widths) + 2 * len(widths)
+    out.print(table, width=max(out.width, narrowest), crop=False, no_wrap=False)
+    out.print()
 
 
 def print_error(error: BartError) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
+from bart_cli.errors import UsageError
+
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="Preset to start from; see `bart presets list`.")
 ]
@@ -22,6 +24,18 @@ SetOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of a table.")
 ]
+
+
+def numbers(option: str, text: str | None) -> list[int]:
+    """The value of an option such as `1,4,8`; empty when it was not given.
+
+    Raises:
+        UsageError: something that is no whole number above 0.
+    """
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if not all(word.isdigit() and int(word) > 0 for word in words):
+        raise UsageError(f"{option} {text}: expected numbers above 0, as in 1,4,8")
+    return [int(word) for word in words]
 
 
 def field_help(section: type[BaseModel], name: str) -> str:

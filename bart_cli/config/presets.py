@@ -96,6 +96,15 @@ def load_config(
     return _validate(kind, tree, origin)
 
 
+def check_section(kind: type[Kind], values: Mapping[str, object]) -> Kind:
+    """A section on its own, from the values of named options.
+
+    Raises:
+        UsageError: a value that is not allowed.
+    """
+    return _validate(kind, dict(values), "options")
+
+
 def merge(base: Tree, other: Mapping[str, Any]) -> None:
     """Lay `other` over `base`, section by section, in place."""
     for key, value in other.items():

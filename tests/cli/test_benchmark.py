@@ -1,0 +1,142 @@
+"""`bart benchmark` through the real command: tables on standard output, files in --out."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bart_cli.tokenizer import Tokenizer
+from tests.cli.test_commands import bart
+from tests.conftest import SENTENCES
+
+TINY = "model.d_model=32 model.encoder_layers=1 model.decoder_layers=1 model.vocab_size=400".split()
+SMALL = [word for key in TINY for word in ("--set", key)]
+QUICK = ("--repeats", 3, "--warm-up", 1, "--seed", 3)
+
+
+def lines(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def test_training_is_measured_beside_transformers_and_a_batch_too_large_is_only_a_row(
+    tmp_path: Path,
+) -> None:
+    result = bart(
+        *("benchmark", "train", "--preset", "tiny-cpu", "--precision", "fp32", "--processes", 1),
+        *("--batch-size", "2,1000000000", "--compare", "transformers", "--profile"),
+        *(*SMALL, *QUICK, "--out", tmp_path),
+    )
+    assert result.returncode == 0, result.stderr
+    for words in ("Throughput - fp32", "Weak scaling - fp32", "measured in turn", "out of memory"):
+        assert words in result.stdout
+    rows = lines(tmp_path)
+    assert [(r["side"], r["size"], r["outcome"]) for r in rows] == [
+        ("bart", 2, "ok"),
+        ("transformers", 2, "ok"),
+        ("bart", 1000000000, "out of memory"),
+        ("transformers", 1000000000, "out of memory"),
+    ]
+    assert rows[0]["tokens"] == rows[1]["tokens"]  # the very same batches
+    assert 0 < rows[0]["mfu_measured"] < 1  # type: ignore[operator]
+    assert "Hottest operators" in result.stdout
+    trace = json.loads((tmp_path / "trace-bart-fp32-1x128.json").read_text())
+    assert any("aten::" in event.get("name", "") for event in trace["traceEvents"])
+    assert (tmp_path / "results.png").is_file()
+    assert "| out of memory |" in (tmp_path / "results.md").read_text()
+
+
+def test_two_processes_take_part_in_one_step(tmp_path: Path) -> None:
+    result = bart(
+        *("benchmark", "train", "--preset", "tiny-cpu-finetune", "--precision", "fp32"),
+        *("--processes", 2, "--batch-size", 2, *SMALL, *QUICK, "--out", tmp_path, "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    assert row["items"] == [4, 4, 4]
+    assert row["name"] == "Fine-tuning"
+
+
+def test_decoding_is_measured_by_batch_size(tmp_path: Path) -> None:
+    result = bart(
+        *("benchmark", "inference", "--preset", "tiny-cpu", "--batch-size", "1,3", "--beams", 2),
+        *("--max-length", 8, "--compare", "transformers", *SMALL, *QUICK, "--out", tmp_path),
+    )
+    assert result.returncode == 0, result.stderr
+    for words in ("Latency 99%", "Inference, FP32, 1 process:"):
+        assert words in result.stdout
+    rows = lines(tmp_path)
+    assert [(r["side"], r["size"]) for r in rows] == [
+        ("bart", 1),
+        ("transformers", 1),
+        ("bart", 3),
+        ("transformers", 3),
+    ]
+    assert rows[0]["tokens"] == rows[1]["tokens"]
+    assert set(rows[2]["latency"]) == {"mean", "50%", "90%", "95%", "99%"}  # type: ignore[call-overload]
+
+
+def test_the_road_of_the_data_is_measured(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    tiny_tokenizer.save(tmp_path / "tokenizer")
+    corpus, pairs = tmp_path / "corpus", tmp_path / "pairs"
+    corpus.mkdir()
+    pairs.mkdir()
+    text = " ".join(SENTENCES * 4)
+    (corpus / "a.txt").write_text("".join(f"x-{i} {text}\n" for i in range(200)))
+    row = json.dumps({"article": text, "summary": SENTENCES[0]}) + "\n"
+    (pairs / "train.jsonl").write_text(row * 80)
+    result = bart(
+        *("benchmark", "data", "--input", corpus, "--data", pairs, "--workers", "1"),
+        *("--tokenizer", tmp_path / "tokenizer", *QUICK, "--out", tmp_path / "out"),
+    )
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in lines(tmp_path / "out")}
+    assert list(rows) == ["preprocess", "denoise", "shards", "pairs"]
+    assert rows["preprocess"]["items"] == [(corpus / "a.txt").stat().st_size] * 3
+    assert rows["denoise"]["items"] == [64 * 16] * 3
+
+
+def test_under_a_launcher_the_ranks_measure_themselves(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun = f"-m torch.distributed.run --nproc-per-node 2 --master-port {port} -m bart_cli"
+    options = "benchmark train --preset tiny-cpu --precision fp32 --batch-size 2 --repeats 3"
+    result = subprocess.run(
+        [sys.executable, *torchrun.split(), *options.split(), *SMALL, "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Weak scaling") == 1  # rank 0 tells
+    assert [row["items"] for row in lines(tmp_path)] == [[4, 4, 4]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train --preset tiny-cpu --precision fp32,tf32", ["--precision tf32", "GPU"]),
+        ("train --preset tiny-cpx", ["no preset 'tiny-cpx'"]),
+        ("train --preset tiny-cpu --batch-size 2,x", ["--batch-size 2,x", "1,4,8"]),
+        ("train --preset tiny-cpu --accumulation 0", ["accumulation=0"]),
+        ("inference --preset tiny-cpu --precision int3", ["--precision int3", "bf16"]),
+        ("inference --preset tiny-cpu --max-length 9999", ["512 positions"]),
+        ("inference --preset tiny-cpu --compare fairseq", ["compare=fairseq", "'transformers'"]),
+        ("inference --preset tiny-cpu --lengths long", ["lengths=long", "'full'"]),
+        ("data --workers 0", ["--workers 0"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_runs(
+    arguments: str, words: list[str]
+) -> None:
+    result = bart("benchmark", *arguments.split())
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
