@@ -6,15 +6,18 @@ Only the module of the sub-command that was asked for is imported, so that `bart
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from bart_cli import __version__
-from bart_cli.errors import BartError
+from bart_cli.errors import BartError, did_you_mean
 
 COMMANDS = {
     "demo": "The whole road on the embedded sample, in minutes, on a CPU.",
@@ -30,9 +33,11 @@ COMMANDS = {
     "data": "Look into prepared data.",
     "runs": "List, show and compare runs.",
     "launch": "Print job scripts for clusters.",
+    "doctor": "Look at this machine: what is there, what is missing, what to do.",
 }
 
 RANK_0_SECONDS = 20.0  # what rank 0 gets to say what is wrong, before another rank does
+VOICES = ("-q", "--quiet", "-v", "--verbose")  # understood before and after the sub-command
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 HELP = """BART from corpus to summary: download, preprocess, pretrain, finetune, evaluate.
@@ -56,16 +61,27 @@ def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer
         version: bool = typer.Option(
             False, "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
+        quiet: bool = typer.Option(
+            False, "--quiet", "-q", help="No progress: only results, warnings and errors."
+        ),
+        verbose: bool = typer.Option(
+            False, "--verbose", "-v", help="Also what libraries log, and tracebacks of errors."
+        ),
     ) -> None:
-        pass
+        if quiet or verbose:
+            from bart_cli.cli.console import set_voice
+
+            set_voice(quiet=quiet, verbose=verbose)
 
     for name, summary in COMMANDS.items():
         if name == requested or everything:
             module = importlib.import_module(f"bart_cli.cli.{name}")
             if hasattr(module, "app"):
+                for info in module.app.registered_commands:
+                    info.help = info.help or _reflow(info.callback)
                 app.add_typer(module.app, name=name, short_help=summary)
             else:
-                app.command(name, short_help=summary)(module.command)
+                app.command(name, short_help=summary, help=_reflow(module.command))(module.command)
         else:
             app.command(name, help=summary)(_not_loaded)
     return app
@@ -74,8 +90,11 @@ def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 good, 1 the run failed, 2 wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    requested = next((word for word in given if not word.startswith("-")), None)
-    app = build_app(requested, everything="_BART_COMPLETE" in os.environ)
+    words = _completed_words() if "_BART_COMPLETE" in os.environ else given
+    requested = next((word for word in words if not word.startswith("-")), None)
+    if requested != "launch":  # whose words after the preset belong to another command
+        given = [w for w in given if w in VOICES] + [w for w in given if w not in VOICES]
+    app = build_app(requested)
     try:
         code = app(args=given or ["--help"], prog_name="bart", standalone_mode=False)
         if code == INTERRUPTED:  # newer Typers turn Ctrl-C into this code
@@ -99,8 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(error.format_message(), file=sys.stderr)
             code = 2
         else:
-            tip = f"`{_path(error)} --help` shows what is allowed"
-            code = fail(BartError(error.format_message(), hint=tip, exit_code=error.exit_code))
+            code = fail(_usage_error(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -115,9 +133,34 @@ def fail(error: BartError) -> int:
     return error.exit_code
 
 
-def _path(error: object) -> str:
-    context = getattr(error, "ctx", None)
-    return getattr(context, "command_path", "bart")
+def _usage_error(error: Any) -> BartError:
+    """Typer's complaint as ours: with the word that was probably meant, and where help is."""
+    context = error.ctx if getattr(error, "ctx", None) is not None else None
+    path = context.command_path if context is not None else "bart"
+    hint = f"`{path} --help` shows what is allowed"
+    # Versions of Typer suggest in words of their own, or not at all.
+    message = re.split(r"\s*(?:\(?Did you mean|\(Possible options?)", error.format_message())[0]
+    unknown = re.search(r"[Nn]o such (?:command|option):? '?([^\s']+)", message)
+    if unknown is not None and context is not None:
+        command = context.command
+        known = list(getattr(command, "commands", {}))
+        known += [name for p in command.params for name in (*p.opts, *p.secondary_opts)]
+        same_kind = [k for k in known if k.startswith("-") == unknown[1].startswith("-")]
+        near = did_you_mean(unknown[1], same_kind)
+        hint = f"{near}  {hint}" if near else hint
+    return BartError(message, hint=hint, exit_code=error.exit_code)
+
+
+def _completed_words() -> list[str]:
+    """The words of the line that a shell asks to complete; the last of them may be unfinished."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return line.split()[1:]
+
+
+def _reflow(function: object) -> str:
+    """A docstring as help: each paragraph one line, for the terminal to break where it likes."""
+    paragraphs = re.split(r"\n\s*\n", inspect.getdoc(function) or "")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _print_version(asked: bool) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json, print_table
 from bart_cli.cli.generation import BeamsOption, MaxLengthOption
-from bart_cli.cli.options import JsonOption, SetOption, field_help, numbers
+from bart_cli.cli.options import JsonOption, SetOption, complete_preset, field_help, numbers
 from bart_cli.config.benchmark import BenchmarkConfig
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ RepeatsOption = Annotated[int | None, typer.Option(help=field_help(BenchmarkConf
 SecondsOption = Annotated[
     float | None, typer.Option(help="Of measuring, after which a row with 3 measurements ends.")
 ]
-WarmUpOption = Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "warm_up"))]
+WarmUpOption = Annotated[
+    int | None, typer.Option("--warmup", help=field_help(BenchmarkConfig, "warm_up"))
+]
 LengthsOption = Annotated[
     str | None, typer.Option(metavar="real|full", help=field_help(BenchmarkConfig, "lengths"))
 ]
@@ -64,6 +66,7 @@ def train(
             "--preset",
             help="Model, lengths, batch, precision and optimizer; may be given many times. "
             "Default: the reference's runs on a GPU, tiny-cpu on a CPU.",
+            autocompletion=complete_preset,
         ),
     ] = None,
     data: Annotated[
@@ -122,7 +125,8 @@ def inference(
         str | None,
         typer.Option(
             help="Model, lengths, decoding and precision. Default: xsum-dgxa100-1gpu-bf16 on a "
-            "GPU, tiny-cpu on a CPU."
+            "GPU, tiny-cpu on a CPU.",
+            autocompletion=complete_preset,
         ),
     ] = None,
     model: Annotated[
@@ -198,7 +202,13 @@ def data_stages(
     target_length: Annotated[int, typer.Option(min=8, help="Tokens of a sample.")] = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of a batch.")] = 64,
     workers: Annotated[
-        str | None, typer.Option(metavar="N,N…", help="Processes; default 1, 2 and all cores.")
+        str | None,
+        typer.Option(
+            "--workers",
+            "--processes",
+            metavar="N,N…",
+            help="Processes; default 1, 2 and all cores.",
+        ),
     ] = None,
     repeats: RepeatsOption = None,
     seconds: SecondsOption = None,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -33,8 +35,20 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+_voice = {"quiet": False, "verbose": False}
+
+
+def set_voice(*, quiet: bool, verbose: bool) -> None:
+    """How much is said on standard error, for the rest of the process."""
+    _voice.update(quiet=quiet, verbose=verbose)
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", force=True)
+
+
 def make_reporter() -> Reporter:
-    """Bars on a terminal, plain lines elsewhere (CI, SLURM, files)."""
+    """Bars on a terminal, plain lines elsewhere (CI, SLURM, files), warnings only with --quiet."""
+    if _voice["quiet"]:
+        return QuietReporter()
     return BarReporter() if err.is_terminal else LineReporter()
 
 
@@ -61,7 +75,9 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def print_error(error: BartError) -> None:
-    """`error: …` and, when there is one, `hint: …`."""
+    """`error: …` and, when there is one, `hint: …`; with --verbose also where it came from."""
+    if _voice["verbose"] and error.__traceback__ is not None:
+        err.print("".join(traceback.format_exception(error)), markup=False)
     err.print(f"[bold red]error:[/bold red] {escape(error.message)}")
     if error.hint:
         err.print(f"[bold]hint:[/bold] {escape(error.hint)}")
@@ -156,6 +172,18 @@ class LineReporter(Reporter):
     def warn(self, text: str) -> None:
         """See Reporter.warn."""
         err.print(f"warning: {escape(text)}")
+
+
+class QuietReporter(LineReporter):
+    """Warnings only."""
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        """See Reporter.task."""
+        yield Task()
+
+    def info(self, text: str) -> None:
+        """See Reporter.info."""
 
 
 class _Lines(Task):

@@ -21,7 +21,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Get corpo
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 JobsOption = Annotated[
-    int, typer.Option("--jobs", min=1, max=256, help="Files at a time; processes that extract.")
+    int,
+    typer.Option(
+        "--jobs", "--processes", min=1, max=256, help="Files at a time; processes that extract."
+    ),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only say how much there is to fetch.")
@@ -291,7 +294,7 @@ def xsum(
 
 @app.command()
 def sample(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    out_folder: OutOption = Path("data/sample"),
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other text.")] = 0,
     megabytes: Annotated[
         float, typer.Option(min=0.001, max=100_000, help="Size of the pre-training corpus.")

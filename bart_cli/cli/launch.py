@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bart_cli.cli.options import complete_preset
 from bart_cli.config.presets import load_preset
 from bart_cli.training.job_script import slurm_script
 
@@ -20,7 +21,12 @@ def group() -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def slurm(
     context: typer.Context,
-    preset: Annotated[str, typer.Option(help="Preset of the run; see `bart presets list`.")],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Preset of the run; see `bart presets list`.", autocompletion=complete_preset
+        ),
+    ],
     nodes: Annotated[int | None, typer.Option(min=1, help="Default: as the preset says.")] = None,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node.")] = 8,
     hours: Annotated[float, typer.Option(min=0.1, help="Time limit of the job.")] = 24.0,

@@ -10,8 +10,21 @@ from pydantic import BaseModel
 
 from bart_cli.errors import UsageError
 
+
+def complete_preset(incomplete: str) -> list[str]:
+    """Names of presets for the shell's completion."""
+    from bart_cli.config.presets import preset_names
+
+    return [name for name in preset_names() if name.startswith(incomplete)]
+
+
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", help="Preset to start from; see `bart presets list`.")
+    str | None,
+    typer.Option(
+        "--preset",
+        help="Preset to start from; see `bart presets list`.",
+        autocompletion=complete_preset,
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,

@@ -49,12 +49,18 @@ def pretrain(
         float, typer.Option(help="Share of the documents that is kept for validation.")
     ] = 0.01,
     cross_documents: Annotated[
-        bool, typer.Option(help="Let a sample go on with the next document, so that all are full.")
+        bool,
+        typer.Option(
+            "--cross-documents",
+            help="Let a sample go on with the next document, so that all are full.",
+        ),
     ] = False,
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Leave out documents that came before.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
+    workers: Annotated[
+        int, typer.Option("--workers", "--processes", min=1, help="Processes on this machine.")
+    ] = 2,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler: tcp://host:8786.")
     ] = None,

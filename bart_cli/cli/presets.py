@@ -9,12 +9,14 @@ import yaml
 from rich.table import Table
 
 from bart_cli.cli.console import out, print_json
-from bart_cli.cli.options import JsonOption
+from bart_cli.cli.options import JsonOption, complete_preset
 from bart_cli.config.presets import flatten, load_preset, preset_config, preset_names
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="The presets.")
 
-NameArgument = Annotated[str, typer.Argument(help="Name of a preset.", metavar="NAME")]
+NameArgument = Annotated[
+    str, typer.Argument(help="Name of a preset.", metavar="NAME", autocompletion=complete_preset)
+]
 
 
 @app.command("list")
@@ -45,8 +47,8 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A")],
-    second: Annotated[str, typer.Argument(metavar="B")],
+    first: Annotated[str, typer.Argument(help="Name of a preset.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="Name of another.", metavar="B")],
     as_json: JsonOption = False,
 ) -> None:
     """The settings in which two presets differ."""

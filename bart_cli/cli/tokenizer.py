@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, out
+from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.options import JsonOption
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Tokenizers.")
 
@@ -20,6 +21,7 @@ def train(
     with_ids: Annotated[
         bool, typer.Option("--ids", help="Lines begin with a document id (as `bart download`'s).")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Learn a byte-level BPE with BART's special tokens from text.
 
@@ -38,6 +40,9 @@ def train(
 
         tokenizer = Tokenizer.train(texts(), vocab_size)  # type: ignore[arg-type]
     tokenizer.save(out_folder)
+    if as_json:
+        print_json({"out": out_folder, "vocab_size": tokenizer.vocab_size})
+        return
     out.print(f"{tokenizer.vocab_size:,} entries written to {out_folder}", soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ from tests.conftest import SENTENCES
 
 TINY = "model.d_model=32 model.encoder_layers=1 model.decoder_layers=1 model.vocab_size=400".split()
 SMALL = [word for key in TINY for word in ("--set", key)]
-QUICK = ("--repeats", 3, "--warm-up", 1, "--seed", 3)
+QUICK = ("--repeats", 3, "--warmup", 1, "--seed", 3)
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

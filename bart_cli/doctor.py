@@ -1,0 +1,273 @@
+"""What this machine has for BART, piece by piece, and what to do about what it lacks.
+
+In: the machine. Out: findings, each in one of three states; only `broken` ones stop all work.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from bart_cli import __version__
+from bart_cli.config.training import Precision
+
+State = Literal["ok", "note", "broken"]
+OLDEST_PYTHON = (3, 11)
+HUB_SECONDS = 3.0
+LITTLE_DISK = 20  # GB: a model, its checkpoints and a corpus want more
+LITTLE_SHARED_MEMORY = 1  # GB: loader processes hand over batches there
+
+# Distribution -> what does not work without it; those of ESSENTIAL are needed by every command.
+ESSENTIAL = ("torch", "numpy", "pydantic", "typer", "rich", "PyYAML", "tokenizers", "safetensors")
+NEEDED = {
+    "pyarrow": "shards, parquet pairs",
+    "dask": "bart preprocess pretrain",
+    "distributed": "bart preprocess pretrain",
+    "huggingface-hub": "models and data of the hub",
+    "datasets": "bart download cnn-dm, xsum, wikipedia, openwebtext",
+    "rouge-score": "bart evaluate, validation by ROUGE",
+    "tensorboard": "training (its log)",
+    "matplotlib": "pictures of curves and benchmarks",
+    "requests": "bart download common-crawl",
+    "fastwarc": "bart download common-crawl",
+    "resiliparse": "bart download common-crawl",
+    "trafilatura": "bart download common-crawl",
+    "mwparserfromhell": "bart download wikipedia --dump",
+}
+OPTIONAL = {
+    "transformers": ("bart benchmark --compare transformers", "pip install transformers"),
+    "news-please": (
+        "bart download common-crawl --extractor news-please",
+        "pip install 'bart-cli[news]'",
+    ),
+    "lddl": (
+        "reading our shards with LDDL's own loader (tests)",
+        "pip install --no-deps lddl==0.1.0",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing: what was found, and what to do (empty when there is nothing to do)."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything. Nothing is changed; the hub is asked once, for three seconds at most."""
+    findings = [_python(), *_packages()]
+    if not any(f.name == "torch" and f.state == "broken" for f in findings):
+        findings += [*_devices(), _apex(), _threads()]
+    return [*findings, _memory(), *_shared_memory(), _presets(), _hub(), *_disk()]
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info < OLDEST_PYTHON:
+        return Finding("Python", "broken", version, "install Python 3.11 or newer")
+    return Finding("Python", "ok", f"{version}, {sys.executable}")
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding("bart", "ok", f"{__version__}, {Path(__file__).parent}")
+    for name in ESSENTIAL:
+        version = _version(name)
+        if version is None:
+            yield Finding(name, "broken", "not installed", f"pip install {name}")
+        elif problem := _import_problem(name):
+            yield Finding(name, "broken", f"{version}, {problem}", f"pip install --force {name}")
+        else:
+            yield Finding(name, "ok", version)
+    for name, use in NEEDED.items():
+        version = _version(name)
+        if version is None:
+            yield Finding(name, "note", "not installed", f"pip install {name}: needed by {use}")
+        else:
+            yield Finding(name, "ok", version)
+    for name, (use, how) in OPTIONAL.items():
+        version = _version(name)
+        if version is None:
+            yield Finding(name, "ok", "not installed (optional)", f"{how}: for {use}")
+        else:
+            yield Finding(name, "ok", version)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _import_problem(name: str) -> str | None:
+    module = {"PyYAML": "yaml"}.get(name, name)
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        return f"but it cannot be imported: {str(error).splitlines()[0]}"
+    return None
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    from bart_cli.training.precision import problem_of
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for number in range(gpus):
+        properties = torch.cuda.get_device_properties(number)
+        free, total = torch.cuda.mem_get_info(number)
+        yield Finding(
+            f"GPU {number}",
+            "ok",
+            f"{properties.name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, compute "
+            f"capability {properties.major}.{properties.minor}, CUDA {torch.version.cuda}",
+        )
+    if not gpus:
+        built = torch.version.cuda
+        advice = "training BART-large wants an NVIDIA GPU; all else runs here"
+        if built is None and shutil.which("nvidia-smi"):
+            advice = "there is an NVIDIA driver, but torch was installed without CUDA: reinstall it"
+        elif built is not None:
+            advice = f"torch has CUDA {built} but sees no GPU: is the driver there (nvidia-smi)?"
+        yield Finding("GPU", "ok" if built is None else "note", "none", advice)
+    device = torch.device("cuda" if gpus else "cpu")
+    supported = [p for p in get_args(Precision) if p == "int8" or problem_of(p, device) is None]
+    advice = ""
+    if not gpus and not _fast_bf16():
+        advice = "this CPU has no bf16 instructions: bf16 works but is slower than fp32"
+    yield Finding("precisions", "ok", ", ".join(supported), advice)
+
+
+def _fast_bf16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return True  # not known: no advice is better than a wrong one
+    text = cpuinfo.read_text()
+    return any(flag in text for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def _apex() -> Finding:
+    import torch
+
+    from bart_cli.training.optimizers import apex_optimizers
+
+    kernels = apex_optimizers()
+    if kernels is not None:
+        lamb = getattr(kernels, "FusedMixedPrecisionLamb", None) is not None
+        return Finding(
+            "apex", "ok", "NVIDIA's" + (", with its mixed-precision LAMB" if lamb else "")
+        )
+    if _version("apex") is not None:
+        return Finding(
+            "apex",
+            "note",
+            "another project of that name, from PyPI",
+            "pip uninstall apex; NVIDIA's is built from github.com/NVIDIA/apex",
+        )
+    advice = ""
+    if torch.cuda.is_available():
+        advice = "our own NVLAMB is used; NVIDIA's (in its NGC images) has a kernel for it"
+    return Finding("apex", "ok", "not installed (optional)", advice)
+
+
+def _threads() -> Finding:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = torch.get_num_threads()
+    advice = ""
+    if cores and threads < cores and "OMP_NUM_THREADS" in os.environ:
+        advice = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} leaves cores idle; unset it"
+    return Finding("cores", "note" if advice else "ok", f"{cores}; torch uses {threads}", advice)
+
+
+def _memory() -> Finding:
+    name = "memory"
+    if not hasattr(os, "sysconf"):
+        return Finding(name, "ok", "not known on this system")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Finding(name, "ok", f"{total / 2**30:.0f} GiB")
+
+
+def _shared_memory() -> Iterator[Finding]:
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return
+    size = shutil.disk_usage(folder).total / 1e9
+    if size < LITTLE_SHARED_MEMORY:
+        yield Finding(
+            "shared memory",
+            "note",
+            f"{size:.2f} GB in /dev/shm",
+            "loader processes need more: docker run --ipc=host (or --shm-size=8g)",
+        )
+    else:
+        yield Finding("shared memory", "ok", f"{size:.0f} GB in /dev/shm")
+
+
+def _presets() -> Finding:
+    from bart_cli.config.presets import preset_folder, preset_names
+
+    count = len(preset_names())
+    if not count:
+        where = str(preset_folder())
+        return Finding("presets", "broken", f"none in {where}", "install bart-cli again")
+    return Finding("presets", "ok", f"{count} in {preset_folder()}")
+
+
+def _hub() -> Finding:
+    import urllib.error
+    import urllib.request
+
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    name = "hub"
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding(name, "ok", "not asked: HF_HUB_OFFLINE is set")
+    request = urllib.request.Request(f"{endpoint}/api/models?limit=1", method="GET")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+            return Finding(name, "ok", f"{endpoint} answers")
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 404):  # a mirror with files only
+            return Finding(name, "ok", f"{endpoint} answers ({error.code})")
+        reason = f"status {error.code}"
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "reason", error))
+    return Finding(
+        name,
+        "note",
+        f"{endpoint} does not answer: {reason}",
+        "models and tokenizers then come from folders; a mirror: HF_ENDPOINT=https://…; behind a "
+        "proxy: HTTPS_PROXY",
+    )
+
+
+def _disk() -> Iterator[Finding]:
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    for name, folder, advice in (
+        ("disk, this folder", Path.cwd(), "corpora and checkpoints: choose --out on a larger disk"),
+        ("disk, hub cache", cache, "models land there: HF_HOME moves it"),
+    ):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free / 1e9
+        found = f"{free:,.0f} GB free in {folder}"
+        if not os.access(there, os.W_OK):
+            yield Finding(name, "note", f"{found}, not writable", advice)
+        elif free < LITTLE_DISK:
+            yield Finding(name, "note", found, advice)
+        else:
+            yield Finding(name, "ok", found)
