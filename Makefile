@@ -15,6 +15,8 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; \
+	else echo "Dockerfile not checked: no hadolint for this platform"; fi
 
 clean:
 	rm -rf $(VENV) demo

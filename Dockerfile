@@ -1,0 +1,44 @@
+# bart in a container; docs/cluster.md says how it is run. Two targets:
+#
+#   docker build --tag bart .                      on NVIDIA's PyTorch image, for GPUs
+#   docker build --tag bart:cpu --target cpu .     on Python's slim image, without CUDA
+#
+# --build-arg NGC_TAG=… takes another release of NVIDIA's image: one with torch 2.10 or newer.
+
+ARG NGC_TAG=26.05-py3
+ARG PYTHON_TAG=3.12-slim-bookworm
+
+FROM python:${PYTHON_TAG} AS cpu
+COPY constraints.txt pyproject.toml README.md LICENSE /src/
+COPY bart_cli /src/bart_cli
+COPY presets /src/presets
+# The constraint names the torch that the tests were green with; the index has it without CUDA.
+RUN pip install --no-cache-dir --constraint /src/constraints.txt \
+        --extra-index-url https://download.pytorch.org/whl/cpu '/src[news]' \
+    && rm -r /src \
+    && useradd --create-home --no-log-init --uid 10001 bart \
+    && install --directory --owner bart /workspace
+USER 10001
+WORKDIR /workspace
+ENTRYPOINT ["bart"]
+CMD ["--help"]
+
+FROM nvcr.io/nvidia/pytorch:${NGC_TAG} AS gpu
+COPY pyproject.toml README.md LICENSE /src/
+COPY bart_cli /src/bart_cli
+COPY presets /src/presets
+# NVIDIA's own build of torch stays: a constraint on its very version, and a look at it afterwards.
+RUN python -c "from importlib.metadata import version; print('torch==' + version('torch'))" \
+        > /tmp/torch.txt \
+    && pip install --no-cache-dir --constraint /tmp/torch.txt '/src[news]' \
+    && python -c "from importlib.metadata import version; print('torch==' + version('torch'))" \
+        > /tmp/torch-after.txt \
+    && cmp /tmp/torch.txt /tmp/torch-after.txt \
+    && rm -r /src /tmp/torch.txt /tmp/torch-after.txt \
+    && useradd --create-home --no-log-init --uid 10001 bart \
+    && install --directory --owner bart /workspace/bart
+USER 10001
+WORKDIR /workspace/bart
+# Not NVIDIA's entry point: it prints a banner, which has no place in the output of a command.
+ENTRYPOINT ["bart"]
+CMD ["--help"]

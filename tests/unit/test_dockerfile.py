@@ -1,0 +1,52 @@
+"""The image's recipe: what it copies is there and let through, torch stays, nobody is root."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGES = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=["cpu", "gpu"])
+def test_what_a_stage_copies_exists_and_is_not_ignored(stage: str) -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_through = [line[1:] for line in lines if line.startswith("!")]
+    copied = [
+        w for line in re.findall(r"^COPY (.*) \S+$", stage, re.MULTILINE) for w in line.split()
+    ]
+    assert {"bart_cli", "presets", "pyproject.toml"} <= set(copied)
+    for name in copied:
+        assert (ROOT / name).exists()
+        assert any(fnmatch(name, pattern) for pattern in let_through), name
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=["cpu", "gpu"])
+def test_a_stage_runs_the_command_as_a_user_without_rights(stage: str) -> None:
+    assert re.search(r"^USER 10001$", stage, re.MULTILINE)
+    assert 'ENTRYPOINT ["bart"]' in stage
+    assert "--uid 10001" in stage
+
+
+def test_nvidias_torch_is_kept_by_a_constraint_and_checked_afterwards() -> None:
+    (gpu,) = [stage for stage in STAGES if stage.startswith("nvcr.io/nvidia/pytorch")]
+    assert "--constraint /tmp/torch.txt" in gpu
+    assert "cmp /tmp/torch.txt /tmp/torch-after.txt" in gpu
+
+
+def test_the_linter_has_nothing_to_say() -> None:
+    linter = Path(sys.executable).parent / "hadolint"
+    program = str(linter) if linter.exists() else shutil.which("hadolint")
+    if program is None:
+        pytest.skip("hadolint is not installed (part of the extra `dev`)")
+    result = subprocess.run(
+        [program, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
