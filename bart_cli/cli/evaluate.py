@@ -12,15 +12,23 @@ from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.generation import (
     BatchSizeOption,
     BeamsOption,
+    DecodingPrecisionOption,
+    DeviceOption,
+    EarlyStoppingOption,
     LengthPenaltyOption,
     MaxLengthOption,
+    MaxTokensOption,
     MinLengthOption,
     NoRepeatOption,
+    SampleOption,
+    SampleSeedOption,
     SequencesOption,
-    generation_options,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    decoding_options,
 )
 from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOption, field_help
-from bart_cli.cli.training import PrecisionOption
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
@@ -44,13 +52,21 @@ def command(
     split: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "split"))] = None,
     limit: Annotated[int | None, typer.Option(help=field_help(EvaluationConfig, "limit"))] = None,
     batch_size: BatchSizeOption = None,
-    precision: PrecisionOption = None,
+    max_tokens: MaxTokensOption = None,
+    precision: DecodingPrecisionOption = None,
+    device: DeviceOption = None,
     beams: BeamsOption = None,
     length_penalty: LengthPenaltyOption = None,
     min_length: MinLengthOption = None,
     max_length: MaxLengthOption = None,
     no_repeat_ngram: NoRepeatOption = None,
+    early_stopping: EarlyStoppingOption = None,
     return_sequences: SequencesOption = None,
+    sample: SampleOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SampleSeedOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,23 +82,35 @@ def command(
 
     if preset is None and config_file is None and model and (Path(model) / "config.yaml").is_file():
         config_file = Path(model) / "config.yaml"
-    decoding = generation_options(
-        beams, length_penalty, min_length, max_length, no_repeat_ngram, return_sequences
+    decoding = decoding_options(
+        beams=beams,
+        length_penalty=length_penalty,
+        min_length=min_length,
+        max_length=max_length,
+        no_repeat_ngram=no_repeat_ngram,
+        early_stopping=early_stopping,
+        return_sequences=return_sequences,
+        sample=sample,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
     )
-    options = {f"generation.{name}": value for name, value in decoding.items()}
     config = load_config(
         EvaluateConfig,
         preset=preset,
         config_file=config_file,
         sets=sets or [],
-        options=options
+        options=decoding
         | {
             "model_path": model,
             "data.path": data,
             "evaluation.split": split,
             "evaluation.limit": limit,
             "evaluation.batch_size": batch_size,
+            "evaluation.max_tokens": max_tokens,
             "evaluation.precision": precision,
+            "evaluation.device": device,
         },
     )
     result = run_evaluate(

@@ -10,15 +10,23 @@ from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.generation import (
     BatchSizeOption,
     BeamsOption,
+    DecodingPrecisionOption,
+    DeviceOption,
+    EarlyStoppingOption,
     LengthPenaltyOption,
     MaxLengthOption,
+    MaxTokensOption,
     MinLengthOption,
     NoRepeatOption,
+    SampleOption,
+    SampleSeedOption,
     SequencesOption,
-    generation_options,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    decoding_options,
 )
 from bart_cli.cli.options import JsonOption
-from bart_cli.cli.training import PrecisionOption
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
 
@@ -31,13 +39,21 @@ def command(
         str, typer.Option(help="Run, model folder or hub id.", show_default=True)
     ] = DEFAULT_MODEL,
     batch_size: BatchSizeOption = None,
-    precision: PrecisionOption = None,
+    max_tokens: MaxTokensOption = None,
+    precision: DecodingPrecisionOption = None,
+    device: DeviceOption = None,
     beams: BeamsOption = None,
     length_penalty: LengthPenaltyOption = None,
     min_length: MinLengthOption = None,
     max_length: MaxLengthOption = None,
     no_repeat_ngram: NoRepeatOption = None,
+    early_stopping: EarlyStoppingOption = None,
     return_sequences: SequencesOption = None,
+    sample: SampleOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SampleSeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Summarize text.
@@ -54,28 +70,41 @@ def command(
     from bart_cli.inference.summarizer import Summarizer
 
     documents = read_documents(files)
-    changes = generation_options(
-        beams, length_penalty, min_length, max_length, no_repeat_ngram, return_sequences
+    changes = decoding_options(
+        beams=beams,
+        length_penalty=length_penalty,
+        min_length=min_length,
+        max_length=max_length,
+        no_repeat_ngram=no_repeat_ngram,
+        early_stopping=early_stopping,
+        return_sequences=return_sequences,
+        sample=sample,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
     )
     evaluation = load_config(
         EvaluateConfig,
-        options={"evaluation.precision": precision, "evaluation.batch_size": batch_size},
+        options={
+            "evaluation.precision": precision,
+            "evaluation.device": device,
+            "evaluation.batch_size": batch_size,
+            "evaluation.max_tokens": max_tokens,
+        },
     ).evaluation
     reporter = make_reporter()
-    loaded = load_for_inference(model, evaluation.precision)
+    loaded = load_for_inference(model, evaluation.precision, device=evaluation.device)
+    saved = loaded.generation.model_dump() if loaded.generation else {}
     base = load_config(
         EvaluateConfig,
-        options={
-            f"generation.{name}": value
-            for name, value in (
-                (loaded.generation.model_dump() if loaded.generation else {}) | changes
-            ).items()
-        },
+        options=decoding_options(**saved) | changes,
     )
     summarizer = Summarizer(loaded, base.generation)
     summaries = summarizer.summarize(
         [document.text for document in documents],
         batch_size=evaluation.batch_size,
+        max_tokens=evaluation.max_tokens,
         reporter=reporter,
     )
     for document, summary in zip(documents, summaries, strict=True):

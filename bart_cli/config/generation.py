@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bart_cli.config.base import Section
-from bart_cli.config.training import Precision
+
+DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 
 
 class GenerationConfig(Section):
@@ -32,7 +33,7 @@ class GenerationConfig(Section):
     top_k: int = Field(0, ge=0, description="sampling: the k most likely tokens only; 0: off")
     top_p: float = Field(1.0, gt=0, le=1, description="sampling: the smallest set of this mass")
     repetition_penalty: float = Field(1.0, gt=0, le=10, description="divides logits of used tokens")
-    seed: int = Field(0, ge=0, description="of sampling")
+    seed: int = Field(0, ge=0, lt=2**63, description="of sampling")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -53,7 +54,17 @@ class EvaluationConfig(Section):
 
     split: str = Field("test", description="which split to score")
     batch_size: int = Field(32, ge=1, description="articles decoded together")
-    precision: Precision = Field("fp32", description="arithmetic of decoding")
+    max_tokens: int | None = Field(
+        None, ge=1, description="source tokens decoded together at most, padding included"
+    )
+    precision: DecodingPrecision = Field(
+        "fp32", description="arithmetic of decoding: fp32, tf32, bf16, fp16, or int8 on a CPU"
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="where to decode: cpu, cuda, cuda:N, or auto (a GPU when there is one)",
+    )
     stemmer: bool = Field(True, description="Porter stemming before ROUGE compares words")
     limit: int | None = Field(None, ge=1, description="score the first N pairs only")
     bootstrap: int = Field(

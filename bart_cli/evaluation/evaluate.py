@@ -72,7 +72,12 @@ def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Ev
     pairs = read_pairs(
         config.data.path, evaluation.split, limit=evaluation.limit or config.data.n_test
     )
-    loaded = load_for_inference(config.model_path, evaluation.precision, config.data.tokenizer)
+    loaded = load_for_inference(
+        config.model_path,
+        evaluation.precision,
+        config.data.tokenizer,
+        device=evaluation.device,
+    )
     _claim(config, out, reporter)
     path = out / "predictions.jsonl"
     done = _read_predictions(path)
@@ -102,7 +107,13 @@ def _predict(
     sources = tokenizer.encode_batch(
         [pair.source for pair in pairs], max_length=config.data.max_source_length
     )
-    found = generate(model, sources, config.generation, batch_size=config.evaluation.batch_size)
+    found = generate(
+        model,
+        sources,
+        config.generation,
+        batch_size=config.evaluation.batch_size,
+        max_tokens=config.evaluation.max_tokens,
+    )
     rows = []
     for pair, hypotheses in zip(pairs, found, strict=True):
         texts = tokenizer.decode_batch([h.tokens for h in hypotheses])

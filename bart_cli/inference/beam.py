@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
+from bart_cli.inference.sampling import Draws
+from bart_cli.inference.top import best_of_rows
 
 WORST = -1.0e9  # a score that no real hypothesis has
 
@@ -79,26 +81,22 @@ def advance(
     generation: GenerationConfig,
     *,
     eos_id: int,
-    generator: torch.Generator | None = None,
+    draws: Draws | None = None,
 ) -> tuple[BeamState, Tensor]:
     """Extend every beam by one token.
 
     Args:
         log_probs_AKV: constrained log-probabilities of the next token, fp32.
-        generator: for sampling (drawing the candidates instead of taking the best).
+        draws: random numbers, for sampling (drawing the candidates instead of taking the best).
 
     Returns:
         The new state, and [A, K] which beam each new running beam goes on from.
     """
-    beams, vocabulary = log_probs_AKV.shape[1:]
-    total = (log_probs_AKV + state.running_scores[:, :, None]).flatten(1)
-    if generation.sample:
-        drawn = torch.multinomial(total.softmax(-1), 2 * beams, generator=generator)
-        scores_AC = total.gather(1, drawn)
+    if draws is None:
+        scores_AC, origins_AC, tokens_AC = _best(state, log_probs_AKV)
     else:
-        scores_AC, drawn = total.topk(2 * beams)
-    origins_AC = drawn // vocabulary
-    tokens_AC = drawn % vocabulary
+        scores_AC, origins_AC, tokens_AC = _drawn(state, log_probs_AKV, draws)
+    beams = log_probs_AKV.shape[1]
     candidates = _gather(state.running, origins_AC)
     candidates[:, :, state.length] = tokens_AC
     length = state.length + 1
@@ -118,6 +116,24 @@ def advance(
         exhausted=ends_AC.all(1),
     )
     return advanced, origins_AC.gather(1, best)
+
+
+def _best(state: BeamState, log_probs_AKV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best 2K continuations of each article: scores, beams, tokens [A, C]."""
+    articles, beams, vocabulary = log_probs_AKV.shape
+    count = min(2 * beams, vocabulary)
+    found, tokens = best_of_rows(log_probs_AKV.flatten(0, 1), count)
+    scores = found.view(articles, beams, count) + state.running_scores[:, :, None]
+    scores_AC, position = scores.flatten(1).topk(2 * beams)
+    return scores_AC, position // count, tokens.view(articles, -1).gather(1, position)
+
+
+def _drawn(state: BeamState, log_probs_AKV: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """2K continuations drawn by their probability: scores, beams, tokens [A, C]."""
+    _, beams, vocabulary = log_probs_AKV.shape
+    scores = (log_probs_AKV + state.running_scores[:, :, None]).flatten(1)
+    drawn = draws.multinomial(scores.softmax(-1), 2 * beams)
+    return scores.gather(1, drawn), drawn // vocabulary, drawn % vocabulary
 
 
 def _finish(

@@ -20,7 +20,7 @@ NEVER = float("-inf")
 def constrain(
     scores_RV: Tensor, tokens_RT: Tensor, generation: GenerationConfig, model: ModelConfig
 ) -> Tensor:
-    """Scores with everything that is not allowed at -inf."""
+    """Scores with everything that is not allowed at -inf; may change `scores_RV` itself."""
     length = tokens_RT.shape[1]
     if generation.forced_bos and length == 1:
         return _only(scores_RV, model.bos_token_id)
@@ -31,7 +31,6 @@ def constrain(
     if generation.no_repeat_ngram:
         scores_RV = forbid_repeated_ngrams(scores_RV, tokens_RT, generation.no_repeat_ngram)
     if length < generation.min_length:
-        scores_RV = scores_RV.clone()
         scores_RV[:, model.eos_token_id] = NEVER
     return scores_RV
 
@@ -43,18 +42,17 @@ def penalize_repetition(scores_RV: Tensor, tokens_RT: Tensor, penalty: float) ->
 
 
 def forbid_repeated_ngrams(scores_RV: Tensor, tokens_RT: Tensor, size: int) -> Tensor:
-    """-inf for every token that would end an n-gram which the row already has."""
+    """-inf, in place, for every token that would end an n-gram which the row already has."""
     length = tokens_RT.shape[1]
     if length < size:
         return scores_RV
     ngrams = tokens_RT.unfold(1, size, 1)  # [R, T - size + 1, size]
     begin = tokens_RT[:, None, length - size + 1 :]
     seen = (ngrams[..., :-1] == begin).all(-1)
-    # A row's other n-grams forbid a token beyond the vocabulary: no shape depends on the data.
-    vocabulary = scores_RV.shape[1]
-    ends = torch.where(seen, ngrams[..., -1], vocabulary)
-    forbidden = scores_RV.new_zeros(scores_RV.shape[0], vocabulary + 1, dtype=torch.bool)
-    return scores_RV.masked_fill(forbidden.scatter_(1, ends, True)[:, :vocabulary], NEVER)
+    # The ends of a row's other n-grams are lowered to +inf, that is left alone: no shape and no
+    # branch depends on the data.
+    lowered = torch.where(seen, NEVER, -NEVER).to(scores_RV.dtype)
+    return scores_RV.scatter_reduce_(1, ngrams[..., -1], lowered, "amin")
 
 
 def _only(scores_RV: Tensor, token: int) -> Tensor:

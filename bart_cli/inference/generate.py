@@ -4,7 +4,7 @@ Articles are decoded together with others of like length; what comes out does no
 Articles whose search has ended leave the batch.
 """
 
-# Legend: A articles, K beams, R = A * K rows, V vocabulary.
+# Legend: A articles, K beams, R = A * K rows, T tokens so far, V vocabulary.
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.data.collate import micro_batches, pad_rows
 from bart_cli.errors import UsageError
 from bart_cli.inference import beam
-from bart_cli.inference.cache import CachedDecoder
-from bart_cli.inference.constraints import NEVER, constrain
+from bart_cli.inference.constraints import constrain
+from bart_cli.inference.decoding import Decoding
+from bart_cli.inference.engine import Engine
+from bart_cli.inference.sampling import Draws, warp
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 
@@ -37,18 +39,21 @@ class Hypothesis:
 
 @torch.inference_mode()
 def generate(
-    model: Bart,
+    model: Engine | Bart,
     sources: Sequence[Sequence[int]],
     generation: GenerationConfig,
     *,
     batch_size: int = 32,
+    max_tokens: int | None = None,
     reporter: Reporter | None = None,
 ) -> list[list[Hypothesis]]:
     """Decode every source: `return_sequences` hypotheses each, best first.
 
     Args:
+        model: an engine, or a model of which one is made for this call.
         sources: ids with <s> and </s>.
-        batch_size: articles decoded together.
+        batch_size: articles decoded together at most.
+        max_tokens: source tokens decoded together at most, padding included.
 
     Raises:
         UsageError: a source or `max_length` is longer than the model's positions.
@@ -58,42 +63,46 @@ def generate(
     for what, length in (("a source", longest), ("max_length", generation.max_length)):
         if length > positions:
             raise UsageError(f"{what} of {length} tokens is more than the model's {positions}")
-    was_training = model.training
-    model.eval()
+    was_training = isinstance(model, Bart) and model.training
+    engine = Engine(model) if isinstance(model, Bart) else model
     results: list[list[Hypothesis]] = [[] for _ in sources]
     lengths = np.array([len(source) for source in sources], dtype=np.int64)
     with (reporter or Reporter()).task("decode", total=len(sources), unit="articles") as task:
-        for chosen in micro_batches(lengths, batch_size):
+        for chosen in micro_batches(lengths, batch_size, max_tokens):
             rows = [int(i) for i in chosen]
-            for row, found in zip(
-                rows, _decode(model, [sources[i] for i in rows], generation), strict=True
-            ):
-                results[row] = found
+            found = _decode(engine, [sources[i] for i in rows], generation)
+            for row, hypotheses in zip(rows, found, strict=True):
+                results[row] = hypotheses
             task.advance(len(rows))
-    model.train(was_training)
+    if isinstance(model, Bart):
+        model.train(was_training)
     return results
 
 
 def _decode(
-    model: Bart, sources: list[Sequence[int]], generation: GenerationConfig
+    engine: Engine, sources: list[Sequence[int]], generation: GenerationConfig
 ) -> list[list[Hypothesis]]:
-    device = model.model.shared.weight.device
-    source = pad_rows([list(s) for s in sources], model.config.pad_token_id).to(device)
-    lengths = torch.tensor([len(s) for s in sources], device=device)
-    mask = torch.arange(source.shape[1], device=device)[None] < lengths[:, None]
-    memory = model.encode(source, mask)
-    if generation.beams == 1:
-        return _walk(model, memory, mask, generation)
-    return _search(model, memory, mask, generation)
+    source = pad_rows([list(s) for s in sources], engine.config.pad_token_id)
+    lengths = torch.tensor([len(s) for s in sources])
+    real = torch.arange(source.shape[1]) < lengths[:, None]
+    mask = None if bool(real.all()) else real.to(engine.device)
+    memory = engine.encode(source.to(engine.device), mask)
+    draws = Draws(sources, generation.seed, engine.device) if generation.sample else None
+    search = _walk if generation.beams == 1 else _search
+    return search(engine, memory, mask, generation, draws)
 
 
 def _search(
-    model: Bart, memory: Tensor, mask: Tensor, generation: GenerationConfig
+    engine: Engine,
+    memory: Tensor,
+    mask: Tensor | None,
+    generation: GenerationConfig,
+    draws: Draws | None,
 ) -> list[list[Hypothesis]]:
     """Beam search over a batch."""
-    config, beams = model.config, generation.beams
+    config, beams = engine.config, generation.beams
     articles = memory.shape[0]
-    decoder = CachedDecoder(model, memory, mask, beams, generation.max_length)
+    decoding = Decoding(engine, memory, mask, beams, generation.max_length)
     state = beam.start(
         articles,
         generation,
@@ -101,21 +110,20 @@ def _search(
         pad_id=config.pad_token_id,
         device=memory.device,
     )
-    generator = _generator(generation, memory.device)
     numbers = torch.arange(articles, device=memory.device)  # which article a row of the state is
     results: list[list[Hypothesis]] = [[] for _ in range(articles)]
     while True:
         tokens = state.running[:, :, : state.length].flatten(0, 1)
-        log_probs = decoder.step(tokens[:, -1]).float().log_softmax(-1)
+        log_probs = decoding.step(tokens[:, -1]).float().log_softmax(-1)
         log_probs = constrain(log_probs, tokens, generation, config)
-        if generation.sample:
+        if draws is not None:
             log_probs = warp(log_probs, generation, at_least=2)
         state, origins = beam.advance(
             state,
             log_probs.unflatten(0, (-1, beams)),
             generation,
             eos_id=config.eos_token_id,
-            generator=generator,
+            draws=draws,
         )
         going = state.open(generation.early_stopping)
         left = int(going.sum())
@@ -127,12 +135,13 @@ def _search(
             if not left:
                 return results
         # An article that has ended cannot change any more, so it may stay until the batch shrinks.
-        first = torch.arange(len(numbers), device=memory.device)[:, None] * beams
-        decoder.reorder((first + origins).flatten())
+        decoding.reorder(origins)
         if left <= SHRINK * len(numbers):
             stay = going.nonzero()[:, 0]
             state, numbers = state.keep(stay), numbers[stay]
-            decoder.keep(stay)
+            decoding.keep(stay)
+            if draws is not None:
+                draws.keep(stay.tolist())
 
 
 def _hypotheses(
@@ -147,53 +156,55 @@ def _hypotheses(
 
 
 def _walk(
-    model: Bart, memory: Tensor, mask: Tensor, generation: GenerationConfig
+    engine: Engine,
+    memory: Tensor,
+    mask: Tensor | None,
+    generation: GenerationConfig,
+    draws: Draws | None,
 ) -> list[list[Hypothesis]]:
     """Greedy decoding or sampling: `return_sequences` independent rows per article."""
-    config, copies = model.config, generation.return_sequences
-    decoder = CachedDecoder(model, memory, mask, copies, generation.max_length)
+    config, copies = engine.config, generation.return_sequences
+    decoding = Decoding(engine, memory, mask, copies, generation.max_length)
     articles = memory.shape[0]
     tokens = torch.full((articles * copies, 1), config.decoder_start_token_id, device=memory.device)
     scores = torch.zeros(articles * copies, device=memory.device)
     ended = torch.zeros(articles * copies, dtype=torch.bool, device=memory.device)
-    generator = _generator(generation, memory.device)
-    while tokens.shape[1] < generation.max_length and not bool(ended.all()):
-        logits = decoder.step(tokens[:, -1]).float()
+    numbers = torch.arange(articles, device=memory.device)
+    results: list[list[Hypothesis]] = [[] for _ in range(articles)]
+    while True:
+        logits = decoding.step(tokens[:, -1]).float()
         logits = constrain(logits, tokens, generation, config)
-        if generation.sample:
+        if draws is not None:
             logits = warp(logits, generation, at_least=1)
-            chosen = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+            chosen = draws.multinomial(logits.softmax(-1), 1)
         else:
             chosen = logits.argmax(-1, keepdim=True)
         step_scores = logits.log_softmax(-1).gather(1, chosen)[:, 0]
-        scores += torch.where(ended, 0.0, step_scores)
+        scores = scores + torch.where(ended, 0.0, step_scores)
         chosen = torch.where(ended[:, None], config.pad_token_id, chosen)
-        ended |= chosen[:, 0] == config.eos_token_id
+        ended = ended | (chosen[:, 0] == config.eos_token_id)
         tokens = torch.cat([tokens, chosen], 1)
-    rows = [_cut(row, config.eos_token_id) for row in tokens[:, 1:].tolist()]
-    found = [Hypothesis(row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
-    return [found[i : i + copies] for i in range(0, len(found), copies)]
-
-
-def warp(scores_RV: Tensor, generation: GenerationConfig, *, at_least: int) -> Tensor:
-    """Temperature, then top-k, then top-p (Holtzman et al. 2020), keeping `at_least` tokens."""
-    scores_RV = scores_RV / generation.temperature
-    if generation.top_k:
-        k = min(max(generation.top_k, at_least), scores_RV.shape[1])
-        worst = scores_RV.topk(k)[0][:, -1:]
-        scores_RV = scores_RV.masked_fill(scores_RV < worst, NEVER)
-    if generation.top_p < 1.0:
-        ascending, order = scores_RV.sort(-1)
-        drop = ascending.softmax(-1).cumsum(-1) <= 1 - generation.top_p
-        drop[:, -at_least:] = False
-        scores_RV = scores_RV.masked_fill(drop.scatter(1, order, drop), NEVER)
-    return scores_RV
-
-
-def _generator(generation: GenerationConfig, device: torch.device) -> torch.Generator | None:
-    if not generation.sample:
-        return None
-    return torch.Generator(device).manual_seed(generation.seed)
+        going = ~ended.view(-1, copies).all(1)
+        left = int(going.sum()) if tokens.shape[1] < generation.max_length else 0
+        if left > SHRINK * len(numbers):
+            continue
+        done = (~going).nonzero()[:, 0] if left else torch.arange(len(numbers))
+        for article in done.tolist():
+            rows = slice(article * copies, (article + 1) * copies)
+            results[int(numbers[article])] = [
+                Hypothesis(_cut(row, config.eos_token_id), score)
+                for row, score in zip(tokens[rows, 1:].tolist(), scores[rows].tolist(), strict=True)
+            ]
+        if not left:
+            return results
+        stay = going.nonzero()[:, 0]
+        numbers = numbers[stay]
+        tokens, scores, ended = (
+            part.unflatten(0, (-1, copies))[stay].flatten(0, 1) for part in (tokens, scores, ended)
+        )
+        decoding.keep(stay)
+        if draws is not None:
+            draws.keep(stay.tolist())
 
 
 def _cut(tokens: list[int], eos_id: int) -> list[int]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.training import Precision
+from bart_cli.config.generation import DecodingPrecision, GenerationConfig
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import InferenceModel, load_for_inference
 from bart_cli.progress import Reporter
@@ -50,32 +49,37 @@ class Summarizer:
         cls,
         source: str | Path,
         *,
-        precision: Precision = "fp32",
+        precision: DecodingPrecision = "fp32",
+        device: str = "auto",
         generation: GenerationConfig | None = None,
     ) -> Summarizer:
         """Load a run, a model folder or a hub id.
 
         Args:
+            precision: fp32, tf32, bf16, fp16, or int8 on a CPU.
+            device: cpu, cuda, cuda:N, or auto: a GPU when there is one.
             generation: default: the settings that the model was saved with.
 
         Raises:
             UsageError: no model there.
             BartError: the hub could not be reached.
         """
-        return cls(load_for_inference(str(source), precision), generation)
+        return cls(load_for_inference(str(source), precision, device=device), generation)
 
     def summarize(
         self,
         texts: Sequence[str],
         *,
         batch_size: int = 8,
+        max_tokens: int | None = None,
         reporter: Reporter | None = None,
         **changes: object,
     ) -> list[Summary]:
         """A summary of each text, in order; a text without words gets an empty one.
 
         Args:
-            batch_size: texts decoded together.
+            batch_size: texts decoded together at most.
+            max_tokens: tokens of them decoded together at most, padding included.
             changes: decoding settings, such as `beams=6`.
         """
         generation = GenerationConfig.model_validate(self.generation.model_dump() | changes)
@@ -89,6 +93,7 @@ class Summarizer:
             [sources[i] for i in worded],
             generation,
             batch_size=batch_size,
+            max_tokens=max_tokens,
             reporter=reporter,
         )
         summaries = [Summary("", (), 0.0, 0, 0) for _ in texts]

@@ -1,0 +1,141 @@
+"""`Engine`: a model made ready for decoding.
+
+The encoder stays the model's own. The decoder becomes a list of products with weights that are laid
+out for one token per row, and a step of plain functions over them (see `decoding`).
+"""
+
+# Legend: A articles, S source, D model, V vocabulary.
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bart_cli.errors import UsageError
+from bart_cli.inference.products import Product, fuse, has_onednn, make_product
+from bart_cli.model.bart import Bart, key_mask
+from bart_cli.model.layers import DecoderLayer, PositionEmbedding
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block of the decoder; names as in the model."""
+
+    heads: int
+    self_qkv: Product
+    self_out: Product
+    self_norm: nn.LayerNorm
+    cross_q: Product
+    cross_k: nn.Linear  # read once per article, so it may stay as it is
+    cross_v: nn.Linear
+    cross_out: Product
+    cross_norm: nn.LayerNorm
+    fc1: Product
+    activation: Callable[[Tensor], Tensor]
+    fc2: Product
+    final_norm: nn.LayerNorm
+
+
+class Engine:
+    """Encodes sources and holds what a decoding step needs.
+
+    The weights are those that the model has now: later training does not reach them.
+
+    Args:
+        model: in any dtype, on any device.
+        int8: the decoder's products in integers, the rest in bf16 where the processor has it; on a
+            CPU with oneDNN only.
+
+    Raises:
+        UsageError: int8 where it cannot be had.
+    """
+
+    def __init__(self, model: Bart, *, int8: bool = False) -> None:
+        core, self.config = model.model, model.config
+        self.device = core.shared.weight.device
+        if int8:
+            if problem := int8_problem(self.device):
+                raise UsageError(problem)
+            self.memory_dtype = bf16_or_fp32()
+            self.dtype = torch.float32
+        else:
+            self.memory_dtype = self.dtype = core.shared.weight.dtype
+        self._encoder = _as(core.encoder, self.memory_dtype).eval()
+        self._shared = core.shared.weight.detach().to(self.memory_dtype)
+        decoder = core.decoder
+        self._scale = decoder.scale
+        self._positions = decoder.embed_positions.weight.detach().to(self.dtype)
+        self._embedding_norm = _as(decoder.layernorm_embedding, self.dtype)
+        self.pre_norm = self.config.pre_layer_norm
+        self.last_norm = None if decoder.layer_norm is None else _as(decoder.layer_norm, self.dtype)
+        self.layers = [self._layer(layer, int8) for layer in decoder.layers]
+        self.output = make_product(
+            core.shared.weight.detach(),
+            model.final_logits_bias[0].to(core.shared.weight.dtype),
+            int8=int8,
+        )
+
+    def _layer(self, layer: nn.Module, int8: bool) -> Layer:
+        assert isinstance(layer, DecoderLayer)
+        own, cross = layer.self_attn, layer.encoder_attn
+
+        def product(*linears: nn.Linear) -> Product:
+            return make_product(*fuse(linears), int8=int8)
+
+        return Layer(
+            heads=own.heads,
+            self_qkv=product(own.q_proj, own.k_proj, own.v_proj),
+            self_out=product(own.out_proj),
+            self_norm=_as(layer.self_attn_layer_norm, self.dtype),
+            cross_q=product(cross.q_proj),
+            cross_k=_as(cross.k_proj, self.memory_dtype),
+            cross_v=_as(cross.v_proj, self.memory_dtype),
+            cross_out=product(cross.out_proj),
+            cross_norm=_as(layer.encoder_attn_layer_norm, self.dtype),
+            fc1=product(layer.fc1),
+            activation=layer.activation,
+            fc2=product(layer.fc2),
+            final_norm=_as(layer.final_layer_norm, self.dtype),
+        )
+
+    def encode(self, source_AS: Tensor, mask_AS: Tensor | None) -> Tensor:
+        """Ids -> memory [A, S, D]. `mask_AS`: bool, True at real tokens; None: all."""
+        tokens = F.embedding(source_AS, self._shared)
+        memory: Tensor = self._encoder(tokens, key_mask(mask_AS))
+        return memory
+
+    def embed(self, tokens_R: Tensor, position: int) -> Tensor:
+        """Ids -> input of the first block [R, D], all of them at one position."""
+        row = self._positions[PositionEmbedding.OFFSET + position]
+        x = F.embedding(tokens_R, self._shared).to(self.dtype) * self._scale + row
+        embedded: Tensor = self._embedding_norm(x)
+        return embedded
+
+
+def int8_problem(device: torch.device) -> str | None:
+    """Why this device cannot decode in int8, None when it can."""
+    if device.type != "cpu":
+        return "precision=int8 is for CPUs; on a GPU use bf16 or fp16"
+    if not has_onednn() or not hasattr(torch.ops.onednn, "qlinear_prepack"):
+        return "precision=int8 needs a torch with oneDNN (x86 builds have it); use fp32 or bf16"
+    return None
+
+
+def bf16_or_fp32() -> torch.dtype:
+    """bf16 where this processor multiplies it, else fp32: emulation is slower than fp32."""
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def _as(module: Module, dtype: torch.dtype) -> Module:
+    """The module in this dtype: itself when it is so already, else a copy."""
+    if next(module.parameters()).dtype == dtype:
+        return module
+    return copy.deepcopy(module).to(dtype).requires_grad_(False)

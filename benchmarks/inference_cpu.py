@@ -1,0 +1,225 @@
+"""Beam search with a BART-base on this CPU beside transformers and CTranslate2, in the same run.
+
+    pip install ctranslate2
+    python benchmarks/inference_cpu.py [--batches 1 4 16] [--arms …] [--repeats N]
+
+Random articles of 512 tokens, 60 generated tokens (no hypothesis may end before), 4 beams, no
+repeated 3-gram, length penalty 2; all arms have the same weights. Each arm runs in a process of its
+own, all in turn, round after round. Printed: seconds a batch (median, spread), articles a second,
+and how many times as fast as transformers in fp32 (median of the rounds' ratios, spread); besides,
+whether the fp32 arms gave the same tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+
+import torch
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.presets import preset_config
+from bart_cli.model.bart import Bart
+from bart_cli.model.hf_config import to_hf
+
+SOURCE, TARGET, BEAMS = 512, 60, 4
+ARMS = (
+    "transformers fp32",
+    "ctranslate2 fp32",
+    "bart fp32",
+    "transformers bf16",
+    "bart bf16",
+    "ctranslate2 int8",
+    "bart int8",
+)
+Rows = list[list[int]]
+
+
+def bart_base() -> ModelConfig:
+    return preset_config("bart-base").model
+
+
+def make_model() -> Bart:
+    """Random weights, the same in every process; sharp enough that no ties decide."""
+    torch.manual_seed(0)
+    model = Bart(bart_base().model_copy(update={"init_std": 0.05})).eval()
+    return model
+
+
+def articles(count: int) -> Rows:
+    torch.manual_seed(count)
+    words = torch.randint(4, bart_base().vocab_size - 1, (count, SOURCE - 2)).tolist()
+    return [[0, *row, 2] for row in words]
+
+
+def our_decoder(precision: str) -> Callable[[Rows], Rows]:
+    from bart_cli.inference.engine import Engine
+    from bart_cli.inference.generate import generate
+    from bart_cli.training.memory import keep_freed_memory
+
+    keep_freed_memory()  # as load_for_inference does
+    model = make_model()
+    engine = Engine(model.bfloat16() if precision == "bf16" else model, int8=precision == "int8")
+    generation = GenerationConfig(
+        beams=BEAMS,
+        min_length=TARGET + 1,
+        max_length=TARGET + 1,
+        forced_bos=False,
+        forced_eos=False,
+    )
+
+    def decode(rows: Rows) -> Rows:
+        found = generate(engine, rows, generation, batch_size=len(rows))
+        return [hypotheses[0].tokens for hypotheses in found]
+
+    return decode
+
+
+def transformers_model() -> torch.nn.Module:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    ours = make_model()
+    settings = {k: v for k, v in to_hf(ours.config).items() if k != "architectures"}
+    theirs = BartForConditionalGeneration(BartConfig(**settings)).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    theirs.tie_weights()
+    return theirs
+
+
+def their_decoder(precision: str) -> Callable[[Rows], Rows]:
+    model = transformers_model()
+    if precision == "bf16":
+        model = model.bfloat16()
+
+    def decode(rows: Rows) -> Rows:
+        ids = torch.tensor(rows)
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            num_beams=BEAMS,
+            min_length=TARGET + 1,
+            max_length=TARGET + 1,
+            length_penalty=2.0,
+            no_repeat_ngram_size=3,
+            early_stopping=True,
+            forced_bos_token_id=None,
+            forced_eos_token_id=None,
+        )
+        return output[:, 1:].tolist()
+
+    return decode
+
+
+def ctranslate2_decoder(precision: str) -> Callable[[Rows], Rows]:
+    import ctranslate2
+    from ctranslate2.converters.transformers import BartLoader
+
+    loader = BartLoader()
+    model = transformers_model()
+    model.config.normalize_before = False
+    spec = loader.get_model_spec(model)
+    names = [str(i) for i in range(model.config.vocab_size)]
+    loader.set_vocabulary(spec, names)
+    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = "0", "2", "3"
+    spec.config.decoder_start_token = "2"
+    spec.validate()
+    spec.optimize(quantization="int8" if precision == "int8" else None)
+    with tempfile.TemporaryDirectory() as folder:
+        spec.save(folder)
+        kind = "int8" if precision == "int8" else "float32"
+        translator = ctranslate2.Translator(
+            folder, device="cpu", compute_type=kind, intra_threads=torch.get_num_threads()
+        )
+
+    def decode(rows: Rows) -> Rows:
+        results = translator.translate_batch(
+            [[str(i) for i in row] for row in rows],
+            beam_size=BEAMS,
+            length_penalty=2.0,
+            no_repeat_ngram_size=3,
+            min_decoding_length=TARGET,
+            max_decoding_length=TARGET,
+        )
+        return [[int(name) for name in result.hypotheses[0]] for result in results]
+
+    return decode
+
+
+DECODERS = {
+    "bart": our_decoder,
+    "transformers": their_decoder,
+    "ctranslate2": ctranslate2_decoder,
+}
+
+
+def serve(arm: str, pipe: Connection) -> None:
+    """A process of its own, as users run each: takes batch sizes, answers with seconds, tokens."""
+    engine, precision = arm.split()
+    decode = DECODERS[engine](precision)
+    with torch.inference_mode():
+        decode(articles(1))
+        pipe.send("ready")
+        while size := pipe.recv():
+            rows = articles(size)
+            begin = time.perf_counter()
+            found = decode(rows)
+            pipe.send((time.perf_counter() - begin, found))
+
+
+def start(arms: list[str]) -> dict[str, Connection]:
+    spawn = multiprocessing.get_context("spawn")
+    pipes = {}
+    for arm in arms:
+        pipes[arm], theirs = spawn.Pipe()
+        spawn.Process(target=serve, args=(arm, theirs), daemon=True).start()
+        pipes[arm].recv()
+    return pipes
+
+
+def measure(pipes: dict[str, Connection], size: int, repeats: int) -> Iterator[str]:
+    """The lines of one batch size."""
+    seconds: dict[str, list[float]] = {arm: [] for arm in pipes}
+    tokens: dict[str, Rows] = {}
+    for _ in range(repeats):
+        for arm, pipe in pipes.items():
+            pipe.send(size)
+            taken, tokens[arm] = pipe.recv()
+            seconds[arm].append(taken)
+    base = next(iter(pipes))
+    for arm, values in seconds.items():
+        middle = statistics.median(values)
+        ratios = [a / b for a, b in zip(seconds[base], values, strict=True)]
+        same = sum(a == b for a, b in zip(tokens[arm], tokens[base], strict=True))
+        yield (
+            f"| {size} | {arm} | {middle:.3f} ({min(values):.3f} - {max(values):.3f}) "
+            f"| {size / middle:.2f} | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} - {max(ratios):.2f}) | {same}/{size} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    pipes = start(options.arms)
+    print(f"{torch.get_num_threads()} threads; ratios and equal outputs against {options.arms[0]}")
+    print("| batch | arm | s a batch | articles/s | times as fast | same |")
+    print("|---:|---|---:|---:|---:|---:|")
+    for size in options.batches:
+        for line in measure(pipes, size, options.repeats):
+            print(line, flush=True)
+    for pipe in pipes.values():
+        pipe.send(None)
+
+
+if __name__ == "__main__":
+    main()
