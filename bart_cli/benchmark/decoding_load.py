@@ -15,9 +15,11 @@ from bart_cli.benchmark.spec import ArmSpec, DecodingSpec
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import UsageError
+from bart_cli.inference.engine import Engine
 from bart_cli.inference.generate import generate
-from bart_cli.inference.load import DTYPES, load_for_inference
+from bart_cli.inference.load import DTYPES
 from bart_cli.model.bart import Bart
+from bart_cli.model.formats import load_model
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.flops import training_flops
 from bart_cli.training.precision import apply_matmul_precision
@@ -31,7 +33,8 @@ class DecodingLoad:
 
     def __init__(self, spec: DecodingSpec, arm: ArmSpec, world: World) -> None:
         self._spec, self._arm, self._world = spec, arm, world
-        self._model, self._tokenizer, self._generation = decoding_model(spec, arm, world)
+        model, self._tokenizer, self._generation = decoding_model(spec, arm, world)
+        self._model = Engine(model, int8=arm.precision == "int8")
         self._batches: Iterator[list[list[int]]] = iter(())
         self._size = 0
 
@@ -64,13 +67,13 @@ def decoding_model(
     Random weights are the same on both sides of a comparison. They know no end, so every hypothesis
     is made as long as can be.
     """
+    apply_matmul_precision("tf32" if arm.precision == "tf32" else "fp32")
     if spec.model_path is not None:
-        loaded = load_for_inference(spec.model_path, arm.precision)  # type: ignore[arg-type]
+        loaded = load_model(spec.model_path, device=world.device, dtype=DTYPES[arm.precision])
         settings = spec.generation
         if spec.own_settings and loaded.generation is not None:
             settings = load_generation(loaded.generation, spec.changes)
         return loaded.model, loaded.tokenizer, settings
-    apply_matmul_precision(arm.precision)  # type: ignore[arg-type]
     torch.manual_seed(arm.benchmark.seed)
     model = Bart(spec.model).to(device=world.device, dtype=DTYPES[arm.precision]).eval()
     longest = spec.generation.max_length
