@@ -27,7 +27,7 @@ COMMANDS = {
     "finetune": "Fine-tune a pre-trained model on pairs of article and summary.",
     "evaluate": "Score a model on a test split: ROUGE, latency, a report.",
     "benchmark": "Measure the speed of training, decoding and data.",
-    "summarize": "Summarize files, folders or standard input.",
+    "summarize": "Summarize files, folders, patterns, pages, JSON lines or standard input.",
     "presets": "List, show and compare the presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",
     "data": "Look into prepared data.",
@@ -103,9 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(error)
     except KeyboardInterrupt:
         code = fail(BartError("interrupted", exit_code=INTERRUPTED))
-    except BrokenPipeError:
-        # The reader of our output went away (`bart … | head`): not an error worth a word.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of our output went away (`bart … | head`): not an error worth a word. Typer and
+        # rich end the process when they meet it.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -26,13 +26,15 @@ from rich.progress import (
 from rich.table import Table
 
 from bart_cli.errors import BartError
+from bart_cli.printable import printable
 from bart_cli.progress import Reporter, Task
 
 PIPE_WIDTH = 110  # columns of a table that goes to a file: rich would assume 80 and cut
 LOG_SECONDS = 10.0  # between progress lines where there is no terminal
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No emoji codes: ":x:" in a path or a text stays what it is.
+out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 _voice = {"quiet": False, "verbose": False}
@@ -77,10 +79,10 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 def print_error(error: BartError) -> None:
     """`error: …` and, when there is one, `hint: …`; with --verbose also where it came from."""
     if _voice["verbose"] and error.__traceback__ is not None:
-        err.print("".join(traceback.format_exception(error)), markup=False)
-    err.print(f"[bold red]error:[/bold red] {escape(error.message)}")
+        err.print(printable("".join(traceback.format_exception(error))), markup=False)
+    err.print(f"[bold red]error:[/bold red] {escape(printable(error.message))}")
     if error.hint:
-        err.print(f"[bold]hint:[/bold] {escape(error.hint)}")
+        err.print(f"[bold]hint:[/bold] {escape(printable(error.hint))}")
 
 
 class _BarsAndNumbers(Progress):
@@ -133,11 +135,11 @@ class BarReporter(Reporter):
 
     def info(self, text: str) -> None:
         """See Reporter.info."""
-        err.print(escape(text))
+        err.print(escape(printable(text)))
 
     def warn(self, text: str) -> None:
         """See Reporter.warn."""
-        err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        err.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
 
 
 class _Bar(Task):
@@ -167,11 +169,11 @@ class LineReporter(Reporter):
 
     def info(self, text: str) -> None:
         """See Reporter.info."""
-        err.print(escape(text))
+        err.print(escape(printable(text)))
 
     def warn(self, text: str) -> None:
         """See Reporter.warn."""
-        err.print(f"warning: {escape(text)}")
+        err.print(f"warning: {escape(printable(text))}")
 
 
 class QuietReporter(LineReporter):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, out
 from bart_cli.cli.generation import (
     BatchSizeOption,
     BeamsOption,
@@ -26,18 +31,47 @@ from bart_cli.cli.generation import (
     TopPOption,
     decoding_options,
 )
-from bart_cli.cli.options import JsonOption
+from bart_cli.cli.options import field_help
+from bart_cli.config.summarize import SummarizeConfig
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
 
 
 def command(
     files: Annotated[
-        list[str], typer.Argument(help="Text files or folders; - for standard input.")
+        list[str],
+        typer.Argument(
+            help="Files (.txt, .md, .html, .jsonl; others are read as text), folders with such "
+            "files, quoted patterns such as 'news/**/*.txt', - for standard input.",
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="Run, model folder or hub id.", show_default=True)
     ] = DEFAULT_MODEL,
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File for the results. It is there when it is whole; JSON lines that were "
+            "interrupted go on when the command is given again.",
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="text|jsonl|json", help=field_help(SummarizeConfig, "format")
+        ),
+    ] = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help=field_help(SummarizeConfig, "jsonl"))
+    ] = False,
+    field: Annotated[
+        str | None, typer.Option(metavar="NAME", help=field_help(SummarizeConfig, "field"))
+    ] = None,
+    long: Annotated[
+        str | None,
+        typer.Option(metavar="truncate|chunk|reduce", help=field_help(SummarizeConfig, "long")),
+    ] = None,
     batch_size: BatchSizeOption = None,
     max_tokens: MaxTokensOption = None,
     precision: DecodingPrecisionOption = None,
@@ -54,22 +88,58 @@ def command(
     top_k: TopKOption = None,
     top_p: TopPOption = None,
     seed: SampleSeedOption = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The same as --format json: one JSON document.")
+    ] = False,
 ) -> None:
     """Summarize text.
 
-    Each file is one text. The decoding settings are those that the model was saved with, unless
+    Each file is one text, of .jsonl each line; of .html the main text is taken. Results come in
+    order, as they are made. The decoding settings are those that the model was saved with, unless
     options say otherwise.
 
+    A record of JSON has file, line and id (of JSON lines), summary, others (with
+    --return-sequences), score, source_tokens, used_tokens (fewer when the text was cut) and pieces;
+    or error in place of a summary. Exit code 1 when there was any error.
+
     [bold]bart summarize article.txt --model runs/finetune[/bold]
+
+    [bold]bart summarize 'news/*.html' --long chunk --out summaries.jsonl[/bold]
+
+    [bold]cat articles.jsonl | bart summarize - --jsonl --field body > summaries.jsonl[/bold]
     """
     from bart_cli.config.presets import load_config
     from bart_cli.config.run import EvaluateConfig
-    from bart_cli.inference.inputs import read_documents
+    from bart_cli.errors import BartError, UsageError
+    from bart_cli.inference.inputs import find_inputs
     from bart_cli.inference.load import load_for_inference
+    from bart_cli.inference.summarize import (
+        Job,
+        check_out,
+        choose_format,
+        summarize_to_file,
+        summarize_to_stream,
+    )
     from bart_cli.inference.summarizer import Summarizer
+    from bart_cli.progress import Task
 
-    documents = read_documents(files)
+    if as_json and form not in (None, "json"):
+        raise UsageError(f"--json and --format {form} are two formats; give one")
+    config = load_config(
+        SummarizeConfig,
+        options={
+            "jsonl": jsonl,
+            "field": field,
+            "long": long,
+            "format": "json" if as_json else form,
+        },
+    )
+    reporter = make_reporter()
+    if "-" in files and sys.stdin.isatty():
+        reporter.info("reading from the terminal; Ctrl-D ends the text")
+    inputs = find_inputs(files, jsonl=config.jsonl)
+    if out_file is not None:
+        check_out(out_file, inputs)
     changes = decoding_options(
         beams=beams,
         length_penalty=length_penalty,
@@ -93,7 +163,6 @@ def command(
             "evaluation.max_tokens": max_tokens,
         },
     ).evaluation
-    reporter = make_reporter()
     loaded = load_for_inference(model, evaluation.precision, device=evaluation.device)
     saved = loaded.generation.model_dump() if loaded.generation else {}
     base = load_config(
@@ -101,23 +170,48 @@ def command(
         options=decoding_options(**saved) | changes,
     )
     summarizer = Summarizer(loaded, base.generation)
-    summaries = summarizer.summarize(
-        [document.text for document in documents],
+    chosen = choose_format(config, out_file, inputs)
+    lines = any(given.kind == "jsonl" for given in inputs)
+    job = Job(
+        inputs=inputs,
+        config=config,
+        form=chosen,
         batch_size=evaluation.batch_size,
         max_tokens=evaluation.max_tokens,
-        reporter=reporter,
+        precision=evaluation.precision,
+        heading=(_heading if out_file is None else str) if lines or len(inputs) > 1 else None,
     )
-    for document, summary in zip(documents, summaries, strict=True):
-        if summary.cut:
-            reporter.warn(
-                f"{document.name} has {summary.source_tokens:,} tokens; the model reads the first "
-                f"{summary.used_tokens:,}, the rest is not in the summary"
-            )
-    if as_json:
-        print_json([{"file": d.name} | vars(s) for d, s in zip(documents, summaries, strict=True)])
-        return
-    for document, summary in zip(documents, summaries, strict=True):
-        if len(documents) > 1:
-            out.print(f"[bold]{document.name}[/bold]", soft_wrap=True)
-        for text in (summary.text, *summary.others):
-            out.print(text, markup=False, soft_wrap=True)
+    stream = sys.stdout  # by its own name: a live bar on a terminal takes over `sys.stdout`
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(encoding=None if chosen == "text" else "utf-8", errors="replace")
+    total = None if lines else len(inputs)
+    # Summaries that appear on the terminal are the progress; a bar would run through them.
+    shown = out_file is not None or not stream.isatty()
+    with reporter.task("summarize", total, "texts") if shown else nullcontext(Task()) as task:
+        if out_file is None:
+            counts = summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
+        else:
+            counts = summarize_to_file(summarizer, job, out_file, reporter=reporter, task=task)
+    if out_file is not None:
+        count = counts.done - counts.failed
+        noun = "summary" if count == 1 else "summaries"
+        out.print(Text(f"{count:,} {noun} in {out_file}"), soft_wrap=True)
+    if not counts.done:
+        reporter.warn("there was no line to summarize")
+    if counts.cut and lines:
+        reporter.warn(
+            f"{counts.cut:,} of {counts.done:,} texts were longer than the model's "
+            f"{summarizer.positions:,} tokens and were cut (--long chunk reads them whole)"
+        )
+    if counts.failed:
+        raise BartError(
+            f"{counts.failed:,} of {counts.done:,} inputs could not be summarized",
+            hint=None if chosen == "text" else "each has a record with the field error",
+        )
+
+
+def _heading(name: str) -> str:
+    """In bold, where the output is a terminal."""
+    with out.capture() as captured:
+        out.print(Text(name, style="bold"), soft_wrap=True, end="")
+    return captured.get()

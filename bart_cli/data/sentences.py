@@ -26,6 +26,7 @@ STARTERS = frozenset(
 # A full stop (with closing quotes or brackets), white space, then what may open a sentence.
 BORDER = re.compile(r"""(?<=[.!?…])(["'”’)\]]*)\s+(?=["'“‘(\[]*[A-Z0-9À-ÖØ-Þ])""")
 LAST_WORD = re.compile(r"([^\s\"'“”‘’()\[\]]+)\.$")
+REACH = 24  # characters before a stop that may tell an abbreviation
 INITIAL = re.compile(r"^[A-Z]$|^([A-Za-z]\.)+[A-Za-z]$")
 
 
@@ -35,7 +36,8 @@ def split_sentences(text: str) -> list[str]:
     begin = 0
     for match in BORDER.finditer(text):
         end = match.end(1)
-        if _is_abbreviation(text[begin : match.start()], text[match.end() : match.end() + 16]):
+        before = text[max(begin, match.start() - REACH) : match.start()]
+        if _is_abbreviation(before, text[match.end() : match.end() + 16]):
             continue
         sentences.append(text[begin:end].strip())
         begin = match.end()
@@ -44,8 +46,11 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _is_abbreviation(before: str, after: str) -> bool:
-    """Whether the stop at the end of `before` belongs to an abbreviation or an initial."""
-    match = LAST_WORD.search(before[-24:])
+    """Whether the stop at the end of `before` belongs to an abbreviation or an initial.
+
+    `before`: REACH characters at most, so that a text of nothing but "Mr. Mr. Mr." takes no longer.
+    """
+    match = LAST_WORD.search(before)
     if match is None:
         return False
     word = match[1]

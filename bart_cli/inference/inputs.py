@@ -1,65 +1,167 @@
-"""Texts to summarize: files, folders, standard input."""
+"""What to summarize: files, folders, patterns and standard input become texts, one after another.
+
+In: words of the command line. Out: `Text` and `Failure` items in order, read when they are asked
+for.
+"""
 
 from __future__ import annotations
 
+import glob
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bart_cli.errors import UsageError
+from bart_cli.inference.records import Failure, Origin, Text, read_records
 
-SUFFIXES = (".txt", ".md")
+Kind = Literal["text", "html", "jsonl"]
+
+KINDS: dict[str, Kind] = {
+    ".txt": "text",
+    ".md": "text",
+    ".html": "html",
+    ".htm": "html",
+    ".jsonl": "jsonl",
+}
+STANDARD_INPUT = "standard input"
 
 
 @dataclass(frozen=True)
-class Document:
-    """A text and the name that its summary is shown under."""
+class Input:
+    """A file to read, or standard input (`path` None), whose plain text is here already."""
 
-    name: str
-    text: str
+    path: Path | None
+    kind: Kind
+    text: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in results and messages."""
+        return STANDARD_INPUT if self.path is None else str(self.path)
 
 
-def read_documents(paths: Sequence[str]) -> list[Document]:
-    """One document per file; a folder stands for its .txt and .md files, `-` for standard input.
+def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
+    """The inputs that the words stand for, those that are named checked.
+
+    A folder stands for its files with a suffix of KINDS, a pattern (`*`, `?`, `[…]`, `**` for
+    folders below) for the files that fit it, `-` for standard input.
+
+    Args:
+        jsonl: take every input as JSON lines.
 
     Raises:
-        UsageError: a path that is missing, empty or not UTF-8 text.
+        UsageError: a word that stands for nothing; a file that is named and that is missing, empty
+            or not UTF-8. Files found in folders and by patterns are not looked into.
     """
-    documents = []
-    for path in paths:
-        if path == "-":
-            documents.append(_document("standard input", sys.stdin.buffer.read()))
+    if list(words).count("-") > 1:
+        raise UsageError("standard input (-) is named twice; it can be read once only")
+    inputs: list[Input] = []
+    for word in words:
+        if word == "-":
+            inputs.append(_standard_input(jsonl))
             continue
-        documents += [_document(str(file), _bytes(file)) for file in _files(Path(path))]
-    return documents
+        path = Path(word)
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in KINDS)
+            if not files:
+                raise UsageError(f"no {_either(list(KINDS))} file in {path}")
+        elif not path.exists() and glob.has_magic(word):
+            found = (Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207
+            files = sorted(file for file in found if file.is_file())
+            if not files:
+                raise UsageError(f"no file fits the pattern {word}")
+        else:
+            _check(Input(path, _kind(path, jsonl)))
+            files = [path]
+        inputs += [Input(file, _kind(file, jsonl)) for file in files]
+    return inputs
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if not files:
-        raise UsageError(f"no {' or '.join(SUFFIXES)} file in {path}")
-    return files
+def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Text | Failure]:
+    """The texts of all inputs, in order; a file that gives none is a `Failure` with the reason.
+
+    Args:
+        field: of JSON lines; see `read_records`.
+    """
+    for given in inputs:
+        if given.kind == "jsonl":
+            yield from _records(given, field)
+            continue
+        try:
+            yield Text(Origin(given.name), given.text if given.path is None else _text(given))
+        except UsageError as error:
+            yield Failure(Origin(given.name), error.message)
 
 
-def _bytes(file: Path) -> bytes:
+def _standard_input(jsonl: bool) -> Input:
+    if jsonl:
+        return Input(None, "jsonl")
+    return Input(None, "text", _decode(STANDARD_INPUT, sys.stdin.buffer.read()))
+
+
+def _kind(path: Path, jsonl: bool) -> Kind:
+    return "jsonl" if jsonl else KINDS.get(path.suffix.lower(), "text")
+
+
+def _check(given: Input) -> None:
+    if given.kind == "text":
+        _text(given)
+    elif not _bytes(given, 1):
+        raise UsageError(f"{given.name} is empty: there is no text to summarize")
+
+
+def _records(given: Input, field: str | None) -> Iterator[Text | Failure]:
+    if given.path is None:
+        yield from read_records(sys.stdin.buffer, given.name, field)
+        return
     try:
-        return file.read_bytes()
+        stream = given.path.open("rb")
+    except OSError as error:
+        yield Failure(Origin(given.name), f"{given.name} cannot be read: {error.strerror}")
+        return
+    with stream:
+        yield from read_records(stream, given.name, field)
+
+
+def _text(given: Input) -> str:
+    content = _bytes(given)
+    if given.kind == "text":
+        return _decode(given.name, content)
+    from bart_cli.data.download.extractors import Page, load_extractor
+
+    text = load_extractor("trafilatura")(Page(url="", html=content))
+    if not text.strip():
+        raise UsageError(f"{given.name} is a page without a main text")
+    return text
+
+
+def _bytes(given: Input, size: int = -1) -> bytes:
+    assert given.path is not None
+    try:
+        with given.path.open("rb") as stream:
+            return stream.read(size)
     except FileNotFoundError:
-        raise UsageError(f"no such file: {file}") from None
+        raise UsageError(f"no such file: {given.name}") from None
+    except OSError as error:
+        raise UsageError(f"{given.name} cannot be read: {error.strerror}") from None
 
 
-def _document(name: str, content: bytes) -> Document:
+def _decode(name: str, content: bytes) -> str:
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        # `error.object` lies behind the byte order mark, if there is one.
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise UsageError(
-            f"{name} is not UTF-8 text: byte 0x{content[error.start]:02x} in line {line}",
+            f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} in line {line}",
             hint="convert it first, for example with `iconv -f latin1 -t utf-8`",
         ) from None
     if not text.strip():
         raise UsageError(f"{name} is empty: there is no text to summarize")
-    return Document(name, text)
+    return text
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,15 +1,26 @@
-"""`Summarizer`: text in, summaries out. The Python API and the engine of `bart summarize`."""
+"""`Summarizer`: text in, summaries out. The Python API, and what `bart summarize` calls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import fmean
+from typing import get_args
 
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig
-from bart_cli.inference.generate import generate
+from bart_cli.config.summarize import LongText
+from bart_cli.errors import UsageError
+from bart_cli.inference.generate import Hypothesis, generate
 from bart_cli.inference.load import InferenceModel, load_for_inference
+from bart_cli.inference.long_texts import Encoded, encode_texts
+from bart_cli.inference.windows import windows
 from bart_cli.progress import Reporter
+
+Decode = Callable[[list[list[int]]], list[list[Hypothesis]]]
+
+SHORTER = 0.9  # `reduce` goes on while a round leaves at most this share of the tokens
 
 
 @dataclass(frozen=True)
@@ -17,7 +28,9 @@ class Summary:
     """A summary of one text.
 
     text: of the best hypothesis; others: further ones, when `return_sequences` asks for them.
+    score: what beams rank by; of several pieces the mean.
     source_tokens: of the whole text; used_tokens: how many of them the model read.
+    pieces: in how many parts it read them.
     """
 
     text: str
@@ -25,6 +38,7 @@ class Summary:
     score: float
     source_tokens: int
     used_tokens: int
+    pieces: int = 1
 
     @property
     def cut(self) -> bool:
@@ -42,6 +56,7 @@ class Summarizer:
     def __init__(self, loaded: InferenceModel, generation: GenerationConfig | None = None) -> None:
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
+        self.folder = loaded.folder
         self.generation = generation or loaded.generation or GenerationConfig()
 
     @classmethod
@@ -61,15 +76,21 @@ class Summarizer:
             generation: default: the settings that the model was saved with.
 
         Raises:
-            UsageError: no model there.
+            UsageError: no model there, or a device or precision that this machine lacks.
             BartError: the hub could not be reached.
         """
         return cls(load_for_inference(str(source), precision, device=device), generation)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that the model can read at once, <s> and </s> among them."""
+        return self.model.config.max_position_embeddings
 
     def summarize(
         self,
         texts: Sequence[str],
         *,
+        long: LongText = "truncate",
         batch_size: int = 8,
         max_tokens: int | None = None,
         reporter: Reporter | None = None,
@@ -78,32 +99,96 @@ class Summarizer:
         """A summary of each text, in order; a text without words gets an empty one.
 
         Args:
+            long: what to do with a text that is longer than the model's positions. truncate: read
+                its beginning; chunk: summarize pieces that end with sentences, and join; reduce: as
+                chunk, then summarize the joined summaries until one piece holds them (or until that
+                makes them no shorter).
             batch_size: texts decoded together at most.
             max_tokens: tokens of them decoded together at most, padding included.
             changes: decoding settings, such as `beams=6`.
+
+        Raises:
+            ValueError: a setting that is not allowed (pydantic's, which names it).
+            UsageError: `long` or `max_length` that is not allowed.
         """
-        generation = GenerationConfig.model_validate(self.generation.model_dump() | changes)
-        limit = self.model.config.max_position_embeddings
-        folded = [" ".join(text.split()) for text in texts]
-        rows = self.tokenizer.encode_batch(folded)
-        sources = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows]
-        worded = [i for i, text in enumerate(folded) if text]
-        found = generate(
+        if long not in get_args(LongText):
+            raise UsageError(f"long={long}: allowed are {', '.join(get_args(LongText))}")
+        decode = partial(
+            generate,
             self.model,
-            [sources[i] for i in worded],
-            generation,
+            generation=GenerationConfig.model_validate(self.generation.model_dump() | changes),
             batch_size=batch_size,
             max_tokens=max_tokens,
             reporter=reporter,
         )
-        summaries = [Summary("", (), 0.0, 0, 0) for _ in texts]
-        for i, hypotheses in zip(worded, found, strict=True):
-            best, *others = self.tokenizer.decode_batch([h.tokens for h in hypotheses])
-            summaries[i] = Summary(
-                text=best.strip(),
-                others=tuple(other.strip() for other in others),
-                score=hypotheses[0].score,
-                source_tokens=len(rows[i]),
-                used_tokens=len(sources[i]),
+        summaries = self._round(self._encode(texts, long), decode)
+        if long == "reduce":
+            self._reduce(summaries, decode)
+        return summaries
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        long: LongText = "truncate",
+        batch_size: int = 8,
+        max_tokens: int | None = None,
+        **changes: object,
+    ) -> Iterator[Summary]:
+        """As `summarize`, for texts without end: summaries come in order, while texts are read.
+
+        Texts are taken in windows that grow from one text to four batches (one text always, when
+        `batch_size` is 1); one window is in memory.
+        """
+        options = {"long": long, "batch_size": batch_size, "max_tokens": max_tokens} | changes
+        for window in windows(texts, batch_size, len):
+            yield from self.summarize(window, **options)  # type: ignore[arg-type]
+
+    def _encode(self, texts: Sequence[str], long: LongText) -> list[Encoded]:
+        return encode_texts(texts, self.tokenizer, self.positions, whole=long != "truncate")
+
+    def _round(self, encoded: Sequence[Encoded], decode: Decode) -> list[Summary]:
+        """Decode every piece of every text; a text's summary is its pieces' joined."""
+        found = iter(decode([piece for text in encoded for piece in text.pieces]))
+        summaries = []
+        for text in encoded:
+            hypotheses = [next(found) for _ in text.pieces]
+            # [piece][rank] -> [rank]: the n-th best of every piece together
+            best, *others = [
+                " ".join(filter(None, (part.strip() for part in self.tokenizer.decode_batch(rows))))
+                for rows in zip(*([h.tokens for h in ranks] for ranks in hypotheses), strict=True)
+            ] or [""]
+            summaries.append(
+                Summary(
+                    text=best,
+                    others=tuple(others),
+                    score=fmean(ranks[0].score for ranks in hypotheses) if hypotheses else 0.0,
+                    source_tokens=text.tokens,
+                    used_tokens=text.used,
+                    pieces=len(text.pieces),
+                )
             )
         return summaries
+
+    def _reduce(self, summaries: list[Summary], decode: Decode) -> None:
+        """Summarize again, in place, what was joined from several pieces."""
+        lengths = {i: s.source_tokens for i, s in enumerate(summaries) if s.pieces > 1}
+        while lengths:
+            encoded = dict(
+                zip(
+                    lengths,
+                    self._encode([summaries[i].text for i in lengths], "reduce"),
+                    strict=True,
+                )
+            )
+            shorter = [i for i, text in encoded.items() if 0 < text.tokens <= SHORTER * lengths[i]]
+            again = self._round([encoded[i] for i in shorter], decode)
+            for i, summary in zip(shorter, again, strict=True):
+                summaries[i] = replace(
+                    summaries[i], text=summary.text, others=summary.others, score=summary.score
+                )
+            lengths = {
+                i: encoded[i].tokens
+                for i, summary in zip(shorter, again, strict=True)
+                if summary.pieces > 1
+            }

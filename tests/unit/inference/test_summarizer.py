@@ -1,7 +1,8 @@
-"""The Summarizer, and reading what it is given."""
+"""The Summarizer: order, batches, long texts, streams."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import bart_cli
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import generate
-from bart_cli.inference.inputs import read_documents
+from bart_cli.inference.long_texts import encode_texts
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
@@ -73,22 +74,74 @@ def test_more_positions_than_the_model_has_are_refused(folder: Path) -> None:
         generate(model, [[0] * 70], GenerationConfig(max_length=10))
 
 
-def test_files_and_folders_are_read_in_order(tmp_path: Path) -> None:
-    for name in ("b.txt", "a.md", "c.log"):
-        (tmp_path / name).write_text(f"text of {name}")
-    documents = read_documents([str(tmp_path / "c.log"), str(tmp_path)])
-    assert [d.text for d in documents] == ["text of c.log", "text of a.md", "text of b.txt"]
+LONG = "\n\n".join(SENTENCES * 6)  # 6 * 4 sentences, many times the 64 positions
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "no such file"), (b" \n", "is empty"), (b"a\nb\xe9", "byte 0xe9 in line 2")],
-)
-def test_a_file_that_cannot_be_read_is_named(
-    tmp_path: Path, content: bytes | None, message: str
-) -> None:
-    path = tmp_path / "x.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UsageError, match=message):
-        read_documents([str(path)])
+def test_a_long_text_is_read_in_pieces_and_their_summaries_joined(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    (whole,) = summarizer.summarize([LONG], long="chunk")
+    assert not whole.cut
+    assert whole.pieces > 2
+    pieces = encode_texts([LONG], summarizer.tokenizer, 64, whole=True)[0].pieces
+    texts = [summarizer.tokenizer.decode(piece) for piece in pieces]
+    each = [summary.text for summary in summarizer.summarize(texts)]
+    assert whole.text == " ".join(text for text in each if text)
+    assert len(texts) == whole.pieces
+
+
+def test_joined_summaries_are_summarized_again_until_they_are_one(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    (joined,) = summarizer.summarize([LONG], long="chunk", max_length=8)
+    (reduced,) = summarizer.summarize([LONG], long="reduce", max_length=8)
+    text = joined.text
+    while len(summarizer.tokenizer.encode(text)) > 64:
+        (again,) = summarizer.summarize([text], long="chunk", max_length=8)
+        text = again.text
+    assert reduced.text == summarizer.summarize([text], max_length=8)[0].text
+    assert (reduced.pieces, reduced.source_tokens) == (joined.pieces, joined.source_tokens)
+
+
+def test_reducing_ends_where_summaries_are_no_shorter_than_texts(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    options = {"min_length": 62, "max_length": 64, "no_repeat_ngram": 0}
+    (joined,) = summarizer.summarize([LONG], long="chunk", **options)
+    (reduced,) = summarizer.summarize([LONG], long="reduce", **options)
+    assert reduced.text == joined.text
+
+
+def test_short_texts_do_not_care_how_long_ones_are_treated(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    texts = [SENTENCES[0], "", SENTENCES[2]]
+    expected = summarizer.summarize(texts)
+    for long in ("chunk", "reduce"):
+        assert summarizer.summarize(texts, long=long) == expected
+
+
+def test_further_hypotheses_of_pieces_are_joined_by_rank(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    (summary,) = summarizer.summarize([LONG], long="chunk", beams=3, return_sequences=3)
+    assert len(summary.others) == 2
+    assert len({summary.text, *summary.others}) == 3
+
+
+def test_a_stream_gives_its_first_summary_before_it_is_read_to_the_end(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    read = []
+
+    def texts() -> Iterator[str]:
+        for number in range(12):
+            read.append(number)
+            yield SENTENCES[number % 4]
+
+    stream = summarizer.stream(texts(), batch_size=2)
+    first = next(stream)
+    assert len(read) == 1
+    rest = list(stream)
+    assert [s.text for s in (first, *rest[:3])] == [s.text for s in summarizer.summarize(SENTENCES)]
+    assert len(rest) == 11
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:0"])
+def test_a_device_that_is_not_here_is_refused(folder: Path, device: str) -> None:
+    with pytest.raises(UsageError, match=f"device={device}"):
+        bart_cli.Summarizer.from_pretrained(folder, device=device)

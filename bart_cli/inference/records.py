@@ -1,0 +1,123 @@
+"""JSON lines as texts to summarize: one `Text` or one `Failure` for every line, none lost.
+
+In: a binary stream that may be endless and hold anything. In memory: one line, cut at MAX_LINE.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from bart_cli.data.pairs import SOURCE_FIELDS
+
+MAX_LINE = 16 * 2**20  # bytes; what is longer is no text but a mistake
+SHOWN_FIELDS = 6  # how many names of fields an error line lists, and …
+SHOWN_LETTERS = 30  # … how much of each
+
+JSON_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a text comes from: a file (or 'standard input'); of JSON lines also line and `id`."""
+
+    file: str
+    line: int | None = None
+    id: str | int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}, line {self.line}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to summarize."""
+
+    origin: Origin
+    text: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that gives no text, and why."""
+
+    origin: Origin
+    error: str
+
+
+def read_records(stream: BinaryIO, file: str, field: str | None) -> Iterator[Text | Failure]:
+    """An item for each line.
+
+    Args:
+        file: what to call the stream.
+        field: which field holds the text; None: the first of SOURCE_FIELDS that is a string.
+    """
+    for number, line in enumerate(_lines(stream), 1):
+        if line is None:
+            error = f"the line is longer than {MAX_LINE // 2**20} MiB"
+            yield Failure(Origin(file, number), error)
+        else:
+            yield _item(line, Origin(file, number), field)
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """Lines with their ends; None for one that is too long."""
+    while line := stream.readline(MAX_LINE + 1):
+        if len(line) <= MAX_LINE:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE)
+        yield None
+
+
+def _item(line: bytes, origin: Origin, field: str | None) -> Text | Failure:
+    try:
+        text = line.decode("utf-8-sig" if origin.line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{line[error.start]:02x} at position {error.start}"
+        return Failure(origin, f"the line is not UTF-8: {byte}")
+    if not text.strip():
+        return Failure(origin, "the line is empty")
+    try:
+        row = json.loads(text.rstrip("\r\n"))
+    except RecursionError:
+        return Failure(origin, "not valid JSON: nested too deeply")
+    except json.JSONDecodeError as error:
+        problem = error.msg.removesuffix(" at")
+        return Failure(origin, f"not valid JSON: {problem} at character {error.pos + 1}")
+    except ValueError as error:  # a number of too many digits
+        return Failure(origin, f"not valid JSON: {error}")
+    if not isinstance(row, dict):
+        return Failure(origin, f"expected a JSON object, found {JSON_KINDS[type(row)]}")
+    if isinstance(row.get("id"), str | int) and not isinstance(row["id"], bool):
+        origin = Origin(origin.file, origin.line, row["id"])
+    names = SOURCE_FIELDS if field is None else (field,)
+    present = [name for name in names if name in row]
+    if not present:
+        wanted = f"looked for {', '.join(names)}" if field is None else f"'{field}' is not there"
+        return Failure(origin, f"no field with the text: {wanted}, found {_shown(list(row))}")
+    name = next((name for name in present if isinstance(row[name], str)), present[0])
+    value = row[name]
+    if not isinstance(value, str):
+        return Failure(origin, f"field '{name}' is {JSON_KINDS[type(value)]}, expected text")
+    if not value.strip():
+        return Failure(origin, f"field '{name}' is empty: there is no text to summarize")
+    return Text(origin, value)
+
+
+def _shown(names: list[str]) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
+    return ", ".join(name[:SHOWN_LETTERS] for name in names[:SHOWN_FIELDS]) + more

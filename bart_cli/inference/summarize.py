@@ -1,0 +1,195 @@
+"""The engine of `bart summarize`: inputs in, results out in order, window by window.
+
+Memory holds one window. Every input (each line of JSON lines) gets a result: a summary or an
+error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from bart_cli.config.summarize import OutputFormat, SummarizeConfig
+from bart_cli.errors import UsageError
+from bart_cli.inference.inputs import Input, read_items
+from bart_cli.inference.outputs import Result, Write, continued_file, new_file, write_results
+from bart_cli.inference.records import Failure, Text
+from bart_cli.inference.summarizer import Summarizer
+from bart_cli.inference.windows import windows
+from bart_cli.progress import Reporter, Task
+
+NOTICES = 20  # lines about single inputs; what comes after is only counted
+
+
+@dataclass
+class Counts:
+    """What has become of the inputs so far."""
+
+    done: int = 0
+    failed: int = 0
+    cut: int = 0
+    in_pieces: int = 0
+
+
+def choose_format(
+    config: SummarizeConfig, out: Path | None, inputs: Sequence[Input]
+) -> OutputFormat:
+    """The format that was asked for, else that of the suffix of `out`, else that of the inputs."""
+    if config.format is not None:
+        return config.format
+    if out is not None and out.suffix in (".jsonl", ".json"):
+        return "jsonl" if out.suffix == ".jsonl" else "json"
+    if out is None and any(given.kind == "jsonl" for given in inputs):
+        return "jsonl"
+    return "text"
+
+
+def check_out(out: Path, inputs: Sequence[Input]) -> None:
+    """Raise UsageError when `out` is a folder or one of the inputs."""
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; give the name of a file in it")
+    paths = [given.path for given in inputs if given.path is not None and given.path.exists()]
+    if out.exists() and any(out.samefile(path) for path in paths):
+        raise UsageError(f"--out {out} is one of the inputs; give another name")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to summarize, and how: the settings of one command.
+
+    heading: the line above a summary in text output; None: no such line.
+    """
+
+    inputs: Sequence[Input]
+    config: SummarizeConfig
+    form: OutputFormat
+    batch_size: int
+    max_tokens: int | None = None
+    precision: str = "fp32"
+    heading: Callable[[str], str] | None = None
+
+
+def summarize_to_stream(
+    summarizer: Summarizer, job: Job, stream: TextIO, *, reporter: Reporter, task: Task
+) -> Counts:
+    """Write the results of all inputs, those of a window at once."""
+    counts = Counts()
+    with write_results(stream, job.form, job.heading) as write:
+        _run(summarizer, job, write, counts, 0, stream, reporter, task)
+    return counts
+
+
+def summarize_to_file(
+    summarizer: Summarizer, job: Job, out: Path, *, reporter: Reporter, task: Task
+) -> Counts:
+    """Write a file that is there when it is whole.
+
+    JSON lines that were interrupted go on where they were, when the same command is given again.
+    """
+    if job.form != "jsonl" or any(given.path is None for given in job.inputs):
+        with new_file(out) as stream:
+            return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
+    with continued_file(out, _key(summarizer, job)) as before:
+        if before.lines:
+            reporter.info(f"{before.lines:,} results are there already; going on behind them")
+        counts = Counts(done=before.lines, failed=before.failed)
+        task.advance(before.lines)
+        with write_results(before.stream, "jsonl", None) as write:
+            _run(summarizer, job, write, counts, before.lines, before.stream, reporter, task)
+    return counts
+
+
+def _run(
+    summarizer: Summarizer,
+    job: Job,
+    write: Write,
+    counts: Counts,
+    skip: int,
+    stream: TextIO,
+    reporter: Reporter,
+    task: Task,
+) -> None:
+    items = itertools.islice(read_items(job.inputs, job.config.field), skip, None)
+    notices = 0
+    for results in _results(summarizer, items, job):
+        for result in results:
+            write(result)
+            _count(result, counts)
+            # A line of JSON lines says it in its own record.
+            spoken = job.form == "text" or result.origin.line is None
+            if spoken and notices < NOTICES:
+                notices += _notify(result, reporter)
+        stream.flush()
+        task.advance(len(results))
+
+
+def _results(
+    summarizer: Summarizer, items: Iterator[Text | Failure], job: Job
+) -> Iterator[list[Result]]:
+    for window in windows(items, job.batch_size, _weight):
+        texts = [item.text for item in window if isinstance(item, Text)]
+        summaries = iter(
+            summarizer.summarize(
+                texts,
+                long=job.config.long,
+                batch_size=job.batch_size,
+                max_tokens=job.max_tokens,
+            )
+        )
+        yield [
+            Result(item.origin, None, item.error)
+            if isinstance(item, Failure)
+            else Result(item.origin, next(summaries))
+            for item in window
+        ]
+
+
+def _weight(item: Text | Failure) -> int:
+    return len(item.text) if isinstance(item, Text) else len(item.error)
+
+
+def _count(result: Result, counts: Counts) -> None:
+    counts.done += 1
+    if result.summary is None:
+        counts.failed += 1
+    else:
+        counts.cut += result.summary.cut
+        counts.in_pieces += result.summary.pieces > 1
+
+
+def _notify(result: Result, reporter: Reporter) -> bool:
+    """Say what there is to say of one input besides its summary; whether there was anything."""
+    origin, summary = result.origin, result.summary
+    if summary is None:
+        reporter.warn(result.error if origin.line is None else f"{origin}: {result.error}")
+        return True
+    tokens = f"{origin} has {summary.source_tokens:,} tokens"
+    if summary.cut:
+        reporter.warn(
+            f"{tokens}; the model reads the first {summary.used_tokens:,}, the rest is not in the "
+            "summary (--long chunk reads it all)"
+        )
+    elif summary.pieces > 1:
+        reporter.info(f"{tokens}: it was summarized in {summary.pieces} pieces")
+    return summary.cut or summary.pieces > 1
+
+
+def _key(summarizer: Summarizer, job: Job) -> str:
+    """Equal for commands that give equal results: inputs, model and settings as they are now."""
+    files = [given.path for given in job.inputs if given.path is not None]
+    weights = sorted(path for path in summarizer.folder.iterdir() if path.is_file())
+    state = [
+        [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+        for paths in (files, weights)
+    ]
+    settings = [
+        job.config.model_dump(mode="json", exclude={"format"}),
+        summarizer.generation.model_dump(mode="json"),
+        job.precision,
+    ]
+    return hashlib.sha256(json.dumps([state, settings]).encode()).hexdigest()[:12]

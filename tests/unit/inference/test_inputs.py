@@ -1,0 +1,172 @@
+"""What `bart summarize` is given becomes texts, or failures that say why."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from bart_cli.errors import UsageError
+from bart_cli.inference import records
+from bart_cli.inference.inputs import find_inputs, read_items
+from bart_cli.inference.records import Failure, Origin, Text, read_records
+from bart_cli.inference.windows import windows
+
+PAGE = """<html><head><title>News</title></head><body><nav><a href="/">Home page</a></nav>
+<article><h1>Bridge</h1><p>The mayor opened the new bridge on Monday. Heavy rain had closed the
+old one in 1998, and people had waited for ten long years.</p><p>Business rose at once, owners of
+cafés said on Tuesday.</p></article><footer>All rights reserved</footer></body></html>"""
+
+
+def texts(words: list[str], **options: str) -> list[str]:
+    items = list(read_items(find_inputs(words), **options))
+    assert all(isinstance(item, Text) for item in items), items
+    return [item.text for item in items if isinstance(item, Text)]
+
+
+def test_files_folders_and_patterns_are_read_in_order(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.md", "c.log", "below/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"text of {name}")
+    assert texts([str(tmp_path / "c.log"), str(tmp_path)]) == [
+        "text of c.log",
+        "text of a.md",
+        "text of b.txt",
+    ]
+    assert texts([f"{tmp_path}/?.[lt]*"]) == ["text of b.txt", "text of c.log"]
+    assert texts([f"{tmp_path}/**/*.txt"]) == ["text of b.txt", "text of below/d.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].txt").write_text("one")
+    assert texts([str(tmp_path / "a[1].txt")]) == ["one"]
+
+
+def test_of_a_page_the_main_text_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(PAGE)
+    (text,) = texts([str(tmp_path / "page.html")])
+    assert "The mayor opened the new bridge on Monday." in text
+    assert "Home page" not in text
+    assert "rights" not in text
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone")
+    (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "two"}\n')
+    assert texts([str(tmp_path)]) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b" \n", "is empty"),
+        (b"a\nb\xe9", "byte 0xe9 in line 2"),
+        (b"\xef\xbb\xbfa\nb\xe9", "byte 0xe9 in line 2"),
+    ],
+)
+def test_a_named_file_that_cannot_be_read_is_refused_before_anything_starts(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "x.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        find_inputs([str(path)])
+
+
+def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_bytes(b"\xe9")
+    (tmp_path / "c.html").write_text("<html><body></body></html>")
+    (tmp_path / "d.txt").write_text("two")
+    items = list(read_items(find_inputs([str(tmp_path)])))
+    assert [isinstance(item, Text) for item in items] == [True, False, False, True]
+    errors = [item.error for item in items if isinstance(item, Failure)]
+    assert "b.txt is not UTF-8 text: byte 0xe9 in line 1" in errors[0]
+    assert "c.html is a page without a main text" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("nothing/*.txt", "no file fits the pattern"), (".", r"no \.txt, .* or \.jsonl file in")],
+)
+def test_words_that_stand_for_nothing_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        find_inputs([word])
+
+
+LINES = [
+    (b'{"article": "one", "id": 7}', Text(Origin("f", 1, 7), "one")),
+    (b'{"x": 1, "text": "two", "id": null}\r', Text(Origin("f", 2), "two")),
+    (b'{"article": null, "text": "three", "id": true}', Text(Origin("f", 3), "three")),
+    (b"", "the line is empty"),
+    (b" \t ", "the line is empty"),
+    (b'{"text": "  "}', "field 'text' is empty"),
+    (b'{"text": 5}', "field 'text' is a number, expected text"),
+    (b'{"article": ["a"]}', "field 'article' is a list, expected text"),
+    (b'{"body": "x", "y": 1}', "looked for article, document, .* found body, y"),
+    (b"{}", "found none"),
+    (b"[1]", "expected a JSON object, found a list"),
+    (b"null", "found null"),
+    (b"{", "not valid JSON: .* at character 2"),
+    (b'{"text": "\x00"}', "not valid JSON: Invalid control character"),
+    (b'{"text": "\xe9"}', "not UTF-8: byte 0xe9 at position 10"),
+    (b"[" * 100_000, "nested too deeply"),
+    (b"9" * 5000, "not valid JSON"),
+    (b'{"text": "\\ud800\\u0000"}', Text(Origin("f", 18), "\ud800\x00")),
+    (b"x" * 5001, "the line is longer than"),
+    (b'{"text": "last"}', Text(Origin("f", 20), "last")),
+]
+
+
+def test_every_line_becomes_a_text_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_LINE", 100_001)
+    lines = [line for line, _ in LINES]
+    lines[18] = b"x" * 250_000
+    items = list(read_records(io.BytesIO(b"\n".join(lines)), "f", None))
+    assert [item.origin.line for item in items] == list(range(1, len(LINES) + 1))
+    for item, (_, expected) in zip(items, LINES, strict=True):
+        if isinstance(expected, Text):
+            assert item == expected
+        else:
+            assert isinstance(item, Failure)
+            assert re.search(expected, item.error), item.error
+
+
+def test_a_field_of_ones_own_is_read() -> None:
+    stream = b'{"body": "x", "text": "y"}\n{"text": "y"}\n'
+    one, two = read_records(io.BytesIO(stream), "f", "body")
+    assert isinstance(one, Text)
+    assert one.text == "x"
+    assert isinstance(two, Failure)
+    assert two.error == "no field with the text: 'body' is not there, found text"
+
+
+def test_many_lines_take_the_memory_of_a_few(tmp_path: Path) -> None:
+    line = json.dumps({"text": "x" * 100_000}) + "\n"
+    with (tmp_path / "big.jsonl").open("w") as file:
+        for _ in range(300):  # 30 MB
+            file.write(line)
+    tracemalloc.start()
+    count = sum(1 for _ in read_items(find_inputs([str(tmp_path / "big.jsonl")])))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 300
+    assert peak < 3_000_000
+
+
+def test_windows_grow_and_are_bounded_in_number_and_weight() -> None:
+    sizes = [len(window) for window in windows(range(100), 2, lambda _: 1)]
+    assert sizes == [1, 2, 4, *[8] * 11, 5]
+    assert {len(window) for window in windows(range(9), 1, lambda _: 1)} == {1}
+    heavy = [len(window) for window in windows(range(30), 8, lambda _: 2**21)]
+    assert max(heavy) == 2
+    assert sum(heavy) == 30

@@ -1,0 +1,83 @@
+"""Long texts in pieces: nothing lost, each piece fits, borders at ends of sentences."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bart_cli.data.sentences import split_sentences
+from bart_cli.inference import long_texts
+from bart_cli.inference.long_texts import encode_texts, pack
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+
+@given(st.lists(st.integers(1, 30)), st.integers(30, 60))
+def test_packing_keeps_order_fits_and_uses_the_fewest_groups(lengths: list[int], room: int) -> None:
+    groups = pack(lengths, room)
+    assert [i for group in groups for i in group] == list(range(len(lengths)))
+    sums = [sum(lengths[i] for i in group) for group in groups]
+    assert all(0 < total <= room for total in sums)
+    fewest, total = 0, room + 1
+    for length in lengths:
+        if total + length > room:
+            fewest, total = fewest + 1, 0
+        total += length
+    assert len(groups) == fewest
+
+
+def test_packing_leaves_no_small_rest() -> None:
+    assert [len(group) for group in pack([10] * 11, 100)] == [6, 5]
+
+
+def test_pieces_of_a_text_hold_all_its_tokens_and_end_with_sentences(
+    tiny_tokenizer: Tokenizer,
+) -> None:
+    text = " ".join(SENTENCES * 5)
+    (encoded,) = encode_texts([text], tiny_tokenizer, 64, whole=True)
+    assert all(len(piece) <= 64 for piece in encoded.pieces)
+    texts = [tiny_tokenizer.decode(piece) for piece in encoded.pieces]
+    assert " ".join(texts) == text
+    assert encoded.pieces == tiny_tokenizer.encode_batch(texts)
+    assert encoded.tokens == encoded.used == sum(map(len, encoded.pieces)) - 2 * len(texts) + 2
+    assert all(piece_text.endswith((".", "nobody laughed.")) for piece_text in texts)
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 5000, "word " * 2000, "ä" * 3000, "🌉" * 900], ids=lambda t: t[:1]
+)
+def test_a_sentence_that_is_longer_than_the_model_is_cut_within(
+    tiny_tokenizer: Tokenizer, text: str
+) -> None:
+    (encoded,) = encode_texts([text], tiny_tokenizer, 64, whole=True)
+    assert all(2 < len(piece) <= 64 for piece in encoded.pieces)
+    texts = [tiny_tokenizer.decode(piece) for piece in encoded.pieces]
+    assert (" " if " " in text else "").join(texts) == text.strip()
+
+
+def test_a_text_of_many_parts_is_cut_and_counted_as_one_part_is(
+    tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["The mayor opened the new bridge. " * 40, "short", " ".join(SENTENCES * 20), ""]
+    expected = encode_texts(texts, tiny_tokenizer, 64, whole=False)
+    assert [row.pieces[0] for row in expected[:3]] == [
+        [*row[: min(63, len(row) - 1)], 2] for row in tiny_tokenizer.encode_batch(texts[:3])
+    ]
+    assert expected[0].tokens == len(tiny_tokenizer.encode(" ".join(texts[0].split())))
+    monkeypatch.setattr(long_texts, "PART", 100)
+    assert encode_texts(texts, tiny_tokenizer, 64, whole=False) == expected
+    assert encode_texts(texts, tiny_tokenizer, 64, whole=True)[3].pieces == []
+
+
+def test_paragraphs_end_sentences(tiny_tokenizer: Tokenizer) -> None:
+    text = "\n\n".join(["a headline without a stop"] * 30)
+    (encoded,) = encode_texts([text], tiny_tokenizer, 64, whole=True)
+    assert len(encoded.pieces) > 2
+    for piece in encoded.pieces:
+        assert tiny_tokenizer.decode(piece).strip().endswith("stop")
+
+
+def test_a_text_of_nothing_but_abbreviations_does_not_stall_the_splitter() -> None:
+    text = "Mr. " * 100_000  # quadratic code would take minutes
+    assert split_sentences(text) == [text.strip()]
