@@ -132,6 +132,7 @@ class Bart(nn.Module):
         """
         table = self.model.shared
         sparse = ids_N.device.type == "cpu" and torch.is_grad_enabled()
+        sparse = sparse and not torch.compiler.is_compiling()  # which knows no sparse tensors
         return F.embedding(ids_N, table.weight, table.padding_idx, sparse=sparse)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,20 +79,30 @@ def write_checkpoint(run: Path, snapshot: Snapshot, tokenizer: Tokenizer, *, kee
         BartError: it could not be written; the older ones are untouched.
     """
     folder = run / "checkpoints" / f"step-{snapshot.step:08d}"
-    try:
-        with atomic_folder(folder) as temporary:
-            save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer)
-            save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
-            (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
-    except (OSError, safetensors.SafetensorError) as error:
-        older = list_checkpoints(run)
-        raise BartError(
-            f"cannot write the checkpoint {folder}: {error}",
-            hint=f"make room; the run goes on from {older[-1]}" if older else "make room",
-        ) from None
+    with writing(folder, run), atomic_folder(folder) as temporary:
+        save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer)
+        save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return folder
+
+
+@contextmanager
+def writing(folder: Path, run: Path) -> Iterator[None]:
+    """Around the writing of weights: says what could not be written and where the run goes on.
+
+    Raises:
+        BartError: the disk is full, or the folder is not ours to write.
+    """
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        older = list_checkpoints(run)
+        raise BartError(
+            f"cannot write {folder}: {error}",
+            hint=f"make room; the run goes on from {older[-1]}" if older else "make room",
+        ) from None
 
 
 class CheckpointWriter:
@@ -145,6 +156,11 @@ def list_checkpoints(run: Path) -> list[Path]:
         for path in (run / "checkpoints").glob("step-*")
         if (path / "state.json").is_file() and (path / "model" / "config.json").is_file()
     )
+
+
+def step_of(name: str) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(name.removeprefix("step-"))
 
 
 def restore(

@@ -12,7 +12,7 @@ import yaml
 
 from bart_cli.config.presets import flatten
 from bart_cli.errors import UsageError
-from bart_cli.training.checkpoint import list_checkpoints
+from bart_cli.training.checkpoint import list_checkpoints, step_of
 from bart_cli.training.metrics import read_metrics
 
 
@@ -64,11 +64,13 @@ def summarize_run(run: Path) -> RunSummary:
     state = "not finished"
     if (run / "done.json").is_file():
         state = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]
+    checkpoints = tuple(path.name for path in list_checkpoints(run))
+    reached = [row["step"] for row in rows[-1:]] + [step_of(name) for name in checkpoints[-1:]]
     return RunSummary(
         run=str(run),
         task="pretrain" if "denoising" in settings else "finetune",
         state=state,
-        step=rows[-1]["step"] if rows else 0,
+        step=max(reached, default=0),
         max_steps=settings["training"]["max_steps"],
         first_loss=steps[0]["loss"] if steps else None,
         last_loss=steps[-1]["loss"] if steps else None,
@@ -76,7 +78,7 @@ def summarize_run(run: Path) -> RunSummary:
         sequences_per_second=_median(steps, "sequences_per_second"),
         tokens_per_second=_median(steps, "tokens_per_second"),
         skipped=steps[-1]["skipped"] if steps else 0,
-        checkpoints=tuple(path.name for path in list_checkpoints(run)),
+        checkpoints=checkpoints,
         evaluations=tuple(sorted(p.parent.name for p in run.glob("*/metrics.json"))),
     )
 

@@ -43,7 +43,7 @@ from bart_cli.training.signals import StopRequest
 from bart_cli.training.state import Progress
 from bart_cli.training.world import World
 
-DROPOUT = 105  # purpose of random numbers
+DROPOUT = 106  # purpose of random numbers
 
 
 @dataclass

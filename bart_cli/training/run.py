@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -25,7 +27,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, save_weights
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checkpoint import list_checkpoints, restore, whole_weights
+from bart_cli.training.checkpoint import list_checkpoints, restore, whole_weights, writing
 from bart_cli.training.loop import Job, reduce_dtype, schedule_of, train
 from bart_cli.training.metrics import Row, draw_curves, read_metrics
 from bart_cli.training.optimizers import backend_problem, build_optimizer
@@ -213,6 +215,11 @@ def run_training(
     optimizer = build_optimizer(model, optimizer_config, training.precision)
     scaler = make_scaler(training.precision, world.device)
     progress = restore(resume, run, model, optimizer, scaler, reporter)
+
+    def save(folder: Path, weights: dict[str, Tensor]) -> None:
+        with writing(folder, run):
+            save_weights(folder, model.config, weights, tokenizer, generation)
+
     share = Share(
         global_batch=training.global_batch,
         micro_batch=training.micro_batch,
@@ -233,9 +240,7 @@ def run_training(
         schedule=schedule_of(config.optimizer, config.schedule, training.max_steps),
         progress=progress,
         validate=validate,
-        save_best=lambda weights: save_weights(
-            run / "best", model.config, weights, tokenizer, generation
-        ),
+        save_best=partial(save, run / "best"),
     )
     try:
         outcome = train(job, reporter)
@@ -247,7 +252,7 @@ def run_training(
     weights = whole_weights(model) if finished else {}
     if world.leads:
         if finished:
-            save_weights(run / "model", model.config, weights, tokenizer, generation)
+            save(run / "model", weights)
             write_text(run / "done.json", json.dumps({"outcome": outcome}) + "\n")
         draw_curves(run)
     world.barrier()

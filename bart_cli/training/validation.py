@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -18,7 +18,7 @@ def mean_loss(model: Bart, batches: Iterable[Batch], world: World, precision: Pr
     """Negative log-likelihood per target token over all batches of all ranks, not smoothed."""
     total = torch.zeros((), device=world.device)
     tokens = 0
-    for batch in batches:
+    for batch in _in_step(batches, world, _nothing(model)):
         here = batch.to(world.device)
         with autocast(precision, world.device):
             hidden = model(here.source, here.source_mask, here.decoder_input)
@@ -27,3 +27,27 @@ def mean_loss(model: Bart, batches: Iterable[Batch], world: World, precision: Pr
             )
         tokens += int((batch.labels != IGNORE).sum())
     return world.sum(total.item()) / max(1.0, world.sum(tokens))
+
+
+def _in_step(batches: Iterable[Batch], world: World, filler: Batch) -> Iterator[Batch]:
+    """The batches, and fillers until all ranks are through with theirs.
+
+    Where weights are divided among ranks, all of them must meet in every forward.
+    """
+    own = iter(batches)
+    while True:
+        batch = next(own, None)
+        if not world.any(batch is not None):
+            return
+        yield filler if batch is None else batch
+
+
+def _nothing(model: Bart) -> Batch:
+    """A batch without a token that has a loss."""
+    token = torch.full((1, 1), model.config.eos_token_id)
+    return Batch(
+        source=token,
+        source_mask=torch.ones_like(token, dtype=torch.bool),
+        decoder_input=token,
+        labels=torch.full_like(token, IGNORE),
+    )

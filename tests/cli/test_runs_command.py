@@ -39,7 +39,7 @@ def test_runs_are_listed_with_their_state(runs: Path) -> None:
     short, stopped = json.loads(bart("list", runs, "--json").stdout)
     assert (short["state"], short["step"], short["max_steps"]) == ("done", 4, 4)
     assert short["best_validation_loss"] > 0
-    assert (stopped["state"], stopped["step"]) == ("not finished", 0)
+    assert (stopped["state"], stopped["step"]) == ("not finished", 1)
     assert stopped["checkpoints"] == ["step-00000001"]
     text = bart("list", runs).stdout
     assert "4/4" in text

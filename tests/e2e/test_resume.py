@@ -42,10 +42,10 @@ def finish(config: Path, run: Path, processes: int, *more: object) -> str:
     return result.stderr
 
 
-def stop_after(config: Path, run: Path, processes: int, how: signal.Signals) -> int:
+def stop_after(config: Path, run: Path, processes: int, how: signal.Signals, *more: object) -> int:
     """Start the run and send a signal once a step past STOP is logged; the exit code."""
     process = subprocess.Popen(
-        command(config, run, processes),
+        command(config, run, processes, *more),
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -87,6 +87,50 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert "30" not in left.name
     finish(config, tmp_path / "stopped", processes)
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_divided_weights_train_alike_and_go_on_bit_for_bit(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("dropout: 0.1", "dropout: 0.0"))
+    fsdp = ("--set", "training.sharding=fsdp")
+    finish(config, tmp_path / "whole", 2)
+    finish(config, tmp_path / "divided", 2, *fsdp)
+    assert stop_after(config, tmp_path / "stopped", 2, signal.SIGTERM, *fsdp) == 0
+    finish(config, tmp_path / "stopped", 2, *fsdp)
+    assert_equal_runs(tmp_path / "divided", tmp_path / "stopped")
+    whole, divided = (
+        [row["loss"] for row in read_metrics(tmp_path / run) if "loss" in row]
+        for run in ("whole", "divided")
+    )
+    assert divided == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_full_disk_is_named_and_older_checkpoints_stay(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert stop_after(config, run, 1, signal.SIGTERM) == 0
+    before = list_checkpoints(run)
+    weights = (before[-1] / "model/model.safetensors").stat().st_size
+
+    def limit() -> None:  # as if the disk ended in the middle of the weights
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (weights // 2, weights // 2))
+
+    result = subprocess.run(
+        command(config, run, 1),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        preexec_fn=limit,
+        timeout=200,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert f"error: cannot write {run}/" in result.stderr
+    assert f"the run goes on from {before[-1]}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list_checkpoints(run) == before
+    finish(config, run, 1)  # room again: the same command goes on
 
 
 def test_a_run_of_two_processes_goes_on_with_four(config: Path, tmp_path: Path) -> None:

@@ -107,3 +107,19 @@ def test_the_schedule_is_what_it_says(name: str, step: int, expected: float) -> 
         {"name": name, "warmup_steps": 10, "power": 2.0, "end_learning_rate": 0.1, "cycles": 2}
     )
     assert learning_rate(step, 110, 1.0, config) == pytest.approx(expected)
+
+
+def test_bf16_weights_follow_their_fp32_master() -> None:
+    torch.manual_seed(0)
+    start = torch.randn(6, 5).bfloat16().float()
+    exact = torch.nn.Parameter(start.clone())
+    rounded = torch.nn.Parameter(start.bfloat16())
+    pairs = [(p, NVLamb([p], lr=1e-4, weight_decay=0.1)) for p in (exact, rounded)]
+    for _ in range(20):
+        gradient = torch.randn(6, 5).bfloat16()
+        for parameter, optimizer in pairs:
+            parameter.grad = gradient.to(parameter.dtype)
+            optimizer.step()
+    master = pairs[1][1].state[rounded]["master"]
+    torch.testing.assert_close(master, exact.data)  # small steps are not lost in rounding
+    torch.testing.assert_close(rounded.data, exact.data.bfloat16())

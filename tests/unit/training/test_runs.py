@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.config.training import ScheduleConfig
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
 from bart_cli.errors import BartError, UsageError
+from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
@@ -126,11 +129,15 @@ class StopAt(Reporter):
         return nullcontext(task)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "nvlamb", "adafactor"])
+@pytest.mark.parametrize(
+    ("optimizer", "parameters"),
+    [("adamw", "fp32"), ("nvlamb", "fp32"), ("nvlamb", "bf16"), ("adafactor", "fp32")],
+)
 def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
-    shards: Path, tmp_path: Path, optimizer: str
+    shards: Path, tmp_path: Path, optimizer: str, parameters: str
 ) -> None:
-    config = pretrain_config(shards, checkpoint_every=5)
+    precision = "bf16" if parameters == "bf16" else "fp32"
+    config = pretrain_config(shards, checkpoint_every=5, parameters=parameters, precision=precision)
     config = config.model_copy(
         update={"optimizer": config.optimizer.model_copy(update={"name": optimizer})}
     )
@@ -142,6 +149,24 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
     resumed = run_pretrain(config, tmp_path / "parts", reporter=Reporter())
     assert resumed.outcome == "done"
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_compiled_model_trains_alike(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced and differentiated as always, but not translated to C++, which takes a minute.
+    monkeypatch.setattr(Bart, "compile", partialmethod(Bart.compile, backend="aot_eager"))
+    found = []
+    for compiled in (False, True):
+        config = pretrain_config(shards, max_steps=1, log_every=1, micro_batch=8, compile=compiled)
+        changes = {
+            "model": tiny_model_config(encoder_layers=1, decoder_layers=1),
+            "schedule": ScheduleConfig(),
+        }
+        run = tmp_path / str(compiled)
+        run_pretrain(config.model_copy(update=changes), run, reporter=Reporter())
+        found.append([read_metrics(run)[0][name] for name in ("loss", "gradient_norm")])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_micro_batches_do_not_change_the_loss(shards: Path, tmp_path: Path) -> None:
@@ -219,7 +244,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
 
 
 def test_all_problems_are_told_at_once(shards: Path, tmp_path: Path) -> None:
-    config = pretrain_config(shards, precision="fp16")
+    config = pretrain_config(shards, precision="fp16", sharding="fsdp", parameters="bf16")
     config = config.model_copy(
         update={
             "schedule": config.schedule.model_copy(update={"warmup_steps": 99}),
@@ -228,7 +253,13 @@ def test_all_problems_are_told_at_once(shards: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError) as caught:
         run_pretrain(config, tmp_path / "run", reporter=Reporter())
-    for words in ("sequence_length=65", "fp16 needs an NVIDIA GPU", "warmup_steps=99"):
+    for words in (
+        "sequence_length=65",
+        "fp16 needs an NVIDIA GPU",
+        "warmup_steps=99",
+        "sharding=fsdp does not go with training.precision=fp16",
+        "parameters=bf16 needs optimizer.name=nvlamb",
+    ):
         assert words in caught.value.message
     assert not (tmp_path / "run").exists()
 
