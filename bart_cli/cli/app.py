@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "Score a model on a test split: ROUGE, latency, a report.",
     "benchmark": "Measure the speed of training, decoding and data.",
     "summarize": "Summarize files, folders, patterns, pages, JSON lines or standard input.",
+    "export": "Write a model as a Hugging Face folder or a checkpoint of the reference.",
     "presets": "List, show and compare the presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",
     "data": "Look into prepared data.",

@@ -67,15 +67,25 @@ def save_weights(
 ) -> None:
     """As `save_model`, from the `state_dict()` of a model that may have changed since."""
     with atomic_folder(folder) as temporary:
-        _write_json(temporary / "config.json", hf_config.to_hf(config))
-        _write_json(
-            temporary / "generation_config.json", hf_config.generation_to_hf(config, generation)
-        )
-        state = {name: tensor.contiguous() for name, tensor in weights.items()}
-        save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
-        # safetensors 0.8 writes for the owner only, also into a folder that is shared.
-        shutil.copymode(temporary / "config.json", temporary / "model.safetensors")
-        tokenizer.save(temporary)
+        write_weights(temporary, config, weights, tokenizer, generation)
+
+
+def write_weights(
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    generation: GenerationConfig | None,
+) -> None:
+    """Write the files of a model into a folder that is there."""
+    state = {name: tensor.contiguous() for name, tensor in weights.items()}
+    dtype = str(state["model.shared.weight"].dtype).removeprefix("torch.")
+    write_json(folder / "config.json", hf_config.to_hf(config) | {"torch_dtype": dtype})
+    write_json(folder / "generation_config.json", hf_config.generation_to_hf(config, generation))
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    # safetensors 0.8 writes for the owner only, also into a folder that is shared.
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")
+    tokenizer.save(folder)
 
 
 def load_model(
@@ -255,5 +265,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, indented."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

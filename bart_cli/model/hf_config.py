@@ -62,7 +62,6 @@ def to_hf(config: ModelConfig) -> Json:
         "decoder_layerdrop": 0.0,
         "forced_eos_token_id": config.eos_token_id,
         "use_cache": True,
-        "torch_dtype": "float32",
     }
 
 

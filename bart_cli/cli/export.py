@@ -1,0 +1,66 @@
+"""`bart export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from bart_cli.cli.console import out, print_json
+from bart_cli.cli.options import JsonOption, field_help
+from bart_cli.config.export import ExportConfig
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(help="Run, model folder, hub id, `.ckpt` or fairseq `model.pt`.")
+    ],
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write; it must not be there, or be empty.")
+    ],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="huggingface|reference", help=field_help(ExportConfig, "format")
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="fp32|bf16|fp16", help=field_help(ExportConfig, "dtype")),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help=field_help(ExportConfig, "tokenizer"))
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model for others: weights, configuration, tokenizer and decoding settings.
+
+    What was written is read back before it gets its name: by transformers, where that is installed,
+    whose logits and token ids must equal ours; of the reference's form by our own reader.
+
+    [bold]bart export runs/finetune --out exports/news-summarizer --dtype bf16[/bold]
+    """
+    from bart_cli.config.presets import load_config
+    from bart_cli.model.export import export_model
+
+    config = load_config(
+        ExportConfig, options={"format": form, "dtype": dtype, "tokenizer": tokenizer}
+    )
+    done = export_model(model, out_folder, config)
+    if as_json:
+        print_json(asdict(done))
+        return
+    lines = [
+        f"{done.parameters / 1e6:,.1f} million parameters, {done.dtype}, {done.layout} layout, "
+        f"{done.size / 1e6:,.1f} MB: {done.out}"
+    ]
+    reader = "our own reader" if done.layout == "reference" else "transformers"
+    if done.difference is None:
+        lines.append("not checked: transformers is not installed")
+    else:
+        lines.append(f"checked with {reader}: logits differ by {done.difference:.1g} at most")
+    for line in lines:
+        out.print(Text(line), soft_wrap=True)

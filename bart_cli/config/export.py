@@ -1,0 +1,26 @@
+"""How `bart export` writes a model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bart_cli.config.base import Section
+
+ExportFormat = Literal["huggingface", "reference"]
+ExportDtype = Literal["fp32", "bf16", "fp16"]
+
+
+class ExportConfig(Section):
+    """`bart export`."""
+
+    format: ExportFormat = Field(
+        "huggingface",
+        description="huggingface: a folder for transformers, BART's layout for post-LN models, "
+        "mBART's for Pre-LN ones; reference: NVIDIA's final_step.ckpt with config.json",
+    )
+    dtype: ExportDtype = Field("fp32", description="of the weights: fp32, bf16 or fp16")
+    tokenizer: str | None = Field(
+        None, description="folder or hub id, for models that come without a tokenizer"
+    )

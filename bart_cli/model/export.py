@@ -1,0 +1,169 @@
+"""`bart export`: a model that we read, in a form that others read, compared before it is there.
+
+In: a run, a folder, a hub id, a checkpoint. Out: a Hugging Face folder, or NVIDIA's checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bart_cli.config.export import ExportConfig, ExportDtype
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import atomic_folder
+from bart_cli.model import hf_config
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import load_model, write_json, write_weights
+from bart_cli.model.weights import State
+from bart_cli.tokenizer import Tokenizer
+
+DTYPES: dict[ExportDtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+CHECKPOINT = "final_step.ckpt"  # what the reference's fine-tuning ends with: a bare state dict
+TOLERANCE = 1e-4  # of logits, relative to the largest of them (at least 1)
+SAMPLE = "Café owners – 24 of them – said: “nobody laughed” 🤷🏽 at the <mask> in 1998.\n"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    layout: BART, mBART (Pre-LN) or the reference's. difference: of logits, at most, between this
+    model and `transformers` reading the export (for the reference: between this model and our own
+    reading); None: transformers is not installed. size: of all files, in bytes.
+    """
+
+    out: Path
+    layout: str
+    dtype: ExportDtype
+    parameters: int
+    size: int
+    difference: float | None
+
+
+def export_model(source: str, out: Path, config: ExportConfig) -> Export:
+    """Write `out`, a folder that must not be there or be empty; it appears when it is checked.
+
+    Raises:
+        UsageError: no model, no tokenizer, or `out` holds something.
+        BartError: the weights do not fit the dtype, or what was written does not give the same.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} is there already", hint="remove it, or give another name")
+    loaded = load_model(source)
+    tokenizer = loaded.tokenizer
+    if config.tokenizer is not None:
+        tokenizer = Tokenizer.from_pretrained(config.tokenizer)
+    if tokenizer is None:
+        raise UsageError(
+            f"{source} comes without a tokenizer", hint="name one: --tokenizer FOLDER_OR_HUB_ID"
+        )
+    model = loaded.model
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UsageError(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, more than the model's "
+            f"{model.config.vocab_size:,}"
+        )
+    weights = _cast(model.state_dict(), config.dtype)
+    with atomic_folder(out) as temporary:
+        if config.format == "reference":
+            layout = "reference"
+            _write_reference(temporary, model.config, weights, tokenizer, loaded.generation)
+        else:
+            layout = "mBART" if model.config.pre_layer_norm else "BART"
+            write_weights(temporary, model.config, weights, tokenizer, loaded.generation)
+        model.load_state_dict(weights)  # rounded as what was written
+        difference = _check(temporary, model, tokenizer, config)
+        size = sum(file.stat().st_size for file in temporary.iterdir())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Export(out, layout, config.dtype, parameters, size, difference)
+
+
+def _cast(weights: State, dtype: ExportDtype) -> State:
+    cast = {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}
+    for name, tensor in cast.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BartError(
+                f"{name} has values that are not finite in {dtype}",
+                hint="bf16 and fp32 reach further" if dtype == "fp16" else None,
+            )
+    return cast
+
+
+def _write_reference(
+    folder: Path,
+    config: ModelConfig,
+    weights: State,
+    tokenizer: Tokenizer,
+    generation: GenerationConfig | None,
+) -> None:
+    state: State = {}
+    for name, tensor in weights.items():
+        for side in ("encoder", "decoder"):
+            name = name.replace(f"model.{side}.layer_norm.", f"model.{side}.last_layernorm.")
+        state[name] = tensor
+    for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
+        state[f"{name}.weight"] = state["model.shared.weight"]  # one storage, written once
+    torch.save(state, folder / CHECKPOINT)
+    settings = hf_config.to_hf(config) | {"model_type": "bart", "pre_ln": config.pre_layer_norm}
+    settings["architectures"] = ["BartForConditionalGeneration"]
+    if generation is not None:  # there, decoding settings lie among the model's
+        settings |= hf_config.generation_to_hf(config, generation)
+        settings["force_bos_token_to_be_generated"] = generation.forced_bos
+    write_json(folder / "config.json", settings)
+    tokenizer.save(folder)
+
+
+def _check(folder: Path, model: Bart, tokenizer: Tokenizer, config: ExportConfig) -> float | None:
+    """The largest difference of logits; None where there is nothing to compare with."""
+    settings = model.config
+    length = min(16, settings.max_position_embeddings)
+    generator = torch.Generator().manual_seed(0)
+    source, target = torch.randint(
+        0, settings.vocab_size, (2, 2, length), generator=generator
+    ).unbind()
+    with torch.inference_mode():
+        expected = model.logits(model(source, None, target))
+        if config.format == "reference":
+            other = load_model(folder / CHECKPOINT).model
+            found = other.logits(other(source, None, target))
+        elif importlib.util.find_spec("transformers") is None:
+            return None
+        else:
+            theirs = _load_theirs(folder, settings, tokenizer)
+            found = theirs(input_ids=source, decoder_input_ids=target).logits
+    difference = float((found - expected).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise BartError(
+            f"what was written gives other logits (by {difference:.3g}); nothing is kept of it"
+        )
+    return difference
+
+
+def _load_theirs(folder: Path, settings: ModelConfig, tokenizer: Tokenizer) -> Any:
+    """The export as `transformers` sees it, in fp32."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(SAMPLE)["input_ids"]
+    if ids != tokenizer.encode(SAMPLE):
+        raise BartError("what was written gives other token ids; nothing is kept of it")
+    kind = "MBart" if settings.pre_layer_norm else "Bart"
+    theirs, info = getattr(transformers, f"{kind}ForConditionalGeneration").from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    if info["unexpected_keys"] or info["mismatched_keys"]:
+        raise BartError(f"transformers does not know all that was written: {info}")
+    return theirs.eval()

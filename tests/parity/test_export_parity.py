@@ -1,0 +1,61 @@
+"""What `bart export` writes, in the hands of `transformers`: the same ids, logits and summaries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from bart_cli.config.export import ExportConfig, ExportDtype
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.inference.summarizer import Summarizer
+from bart_cli.model.bart import Bart
+from bart_cli.model.export import export_model
+from bart_cli.model.formats import save_model
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("forced", [True, False], ids=["forced <s>", "free"])
+def test_transformers_generates_what_we_do_with_the_settings_of_the_export(
+    tiny_config: ModelConfig,
+    tiny_tokenizer: Tokenizer,
+    tmp_path: Path,
+    dtype: ExportDtype,
+    forced: bool,
+) -> None:
+    torch.manual_seed(5)
+    decoding = GenerationConfig(
+        beams=3, max_length=20, min_length=5, length_penalty=1.5, forced_bos=forced
+    )
+    config = tiny_config.model_copy(update={"init_std": 0.4})
+    save_model(tmp_path / "model", Bart(config), tiny_tokenizer, decoding)
+    source = (tmp_path / "model/model.safetensors").read_bytes()
+    done = export_model(
+        str(tmp_path / "model"), tmp_path / "export", ExportConfig.model_validate({"dtype": dtype})
+    )
+    assert done.difference is not None
+    assert done.layout == ("mBART" if config.pre_layer_norm else "BART")
+    assert (tmp_path / "model/model.safetensors").read_bytes() == source
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")
+    stored = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "export")
+    assert (
+        stored.dtype
+        == {
+            "fp32": torch.float32,
+            "bf16": torch.bfloat16,
+            "fp16": torch.float16,
+        }[dtype]
+    )
+    theirs = stored.float()
+    ours = Summarizer.from_pretrained(tmp_path / "export")
+    for text, summary in zip(SENTENCES, ours.summarize(SENTENCES), strict=True):
+        inputs = tokenizer(text, return_tensors="pt")
+        assert inputs["input_ids"][0].tolist() == tiny_tokenizer.encode(text)
+        tokens = theirs.generate(**inputs)[0]
+        assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == summary.text

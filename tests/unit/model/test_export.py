@@ -1,0 +1,113 @@
+"""Exports are checked before they are there, and say what does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bart_cli.config.export import ExportConfig
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.errors import BartError, UsageError
+from bart_cli.model import export
+from bart_cli.model.bart import Bart
+from bart_cli.model.export import export_model
+from bart_cli.model.formats import load_model, save_model
+from bart_cli.tokenizer import Tokenizer
+
+DECODING = GenerationConfig(beams=3, max_length=30)
+
+
+@pytest.fixture
+def model(tiny_config: ModelConfig, tiny_tokenizer: Tokenizer, tmp_path: Path) -> str:
+    torch.manual_seed(1)
+    save_model(tmp_path / "model", Bart(tiny_config), tiny_tokenizer, DECODING)
+    return str(tmp_path / "model")
+
+
+def test_a_checkpoint_of_the_reference_has_its_names_and_comes_back_equal(
+    model: str, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    done = export_model(model, tmp_path / "out", ExportConfig(format="reference"))
+    assert done.difference == 0
+    state = torch.load(tmp_path / "out/final_step.ckpt", weights_only=True)
+    expected = {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"}
+    assert expected | {"lm_head.weight", "final_logits_bias"} <= state.keys()
+    assert ("model.encoder.last_layernorm.weight" in state) == tiny_config.pre_layer_norm
+    assert "model.encoder.layer_norm.weight" not in state
+    settings = json.loads((tmp_path / "out/config.json").read_text())
+    assert (settings["model_type"], settings["num_beams"]) == ("bart", 3)
+    assert settings["pre_ln"] == tiny_config.pre_layer_norm
+    back, before = load_model(tmp_path / "out/final_step.ckpt"), load_model(model)
+    assert back.model.config == tiny_config
+    assert back.generation == DECODING
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(back.model.state_dict()[name], tensor), name
+
+
+def test_what_reads_back_otherwise_is_not_kept(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = export.write_weights
+
+    def damaged(folder: Path, config: object, weights: dict, *rest: object) -> None:
+        name = "model.decoder.layers.1.fc2.bias"
+        noise = 0.1 * torch.randn_like(weights[name])
+        honest(folder, config, weights | {name: weights[name] + noise}, *rest)
+
+    monkeypatch.setattr(export, "write_weights", damaged)
+    with pytest.raises(BartError, match="gives other logits"):
+        export_model(model, tmp_path / "out", ExportConfig())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_weights_beyond_fp16_are_named(
+    tiny_config: ModelConfig, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    bart = Bart(tiny_config)
+    with torch.no_grad():
+        bart.model.encoder.layers[0].fc1.bias[0] = 1e6
+    save_model(tmp_path / "m", bart, tiny_tokenizer)
+    with pytest.raises(BartError, match=r"encoder\.layers\.0\.fc1\.bias has values .* in fp16"):
+        export_model(str(tmp_path / "m"), tmp_path / "out", ExportConfig(dtype="fp16"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_transformers_it_is_said_that_nothing_was_compared(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    assert export_model(model, tmp_path / "out", ExportConfig()).difference is None
+    assert (tmp_path / "out/model.safetensors").is_file()
+
+
+def test_a_folder_with_something_in_it_is_not_replaced(model: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        export_model(model, tmp_path / "out", ExportConfig())
+    assert (tmp_path / "out/thesis.txt").exists()
+
+
+def test_a_tokenizer_can_be_named_and_must_fit(
+    model: str, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    export_model(model, tmp_path / "ckpt", ExportConfig(format="reference"))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("final_step.ckpt", "config.json"):
+        (tmp_path / "ckpt" / name).rename(alone / name)
+    with pytest.raises(UsageError, match="comes without a tokenizer"):
+        export_model(str(alone / "final_step.ckpt"), tmp_path / "out", ExportConfig())
+    tiny_tokenizer.save(tmp_path / "bpe")
+    config = ExportConfig(tokenizer=str(tmp_path / "bpe"))
+    export_model(str(alone / "final_step.ckpt"), tmp_path / "out", config)
+    assert load_model(tmp_path / "out").tokenizer is not None
+    Tokenizer.train(["more words"] * 9, vocab_size=500).save(tmp_path / "large")
+    config = ExportConfig(tokenizer=str(tmp_path / "large"))
+    if Tokenizer.from_pretrained(tmp_path / "large").vocab_size > 400:
+        with pytest.raises(UsageError, match="more than the model's 400"):
+            export_model(str(alone / "final_step.ckpt"), tmp_path / "out2", config)
