@@ -6,7 +6,9 @@ import json
 import os
 import signal
 from functools import partialmethod
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -241,6 +243,58 @@ def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
         )
         with pytest.raises(BartError, match="not finite for 3 steps in a row, up to step 3"):
             run_pretrain(config, tmp_path / "bad", reporter=Reporter())
+
+
+def test_a_bad_step_is_skipped_and_counted_and_the_run_goes_on(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bart_cli.training.loop as loop
+
+    original = loop.linear_cross_entropy
+    calls = iter(range(100))
+
+    def spoiled(*arguments: Any, **options: Any) -> torch.Tensor:
+        loss = original(*arguments, **options)
+        return loss * float("nan") if next(calls) == 2 else loss
+
+    monkeypatch.setattr(loop, "linear_cross_entropy", spoiled)
+    config = pretrain_config(shards, max_steps=5, log_every=1, micro_batch=8, checkpoint_every=1)
+    config = config.model_copy(
+        update={"training": config.training.model_copy(update={"keep_last": 9})}
+    )
+    run = tmp_path / "run"
+    assert run_pretrain(config, run, reporter=Reporter()).outcome == "done"
+    assert [row["skipped"] for row in read_metrics(run)] == [0, 0, 1, 1, 1]
+    weights = [load_file(p / "model/model.safetensors") for p in list_checkpoints(run)]
+    equal = [
+        all(torch.equal(one[name], two[name]) for name in one) for one, two in pairwise(weights)
+    ]
+    assert equal == [False, True, False, False]  # of step 3, nothing is left
+    assert all(t.isfinite().all() for t in weights[-1].values())
+
+
+@pytest.mark.parametrize("data", [{}, {"max_tokens": 64}, {"group_by_length": False}])
+def test_fine_tuning_goes_on_bit_for_bit(
+    pairs: Path, tmp_path: Path, data: dict[str, object]
+) -> None:
+    config = finetune_config(pairs, training={"checkpoint_every": 4, "validate_every": 3})
+    config = config.model_copy(update={"data": config.data.model_copy(update=data)})
+    run_finetune(config, tmp_path / "whole", reporter=Reporter())
+    result = run_finetune(config, tmp_path / "parts", reporter=StopAt(5, signal.SIGTERM))
+    assert result.outcome == "stopped by SIGTERM"
+    run_finetune(config, tmp_path / "parts", reporter=Reporter())
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_frozen_encoder_stays_as_it_is(shards: Path, pairs: Path, tmp_path: Path) -> None:
+    run_pretrain(pretrain_config(shards, max_steps=3), tmp_path / "pre", reporter=Reporter())
+    config = finetune_config(pairs, training={"freeze_encoder": True, "max_steps": 3})
+    config = config.model_copy(update={"init_from": str(tmp_path / "pre")})
+    run_finetune(config, tmp_path / "fine", reporter=Reporter())
+    before, after = (load_model(tmp_path / run).model.state_dict() for run in ("pre", "fine"))
+    for name in before:
+        encoder = name.startswith("model.encoder") or name == "final_logits_bias"
+        assert torch.equal(before[name], after[name]) == encoder, name
 
 
 def test_all_problems_are_told_at_once(shards: Path, tmp_path: Path) -> None:

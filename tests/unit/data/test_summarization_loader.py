@@ -1,0 +1,151 @@
+"""The loader of pairs: a pure function of samples consumed, grouped by length."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.order import Share
+from bart_cli.data.summarization_loader import (
+    EncodedPairs,
+    SummarizationLoader,
+    load_encoded,
+    summarization_validation_batches,
+)
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
+
+Row = tuple[int, ...]
+LENGTHS = st.lists(st.integers(3, 60), min_size=1, max_size=40)
+
+
+def numbered(lengths: list[int]) -> EncodedPairs:
+    """Pairs whose targets tell them apart: pair i is [0, 10 + i, 2]."""
+    return EncodedPairs(
+        sources=[[0, *[7] * (length - 2), 2] for length in lengths],
+        targets=[[0, 10 + number, 2] for number in range(len(lengths))],
+        cut_sources=0,
+        cut_targets=0,
+    )
+
+
+def steps(
+    pairs: EncodedPairs, tokenizer: Tokenizer, share: Share, count: int, **data: object
+) -> list[list[Batch]]:
+    config = SummarizationDataConfig.model_validate(data)
+    loader = SummarizationLoader(pairs, config, tokenizer, share, seed=3, decoder_start_id=2)
+    return list(islice(loader, count))
+
+
+def members(step: list[Batch]) -> list[tuple[Row, int]]:
+    """Source and number of each pair of a step, sorted by number."""
+    rows = [
+        (tuple(source[mask].tolist()), int(labels[labels != IGNORE][1]))
+        for batch in step
+        for source, mask, labels in zip(batch.source, batch.source_mask, batch.labels, strict=True)
+    ]
+    return sorted(rows, key=lambda row: row[1])
+
+
+@given(lengths=LENGTHS, batch=st.integers(1, 9), grouped=st.booleans())
+def test_every_pair_comes_once_an_epoch_and_beside_its_summary(
+    tiny_tokenizer: Tokenizer, lengths: list[int], batch: int, grouped: bool
+) -> None:
+    pairs = numbered(lengths)
+    share = Share(global_batch=batch, micro_batch=4)
+    enough = -(-len(lengths) // batch)
+    found = steps(pairs, tiny_tokenizer, share, enough, group_by_length=grouped)
+    rows = [row for step in found for row in members(step)]
+    numbers = [number - 10 for _, number in rows]
+    assert set(numbers) == set(range(len(lengths)))
+    assert len(rows) == enough * batch  # what is too many belongs to the next epoch
+    assert all(len(source) == lengths[number - 10] for source, number in rows)
+
+
+@given(
+    lengths=LENGTHS,
+    world=st.sampled_from([1, 2, 4]),
+    micro=st.integers(1, 5),
+    start=st.integers(0, 6),
+    max_tokens=st.sampled_from([None, 64, 128]),
+)
+def test_global_batches_depend_on_the_samples_consumed_and_on_nothing_else(
+    tiny_tokenizer: Tokenizer,
+    lengths: list[int],
+    world: int,
+    micro: int,
+    start: int,
+    max_tokens: int | None,
+) -> None:
+    pairs = numbered(lengths)
+    whole = steps(pairs, tiny_tokenizer, Share(global_batch=8, micro_batch=8), 8)
+    shares = [
+        Share(8, min(micro, 8 // world), rank, world, start_sample=start * 8)
+        for rank in range(world)
+    ]
+    ranks = [steps(pairs, tiny_tokenizer, s, 2, max_tokens=max_tokens) for s in shares]
+    for number in range(2):
+        together = [batch for rank in ranks for batch in rank[number]]
+        assert members(together) == members(whole[start + number])
+        assert all(sum(map(len, map(members, [rank[number]]))) == 8 // world for rank in ranks)
+
+
+def test_grouping_by_length_saves_padding(tiny_tokenizer: Tokenizer) -> None:
+    lengths = np.random.default_rng(0).integers(3, 400, 256).tolist()
+    share = Share(global_batch=8, micro_batch=8)
+    shares = {}
+    for grouped in (False, True):
+        found = steps(numbered(lengths), tiny_tokenizer, share, 32, group_by_length=grouped)
+        batches = [batch for step in found for batch in step]
+        real = sum(int(batch.source_mask.sum()) for batch in batches)
+        shares[grouped] = 1 - real / sum(batch.source.numel() for batch in batches)
+    assert shares[True] < 0.05 < 0.3 < shares[False]
+
+
+def test_batches_by_tokens_keep_to_the_limit(tiny_tokenizer: Tokenizer) -> None:
+    share = Share(global_batch=32, micro_batch=32)
+    (step,) = steps(numbered([60] * 8 + [10] * 24), tiny_tokenizer, share, 1, max_tokens=256)
+    assert sum(batch.sequences for batch in step) == 32
+    assert all(batch.source.numel() <= 256 for batch in step)
+
+
+def test_validation_reads_all_pairs_once_over_all_ranks(tiny_tokenizer: Tokenizer) -> None:
+    pairs = numbered([5, 9, 3, 30, 4])
+    found = [
+        batch
+        for rank in range(2)
+        for batch in summarization_validation_batches(
+            pairs, tiny_tokenizer, Share(4, 2, rank, 2), decoder_start_id=2
+        )
+    ]
+    assert [number - 10 for _, number in members(found)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_pairs_are_cut_and_limited(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, prepared: bool
+) -> None:
+    from bart_cli.data.preprocess.summarization import preprocess_summarization
+    from bart_cli.progress import Reporter
+
+    rows = [{"article": f"{s} {i}", "summary": s} for i, s in enumerate(SENTENCES)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = tmp_path
+    if prepared:
+        folder = tmp_path / "prepared"
+        preprocess_summarization(tmp_path, folder, tiny_tokenizer, reporter=Reporter())
+    data = SummarizationDataConfig(max_source_length=8, max_target_length=6)
+    pairs = load_encoded(folder, "train", 3, data, tiny_tokenizer)
+    assert (len(pairs.sources), pairs.cut_sources, pairs.cut_targets) == (3, 3, 3)
+    for source, target in zip(pairs.sources, pairs.targets, strict=True):
+        assert (len(source), len(target)) == (8, 6)
+        assert source[0] == target[0] == tiny_tokenizer.bos_id
+        assert source[-1] == target[-1] == tiny_tokenizer.eos_id
