@@ -1,16 +1,43 @@
-"""BART from corpus to summary: one command line over three engines (data, training, inference)."""
+"""BART from corpus to summary: one command line over three engines (data, training, inference).
+
+The names below are the Python API (docs/api.md). They are imported when they are first used: torch
+takes its time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bart_cli.config.generation import GenerationConfig as GenerationConfig
+    from bart_cli.errors import BartError as BartError
+    from bart_cli.inference.generate import generate as generate
+    from bart_cli.inference.load import load_for_inference as load_for_inference
+    from bart_cli.inference.summarizer import Summarizer as Summarizer
+    from bart_cli.inference.summarizer import Summary as Summary
+    from bart_cli.tokenizer import Tokenizer as Tokenizer
 
 __version__ = "0.1.0"
 
+MODULES = {
+    "BartError": "errors",
+    "GenerationConfig": "config.generation",
+    "Summarizer": "inference.summarizer",
+    "Summary": "inference.summarizer",
+    "Tokenizer": "tokenizer",
+    "generate": "inference.generate",
+    "load_for_inference": "inference.load",
+}
+
 
 def __getattr__(name: str) -> object:
-    """`Summarizer` and `generate`, imported when they are first used: torch takes its time."""
-    if name == "Summarizer":
-        from bart_cli.inference.summarizer import Summarizer
+    """Import a name of the API."""
+    if name not in MODULES:
+        raise AttributeError(f"module 'bart_cli' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"bart_cli.{MODULES[name]}"), name)
 
-        return Summarizer
-    if name == "generate":
-        from bart_cli.inference.generate import generate
 
-        return generate
-    raise AttributeError(f"module 'bart_cli' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """What `dir(bart_cli)` and completion show."""
+    return [*MODULES, "__version__"]
