@@ -6,6 +6,10 @@ the same keys and values, never copies.
 Keys and values of the target are written once and never moved: step t fills the slots
 t * K … t * K + K - 1 of its article, and every beam remembers which slot of each step belongs to
 its history (`ancestors`). Beams that change places change ancestors, not caches.
+
+On a CPU a step attends to the slots that are filled. On a GPU it attends to all of them, the empty
+ones masked: its shapes never change, so that it is captured once as a CUDA graph and replayed, one
+launch instead of hundreds.
 """
 
 # Legend: A articles, K beams, R = A * K rows, S source, T steps so far, L longest target, H heads,
@@ -51,12 +55,16 @@ class Decoding:
         beams: int,
         max_length: int,
     ) -> None:
+        device = memory_ASD.device
         self._engine = engine
         self._beams = beams
-        self._length = 0
+        self._length = 0  # steps so far; `_position` is the same where a graph can read it
+        self._position = torch.zeros(1, dtype=torch.int64, device=device)
+        self._graph: Graph | None = None
         articles = memory_ASD.shape[0]
         self._mask = None if mask_AS is None else _bias(mask_AS[:, None, None], memory_ASD.dtype)
-        self._slots = torch.arange(beams, device=memory_ASD.device)
+        self._slots = torch.arange(beams, device=device)
+        self._steps = torch.arange(max_length, device=device)
         self._ancestors = self._slots[None, :, None].repeat(articles, 1, max_length)  # [A, K, L]
         width = engine.config.d_model
         self._caches = []
@@ -64,23 +72,33 @@ class Decoding:
             room = (articles, layer.heads, max_length * beams, width // layer.heads)
             self._caches.append(
                 LayerCache(
-                    own_keys=memory_ASD.new_empty(room),
-                    own_values=memory_ASD.new_empty(room),
+                    own_keys=memory_ASD.new_zeros(room),
+                    own_values=memory_ASD.new_zeros(room),
                     source_keys=_heads(layer.cross_k(memory_ASD), layer.heads).contiguous(),
                     source_values=_heads(layer.cross_v(memory_ASD), layer.heads).contiguous(),
                 )
             )
 
     def step(self, tokens_R: Tensor) -> Tensor:
-        """Logits [R, V] after one more token per row."""
+        """Logits [R, V] after one more token per row. On a GPU they last until the next step."""
+        if self._engine.static and tokens_R.is_cuda:
+            if self._graph is None:
+                self._graph = Graph(self._step, tokens_R, self._position)
+            logits = self._graph.replay(tokens_R)
+        else:
+            logits = self._step(tokens_R)
+        self._length += 1
+        return logits
+
+    def _step(self, tokens_R: Tensor) -> Tensor:
         engine = self._engine
-        x = engine.embed(tokens_R, self._length)
+        x = engine.embed(tokens_R, self._position)
         history = self._history()
         for layer, cache in zip(engine.layers, self._caches, strict=True):
             x = self._block(layer, cache, history, x)
         if engine.last_norm is not None:
             x = engine.last_norm(x)
-        self._length += 1
+        self._position += 1
         return engine.output(x)
 
     def reorder(self, origins_AK: Tensor) -> None:
@@ -90,6 +108,7 @@ class Decoding:
 
     def keep(self, articles: Tensor) -> None:
         """Only these articles stay: indices [A']."""
+        self._graph = None  # its tensors are gone
         if self._mask is not None:
             self._mask = self._mask[articles]
         self._ancestors = self._ancestors[articles]
@@ -100,12 +119,17 @@ class Decoding:
             cache.source_values = cache.source_values[articles]
 
     def _history(self) -> Tensor | None:
-        """What each beam adds to its scores over all slots [A, 1, K, T * K]; None: it sees all."""
-        if self._beams == 1:
+        """What each beam adds to its scores over the slots [A, 1, K, T * K]; None: it sees all."""
+        if self._beams == 1 and not self._engine.static:
             return None
-        ancestors = self._ancestors[:, :, : self._length + 1, None]
-        seen = (ancestors == self._slots).flatten(2)
-        return _bias(seen[:, None], self._engine.memory_dtype)
+        steps = self._steps_seen()
+        seen = self._ancestors[:, :, :steps, None] == self._slots
+        if self._engine.static:
+            seen &= (self._steps <= self._position)[:, None]
+        return _bias(seen.flatten(2)[:, None], self._engine.memory_dtype)
+
+    def _steps_seen(self) -> int:
+        return self._ancestors.shape[2] if self._engine.static else self._length + 1
 
     def _block(
         self, layer: Layer, cache: LayerCache, history: Tensor | None, x_RD: Tensor
@@ -134,9 +158,10 @@ class Decoding:
         q, k, v = (
             self._queries(part, layer.heads) for part in layer.self_qkv(x_RD).chunk(3, dim=-1)
         )
-        first, end = self._length * self._beams, (self._length + 1) * self._beams
-        cache.own_keys[:, :, first:end] = k
-        cache.own_values[:, :, first:end] = v
+        here = self._position * self._beams + self._slots
+        cache.own_keys.index_copy_(2, here, k)
+        cache.own_values.index_copy_(2, here, v)
+        end = self._steps_seen() * self._beams
         attended = F.scaled_dot_product_attention(
             q, cache.own_keys[:, :, :end], cache.own_values[:, :, :end], history
         )
@@ -155,6 +180,32 @@ class Decoding:
         """[R, D] -> [A, H, K, E]: the beams of an article stand where positions do in training."""
         x_AKD = x_RD.unflatten(0, (-1, self._beams))
         return _heads(x_AKD.to(self._engine.memory_dtype), heads)
+
+
+class Graph:
+    """A step captured as a CUDA graph: its inputs and outputs are always the same memory."""
+
+    def __init__(
+        self, step: Callable[[Tensor], Tensor], tokens_R: Tensor, position: Tensor
+    ) -> None:
+        self._tokens = tokens_R.clone()
+        before = position.clone()
+        # Kernels choose their workspaces in a first run; what it writes, the replay writes again.
+        side = torch.cuda.Stream(device=tokens_R.device)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            step(self._tokens)
+            position.copy_(before)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = step(self._tokens)
+
+    def replay(self, tokens_R: Tensor) -> Tensor:
+        """Run the step again with these tokens."""
+        self._tokens.copy_(tokens_R)
+        self._graph.replay()
+        return self._logits
 
 
 def _heads(x_ATD: Tensor, heads: int) -> Tensor:

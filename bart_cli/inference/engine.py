@@ -47,7 +47,7 @@ class Layer:
 class Engine:
     """Encodes sources and holds what a decoding step needs.
 
-    The weights are those that the model has now: later training does not reach them.
+    The decoder's weights are copied: after more training, make another engine.
 
     Args:
         model: in any dtype, on any device.
@@ -61,6 +61,7 @@ class Engine:
     def __init__(self, model: Bart, *, int8: bool = False) -> None:
         core, self.config = model.model, model.config
         self.device = core.shared.weight.device
+        self.static = self.device.type == "cuda"  # steps of unchanging shapes, for CUDA graphs
         if int8:
             if problem := int8_problem(self.device):
                 raise UsageError(problem)
@@ -112,9 +113,9 @@ class Engine:
         memory: Tensor = self._encoder(tokens, key_mask(mask_AS))
         return memory
 
-    def embed(self, tokens_R: Tensor, position: int) -> Tensor:
-        """Ids -> input of the first block [R, D], all of them at one position."""
-        row = self._positions[PositionEmbedding.OFFSET + position]
+    def embed(self, tokens_R: Tensor, position: Tensor) -> Tensor:
+        """Ids -> input of the first block [R, D], all of them at one position, a tensor [1]."""
+        row = F.embedding(position + PositionEmbedding.OFFSET, self._positions)
         x = F.embedding(tokens_R, self._shared).to(self.dtype) * self._scale + row
         embedded: Tensor = self._embedding_norm(x)
         return embedded

@@ -26,7 +26,9 @@ from bart_cli.inference.sampling import Draws, warp
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 
-SHRINK = 0.75  # a batch with fewer of its articles left than this is made smaller
+# A batch with fewer of its articles left than this is made smaller; a captured step must be
+# captured anew then, so that it pays later.
+SHRINK, SHRINK_STATIC = 0.75, 0.5
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def _search(
     )
     numbers = torch.arange(articles, device=memory.device)  # which article a row of the state is
     results: list[list[Hypothesis]] = [[] for _ in range(articles)]
+    shrink = SHRINK_STATIC if engine.static else SHRINK
     while True:
         tokens = state.running[:, :, : state.length].flatten(0, 1)
         log_probs = decoding.step(tokens[:, -1]).float().log_softmax(-1)
@@ -127,7 +130,7 @@ def _search(
         )
         going = state.open(generation.early_stopping)
         left = int(going.sum())
-        if left <= SHRINK * len(numbers):
+        if left <= shrink * len(numbers):
             for row in (~going).nonzero()[:, 0].tolist():
                 results[int(numbers[row])] = _hypotheses(
                     state, row, generation, config.eos_token_id
@@ -136,7 +139,7 @@ def _search(
                 return results
         # An article that has ended cannot change any more, so it may stay until the batch shrinks.
         decoding.reorder(origins)
-        if left <= SHRINK * len(numbers):
+        if left <= shrink * len(numbers):
             stay = going.nonzero()[:, 0]
             state, numbers = state.keep(stay), numbers[stay]
             decoding.keep(stay)
@@ -171,6 +174,7 @@ def _walk(
     ended = torch.zeros(articles * copies, dtype=torch.bool, device=memory.device)
     numbers = torch.arange(articles, device=memory.device)
     results: list[list[Hypothesis]] = [[] for _ in range(articles)]
+    shrink = SHRINK_STATIC if engine.static else SHRINK
     while True:
         logits = decoding.step(tokens[:, -1]).float()
         logits = constrain(logits, tokens, generation, config)
@@ -186,7 +190,7 @@ def _walk(
         tokens = torch.cat([tokens, chosen], 1)
         going = ~ended.view(-1, copies).all(1)
         left = int(going.sum()) if tokens.shape[1] < generation.max_length else 0
-        if left > SHRINK * len(numbers):
+        if left > shrink * len(numbers):
             continue
         done = (~going).nonzero()[:, 0] if left else torch.arange(len(numbers))
         for article in done.tolist():
