@@ -1,6 +1,7 @@
 """Pools of worker processes that start clean and stop without a word."""
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -8,6 +9,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 from bart_cli.errors import BartError
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: what a container or `srun` leaves to it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

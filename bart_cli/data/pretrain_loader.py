@@ -24,6 +24,7 @@ from bart_cli.data.random_keys import derive
 from bart_cli.data.shards import Samples, ShardFolder, open_shards, read_shard
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.workers import usable_cores
 
 NOISE = 103  # purpose of random numbers
 
@@ -133,7 +134,7 @@ class PretrainLoader:
         self.samples_per_epoch = shards.samples
         reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id)
         self._steps = _Steps(reader, share)
-        self._workers = data.workers
+        self._workers = min(data.workers, usable_cores())
 
     def __iter__(self) -> Iterator[list[Batch]]:
         if not self._workers:
@@ -193,5 +194,8 @@ def _concatenate(rows: list[Ids]) -> Ragged:
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches the whole group; the parent writes its checkpoint and then stops us."""
+    """Ctrl-C and SIGTERM may reach the whole group (a terminal, `timeout`, SLURM): the parent
+    writes its checkpoint and then stops us. A second SIGTERM is the parent's own.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -19,12 +19,11 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import resolve_model
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.checks import check_run, is_finished
 from bart_cli.training.distillation import keep_layers
 from bart_cli.training.metrics import Row
 from bart_cli.training.run import (
     RunResult,
-    check_run,
-    claim_run,
     finished_result,
     run_training,
     start_model,
@@ -49,18 +48,18 @@ def run_finetune(
             raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config))
         check_run(config, world, [])
-        if claim_run(run, config, resume, world, reporter):
+        if is_finished(run, config, resume, world, reporter):
             return finished_result(run, world)
-        with reporter.task("read the pairs", unit="pairs") as task:
-            train_pairs = load_encoded(data.path, "train", data.n_train, data, tokenizer)
-            task.advance(len(train_pairs.sources))
-        _tell_cuts(train_pairs, config, reporter)
         model = keep_layers(
             start_model(config, tokenizer, world, reporter),
             config.keep_encoder_layers,
             config.keep_decoder_layers,
         )
         _check_positions(config, model)
+        with reporter.task("read the pairs", unit="pairs") as task:
+            train_pairs = load_encoded(data.path, "train", data.n_train, data, tokenizer)
+            task.advance(len(train_pairs.sources))
+        _tell_cuts(train_pairs, config, reporter)
         start_id = model.config.decoder_start_token_id
         return run_training(
             config,

@@ -15,6 +15,8 @@ from bart_cli.errors import UsageError
 from bart_cli.training.checkpoint import list_checkpoints, step_of
 from bart_cli.training.metrics import read_metrics
 
+TOLD_APART = ("task", "description")
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -86,11 +88,13 @@ def summarize_run(run: Path) -> RunSummary:
 def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
     """The settings that are not equal in all runs: key -> value in each, None where it has none.
 
+    The task is no setting, the description no difference.
+
     Raises:
         UsageError: one of them is no run.
     """
     trees = [dict(flatten(_settings(run))) for run in runs]
-    keys = dict.fromkeys(key for tree in trees for key in tree)
+    keys = dict.fromkeys(key for tree in trees for key in tree if key not in TOLD_APART)
     table = {key: [tree.get(key) for tree in trees] for key in keys}
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
 

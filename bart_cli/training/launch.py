@@ -17,6 +17,7 @@ import torch
 
 from bart_cli.errors import BartError, UsageError
 from bart_cli.training.world import launched
+from bart_cli.workers import usable_cores
 
 CHECKPOINT_SECONDS = 600  # what workers get to write a checkpoint after a signal
 
@@ -55,8 +56,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # Each start gets a store of its own: in a shared one, workers find the addresses of the dead.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     options: dict[str, Any] = {}
     if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:  # newer than torch 2.10
         options["shutdown_timeout"] = CHECKPOINT_SECONDS

@@ -14,11 +14,10 @@ from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.checks import check_run, is_finished
 from bart_cli.training.metrics import Row
 from bart_cli.training.run import (
     RunResult,
-    check_run,
-    claim_run,
     finished_result,
     run_training,
     start_model,
@@ -56,7 +55,7 @@ def run_pretrain(
         shards = resolve_shards(data.path, data.sequence_length)
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
         check_run(config, world, problems)
-        if claim_run(run, config, resume, world, reporter):
+        if is_finished(run, config, resume, world, reporter):
             return finished_result(run, world)
         model = start_model(config, tokenizer, world, reporter)
         ids = {

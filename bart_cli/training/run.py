@@ -16,8 +16,7 @@ from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
-from bart_cli.config.presets import flatten, load_config
-from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
+from bart_cli.config.run import save_config
 from bart_cli.config.training import TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.data.order import Share
@@ -27,22 +26,14 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, save_weights
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checkpoint import list_checkpoints, restore, whole_weights, writing
+from bart_cli.training.checkpoint import restore, whole_weights, writing
+from bart_cli.training.checks import TrainingRun
 from bart_cli.training.loop import Job, reduce_dtype, schedule_of, train
 from bart_cli.training.metrics import Row, draw_curves, read_metrics
-from bart_cli.training.optimizers import backend_problem, build_optimizer
-from bart_cli.training.precision import apply_matmul_precision, make_scaler, problem_of
+from bart_cli.training.optimizers import build_optimizer
+from bart_cli.training.precision import apply_matmul_precision, make_scaler
 from bart_cli.training.sharding import shard_model
 from bart_cli.training.world import World
-
-TrainingRun = PretrainConfig | FinetuneConfig
-# Settings that may change between a run and its continuation: they do not touch the arithmetic.
-FREE = frozenset(
-    """
-    description training.time_limit training.keep_last training.max_bad_steps training.log_every
-    training.checkpoint_every training.micro_batch data.workers
-    """.split()
-)
 
 
 @dataclass(frozen=True)
@@ -57,83 +48,6 @@ class RunResult:
     best_step: int | None
     model: Path | None
     leads: bool = True
-
-
-def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
-    """Raise all problems at once, those found here and those that the caller found before.
-
-    Raises:
-        UsageError: names every setting that cannot work, before anything is started.
-    """
-    training = config.training
-    if training.global_batch % world.size:
-        problems.append(
-            f"training.global_batch={training.global_batch} is no multiple of {world.size} ranks"
-        )
-    precision = problem_of(training.precision, world.device)
-    if precision:
-        problems.append(precision)
-    if config.schedule.warmup_steps > training.max_steps:
-        problems.append(
-            f"schedule.warmup_steps={config.schedule.warmup_steps} is more than "
-            f"training.max_steps={training.max_steps}"
-        )
-    if backend := backend_problem(config.optimizer):
-        problems.append(backend)
-    if training.parameters == "bf16" and config.optimizer.name != "nvlamb":
-        problems.append(
-            f"training.parameters=bf16 needs optimizer.name=nvlamb, which keeps an fp32 copy; "
-            f"{config.optimizer.name} does not"
-        )
-    if training.sharding == "fsdp":
-        problems += sharding_problems(config)
-    if problems:
-        raise UsageError("cannot start:\n  " + "\n  ".join(problems))
-
-
-def sharding_problems(config: TrainingRun) -> list[str]:
-    """What does not go together with weights that are divided among ranks."""
-    unfit = {
-        "optimizer.name=adafactor": config.optimizer.name == "adafactor",
-        "optimizer.backend=apex": config.optimizer.backend == "apex",
-        "training.precision=fp16": config.training.precision == "fp16",
-        f"training.select_by={config.training.select_by}": config.training.select_by != "loss",
-        "data.max_tokens": getattr(config.data, "max_tokens", None) is not None,
-    }
-    return [f"training.sharding=fsdp does not go with {name}" for name in unfit if unfit[name]]
-
-
-def claim_run(
-    run: Path, config: TrainingRun, resume: str, world: World, reporter: Reporter
-) -> bool:
-    """Bind the folder to this configuration; True when the run is finished already.
-
-    Raises:
-        UsageError: the folder holds another run, or one that is not to be resumed.
-    """
-    return world.any(world.leads and _claim(run, config, resume, reporter))
-
-
-def _claim(run: Path, config: TrainingRun, resume: str, reporter: Reporter) -> bool:
-    path = run / "config.yaml"
-    if path.is_file():
-        before = load_config(type(config), config_file=path)
-        changed = _changed(before, config)
-        if changed:
-            raise UsageError(
-                f"{run} holds a run with other settings: {'; '.join(changed[:4])}",
-                hint="choose another --out, or delete that folder",
-            )
-        if (run / "done.json").is_file():
-            reporter.info(f"{run} is finished already: nothing to do")
-            return True
-        if resume == "none" and list_checkpoints(run):
-            raise UsageError(
-                f"{run} holds an unfinished run", hint="drop --resume none, or choose another --out"
-            )
-    run.mkdir(parents=True, exist_ok=True)
-    save_config(config, path)
-    return False
 
 
 def start_model(
@@ -201,7 +115,7 @@ def run_training(
     resume: str,
     reporter: Reporter,
 ) -> RunResult:
-    """Train in a claimed run folder and write what is left behind at the end."""
+    """Train in the run folder and write what is left behind at the end."""
     training = config.training
     apply_matmul_precision(training.precision)
     optimizer_config = config.optimizer
@@ -215,6 +129,9 @@ def run_training(
     optimizer = build_optimizer(model, optimizer_config, training.precision)
     scaler = make_scaler(training.precision, world.device)
     progress = restore(resume, run, model, optimizer, scaler, reporter)
+    if world.leads:  # from here on the folder is this run's
+        run.mkdir(parents=True, exist_ok=True)
+        save_config(config.model_copy(update={"model": model.config}), run / "config.yaml")
 
     def save(folder: Path, weights: dict[str, Tensor]) -> None:
         with writing(folder, run):
@@ -247,6 +164,13 @@ def run_training(
     except KeyboardInterrupt:
         raise BartError(
             "interrupted twice: no checkpoint of the last steps", exit_code=130
+        ) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch raises it wherever we happen to be
+            raise
+        raise BartError(
+            f"a process that loads data has died: {error}",
+            hint="if memory was short, lower data.workers; the same command goes on",
         ) from None
     finished = outcome == "done" or outcome.startswith("stopped: no improvement")
     weights = whole_weights(model) if finished else {}
@@ -284,12 +208,3 @@ def finished_result(run: Path, world: World) -> RunResult:
         model=run / "model",
         leads=world.leads,
     )
-
-
-def _changed(before: TrainingRun, now: TrainingRun) -> list[str]:
-    one, two = (dict(flatten(config.model_dump(mode="json"))) for config in (before, now))
-    return [
-        f"{key}={two.get(key)} (was {one.get(key)})"
-        for key in one | two
-        if one.get(key) != two.get(key) and key not in FREE
-    ]

@@ -57,10 +57,8 @@ def stop_after(config: Path, run: Path, processes: int, how: signal.Signals, *mo
             break
         time.sleep(0.01)
     assert process.poll() is None, "the run ended before it could be stopped"
-    if how == signal.SIGKILL:
-        os.killpg(process.pid, how)
-    else:
-        process.send_signal(how)
+    # To the whole group, as a terminal, `timeout` and SLURM do.
+    os.killpg(process.pid, how)
     return process.wait(timeout=200)
 
 
@@ -87,6 +85,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert "30" not in left.name
     finish(config, tmp_path / "stopped", processes)
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_processes_that_load_data_leave_signals_to_the_run(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("workers: 0", "workers: 1"))
+    assert stop_after(config, tmp_path / "run", 1, signal.SIGTERM) == 0
+    assert list_checkpoints(tmp_path / "run")
 
 
 def test_divided_weights_train_alike_and_go_on_bit_for_bit(config: Path, tmp_path: Path) -> None:

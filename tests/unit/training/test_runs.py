@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bart_cli.config.presets import load_config
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.config.training import ScheduleConfig
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
@@ -271,6 +272,48 @@ def test_a_bad_step_is_skipped_and_counted_and_the_run_goes_on(
     ]
     assert equal == [False, True, False, False]  # of step 3, nothing is left
     assert all(t.isfinite().all() for t in weights[-1].values())
+
+
+def test_a_start_that_fails_leaves_nothing_in_the_way(
+    shards: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run_pretrain(pretrain_config(shards, max_steps=2), tmp_path / "pre", reporter=Reporter())
+    good = finetune_config(pairs, training={"max_steps": 2})
+    good = good.model_copy(update={"init_from": str(tmp_path / "pre")})
+    long = good.data.model_copy(update={"max_source_length": 999})
+    for change, message in (
+        ({"init_from": str(tmp_path / "none")}, "no such model"),
+        ({"keep_encoder_layers": (7,)}, "keep_encoder_layers=7"),
+        ({"data": long}, "more than the model's 64 positions"),
+    ):
+        with pytest.raises(BartError, match=message):
+            run_finetune(good.model_copy(update=change), tmp_path / "fine", reporter=Reporter())
+        assert not (tmp_path / "fine").exists()
+    with pytest.raises(UsageError, match="no checkpoint there"):
+        run_finetune(good, tmp_path / "fine", resume=str(tmp_path), reporter=Reporter())
+    assert run_finetune(good, tmp_path / "fine", reporter=Reporter()).outcome == "done"
+
+
+def test_a_run_says_what_the_model_was_and_not_what_the_preset_said(
+    shards: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run_pretrain(pretrain_config(shards, max_steps=2), tmp_path / "pre", reporter=Reporter())
+    config = finetune_config(pairs, training={"max_steps": 2, "time_limit": 1e-9})
+    config = config.model_copy(
+        update={
+            "init_from": str(tmp_path / "pre"),
+            "keep_decoder_layers": (1,),
+            "model": config.model.model_copy(update={"d_model": 64}),
+        }
+    )
+    assert run_finetune(config, tmp_path / "fine", reporter=Reporter()).step == 1
+    saved = load_config(FinetuneConfig, config_file=tmp_path / "fine/config.yaml").model
+    assert (saved.d_model, saved.encoder_layers, saved.decoder_layers) == (32, 2, 1)
+    # The same command goes on all the same; another dropout is another run.
+    assert run_finetune(config, tmp_path / "fine", reporter=Reporter()).step == 2
+    other = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.3})})
+    with pytest.raises(UsageError, match=r"model\.dropout=0\.3 \(was 0\.1\)"):
+        run_finetune(other, tmp_path / "fine", reporter=Reporter())
 
 
 @pytest.mark.parametrize("data", [{}, {"max_tokens": 64}, {"group_by_length": False}])
