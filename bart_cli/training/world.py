@@ -17,6 +17,7 @@ import torch.distributed as dist
 from bart_cli.errors import BartError, UsageError
 from bart_cli.training.affinity import bind_cores
 from bart_cli.training.memory import keep_freed_memory
+from bart_cli.training.signals import die_with_launcher
 
 Item = TypeVar("Item")
 
@@ -87,6 +88,7 @@ def join_world() -> Iterator[World]:
     if dist.is_initialized():
         yield World(rank, size, device)
         return
+    die_with_launcher()
     bind_cores(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
     if size == 1:
         yield World(0, 1, device)
