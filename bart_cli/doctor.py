@@ -123,6 +123,7 @@ def _import_problem(name: str) -> str | None:
 def _devices() -> Iterator[Finding]:
     import torch
 
+    from bart_cli.inference.engine import int8_problem
     from bart_cli.training.precision import problem_of
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -144,7 +145,9 @@ def _devices() -> Iterator[Finding]:
             advice = f"torch has CUDA {built} but sees no GPU: is the driver there (nvidia-smi)?"
         yield Finding("GPU", "ok" if built is None else "note", "none", advice)
     device = torch.device("cuda" if gpus else "cpu")
-    supported = [p for p in get_args(Precision) if p == "int8" or problem_of(p, device) is None]
+    supported = [p for p in get_args(Precision) if problem_of(p, device) is None]
+    if int8_problem(device) is None:
+        supported.append("int8 (decoding)")
     advice = ""
     if not gpus and not _fast_bf16():
         advice = "this CPU has no bf16 instructions: bf16 works but is slower than fp32"

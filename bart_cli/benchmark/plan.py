@@ -17,9 +17,11 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.presets import load_config, load_preset
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
+from bart_cli.inference.engine import int8_problem
 from bart_cli.inference.load import DTYPES
 from bart_cli.training.optimizers import backend_problem
 from bart_cli.training.precision import problem_of
+from bart_cli.training.world import launched
 
 TrainingRun = PretrainConfig | FinetuneConfig
 # What runs when no preset is named: the reference's tables on a GPU, a model for minutes on a CPU.
@@ -186,8 +188,9 @@ def _precisions(preset: str, *, gpu: bool) -> Sequence[str]:
 
 def _processes(asked: Sequence[int]) -> Sequence[int]:
     """How many processes: as asked, that of the launcher, or one and all GPUs (two on a CPU)."""
-    if "WORLD_SIZE" in os.environ:
-        return [int(os.environ["WORLD_SIZE"])]
+    if launched():
+        size = os.environ.get("WORLD_SIZE") or os.environ["SLURM_STEP_NUM_TASKS"]
+        return [int(size)]
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked:
         for count in asked:
@@ -210,6 +213,13 @@ def _with_rival(arm: ArmSpec) -> Group:
     return [arm, arm.model_copy(update={"side": "transformers"})]
 
 
+def precision_problem(precision: str, device: torch.device) -> str | None:
+    """Why this device cannot compute so, None when it can."""
+    if precision == "int8":
+        return int8_problem(device)
+    return problem_of(precision, device)  # type: ignore[arg-type]
+
+
 def _check(arms: Sequence[ArmSpec]) -> None:
     """Raise all that cannot work at once."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -219,10 +229,8 @@ def _check(arms: Sequence[ArmSpec]) -> None:
             allowed = ", ".join(DTYPES)
             problems.append(f"--precision {arm.precision}: allowed are {allowed}")
             continue
-        if arm.precision != "int8" and (
-            problem := problem_of(arm.precision, device)  # type: ignore[arg-type]
-        ):
-            problems.append(problem.replace("training.precision=", "--precision "))
+        if problem := precision_problem(arm.precision, device):
+            problems.append(problem.replace("training.", "").replace("precision=", "--precision "))
         if isinstance(arm.load, TrainingSpec) and (
             problem := backend_problem(arm.load.run.optimizer)
         ):

@@ -130,8 +130,8 @@ def _run(
     make_tables: Callable[[Sequence[Row], str], list[TextTable]],
 ) -> Report:
     with _world() as world:
-        results = run_sweep(groups, out, reporter, world)
         leads = world is None or world.leads
+        results = run_sweep(groups, out, reporter if leads else Reporter(), world)
     if not results.rows:
         raise BartError("interrupted before the first row was complete", exit_code=130)
     word = device_word()

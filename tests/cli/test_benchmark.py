@@ -115,6 +115,7 @@ def test_under_a_launcher_the_ranks_measure_themselves(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Weak scaling") == 1  # rank 0 tells
+    assert result.stderr.count("1/1 rows") == 1
     assert [row["items"] for row in lines(tmp_path)] == [[4, 4, 4]]
 
 

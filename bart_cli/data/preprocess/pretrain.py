@@ -166,8 +166,7 @@ def _claim(
         "vocabulary": tokenizer.fingerprint(),
     }
     path = out / "plan.json"
-    begun = (out / "report.json").is_file() or any((out / ".work").rglob("*.*"))
-    if path.is_file() and begun:
+    if path.is_file():
         if json.loads(path.read_text(encoding="utf-8")) != plan:
             raise UsageError(
                 f"{out} holds the result of other settings or other text",

@@ -1,0 +1,137 @@
+"""A stage for the pages' commands: a folder, servers on loopback, and everything made small.
+
+`bart` runs inside this process: the same entry point, without the seconds that imports take. What
+is changed about a command is stated here, in `cheap`, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bart_cli.cli import app
+from tests.docs.pages import ROOT, Command
+
+# A BART of the presets' architecture, but for its size.
+SMALL_MODEL = """model.d_model=32 model.encoder_layers=1 model.decoder_layers=1
+    model.encoder_attention_heads=2 model.decoder_attention_heads=2
+    model.encoder_ffn_dim=32 model.decoder_ffn_dim=32""".split()
+SMALL_RUN = """training.max_steps=3 schedule.warmup_steps=1 training.global_batch=8
+    training.micro_batch=2 training.log_every=1 training.checkpoint_every=3
+    training.precision=fp32""".split()
+SMALL_LOADER = ["data.workers=0", "data.streams=8"]
+SMALL_SCORES = "evaluation.batch_size=2 evaluation.precision=fp32 evaluation.bootstrap=5".split()
+SMALL_DECODING = "generation.beams=2 generation.max_length=8 generation.min_length=0".split()
+ROWS = ["--repeats", "3", "--seconds", "0.1", "--warmup", "0"]
+
+
+@dataclass
+class Stage:
+    """Where commands run, and what the last ones printed."""
+
+    folder: Path
+    patch: pytest.MonkeyPatch
+    crawl: str
+    printed: list[str] = field(default_factory=list)
+
+    def run(self, command: Command, given: str) -> str:
+        """Run one command with this standard input, successfully; its standard output."""
+        name, *arguments = command.words
+        if name.endswith("bart"):
+            words = cheap(arguments, self.crawl)
+            # The hub's client reads its address when it is imported: a process of its own.
+            hub = "facebook/" in " ".join(words) or words[0] == "download"
+            program = [sys.executable, "-m", "bart_cli", *words]
+            out = self._program(program, given, self.folder) if hub else self._bart(words, given)
+        elif name == "make":
+            out = self._program(["make", "-n", *arguments], "", ROOT)
+        elif name in ("cat", "source"):
+            out = Path(arguments[0]).read_text() if name == "cat" else ""
+        else:
+            raise AssertionError(f"`{name}`: mark the block `<!-- only parsed: reason -->`")
+        if command.out not in (None, "|"):
+            Path(str(command.out)).write_text(out)
+            return ""
+        return out
+
+    def _bart(self, arguments: list[str], given: str) -> str:
+        self.patch.setattr(sys, "argv", ["bart", *arguments])
+        self.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode()), "utf-8"))
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            app.main()
+        assert ended.value.code == 0, f"bart {' '.join(arguments)}\n{err.getvalue()}"
+        return out.getvalue()
+
+    def _program(self, words: list[str], given: str, where: Path) -> str:
+        result = subprocess.run(
+            words, input=given, capture_output=True, text=True, cwd=where, check=False
+        )
+        assert result.returncode == 0, f"{' '.join(words)}\n{result.stderr}"
+        return result.stdout
+
+
+def cheap(arguments: list[str], crawl: str) -> list[str]:
+    """The same command on little data and a small model; what is added comes last, and so wins."""
+    command = arguments[0]
+    sets: list[str] = []
+    more: list[str] = []
+    if command == "download" and arguments[1] == "sample":
+        more = "--megabytes 0.3 --train 40 --validation 6 --test 6".split()
+    elif command == "download" and arguments[1] == "common-crawl":
+        more = ["--base-url", crawl]
+    elif command == "preprocess" and arguments[1] == "pretrain":
+        more = ["--shards", "8", "--workers", "1"]
+    elif command == "tokenizer":
+        more = ["--vocab-size", "600"]
+    elif command == "demo":
+        more = "--megabytes 0.2 --test 4".split()
+        sets = SMALL_RUN
+    elif command in ("pretrain", "finetune"):
+        sets = [*SMALL_MODEL, *SMALL_RUN]
+        sets += SMALL_LOADER if command == "pretrain" else [*SMALL_SCORES, *SMALL_DECODING]
+    elif command == "evaluate":
+        more = ["--limit", "3"]
+        sets = [*SMALL_SCORES, *SMALL_DECODING]
+    elif command == "summarize":
+        more = ["--max-length", "8", "--min-length", "0"]
+        if "--model" not in arguments:
+            more += ["--model", "facebook/bart-large-cnn"]  # the default, by name
+    elif command == "benchmark":
+        more = list(ROWS)
+        if arguments[1] != "data":
+            more += ["--batch-size", "1", "--precision", "fp32"]
+            sets = SMALL_MODEL
+        if arguments[1] == "train":
+            more += ["--processes", "1"]
+        elif arguments[1] == "inference":
+            more += ["--max-length", "8"]
+        elif arguments[1] == "data":
+            more += ["--input", "data/sample/pretrain", "--data", "data/sample/summarization"]
+            more += ["--workers", "1", "--tokenizer", "data/tokenizer"]
+    changed = [word for key in sets for word in ("--set", key)]
+    return [*arguments, *more, *changed]
+
+
+def environment(patch: pytest.MonkeyPatch, hub: str, cache: Path) -> None:
+    """Variables of the commands and of the processes that they start."""
+    for name, value in {
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(cache),
+        "HF_HUB_CACHE": str(cache / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }.items():
+        patch.setenv(name, value)

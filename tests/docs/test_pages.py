@@ -1,0 +1,163 @@
+"""Every block of commands of README and docs is run, or parsed where a comment says why."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from bart_cli.cli.app import COMMANDS, build_app
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.presets import load_preset
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import save_model
+from bart_cli.tokenizer import Tokenizer
+from tests.cli.test_download_common_crawl import crawl  # noqa: F401
+from tests.cli.test_download_corpora import hub  # noqa: F401
+from tests.conftest import SENTENCES, tiny_model_config
+from tests.docs.pages import PAGES, ROOT, Block, commands, read_blocks
+from tests.docs.stage import Stage, environment
+from tests.servers.hub import serve_hub
+from tests.servers.web import serve_files
+
+WORD = re.compile(r"[^\W\d_]{3,}")
+PARSER: Any = typer.main.get_command(build_app(None, everything=True))
+EXAMPLE = "<!-- what comes out differs -->\n"
+
+
+@pytest.fixture(scope="module")
+def stage(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_tokenizer: Tokenizer,
+    hub: Path,  # noqa: F811
+    crawl: Path,  # noqa: F811
+) -> Iterator[Stage]:
+    """The folder in which the README was worked through, from top to bottom."""
+    folder = tmp_path_factory.mktemp("pages")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": tiny_tokenizer.vocab_size, "max_position_embeddings": 1024}
+    model = Bart(tiny_model_config(**sizes, init_std=0.3))
+    decoding = GenerationConfig(max_length=12)
+    for place in (hub / "facebook/bart-large-cnn", folder / "demo/finetuned-pre-trained/model"):
+        save_model(place, model, tiny_tokenizer, decoding)
+    for name in ("bart-base", "bart-large"):
+        tiny_tokenizer.save(hub / "facebook" / name)
+    for name in ("FILE.txt", "article.txt"):
+        (folder / name).write_text(" ".join(SENTENCES), encoding="utf-8")
+    (folder / "cache").mkdir()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serve_hub(hub) as address,
+        serve_files(crawl) as web,
+    ):
+        environment(patch, address, folder / "cache")
+        patch.chdir(folder)
+        built = Stage(folder, patch, web.url)
+        run_page(built, "README.md")
+        yield built
+
+
+def run_page(stage: Stage, page: str) -> None:
+    """Run the blocks of a page in order, and hold the output that it shows against the real one."""
+    stage.patch.chdir(stage.folder)
+    source = (ROOT / page).read_text(encoding="utf-8")
+    printed = ""
+    for block in read_blocks(page):
+        if block.language == "bash" and block.reason is None:
+            printed, given = "", ""
+            for command in commands(block.text):
+                out = stage.run(command, given if command.from_pipe else "")
+                given = out if command.out == "|" else ""
+                printed += Path(command.out).read_text() if command.out not in (None, "|") else out
+        elif block.language == "python" and page == "README.md":
+            exec(compile(block.text, f"{page}:{block.line}", "exec"), {})
+        elif block.language == "text" and f"{EXAMPLE}```text\n{block.text}" not in source:
+            known = set(WORD.findall(printed))
+            for line in block.text.splitlines():
+                unknown = [word for word in WORD.findall(line) if word not in known]
+                assert not unknown, f"{page}:{block.line}: not in the real output: {line!r}"
+
+
+def test_the_readme_can_be_worked_through(stage: Stage) -> None:
+    assert (stage.folder / "runs/finetuned/model/model.safetensors").is_file()
+    assert (stage.folder / "runs/two/done.json").is_file()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_a_page_can_be_worked_through_after_the_readme(
+    stage: Stage, tmp_path: Path, page: str
+) -> None:
+    folder = tmp_path / "page"
+    shutil.copytree(stage.folder, folder)
+    run_page(replace(stage, folder=folder), page)
+
+
+def test_every_command_has_an_example_in_the_readme() -> None:
+    blocks = [b for b in read_blocks("README.md") if b.language == "bash"]
+    run = [command.words for block in blocks for command in commands(block.text)]
+    shown = {words[1] for words in run if Path(words[0]).name == "bart"}
+    assert shown == set(COMMANDS)
+
+
+def parsed_only() -> list[Block]:
+    return [block for page in PAGES for block in read_blocks(page) if block.reason is not None]
+
+
+@pytest.mark.parametrize("block", parsed_only(), ids=lambda block: f"{block.page}:{block.line}")
+def test_commands_that_are_not_run_are_at_least_understood(block: Block) -> None:
+    for command in commands(block.text):
+        words = list(command.words)
+        for place, word in enumerate(words[:-1]):
+            if Path(word).name == "bart" and words[place + 1] in COMMANDS:
+                parse(words[place + 1 :])
+
+
+def parse(words: list[str]) -> None:
+    """Raise for a sub-command, an option, a value or a preset that is not there."""
+    command, name = PARSER, "bart"
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+    context = command.make_context(name, list(words))
+    preset = context.params.get("preset") or context.params.get("presets") or []
+    for chosen in [preset] if isinstance(preset, str) else preset:
+        task = load_preset(chosen).get("task")
+    if name == "slurm":  # the rest belongs to the command of the preset
+        parse([str(task), *context.args])
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("pretrain --presett tiny-cpu", "presett"),
+        ("pretrain --preset tiny-cpo", "tiny-cpo"),
+        ("launch slurm --preset dgxa100-40node-phase1 --dat x", "--dat"),
+        ("pretrian", "pretrian"),
+        ("pretrain --max-steps few", "valid integer"),
+    ],
+)
+def test_the_check_of_commands_that_are_not_run_can_fail(words: str, error: str) -> None:
+    with pytest.raises(Exception, match=error):
+        parse(words.split())
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in [*PAGES, "CONTRIBUTING.md"]:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+            if not target.startswith("http"):
+                assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    for page in PAGES:
+        if page.startswith("docs/") and page != "docs/README.md":
+            assert f"]({Path(page).name})" in index, page
