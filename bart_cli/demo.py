@@ -155,6 +155,7 @@ def _evaluate(sample: Path, run: Path, name: str, report: DemoReport, reporter: 
         options={"model_path": str(run), "data.path": pairs},
     )
     result = run_evaluate(config, run / "evaluation-test", reporter=reporter)
+    assert result is not None  # one process
     report.rouge[f"fine-tuned, {name}"] = result.rouge
     if not report.examples:
         report.rouge["lead-2 baseline"] = result.baselines["lead-2"]

@@ -371,7 +371,8 @@ def _print_dry_run(what: str, size: int, as_json: bool) -> None:
     if as_json:
         print_json({"what": what, "bytes": size})
     else:
-        out.print(f"{what}: {size / 1e9:,.2f} GB to fetch", soft_wrap=True)
+        amount = f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+        out.print(f"{what}: {amount if size else 'nothing'} to fetch", soft_wrap=True)
 
 
 def _print_report(report: DownloadReport, unit: str, as_json: bool) -> None:

@@ -29,12 +29,13 @@ from bart_cli.cli.generation import (
     decoding_options,
 )
 from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOption, field_help
+from bart_cli.cli.training import ProcessesOption, start_workers
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
 
 if TYPE_CHECKING:
-    from bart_cli.evaluation.evaluate import Evaluation
+    from bart_cli.evaluation.scoring import Evaluation
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
@@ -67,13 +68,18 @@ def command(
     top_k: TopKOption = None,
     top_p: TopPOption = None,
     seed: SampleSeedOption = None,
+    bleu: Annotated[
+        bool | None, typer.Option("--bleu", help=field_help(EvaluationConfig, "bleu"))
+    ] = None,
+    processes: ProcessesOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decode a test split and score it with ROUGE, beside the lead-1/2/3 baselines.
 
     Without --preset, a run is scored with the settings of its own config.yaml; data too may come
-    from there. Predictions and numbers are kept; an evaluation that was stopped goes on.
+    from there. An evaluation that was stopped goes on when the same command is given again, also
+    with another number of processes.
 
     [bold]bart evaluate --model runs/finetune-xsum --preset xsum-dgxa100-1gpu-bf16 --beams 6[/bold]
     """
@@ -111,38 +117,47 @@ def command(
             "evaluation.max_tokens": max_tokens,
             "evaluation.precision": precision,
             "evaluation.device": device,
+            "evaluation.bleu": bleu,
         },
     )
-    result = run_evaluate(
-        config, out_folder or _default_out(model, config), reporter=make_reporter()
-    )
-    if as_json:
-        print_json({key: value for key, value in vars(result).items() if key != "predictions"})
+    start_workers(processes, max_restarts=0, stopped_is_good=False)
+    folder = out_folder or _default_out(model, config)
+    result = run_evaluate(config, folder, reporter=make_reporter())
+    if result is None:  # not rank 0
         return
-    show_scores(result)
+    if as_json:
+        print_json(result.numbers() | {"out": folder})
+        return
+    show_scores(result, folder)
 
 
-def show_scores(result: Evaluation) -> None:
+def show_scores(result: Evaluation, folder: Path) -> None:
     """ROUGE beside the baselines, speed, and where the predictions are."""
-    table = Table("", *KINDS.values(), box=None, pad_edge=False)
-    cells = [f"{result.rouge[kind]:.2f}" for kind in KINDS]
-    if result.interval:
-        cells = [
-            f"{cell} ({result.interval[kind][0]:.2f}-{result.interval[kind][1]:.2f})"
-            for cell, kind in zip(cells, KINDS, strict=True)
-        ]
-    table.add_row("model", *cells)
-    for name, scores in result.baselines.items():
-        table.add_row(name, *(f"{scores[kind]:.2f}" for kind in KINDS))
+    bleu = ["BLEU"] if result.bleu else []
+    table = Table("", *KINDS.values(), *bleu, box=None, pad_edge=False)
+    systems = {"model": result.rouge} | result.baselines
+    for name, scores in systems.items():
+        cells = [f"{scores[kind]:.2f}" for kind in KINDS]
+        if name == "model" and result.interval:
+            cells = [
+                f"{cell} ({result.interval[kind][0]:.2f}-{result.interval[kind][1]:.2f})"
+                for cell, kind in zip(cells, KINDS, strict=True)
+            ]
+        table.add_row(name, *cells, *([f"{result.bleu[name]:.2f}"] if bleu else []))
     out.print(table)
-    if result.latency is not None and result.throughput is not None:
-        spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
-        out.print(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}")
-    out.print(f"{result.articles:,} articles; predictions in {result.out}", soft_wrap=True)
+    spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
+    out.print(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}", soft_wrap=True)
+    out.print(
+        f"{result.articles:,} articles; predictions, metrics.json and report.html in {folder}",
+        soft_wrap=True,
+    )
 
 
 def _default_out(model: str | None, config: EvaluateConfig) -> Path:
-    name = f"evaluation-{config.evaluation.split}"
+    """`evaluation-SPLIT` (or -FILE) inside the run; for a model elsewhere below runs/."""
+    path = config.data.path
+    split = path.stem if path is not None and path.is_file() else config.evaluation.split
+    name = f"evaluation-{split}"
     if model and Path(model).is_dir():
         return Path(model) / name
     return Path("runs") / f"{name}-{Path(model or 'model').stem}"

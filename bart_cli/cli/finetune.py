@@ -110,19 +110,21 @@ def command(
     from bart_cli.data.pairs import find_split
     from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
     from bart_cli.training.finetune import run_finetune
+    from bart_cli.training.world import join_world
 
     run = out_folder or default_run("finetune", preset, config_file)
     reporter = make_reporter()
-    result = run_finetune(config, run, resume=resume, reporter=reporter)
-    show_result(result, as_json)
-    assert config.data.path is not None
-    has_test = config.data.path.is_dir() and find_split(config.data.path, "test") is not None
-    if evaluate and has_test and result.leads and result.model is not None:
-        scores = run_evaluate(
-            evaluation_of(config, run), run / "final-evaluation", reporter=reporter
-        )
-        if not as_json:
-            show_scores(scores)
+    scores = None
+    with join_world():  # once: training and evaluation are of the same processes
+        result = run_finetune(config, run, resume=resume, reporter=reporter)
+        show_result(result, as_json)
+        assert config.data.path is not None
+        has_test = config.data.path.is_dir() and find_split(config.data.path, "test") is not None
+        if evaluate and has_test and result.model is not None:
+            settings = evaluation_of(config, run)
+            scores = run_evaluate(settings, run / "final-evaluation", reporter=reporter)
+    if scores is not None and not as_json:
+        show_scores(scores, run / "final-evaluation")
 
 
 def _layers(option: str, text: str | None) -> list[int] | None:

@@ -55,13 +55,16 @@ MaxRestartsOption = Annotated[
 ]
 
 
-def start_workers(processes: int | None, max_restarts: int) -> None:
+def start_workers(
+    processes: int | None, max_restarts: int, *, stopped_is_good: bool = True
+) -> None:
     """Hand the command to several workers and end with their exit code, if that is asked for."""
     from bart_cli.training.launch import launch, processes_to_start
 
     count = processes_to_start(processes)
     if count > 1:
-        raise typer.Exit(launch(sys.argv[1:], count, max_restarts))
+        code = launch(sys.argv[1:], count, max_restarts, stopped_is_good=stopped_is_good)
+        raise typer.Exit(code)
 
 
 def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]:

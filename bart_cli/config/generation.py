@@ -70,3 +70,4 @@ class EvaluationConfig(Section):
     bootstrap: int = Field(
         1000, ge=0, description="resamples for the confidence intervals; 0: none"
     )
+    bleu: bool = Field(False, description="BLEU as well, by sacrebleu")

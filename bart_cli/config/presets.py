@@ -176,8 +176,8 @@ def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:
         return {"model": rest.get("model", {})}
     if task == "finetune" and wanted == "evaluate":
         return {key: value for key, value in rest.items() if key in kind.model_fields}
-    fitting = [name for name in preset_names() if load_preset(name).get("task") == wanted]
     needed = "finetune" if wanted == "evaluate" else wanted
+    fitting = [name for name in preset_names() if load_preset(name).get("task") == needed]
     raise UsageError(
         f"{origin} is for `bart {task}`, not for `bart {wanted}`",
         hint=f"presets of task {needed}: {', '.join(fitting[:6])} …" if fitting else None,

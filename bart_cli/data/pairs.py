@@ -19,6 +19,7 @@ SPLITS = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test",),
 }
+SUFFIXES = (".jsonl", ".parquet", ".source")
 SOURCE_FIELDS = ("article", "document", "source", "text", "dialogue")
 TARGET_FIELDS = ("summary", "highlights", "target", "abstract")
 
@@ -43,7 +44,7 @@ def find_split(path: Path, split: str) -> Path | None:
     if not path.is_dir():
         raise UsageError(f"no such file or folder: {path}")
     for name in SPLITS.get(split, (split,)):
-        for suffix in (".jsonl", ".parquet", ".source"):
+        for suffix in SUFFIXES:
             file = path / f"{name}{suffix}"
             if file.is_file():
                 return file
@@ -64,8 +65,10 @@ def read_pairs(path: Path, split: str, *, limit: int | None = None) -> list[Pair
     file = find_split(path, split)
     if file is None:
         expected = ", ".join(f"{name}.jsonl" for name in SPLITS.get(split, (split,)))
+        there = ", ".join(sorted({f.stem for s in SUFFIXES for f in path.glob(f"*{s}")}))
         raise UsageError(
-            f"no {split} split in {path}: expected {expected} (or .parquet, .source + .target)"
+            f"no {split} split in {path}: expected {expected} (or .parquet, .source + .target)",
+            hint=f"there are: {there}" if there else None,
         )
     if file.suffix == ".parquet":
         rows = _parquet_rows(file)

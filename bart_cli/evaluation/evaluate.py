@@ -1,51 +1,27 @@
 """`bart evaluate`: decode a split, score it, keep predictions and numbers.
 
-Writes OUT/config.yaml, OUT/predictions.jsonl (one line per article, in order) and OUT/metrics.json.
-Decoding is kept article by article, so an evaluation that was stopped goes on where it was.
+Writes OUT/config.yaml, predictions.jsonl (a line per article, in order), metrics.json, report.html,
+and while it decodes progress.jsonl: an evaluation that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import yaml
 
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
 from bart_cli.data.pairs import Pair, read_pairs
-from bart_cli.errors import UsageError
-from bart_cli.evaluation.baselines import LEADS, lead
-from bart_cli.evaluation.rouge import rouge_scores
-from bart_cli.files import write_text
-from bart_cli.inference.generate import generate
-from bart_cli.inference.load import load_for_inference
+from bart_cli.errors import BartError, UsageError
+from bart_cli.evaluation.decoding import decode_split
+from bart_cli.evaluation.ledger import Ledger, open_ledger, origin_of
+from bart_cli.evaluation.report import write_report
+from bart_cli.evaluation.scoring import Evaluation, score
+from bart_cli.files import atomic_file, remove_leftovers, write_text
 from bart_cli.progress import Reporter
-from bart_cli.tokenizer import Tokenizer
-
-PERCENTILES = (50, 90, 95, 99)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The numbers and where they lie.
-
-    rouge: F1 in percent by kind; interval: 95% bootstrap; baselines: 'lead-N' -> rouge.
-    latency: seconds per batch, mean and percentiles; throughput: articles per second; both None
-    when all predictions were there before.
-    """
-
-    out: Path
-    articles: int
-    rouge: dict[str, float]
-    interval: dict[str, tuple[float, float]]
-    baselines: dict[str, dict[str, float]]
-    latency: dict[str, float] | None
-    throughput: float | None
-    predictions: list[dict[str, Any]]
+from bart_cli.training.world import World, join_world
 
 
 def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
@@ -58,140 +34,81 @@ def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
     )
 
 
-def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Evaluation:
-    """Score a model on a split.
+def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Evaluation | None:
+    """Score a model on a split; called by every process of the world, answered on rank 0.
 
     Raises:
         UsageError: no model, no data, an `out` that holds another evaluation.
+        BartError: stopped by a signal, out of memory.
     """
     if config.model_path is None:
         raise UsageError("no model: give --model with a run, a model folder or a hub id")
     if config.data.path is None:
         raise UsageError("no data: give --data with a folder of pairs (test.jsonl …)")
-    evaluation = config.evaluation
-    pairs = read_pairs(
-        config.data.path, evaluation.split, limit=evaluation.limit or config.data.n_test
-    )
-    loaded = load_for_inference(
-        config.model_path,
-        evaluation.precision,
-        config.data.tokenizer,
-        device=evaluation.device,
-    )
-    _claim(config, out, reporter)
-    path = out / "predictions.jsonl"
-    done = _read_predictions(path)
-    if done:
-        reporter.info(f"{len(done):,} of {len(pairs):,} predictions are there already")
-    seconds: list[float] = []
-    with (
-        reporter.task("decode", total=len(pairs), unit="articles") as task,
-        path.open("a", encoding="utf-8") as file,
-    ):
-        task.advance(len(done))
-        for begin in range(len(done), len(pairs), evaluation.batch_size):
-            part = pairs[begin : begin + evaluation.batch_size]
-            start = time.perf_counter()
-            rows = _predict(part, loaded.model, loaded.tokenizer, config)
-            seconds.append(time.perf_counter() - start)
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            file.flush()
-            done += rows
-            task.advance(len(part))
-    return _score(config, out, pairs, done, seconds, reporter)
-
-
-def _predict(
-    pairs: Sequence[Pair], model: Any, tokenizer: Tokenizer, config: EvaluateConfig
-) -> list[dict[str, Any]]:
-    sources = tokenizer.encode_batch(
-        [pair.source for pair in pairs], max_length=config.data.max_source_length
-    )
-    found = generate(
-        model,
-        sources,
-        config.generation,
-        batch_size=config.evaluation.batch_size,
-        max_tokens=config.evaluation.max_tokens,
-    )
-    rows = []
-    for pair, hypotheses in zip(pairs, found, strict=True):
-        texts = tokenizer.decode_batch([h.tokens for h in hypotheses])
-        row: dict[str, Any] = {"id": pair.id, "prediction": texts[0].strip()}
-        if len(texts) > 1:
-            row["others"] = [text.strip() for text in texts[1:]]
-        rows.append(row | {"score": hypotheses[0].score, "reference": pair.target})
-    return rows
-
-
-def _score(
-    config: EvaluateConfig,
-    out: Path,
-    pairs: list[Pair],
-    rows: list[dict[str, Any]],
-    seconds: list[float],
-    reporter: Reporter,
-) -> Evaluation:
-    evaluation = config.evaluation
-    references = [pair.target for pair in pairs]
-    candidates = {"model": [row["prediction"] for row in rows]}
-    candidates |= {f"lead-{n}": [lead(pair.source, n) for pair in pairs] for n in LEADS}
-    scored = {}
-    with reporter.task("score", total=len(candidates), unit="systems") as task:
-        for name, texts in candidates.items():
-            scored[name] = rouge_scores(
-                texts,
-                references,
-                stemmer=evaluation.stemmer,
-                bootstrap=evaluation.bootstrap if name == "model" else 0,
-                workers=2,
-            )
-            task.advance()
-    ours = scored.pop("model")
-    decoded = len(pairs) if seconds else 0
-    result = Evaluation(
-        out=out,
-        articles=len(pairs),
-        rouge=ours.mean,
-        interval=ours.interval,
-        baselines={name: scores.mean for name, scores in scored.items()},
-        latency=_latency(seconds) if seconds else None,
-        throughput=decoded / sum(seconds) if seconds else None,
-        predictions=rows,
-    )
-    numbers = {k: v for k, v in vars(result).items() if k not in ("out", "predictions")}
-    write_text(out / "metrics.json", json.dumps(numbers, indent=2) + "\n")
+    pairs = read_pairs(config.data.path, config.evaluation.split, limit=_limit(config))
+    with join_world() as world:
+        reporter = reporter if world.leads else Reporter()
+        ledger = _claim(config, out, pairs, world, reporter)
+        if world.broadcast(ledger is not None and ledger.complete):
+            reporter.info(f"all {len(pairs):,} articles are decoded already")
+        else:
+            decode_split(config, pairs, ledger, world, reporter)
+    if ledger is None:
+        return None
+    result = score(config, pairs, ledger, reporter)
+    _write(result, pairs, out)
     return result
 
 
-def _latency(seconds: list[float]) -> dict[str, float]:
-    spread = {f"p{p}": float(np.percentile(seconds, p)) for p in PERCENTILES}
-    return {"mean": float(np.mean(seconds))} | spread
+def _limit(config: EvaluateConfig) -> int | None:
+    """How many pairs at most: the evaluation's own limit, else that of the data for the split."""
+    data, evaluation = config.data, config.evaluation
+    limits = {"train": data.n_train, "validation": data.n_validation, "test": data.n_test}
+    return evaluation.limit or limits.get(evaluation.split)
 
 
-def _claim(config: EvaluateConfig, out: Path, reporter: Reporter) -> None:
-    """Bind `out` to this configuration; predictions of another one are not mixed in."""
-    from bart_cli.config.presets import load_config
+def _claim(
+    config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: World, reporter: Reporter
+) -> Ledger | None:
+    """Bind `out` to this evaluation: the ledger on rank 0, None on the others.
 
+    Raises:
+        UsageError: on every rank, when rank 0 finds another evaluation there, or no model.
+    """
+    ledger, problem = None, None
+    if world.leads:
+        try:
+            _require_own(out)
+            ledger = open_ledger(out, origin_of(config, pairs))
+            out.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(out)
+            save_config(config, out / "config.yaml")
+        except BartError as error:
+            problem = error
+    problem = world.broadcast(problem)
+    if problem is not None:
+        raise problem
+    blank = sum(not pair.target.strip() for pair in pairs)
+    if blank:
+        reporter.warn(f"{blank:,} of {len(pairs):,} references are empty: they score 0")
+    return ledger
+
+
+def _require_own(out: Path) -> None:
     path = out / "config.yaml"
-    if path.is_file() and load_config(EvaluateConfig, config_file=path) != config:
-        raise UsageError(
-            f"{out} holds an evaluation with other settings",
-            hint="choose another --out, or delete that folder",
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    save_config(config, path)
-
-
-def _read_predictions(path: Path) -> list[dict[str, Any]]:
-    """Complete lines of a stopped evaluation; a last line cut by a crash is dropped."""
-    rows: list[dict[str, Any]] = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(path, lines)
-    return rows
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("task") != "evaluate":
+            raise UsageError(
+                f"{out} is no folder of an evaluation: its config.yaml is of something else",
+                hint="choose another --out",
+            )
+
+
+def _write(result: Evaluation, pairs: Sequence[Pair], out: Path) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.predictions)
+    with atomic_file(out / "predictions.jsonl") as temporary:
+        # A lone surrogate of a reference has no UTF-8 form; \udXXX is what JSON calls it.
+        temporary.write_text(lines, encoding="utf-8", errors="backslashreplace")
+    write_report(result, pairs, out / "report.html")
+    write_text(out / "metrics.json", json.dumps(result.numbers(), indent=2) + "\n")

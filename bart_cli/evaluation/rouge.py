@@ -6,7 +6,7 @@ are split there, others by our sentence splitter; predictions and references by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from bart_cli.data.sentences import split_sentences
 from bart_cli.workers import worker_processes
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-CHUNK = 500  # pairs that one worker scores at a time
+CHUNK = 250  # pairs that one worker scores at a time
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,48 @@ def rouge_scores(
     bootstrap: int = 0,
     workers: int = 1,
 ) -> RougeScores:
-    """ROUGE-1/2/L/Lsum of predictions against one reference each.
+    """ROUGE-1/2/L/Lsum of predictions against one reference each; see `score_systems`."""
+    return score_systems(
+        {"": predictions}, references, stemmer=stemmer, bootstrap=bootstrap, workers=workers
+    )[""]
+
+
+def score_systems(
+    systems: Mapping[str, Sequence[str]],
+    references: Sequence[str],
+    *,
+    stemmer: bool = True,
+    bootstrap: int = 0,
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda pairs: None,
+) -> dict[str, RougeScores]:
+    """ROUGE-1/2/L/Lsum of several systems' summaries of the same articles.
 
     Args:
+        systems: name -> a summary for each reference.
         stemmer: Porter stemming before words are compared.
         bootstrap: resamples for the confidence intervals; 0: none.
         workers: processes; 1 scores here.
+        advance: told how many pairs more are scored.
     """
     pairs = [
-        (as_sentences(prediction), as_sentences(reference))
-        for prediction, reference in zip(predictions, references, strict=True)
+        pair
+        for predictions in systems.values()
+        for pair in zip(predictions, references, strict=True)
     ]
     chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
     score = partial(_score_chunk, stemmer=stemmer)
     if workers > 1 and len(chunks) > 1:
-        with worker_processes(workers) as pool:
-            scored = list(pool.map(score, chunks))
+        with worker_processes(min(workers, len(chunks))) as pool:
+            scored = _collect(pool.map(score, chunks), advance)
     else:
-        scored = [score(chunk) for chunk in chunks]
-    table = np.concatenate(scored) if scored else np.zeros((0, len(KINDS)))
-    return RougeScores(
-        mean={kind: float(table[:, i].mean()) for i, kind in enumerate(KINDS)},
-        each={kind: table[:, i].tolist() for i, kind in enumerate(KINDS)},
-        interval=_intervals(table, bootstrap),
-    )
+        scored = _collect(map(score, chunks), advance)
+    tables = np.concatenate(scored) if scored else np.zeros((0, len(KINDS)))
+    size = len(references)
+    return {
+        name: _summarize(tables[size * i : size * (i + 1)], bootstrap)
+        for i, name in enumerate(systems)
+    }
 
 
 def as_sentences(summary: str) -> str:
@@ -71,18 +89,35 @@ def as_sentences(summary: str) -> str:
     return "\n".join(sentence for line in lines for sentence in split_sentences(line))
 
 
+def _collect(tables: Iterable[np.ndarray], advance: Callable[[int], None]) -> list[np.ndarray]:
+    collected = []
+    for table in tables:
+        collected.append(table)
+        advance(len(table))
+    return collected
+
+
 def _score_chunk(pairs: list[tuple[str, str]], stemmer: bool) -> np.ndarray:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(list(KINDS), use_stemmer=stemmer)
     rows = []
     for prediction, reference in pairs:
-        scores = scorer.score(reference, prediction)
+        scores = scorer.score(as_sentences(reference), as_sentences(prediction))
         rows.append([100 * scores[kind].fmeasure for kind in KINDS])
     return np.array(rows)
 
 
+def _summarize(table: np.ndarray, bootstrap: int) -> RougeScores:
+    return RougeScores(
+        mean={kind: float(table[:, i].mean()) for i, kind in enumerate(KINDS)},
+        each={kind: table[:, i].tolist() for i, kind in enumerate(KINDS)},
+        interval=_intervals(table, bootstrap),
+    )
+
+
 def _intervals(table: np.ndarray, resamples: int) -> dict[str, tuple[float, float]]:
+    """Percentiles of the means of resampled pairs (Efron 1979); the same for the same table."""
     if not resamples or not len(table):
         return {}
     generator = np.random.default_rng(0)

@@ -33,8 +33,8 @@ class LayerCache:
 
     own_keys: Tensor  # [A, H, L * K, E]
     own_values: Tensor
-    source_keys: Tensor  # [A, H, S, E]
-    source_values: Tensor
+    source_keys: Tensor  # [A, H, E, S]: turned, as the product with queries reads them
+    source_values: Tensor  # [A, H, S, E]
 
 
 class Decoding:
@@ -74,7 +74,7 @@ class Decoding:
                 LayerCache(
                     own_keys=memory_ASD.new_zeros(room),
                     own_values=memory_ASD.new_zeros(room),
-                    source_keys=_heads(layer.cross_k(memory_ASD), layer.heads).contiguous(),
+                    source_keys=_heads(layer.cross_k(memory_ASD), layer.heads).mT.contiguous(),
                     source_values=_heads(layer.cross_v(memory_ASD), layer.heads).contiguous(),
                 )
             )
@@ -158,22 +158,26 @@ class Decoding:
         q, k, v = (
             self._queries(part, layer.heads) for part in layer.self_qkv(x_RD).chunk(3, dim=-1)
         )
-        here = self._position * self._beams + self._slots
-        cache.own_keys.index_copy_(2, here, k)
-        cache.own_values.index_copy_(2, here, v)
         end = self._steps_seen() * self._beams
+        if self._engine.static:
+            here = self._position * self._beams + self._slots
+            cache.own_keys.index_copy_(2, here, k)
+            cache.own_values.index_copy_(2, here, v)
+        else:
+            cache.own_keys[:, :, end - self._beams : end] = k
+            cache.own_values[:, :, end - self._beams : end] = v
         attended = F.scaled_dot_product_attention(
             q, cache.own_keys[:, :, :end], cache.own_values[:, :, :end], history
         )
         return layer.self_out(_rows(attended, x_RD))
 
     def _attend_source(self, layer: Layer, cache: LayerCache, x_RD: Tensor) -> Tensor:
-        attended = F.scaled_dot_product_attention(
-            self._queries(layer.cross_q(x_RD), layer.heads),
-            cache.source_keys,
-            cache.source_values,
-            self._mask,
-        )
+        """In three steps: with few queries, torch's fused kernel reads the keys more slowly."""
+        q = self._queries(layer.cross_q(x_RD), layer.heads)
+        scores = (q * q.shape[-1] ** -0.5) @ cache.source_keys
+        if self._mask is not None:
+            scores += self._mask
+        attended = scores.softmax(-1) @ cache.source_values
         return layer.cross_out(_rows(attended, x_RD))
 
     def _queries(self, x_RD: Tensor, heads: int) -> Tensor:

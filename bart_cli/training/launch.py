@@ -39,11 +39,17 @@ def processes_to_start(asked: int | None) -> int:
     return max(1, gpus) if asked is None else asked
 
 
-def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
+def launch(
+    arguments: Sequence[str], processes: int, max_restarts: int, *, stopped_is_good: bool = True
+) -> int:
     """Run `bart ARGUMENTS` in that many workers and wait; the exit code of the run.
 
     SIGTERM and Ctrl-C reach the workers, which write a checkpoint. When a worker dies, all are
     started again from the newest checkpoint, `max_restarts` times.
+
+    Args:
+        stopped_is_good: a run that a signal has stopped ends with 0, as training does with its
+            checkpoint; otherwise with 128 + the signal, as shells count.
 
     Raises:
         BartError: a worker was killed.
@@ -80,8 +86,9 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         killed = [code for code in codes if code != -signal.SIGTERM] or codes
         name = signal.Signals(-killed[0]).name
         raise BartError(
-            f"a worker was killed by {name}", hint="the same command goes on from the checkpoint"
+            f"a worker was killed by {name}", hint="the same command goes on from what is kept"
         ) from None
-    except SignalException:
-        return 0  # the workers have written a checkpoint and said so
+    except SignalException as stopped:
+        # The workers have kept what they had and said so.
+        return 0 if stopped_is_good else 128 + int(stopped.sigval)
     return 0

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,9 @@ import torch.distributed as dist
 from bart_cli.errors import BartError, UsageError
 from bart_cli.training.affinity import bind_cores
 from bart_cli.training.memory import keep_freed_memory
+from bart_cli.training.signals import die_with_launcher
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,22 @@ class World:
         """Whether the flag is up on any rank."""
         return self.sum(float(flag)) > 0
 
+    def gather(self, item: Item) -> list[Item] | None:
+        """The items of all ranks in their order, on rank 0; None on the others."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] | None = [None] * self.size if self.leads else None
+        dist.gather_object(item, items)
+        return items
+
+    def broadcast(self, item: Item) -> Item:
+        """Rank 0's item, on every rank."""
+        if self.size == 1:
+            return item
+        box = [item]
+        dist.broadcast_object_list(box)
+        return box[0]
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
@@ -51,7 +71,10 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Join the processes that the launcher started; leave them when the block ends."""
+    """Join the processes that the launcher started; leave them when the block ends.
+
+    A block inside another one is in the same world: fine-tuning and its evaluation meet once.
+    """
     _adopt_slurm()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -62,6 +85,10 @@ def join_world() -> Iterator[World]:
     else:
         device = torch.device("cpu")
         keep_freed_memory()
+    if dist.is_initialized():
+        yield World(rank, size, device)
+        return
+    die_with_launcher()
     bind_cores(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
     if size == 1:
         yield World(0, 1, device)
@@ -74,7 +101,7 @@ def join_world() -> Iterator[World]:
             # The others have said why they are gone, or could not.
             raise BartError(
                 f"rank {rank} lost another process of the run",
-                hint="the same command goes on from the newest checkpoint",
+                hint="the same command goes on from what is kept",
             ) from None
         raise
     dist.destroy_process_group()

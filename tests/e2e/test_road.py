@@ -67,7 +67,7 @@ def test_a_model_is_evaluated_with_other_beams(demo: tuple[Path, dict], tmp_path
     assert report["articles"] == 5
     assert set(report["baselines"]) == {"lead-1", "lead-2", "lead-3"}
     again = bart("evaluate", *arguments)
-    assert "5 of 5 predictions are there already" in again.stderr
+    assert "all 5 articles are decoded already" in again.stderr
     other = bart("evaluate", *arguments, "--max-length", 20)
     assert other.returncode == 2
     assert "holds an evaluation with other settings" in other.stderr

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import BootstrapAggregator
 
+from bart_cli.data.pairs import read_pairs
+from bart_cli.evaluation.baselines import lead
 from bart_cli.evaluation.rouge import KINDS, as_sentences, rouge_scores
 from tests.conftest import SENTENCES
 
@@ -31,3 +37,33 @@ def test_means_equal_rouge_score(workers: int, stemmer: bool) -> None:
 def test_one_rule_splits_both_sides() -> None:
     assert as_sentences("One is here. Two is there.") == "One is here.\nTwo is there."
     assert as_sentences("line one\n\n line two") == "line one\nline two"
+
+
+def test_intervals_are_those_of_rouge_score_within_the_chance_of_resampling() -> None:
+    predictions = [" ".join(SENTENCES[i % 3 :: 2]) for i in range(60)]
+    references = [" ".join(SENTENCES[i % 2 :]) for i in range(60)]
+    ours = rouge_scores(predictions, references, bootstrap=2000)
+    assert ours == rouge_scores(predictions, references, bootstrap=2000)
+    scorer = RougeScorer(list(KINDS), use_stemmer=True)
+    np.random.seed(0)  # noqa: NPY002 - the aggregator draws from there
+    aggregator = BootstrapAggregator(n_samples=2000)
+    for prediction, reference in zip(predictions, references, strict=True):
+        aggregator.add_scores(scorer.score(as_sentences(reference), as_sentences(prediction)))
+    for kind, score in aggregator.aggregate().items():
+        theirs = (100 * score.low.fmeasure, 100 * score.high.fmeasure)
+        assert ours.interval[kind] == pytest.approx(theirs, abs=0.5)
+
+
+def test_lead_3_on_real_news_is_that_of_rouge_score(shared_data: Path) -> None:
+    pairs = read_pairs(shared_data / "cnn_dm", "test")
+    leads = [lead(pair.source, 3) for pair in pairs]
+    ours = rouge_scores(leads, [pair.target for pair in pairs])
+    scorer = RougeScorer(list(KINDS), use_stemmer=True)
+    theirs = [
+        scorer.score(as_sentences(pair.target), prediction)
+        for pair, prediction in zip(pairs, leads, strict=True)
+    ]
+    for kind in KINDS:
+        mean = 100 * sum(scores[kind].fmeasure for scores in theirs) / len(pairs)
+        assert ours.mean[kind] == pytest.approx(mean)
+    assert ours.mean["rouge2"] == pytest.approx(10.65, abs=0.01)

@@ -41,7 +41,7 @@ def download_hub_corpus(
     manifest = Manifest(out, source)
     remove_leftovers(out)
     reporter.info(f"loading {dataset.url()}")
-    rows = dataset.load("train", jobs)
+    rows = dataset.load("train", jobs, bars=True)
     if "text" not in rows.column_names:
         raise UsageError(f"{dataset.url()} has no column 'text'; found {rows.column_names}")
     with reporter.task(corpus, total=len(rows), unit="documents") as task:

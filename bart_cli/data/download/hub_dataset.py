@@ -7,6 +7,7 @@ begins at once.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,11 @@ class HubDataset:
         part = f" {self.configuration}" if self.configuration else ""
         return f"{endpoint()}/datasets/{self.repository}{at}{part}"
 
-    def load(self, split: str, jobs: int = 1) -> Dataset:
+    def load(self, split: str, jobs: int = 1, *, bars: bool = False) -> Dataset:
         """The rows of a split.
+
+        Args:
+            bars: show the library's own, with bytes and speed, on a terminal.
 
         Raises:
             UsageError: no such data set, configuration or split.
@@ -43,7 +47,10 @@ class HubDataset:
         import datasets
         from datasets.exceptions import DatasetNotFoundError
 
-        datasets.disable_progress_bars()
+        if bars and sys.stderr.isatty():
+            datasets.enable_progress_bars()
+        else:
+            datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
         try:
             return datasets.load_dataset(

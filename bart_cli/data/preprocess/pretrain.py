@@ -166,7 +166,8 @@ def _claim(
         "vocabulary": tokenizer.fingerprint(),
     }
     path = out / "plan.json"
-    if path.is_file():
+    begun = (out / "report.json").is_file() or any((out / ".work").rglob("*.*"))
+    if path.is_file() and begun:
         if json.loads(path.read_text(encoding="utf-8")) != plan:
             raise UsageError(
                 f"{out} holds the result of other settings or other text",

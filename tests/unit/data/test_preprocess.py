@@ -189,6 +189,18 @@ def test_other_settings_are_not_mixed_into_a_folder(
         shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
 
 
+def test_a_text_that_was_refused_can_be_mended_in_place(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"d0 caf\xe9\n")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        shards(tmp_path, tiny_tokenizer, "out")
+    (folder / "a.txt").write_text("d0 café " + " ".join(SENTENCES) + "\n", encoding="utf-8")
+    assert (shards(tmp_path, tiny_tokenizer, "out") / "report.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [

@@ -1,0 +1,178 @@
+"""Decode a split, batch by batch, by one process or many.
+
+The plan (articles sorted by length, cut into batches) depends on the articles and the batch size
+only. The processes take the next batches side by side, one each: a round. Rank 0 gathers a round
+and writes it down, so that any number of processes can go on with the rest.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from bart_cli.config.run import EvaluateConfig
+from bart_cli.data.collate import micro_batches
+from bart_cli.data.pairs import Pair
+from bart_cli.errors import BartError, UsageError
+from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
+from bart_cli.inference.generate import generate
+from bart_cli.inference.load import InferenceModel, load_for_inference
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.signals import StopRequest
+from bart_cli.training.world import World
+
+ENCODED_AT_ONCE = 1000  # articles: what the tokenizer holds beside the ids is large
+
+
+def decode_split(
+    config: EvaluateConfig,
+    pairs: Sequence[Pair],
+    ledger: Ledger | None,
+    world: World,
+    reporter: Reporter,
+) -> None:
+    """Decode what the ledger lacks; afterwards rank 0's ledger is complete.
+
+    Args:
+        ledger: rank 0 keeps it; None on the others.
+
+    Raises:
+        BartError: stopped by a signal (what is decoded is kept), or out of memory.
+    """
+    done = world.broadcast(set(ledger.batches) if ledger else set())
+    evaluation = config.evaluation
+    assert config.model_path is not None
+    _require_one_device_each(evaluation.device, world)
+    loaded = load_for_inference(
+        config.model_path,
+        evaluation.precision,
+        config.data.tokenizer,
+        device=evaluation.device,
+    )
+    limit = config.data.max_source_length
+    sources, cut = _encode(pairs, loaded.tokenizer, limit, reporter)
+    _check_positions(sources, loaded)
+    lengths = np.array([len(source) for source in sources], dtype=np.int64)
+    plan = list(micro_batches(lengths, evaluation.batch_size, evaluation.max_tokens))
+    if cut:
+        reporter.info(f"{cut:,} of {len(pairs):,} articles are cut to {limit} tokens")
+    if ledger and done:
+        reporter.info(f"{ledger.done:,} of {len(pairs):,} articles are decoded already")
+    elif ledger:
+        ledger.begin(len(pairs), cut)
+    todo = [number for number in range(len(plan)) if number not in done]
+    device = f"{world.size} x {device_name(loaded.model.device)}"
+    with (
+        StopRequest(None) as stop,
+        reporter.task("decode", total=len(pairs), unit="articles") as task,
+    ):
+        task.advance(ledger.done if ledger else 0)
+        for begin in range(0, len(todo), world.size):
+            share = todo[begin : begin + world.size]
+            start = time.perf_counter()
+            mine = None
+            if world.rank < len(share):
+                number = share[world.rank]
+                mine = _decode_batch(number, plan[number], sources, loaded, config)
+            found = world.gather(mine)
+            if ledger and found:
+                batches = [batch for batch in found if batch is not None]
+                ledger.append(batches, time.perf_counter() - start, device)
+                task.advance(sum(len(batch.articles) for batch in batches))
+            if begin + world.size < len(todo) and world.any(stop.reason is not None):
+                _leave(stop, ledger, len(pairs))
+
+
+def device_name(device: torch.device) -> str:
+    """What decodes, as the report says it: `NVIDIA H100 80GB HBM3`, `cpu (8 threads)`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def _require_one_device_each(device: str, world: World) -> None:
+    if world.size > 1 and ":" in device:
+        raise UsageError(
+            f"device={device}: {world.size} processes cannot all decode there",
+            hint="leave --device out, and each process takes a GPU of its own",
+        )
+
+
+def _encode(
+    pairs: Sequence[Pair], tokenizer: Tokenizer, limit: int, reporter: Reporter
+) -> tuple[list[np.ndarray], int]:
+    """Ids of the articles, cut to `limit`, and how many of them were longer."""
+    rows: list[np.ndarray] = []
+    cut = 0
+    with reporter.task("tokenize", total=len(pairs), unit="articles") as task:
+        for begin in range(0, len(pairs), ENCODED_AT_ONCE):
+            texts = [pair.source for pair in pairs[begin : begin + ENCODED_AT_ONCE]]
+            # One more than there is room for tells that there is more.
+            for ids in tokenizer.encode_batch(texts, max_length=limit + 1):
+                if len(ids) > limit:
+                    cut += 1
+                    ids = [*ids[: limit - 1], ids[-1]]
+                rows.append(np.array(ids, dtype=np.int32))
+            task.advance(len(texts))
+    return rows, cut
+
+
+def _check_positions(sources: Sequence[np.ndarray], loaded: InferenceModel) -> None:
+    positions = loaded.model.config.max_position_embeddings
+    longest = max(map(len, sources))
+    if longest > positions:
+        raise UsageError(
+            f"articles of up to {longest:,} tokens, but the model has {positions:,} positions",
+            hint=f"--set data.max_source_length={positions} cuts them",
+        )
+
+
+def _decode_batch(
+    number: int,
+    rows: np.ndarray,
+    sources: Sequence[np.ndarray],
+    loaded: InferenceModel,
+    config: EvaluateConfig,
+) -> DecodedBatch:
+    batch: list[Any] = [sources[row].tolist() for row in rows]
+    start = time.perf_counter()
+    try:
+        found = generate(loaded.model, batch, config.generation, batch_size=len(batch))
+    except torch.OutOfMemoryError:
+        raise BartError(
+            f"out of GPU memory: {len(batch)} articles of up to {len(batch[0]):,} tokens, "
+            f"{config.generation.beams} beams",
+            hint=f"try --batch-size {max(1, config.evaluation.batch_size // 2)}",
+        ) from None
+    seconds = time.perf_counter() - start
+    articles = []
+    for row, hypotheses in zip(rows, found, strict=True):
+        texts = loaded.tokenizer.decode_batch([hypothesis.tokens for hypothesis in hypotheses])
+        articles.append(
+            Decoded(
+                index=int(row),
+                texts=[text.strip() for text in texts],
+                # Beyond this, scores differ with the number of threads.
+                scores=[round(hypothesis.score, 3) for hypothesis in hypotheses],
+            )
+        )
+    return DecodedBatch(number, seconds, articles)
+
+
+def _leave(stop: StopRequest, ledger: Ledger | None, total: int) -> None:
+    """Leave, all ranks after the same round; rank 0 says how far it came."""
+    name = stop.reason or "SIGINT"  # when only another rank has got the signal
+    code = 128 + signal.Signals[name]
+    if ledger is None:
+        raise SystemExit(code)
+    raise BartError(
+        f"stopped by {name}: {ledger.done:,} of {total:,} articles are decoded",
+        hint="the same command goes on from there",
+        exit_code=code,
+    )

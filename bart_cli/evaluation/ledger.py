@@ -1,0 +1,189 @@
+"""What has been decoded so far: OUT/progress.jsonl, so that a stopped evaluation goes on.
+
+The first line says what is decoded and how (`Origin`), each further line is one round: the batches
+that the processes decoded side by side. A line is written at once; one that a crash cut is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bart_cli.config.presets import flatten
+from bart_cli.config.run import EvaluateConfig
+from bart_cli.data.pairs import Pair
+from bart_cli.errors import UsageError
+from bart_cli.files import write_text
+from bart_cli.model.formats import resolve_model
+
+LEDGER = "progress.jsonl"
+MODEL_FILES = ("*.safetensors", "pytorch_model*.bin", "config.json", "vocab.json", "merges.txt")
+# Settings of an evaluation that decoding does not read: they may change when it goes on.
+SCORING = ("split", "limit", "stemmer", "bootstrap", "bleu")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came out for one article: its place in the split, texts best first, their scores."""
+
+    index: int
+    texts: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """One batch of the plan (its number there) and the seconds that decoding it took."""
+
+    number: int
+    seconds: float
+    articles: list[Decoded]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where predictions come from; those of another origin are not mixed in.
+
+    model, pairs: SHA-256 of the model's files and of the pairs. settings: those that decide what is
+    decoded, `section.key` -> value.
+    """
+
+    model: str
+    pairs: str
+    settings: dict[str, Any]
+
+
+@dataclass
+class Ledger:
+    """The rounds so far, and the origin of what is decoded.
+
+    articles, cut: how many articles there are, and how many are longer than the model may read;
+    0 before the first round. wall: seconds of all rounds. devices: what decoded.
+    """
+
+    path: Path
+    origin: Origin
+    articles: int = 0
+    cut: int = 0
+    batches: dict[int, DecodedBatch] = field(default_factory=dict)
+    wall: float = 0.0
+    devices: list[str] = field(default_factory=list)
+
+    def begin(self, articles: int, cut: int) -> None:
+        """Write the first line, in place of whatever was there."""
+        self.articles, self.cut = articles, cut
+        head = asdict(self.origin) | {"articles": articles, "cut": cut}
+        write_text(self.path, _line(head))
+
+    def append(self, batches: Sequence[DecodedBatch], wall: float, device: str) -> None:
+        """Add a round."""
+        line = {"wall": wall, "device": device, "batches": [asdict(batch) for batch in batches]}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(line))
+        self._add(line)
+
+    @property
+    def done(self) -> int:
+        """Articles that are decoded."""
+        return sum(len(batch.articles) for batch in self.batches.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all are."""
+        return 0 < self.articles == self.done
+
+    def in_order(self) -> list[Decoded]:
+        """What is decoded, in the order of the split."""
+        articles = [article for batch in self.batches.values() for article in batch.articles]
+        return sorted(articles, key=lambda article: article.index)
+
+    def _add(self, line: dict[str, Any]) -> None:
+        for batch in line["batches"]:
+            articles = [Decoded(**article) for article in batch["articles"]]
+            self.batches[batch["number"]] = DecodedBatch(**batch | {"articles": articles})
+        self.wall += line["wall"]
+        if line["device"] not in self.devices:
+            self.devices.append(line["device"])
+
+
+def open_ledger(out: Path, origin: Origin) -> Ledger:
+    """The ledger of a folder, empty when nothing was decoded there.
+
+    Raises:
+        UsageError: what was decoded there is of another origin.
+    """
+    ledger = Ledger(out / LEDGER, origin)
+    lines = list(_complete_lines(ledger.path)) if ledger.path.is_file() else []
+    if len(lines) < 2:  # nothing decoded yet: whatever was planned is forgotten
+        return ledger
+    head, *rounds = lines
+    _require_same(Origin(head["model"], head["pairs"], head["settings"]), origin, out)
+    ledger.articles, ledger.cut = head["articles"], head["cut"]
+    for line in rounds:
+        ledger._add(line)
+    write_text(ledger.path, "".join(map(_line, lines)))  # without a last line that was cut
+    return ledger
+
+
+def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
+    """The origin of what this configuration decodes.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    assert config.model_path is not None
+    evaluation = config.evaluation.model_dump(mode="json", exclude=set(SCORING))
+    data = config.data.model_dump(mode="json", include={"max_source_length", "tokenizer"})
+    generation = config.generation.model_dump(mode="json")
+    sections = {"generation": generation, "evaluation": evaluation, "data": data}
+    texts = hashlib.sha256()
+    for pair in pairs:
+        texts.update(_line([pair.id, pair.source, pair.target]).encode())
+    return Origin(_model_hash(config.model_path), texts.hexdigest(), dict(flatten(sections)))
+
+
+def _model_hash(source: str) -> str:
+    """SHA-256 of the files that make a model: those of a folder, or the one."""
+    path = resolve_model(source)
+    files = [path] if path.is_file() else sorted(f for s in MODEL_FILES for f in path.glob(s))
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+        total.update(f"{file.name} {digest.hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _require_same(before: Origin, now: Origin, out: Path) -> None:
+    differences = [
+        f"{key}={now.settings.get(key)} (was {before.settings.get(key)})"
+        for key in before.settings | now.settings
+        if before.settings.get(key) != now.settings.get(key)
+    ]
+    if differences:
+        what = f"an evaluation with other settings: {'; '.join(differences[:4])}"
+    elif before.model != now.model:
+        what = "an evaluation of another model (or of other weights of this one)"
+    elif before.pairs != now.pairs:
+        what = "an evaluation on other pairs"
+    else:
+        return
+    raise UsageError(f"{out} holds {what}", hint="choose another --out, or delete that folder")
+
+
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _line(content: object) -> str:
+    return json.dumps(content) + "\n"

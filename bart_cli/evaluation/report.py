@@ -1,0 +1,163 @@
+"""`report.html`: an evaluation on one page that needs nothing else, no network and no script.
+
+In: an `Evaluation` and its pairs. The template escapes every text that comes from data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from bart_cli.config.presets import flatten
+from bart_cli.data.pairs import Pair
+from bart_cli.evaluation.plots import HEIGHT, WIDTH, Histogram, Interval, histogram
+from bart_cli.evaluation.scoring import MODEL, Evaluation
+from bart_cli.files import atomic_file
+
+NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
+RANKED_BY = "rouge2"
+SHOWN = 5  # examples of each sort
+ARTICLE_CHARACTERS = 3000  # of an example; the rest is counted
+WORD = re.compile(r"([A-Za-z0-9]+)")  # what rouge-score takes for a word
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a prediction; `shared`: it is part of a pair of words that the reference has."""
+
+    text: str
+    shared: bool
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An article of the report; `left_out`: characters of it that are not shown."""
+
+    id: str
+    article: str
+    left_out: int
+    reference: str
+    prediction: list[Piece]
+    rouge: dict[str, float]
+
+
+def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
+    """Write the page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("bart_cli", "evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.jinja").render(
+        result=result,
+        names=NAMES,
+        systems={MODEL: result.rouge} | result.baselines,
+        charts=_charts(result),
+        lengths=_lengths(result, pairs),
+        distributions=[
+            histogram(NAMES[kind], "", result.each[kind], span=(0, 100))
+            for kind in ("rouge1", RANKED_BY)
+        ],
+        examples=_examples(result, pairs),
+        ranked_by=NAMES[RANKED_BY],
+        settings=list(flatten(result.settings)),
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    with atomic_file(path) as temporary:
+        # Lone surrogates, which HTML cannot hold, become the mark for what cannot be shown.
+        clean = page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        temporary.write_text(clean, encoding="utf-8")
+
+
+def mark_shared(prediction: str, reference: str, *, stemmer: bool) -> list[Piece]:
+    """Cut a prediction into pieces that do and do not count for ROUGE-2."""
+    parts = WORD.split(prediction)  # words stand at the odd places
+    words = [_normal(word, stemmer) for word in parts[1::2]]
+    theirs = [_normal(word, stemmer) for word in WORD.findall(reference)]
+    known = set(pairwise(theirs))
+    shared = [False] * len(words)
+    for i in range(len(words) - 1):
+        if (words[i], words[i + 1]) in known:
+            shared[i] = shared[i + 1] = True
+    pieces: list[Piece] = []
+    for place, text in enumerate(parts):
+        if place % 2:
+            flag = shared[place // 2]
+        else:  # between two shared words
+            flag = 0 < place < len(parts) - 1 and shared[place // 2 - 1] and shared[place // 2]
+        if pieces and pieces[-1].shared == flag:
+            pieces[-1] = Piece(pieces[-1].text + text, flag)
+        elif text:
+            pieces.append(Piece(text, flag))
+    return pieces
+
+
+def _normal(word: str, stemmer: bool) -> str:
+    from nltk.stem.porter import PorterStemmer
+
+    lower = word.lower()
+    return PorterStemmer().stem(lower) if stemmer and len(lower) > 3 else lower
+
+
+def _charts(result: Evaluation) -> dict[str, list[Interval]]:
+    """The scores of all systems, by kind."""
+    means = {MODEL: result.rouge} | result.baselines
+    intervals = {MODEL: result.interval} | result.baseline_intervals
+    return {
+        name: [
+            Interval(system, mean[kind], *intervals[system].get(kind, (None, None)))
+            for system, mean in means.items()
+        ]
+        for kind, name in NAMES.items()
+    }
+
+
+def _lengths(result: Evaluation, pairs: Sequence[Pair]) -> list[Histogram]:
+    texts = {
+        "Articles": [pair.source for pair in pairs],
+        "References": [pair.target for pair in pairs],
+        "Predictions": [row["prediction"] for row in result.predictions],
+    }
+    return [
+        histogram(title, " words", [len(text.split()) for text in group])
+        for title, group in texts.items()
+    ]
+
+
+def _examples(result: Evaluation, pairs: Sequence[Pair]) -> dict[str, list[ShownExample]]:
+    """The best, those in the middle and the worst; an article is shown once only."""
+    order = np.argsort(-np.array(result.each[RANKED_BY]), kind="stable").tolist()
+    best, rest = order[:SHOWN], order[SHOWN:]
+    worst, rest = rest[-SHOWN:][::-1], rest[:-SHOWN]
+    begin = max(0, (len(rest) - SHOWN) // 2)
+    chosen = {"Best": best, "In the middle": rest[begin : begin + SHOWN], "Worst": worst}
+    return {
+        title: [_example(result, pairs[index], index) for index in group]
+        for title, group in chosen.items()
+        if group
+    }
+
+
+def _example(result: Evaluation, pair: Pair, index: int) -> ShownExample:
+    return ShownExample(
+        id=pair.id,
+        article=pair.source[:ARTICLE_CHARACTERS],
+        left_out=max(0, len(pair.source) - ARTICLE_CHARACTERS),
+        reference=pair.target,
+        prediction=mark_shared(
+            result.predictions[index]["prediction"],
+            pair.target,
+            stemmer=result.settings["stemmer"],
+        ),
+        rouge={name: result.each[kind][index] for kind, name in NAMES.items()},
+    )

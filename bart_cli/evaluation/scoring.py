@@ -1,0 +1,177 @@
+"""From predictions to numbers: ROUGE (and BLEU) of the model and of the lead baselines.
+
+In: pairs and the decoded ledger. Out: an `Evaluation`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import bart_cli
+from bart_cli.config.run import EvaluateConfig
+from bart_cli.data.pairs import Pair
+from bart_cli.evaluation.baselines import LEADS, lead
+from bart_cli.evaluation.ledger import Ledger
+from bart_cli.evaluation.rouge import KINDS, RougeScores, score_systems
+from bart_cli.progress import Reporter
+
+PERCENTILES = (50, 90, 95, 99)
+MODEL = "model"  # the system that is evaluated; the others are baselines
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers, as they are in `metrics.json`, and the predictions.
+
+    rouge: F1 in percent by kind; interval: 95% bootstrap; each: F1 of every article by kind.
+    baselines: 'lead-N' -> rouge. bleu: system -> score, empty unless asked for; bleu_signature:
+    how sacrebleu computed it.
+    latency: seconds per batch, mean, percentiles and max, over all batches whenever they were
+    decoded; throughput: articles per second, all processes together.
+    words: mean number of words by text. settings: what was scored and how.
+    """
+
+    articles: int
+    cut: int
+    rouge: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    baselines: dict[str, dict[str, float]]
+    baseline_intervals: dict[str, dict[str, tuple[float, float]]]
+    bleu: dict[str, float]
+    bleu_signature: str | None
+    latency: dict[str, float]
+    throughput: float
+    words: dict[str, float]
+    settings: dict[str, Any]
+    predictions: list[dict[str, Any]] = field(repr=False)
+    each: dict[str, list[float]] = field(repr=False)
+
+    def numbers(self) -> dict[str, Any]:
+        """All but what there is one of for each article."""
+        return {k: v for k, v in vars(self).items() if k not in ("predictions", "each")}
+
+
+def score(
+    config: EvaluateConfig,
+    pairs: Sequence[Pair],
+    ledger: Ledger,
+    reporter: Reporter,
+) -> Evaluation:
+    """Score a ledger that is complete."""
+    decoded = ledger.in_order()
+    systems = {MODEL: [article.texts[0] for article in decoded]}
+    systems |= {f"lead-{n}": [lead(pair.source, n) for pair in pairs] for n in LEADS}
+    references = [pair.target for pair in pairs]
+    scored = _rouge(config, systems, references, reporter)
+    bleu, signature = _bleu(systems, references) if config.evaluation.bleu else ({}, None)
+    ours = scored.pop(MODEL)
+    seconds = [batch.seconds for batch in ledger.batches.values()]
+    return Evaluation(
+        articles=len(pairs),
+        cut=ledger.cut,
+        rouge=ours.mean,
+        interval=ours.interval,
+        baselines={name: scores.mean for name, scores in scored.items()},
+        baseline_intervals={name: scores.interval for name, scores in scored.items()},
+        bleu=bleu,
+        bleu_signature=signature,
+        latency=_latency(seconds),
+        throughput=len(pairs) / ledger.wall,
+        words={
+            "article": _mean_words([pair.source for pair in pairs]),
+            "reference": _mean_words(references),
+            "prediction": _mean_words(systems[MODEL]),
+        },
+        settings=_settings(config, ledger),
+        predictions=[
+            _row(
+                pair, article.texts, article.scores, {k: ours.each[k][article.index] for k in KINDS}
+            )
+            for pair, article in zip(pairs, decoded, strict=True)
+        ],
+        each=ours.each,
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _rouge(
+    config: EvaluateConfig,
+    systems: dict[str, list[str]],
+    references: list[str],
+    reporter: Reporter,
+) -> dict[str, RougeScores]:
+    evaluation = config.evaluation
+    with reporter.task("score", total=len(systems) * len(references), unit="summaries") as task:
+        return score_systems(
+            systems,
+            references,
+            stemmer=evaluation.stemmer,
+            bootstrap=evaluation.bootstrap,
+            workers=available_cores(),
+            advance=task.advance,
+        )
+
+
+def _bleu(systems: dict[str, list[str]], references: list[str]) -> tuple[dict[str, float], str]:
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU()
+    scores = {
+        name: metric.corpus_score(texts, [references]).score for name, texts in systems.items()
+    }
+    return scores, str(metric.get_signature())
+
+
+def _row(
+    pair: Pair, texts: list[str], scores: list[float], rouge: dict[str, float]
+) -> dict[str, Any]:
+    """A line of `predictions.jsonl`."""
+    row: dict[str, Any] = {"id": pair.id, "prediction": texts[0]}
+    if len(texts) > 1:
+        row["others"] = [
+            {"prediction": text, "score": score}
+            for text, score in zip(texts[1:], scores[1:], strict=True)
+        ]
+    rounded = {kind: round(value, 2) for kind, value in rouge.items()}
+    return row | {"reference": pair.target, "score": scores[0]} | rounded
+
+
+def _latency(seconds: Sequence[float]) -> dict[str, float]:
+    spread = {f"p{p}": float(np.percentile(seconds, p)) for p in PERCENTILES}
+    return {"mean": float(np.mean(seconds))} | spread | {"max": float(np.max(seconds))}
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    return float(np.mean([len(text.split()) for text in texts]))
+
+
+def _settings(config: EvaluateConfig, ledger: Ledger) -> dict[str, Any]:
+    evaluation = config.evaluation
+    return {
+        "model": config.model_path,
+        "model_sha256": ledger.origin.model,
+        "data": str(config.data.path),
+        "data_sha256": ledger.origin.pairs,
+        "split": evaluation.split,
+        "limit": evaluation.limit,
+        "precision": evaluation.precision,
+        "devices": ledger.devices,
+        "batch_size": evaluation.batch_size,
+        "batches": len(ledger.batches),
+        "max_source_length": config.data.max_source_length,
+        "generation": config.generation.model_dump(mode="json"),
+        "stemmer": evaluation.stemmer,
+        "bootstrap": evaluation.bootstrap,
+        "version": bart_cli.__version__,
+    }

@@ -1,0 +1,249 @@
+"""`bart evaluate` as a user gives it: processes, stops, wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import save_model
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES, tiny_model_config
+
+ARTICLES = 24
+# The same threads everywhere: sums of floats depend on them.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "120"}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "bart_cli", "evaluate", *map(str, arguments)]
+
+
+def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
+    """A model with random weights and pairs of many lengths, in three forms."""
+    root = tmp_path_factory.mktemp("evaluate")
+    torch.manual_seed(0)
+    model = Bart(tiny_model_config(max_position_embeddings=128))
+    save_model(root / "model", model, tiny_tokenizer)
+    sources = [" ".join((SENTENCES * 2)[i % 4 : i % 4 + 1 + i % 3]) for i in range(ARTICLES)]
+    targets = [SENTENCES[i % 4] for i in range(ARTICLES)]
+    rows = [
+        {"id": f"n{i}", "article": source, "summary": target}
+        for i, (source, target) in enumerate(zip(sources, targets, strict=True))
+    ]
+    pairs = root / "pairs"
+    pairs.mkdir()
+    (pairs / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (pairs / "val.source").write_text("".join(source + "\n" for source in sources))
+    (pairs / "val.target").write_text("".join(target + "\n" for target in targets))
+    (root / "empty").mkdir()
+    (root / "empty" / "test.jsonl").touch()
+    return root
+
+
+def options(folder: Path, out: Path) -> list[object]:
+    return [
+        *("--model", folder / "model", "--data", folder / "pairs", "--out", out),
+        *("--batch-size", 2, "--max-length", 60, "--min-length", 40, "--beams", 2),
+        *("--set", "evaluation.bootstrap=50"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    result = evaluate(*options(folder, out), "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads((out / "metrics.json").read_text()) | {
+        "out": str(out)
+    }
+    return out
+
+
+def assert_equal_results(one: Path, other: Path) -> None:
+    names = ("predictions.jsonl",)
+    assert [(one / n).read_bytes() for n in names] == [(other / n).read_bytes() for n in names]
+    scores, others = (json.loads((out / "metrics.json").read_text()) for out in (one, other))
+    for key in ("rouge", "interval", "baselines", "articles", "cut", "words"):
+        assert scores[key] == others[key]
+
+
+def test_predictions_are_in_order_with_their_scores(whole: Path) -> None:
+    rows = [json.loads(line) for line in (whole / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"n{i}" for i in range(ARTICLES)]
+    metrics = json.loads((whole / "metrics.json").read_text())
+    for kind, mean in metrics["rouge"].items():
+        assert sum(row[kind] for row in rows) / ARTICLES == pytest.approx(mean, abs=0.01)
+    assert set(metrics["baselines"]) == {"lead-1", "lead-2", "lead-3"}
+    assert set(metrics["latency"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
+    assert metrics["settings"]["generation"]["beams"] == 2
+    assert metrics["settings"]["devices"] == ["1 x cpu (1 threads)"]
+
+
+def test_two_processes_find_what_one_finds(folder: Path, whole: Path, tmp_path: Path) -> None:
+    result = evaluate(*options(folder, tmp_path), "--processes", 2, "--json")
+    assert result.returncode == 0, result.stderr
+    assert_equal_results(whole, tmp_path)
+    report = json.loads(result.stdout)  # one document: only rank 0 speaks
+    assert report["settings"]["devices"] == ["2 x cpu (1 threads)"]
+
+
+def test_other_batches_give_the_same_summaries(folder: Path, whole: Path, tmp_path: Path) -> None:
+    result = evaluate(*options(folder, tmp_path), "--batch-size", 5, "--max-tokens", 100)
+    assert result.returncode == 0, result.stderr
+    for out in (whole, tmp_path):
+        assert len((out / "predictions.jsonl").read_text().splitlines()) == ARTICLES
+    ours, theirs = (
+        [json.loads(line)["prediction"] for line in (out / "predictions.jsonl").open()]
+        for out in (whole, tmp_path)
+    )
+    assert ours == theirs
+
+
+def stop(arguments: list[object], out: Path, how: signal.Signals) -> tuple[int, str]:
+    """Start, send a signal to all once a round is written down; the exit code and the words."""
+    with subprocess.Popen(
+        command(*arguments),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 100
+        while process.poll() is None and time.monotonic() < deadline:
+            path = out / "progress.jsonl"
+            if path.is_file() and path.read_text().count("\n") > 1:
+                break
+            time.sleep(0.005)
+        assert process.poll() is None, "the evaluation ended before it could be stopped"
+        if how == signal.SIGKILL:
+            os.killpg(process.pid, how)
+        else:
+            process.send_signal(how)
+        _, err = process.communicate(timeout=100)
+    assert not (out / "metrics.json").exists()
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
+    folder: Path, whole: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    arguments = [*options(folder, tmp_path)]
+    stop([*arguments, "--processes", before], tmp_path, signal.SIGKILL)
+    kept = (tmp_path / "progress.jsonl").read_text().splitlines()
+    result = evaluate(*arguments, "--processes", after, "--json")
+    assert result.returncode == 0, result.stderr
+    assert "articles are decoded already" in result.stderr
+    assert_equal_results(whole, tmp_path)
+    rounds = (tmp_path / "progress.jsonl").read_text().splitlines()
+    assert rounds[: len(kept) - 1] == kept[:-1]
+    report = json.loads(result.stdout)
+    assert report["settings"]["devices"] == [f"{n} x cpu (1 threads)" for n in (before, after)]
+    # The numbers are of the whole, not of what was decoded last.
+    seconds = [b["seconds"] for line in rounds[1:] for b in json.loads(line)["batches"]]
+    assert len(seconds) == report["settings"]["batches"] == ARTICLES / 2
+    assert report["latency"]["mean"] == pytest.approx(sum(seconds) / len(seconds))
+
+
+@pytest.mark.parametrize(
+    ("how", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)]
+)
+def test_a_signal_ends_it_with_a_word_and_its_own_code(
+    folder: Path, tmp_path: Path, how: signal.Signals, processes: int
+) -> None:
+    arguments = [*options(folder, tmp_path), "--processes", processes]
+    code, words = stop(arguments, tmp_path, how)
+    assert code == 128 + how
+    assert words.count("error:") == 1
+    assert f"stopped by {how.name}: " in words
+    assert f"of {ARTICLES} articles are decoded" in words
+    assert "Traceback" not in words
+
+
+def test_scores_may_change_without_decoding_again(folder: Path, whole: Path) -> None:
+    before = (whole / "progress.jsonl").read_bytes()
+    result = evaluate(*options(folder, whole), "--bleu", "--set", "evaluation.stemmer=false")
+    assert result.returncode == 0, result.stderr
+    assert "all 24 articles are decoded already" in result.stderr
+    assert "BLEU" in result.stdout
+    assert (whole / "progress.jsonl").read_bytes() == before
+    assert "tok:13a" in json.loads((whole / "metrics.json").read_text())["bleu_signature"]
+    assert evaluate(*options(folder, whole)).returncode == 0
+
+
+def test_parallel_files_are_a_split_too(folder: Path, tmp_path: Path) -> None:
+    result = evaluate(
+        *options(folder, tmp_path), "--split", "validation", "--limit", 2, "--return-sequences", 2
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").open()]
+    assert [row["id"] for row in rows] == ["1", "2"]
+    assert [len(row["others"]) for row in rows] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--data {}/pairs --split dev2", ["no dev2 split", "there are: test, val"]),
+        ("--data {}/empty", ["test.jsonl is empty"]),
+        ("--data {}/none", ["no such file or folder"]),
+        ("--data {}/pairs --preset tiny-cpu", ["is for `bart pretrain`", "tiny-cpu-finetune"]),
+        ("--data {}/pairs --preset bart-base", ["describes a model only"]),
+        ("--data {}/pairs --max-length 500", ["max_length of 500 tokens", "128"]),
+        ("--data {}/pairs --beams 2 --return-sequences 3", ["return_sequences=3"]),
+        ("--data {}/pairs --out {}/model/..", ["config.yaml is of something else"]),
+    ],
+)
+def test_wrong_input_is_told_in_a_line(folder: Path, arguments: str, words: list[str]) -> None:
+    (folder / "config.yaml").write_text("task: finetune\n")
+    given = arguments.replace("{}", str(folder)).split()
+    result = evaluate("--model", folder / "model", *given)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
+    assert (folder / "config.yaml").read_text() == "task: finetune\n"
+
+
+def test_wrong_input_is_said_once_for_all_processes(
+    folder: Path, whole: Path, tmp_path: Path
+) -> None:
+    result = evaluate(*options(folder, whole), "--beams", 3, "--processes", 2)
+    assert result.returncode == 2
+    assert result.stderr.count("error:") == 1
+    assert "other settings: generation.beams=3 (was 2)" in result.stderr
+
+
+def test_articles_beyond_the_models_positions_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.jsonl").write_text(json.dumps({"article": "word " * 500, "summary": "s"}))
+    model = ["--model", folder / "model", "--data", tmp_path / "long.jsonl", "--max-length", 9]
+    result = evaluate(*model, "--out", tmp_path / "o")
+    assert result.returncode == 2
+    assert "--set data.max_source_length=128" in result.stderr
+    cut = evaluate(*model, "--out", tmp_path / "o", "--set", "data.max_source_length=128")
+    assert cut.returncode == 0, cut.stderr
+    assert "1 of 1 articles are cut to 128 tokens" in cut.stderr
