@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from bart_cli.training.sharding import own_part
+
 
 class NVLamb(torch.optim.Optimizer):
     """NVLAMB with fp32 state, all tensors of a group in one launch (`foreach`).
@@ -87,7 +89,9 @@ class NVLamb(torch.optim.Optimizer):
             torch._foreach_mul_(update, _trust_ratios(weights, list(update)))  # type: ignore[arg-type]
         torch._foreach_mul_(update, -group["lr"])
         torch._foreach_add_(weights, update)
-        rounded = [(p, w) for p, w in zip(trained, weights, strict=True) if p is not w]
+        rounded = [
+            (own_part(p), own_part(w)) for p, w in zip(trained, weights, strict=True) if p is not w
+        ]
         if rounded:
             torch._foreach_copy_([p for p, _ in rounded], [w for _, w in rounded])
 

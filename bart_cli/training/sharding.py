@@ -48,6 +48,11 @@ def whole(tensor: Any) -> Tensor:
     return torch.as_tensor(tensor)
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a divided tensor, as plain memory; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def divided_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """This rank's part of a whole tensor, when the parameter is divided and has its shape."""
     if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:

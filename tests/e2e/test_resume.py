@@ -108,6 +108,21 @@ def test_divided_weights_train_alike_and_go_on_bit_for_bit(config: Path, tmp_pat
     assert divided == pytest.approx(whole, rel=1e-4)
 
 
+def test_divided_bf16_weights_follow_their_divided_masters(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("dropout: 0.1", "dropout: 0.0"))
+    half = [
+        *("--max-steps", 6, "--precision", "bf16", "--set", "training.parameters=bf16"),
+        *("--set", "optimizer.name=nvlamb", "--set", "training.half_precision_allreduce=true"),
+    ]
+    losses = []
+    for sharding in ("none", "fsdp"):
+        finish(config, tmp_path / sharding, 2, *half, "--set", f"training.sharding={sharding}")
+        rows = read_metrics(tmp_path / sharding)
+        losses.append([row["loss"] for row in rows if "loss" in row])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert losses[1][-1] < losses[1][0]
+
+
 def test_a_full_disk_is_named_and_older_checkpoints_stay(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert stop_after(config, run, 1, signal.SIGTERM) == 0
