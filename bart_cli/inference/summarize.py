@@ -99,8 +99,12 @@ def summarize_to_file(
             reporter.info(f"{before.lines:,} results are there already; going on behind them")
         counts = Counts(done=before.lines, failed=before.failed)
         task.advance(before.lines)
-        with write_results(before.stream, "jsonl", None) as write:
-            _run(summarizer, job, write, counts, before.lines, before.stream, reporter, task)
+        try:
+            with write_results(before.stream, "jsonl", None) as write:
+                _run(summarizer, job, write, counts, before.lines, before.stream, reporter, task)
+        except KeyboardInterrupt:
+            reporter.info(f"{counts.done:,} results are kept; the same command goes on behind them")
+            raise
     return counts
 
 

@@ -120,7 +120,7 @@ LINES = [
     (b'{"text": "\x00"}', "not valid JSON: Invalid control character"),
     (b'{"text": "\xe9"}', "not UTF-8: byte 0xe9 at position 10"),
     (b"[" * 100_000, "nested too deeply"),
-    (b"9" * 5000, "not valid JSON"),
+    (b"9" * 5000, "not valid JSON: a number of too many digits"),
     (b'{"text": "\\ud800\\u0000"}', Text(Origin("f", 18), "\ud800\x00")),
     (b"x" * 5001, "the line is longer than"),
     (b'{"text": "last"}', Text(Origin("f", 20), "last")),
