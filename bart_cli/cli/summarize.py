@@ -111,17 +111,7 @@ def command(
     from bart_cli.config.presets import load_config
     from bart_cli.config.run import EvaluateConfig
     from bart_cli.errors import BartError, UsageError
-    from bart_cli.inference.inputs import find_inputs
-    from bart_cli.inference.load import load_for_inference
-    from bart_cli.inference.summarize import (
-        Job,
-        check_out,
-        choose_format,
-        summarize_to_file,
-        summarize_to_stream,
-    )
-    from bart_cli.inference.summarizer import Summarizer
-    from bart_cli.progress import Task
+    from bart_cli.inference.inputs import check_out, find_inputs
 
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} are two formats; give one")
@@ -140,6 +130,7 @@ def command(
     inputs = find_inputs(files, jsonl=config.jsonl)
     if out_file is not None:
         check_out(out_file, inputs)
+
     changes = decoding_options(
         beams=beams,
         length_penalty=length_penalty,
@@ -163,6 +154,18 @@ def command(
             "evaluation.max_tokens": max_tokens,
         },
     ).evaluation
+
+    # Only now, so that what is wrong with the command is said before torch is imported.
+    from bart_cli.inference.load import load_for_inference
+    from bart_cli.inference.summarize import (
+        Job,
+        choose_format,
+        summarize_to_file,
+        summarize_to_stream,
+    )
+    from bart_cli.inference.summarizer import Summarizer
+    from bart_cli.progress import Task
+
     loaded = load_for_inference(model, evaluation.precision, device=evaluation.device)
     saved = loaded.generation.model_dump() if loaded.generation else {}
     base = load_config(

@@ -79,6 +79,15 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
     return inputs
 
 
+def check_out(out: Path, inputs: Sequence[Input]) -> None:
+    """Raise UsageError when `out` is a folder or one of the inputs."""
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; give the name of a file in it")
+    paths = [given.path for given in inputs if given.path is not None and given.path.exists()]
+    if out.exists() and any(out.samefile(path) for path in paths):
+        raise UsageError(f"--out {out} is one of the inputs; give another name")
+
+
 def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Text | Failure]:
     """The texts of all inputs, in order; a file that gives none is a `Failure` with the reason.
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TextIO
 
 from bart_cli.config.summarize import OutputFormat, SummarizeConfig
-from bart_cli.errors import UsageError
 from bart_cli.inference.inputs import Input, read_items
 from bart_cli.inference.outputs import Result, Write, continued_file, new_file, write_results
 from bart_cli.inference.records import Failure, Text
@@ -47,15 +46,6 @@ def choose_format(
     if out is None and any(given.kind == "jsonl" for given in inputs):
         return "jsonl"
     return "text"
-
-
-def check_out(out: Path, inputs: Sequence[Input]) -> None:
-    """Raise UsageError when `out` is a folder or one of the inputs."""
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder; give the name of a file in it")
-    paths = [given.path for given in inputs if given.path is not None and given.path.exists()]
-    if out.exists() and any(out.samefile(path) for path in paths):
-        raise UsageError(f"--out {out} is one of the inputs; give another name")
 
 
 @dataclass(frozen=True)
