@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bart_cli.config.base import Section
 
@@ -35,6 +36,13 @@ class GenerationConfig(Section):
     repetition_penalty: float = Field(1.0, gt=0, le=10, description="divides logits of used tokens")
     seed: int = Field(0, ge=0, lt=2**63, description="of sampling")
 
+    @field_validator("early_stopping", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if value not in (True, False, "true", "false", "never"):
+            raise ValueError("input should be true, false or 'never'")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_length > self.max_length:
@@ -62,7 +70,6 @@ class EvaluationConfig(Section):
     )
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="where to decode: cpu, cuda, cuda:N, or auto (a GPU when there is one)",
     )
     stemmer: bool = Field(True, description="Porter stemming before ROUGE compares words")
@@ -71,3 +78,10 @@ class EvaluationConfig(Section):
         1000, ge=0, description="resamples for the confidence intervals; 0: none"
     )
     bleu: bool = Field(False, description="BLEU as well, by sacrebleu")
+
+    @field_validator("device")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError("input should be auto, cpu, cuda or cuda:N")
+        return value
