@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,10 @@ STANDARD_INPUT = "standard input"
 
 @dataclass(frozen=True)
 class Input:
-    """A file to read, or standard input (`path` None), whose plain text is here already."""
+    """A file to read, or standard input (`path` None).
+
+    text: of standard input and of pipes (`<(…)`), which can be read once only; not of JSON lines.
+    """
 
     path: Path | None
     kind: Kind
@@ -40,6 +43,11 @@ class Input:
     def name(self) -> str:
         """What it is called in results and messages."""
         return STANDARD_INPUT if self.path is None else str(self.path)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it can be read again."""
+        return self.path is not None and self.path.is_file()
 
 
 def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
@@ -73,8 +81,8 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             if not files:
                 raise UsageError(f"no file fits the pattern {word}")
         else:
-            _check(Input(path, _kind(path, jsonl)))
-            files = [path]
+            inputs.append(_checked(Input(path, _kind(path, jsonl))))
+            continue
         inputs += [Input(file, _kind(file, jsonl)) for file in files]
     return inputs
 
@@ -99,7 +107,7 @@ def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Te
             yield from _records(given, field)
             continue
         try:
-            yield Text(Origin(given.name), given.text if given.path is None else _text(given))
+            yield Text(Origin(given.name), given.text or _text(given))
         except UsageError as error:
             yield Failure(Origin(given.name), error.message)
 
@@ -114,11 +122,15 @@ def _kind(path: Path, jsonl: bool) -> Kind:
     return "jsonl" if jsonl else KINDS.get(path.suffix.lower(), "text")
 
 
-def _check(given: Input) -> None:
+def _checked(given: Input) -> Input:
+    """A file that is named: whether it is there and holds something; a pipe is read."""
+    if given.path is not None and given.path.exists() and not given.lasting:
+        return given if given.kind == "jsonl" else replace(given, text=_text(given))
     if given.kind == "text":
         _text(given)
     elif not _bytes(given, 1):
         raise UsageError(f"{given.name} is empty: there is no text to summarize")
+    return given
 
 
 def _records(given: Input, field: str | None) -> Iterator[Text | Failure]:

@@ -81,7 +81,7 @@ def summarize_to_file(
 
     JSON lines that were interrupted go on where they were, when the same command is given again.
     """
-    if job.form != "jsonl" or any(given.path is None for given in job.inputs):
+    if job.form != "jsonl" or not all(given.lasting for given in job.inputs):
         with new_file(out) as stream:
             return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
     with continued_file(out, _key(summarizer, job)) as before:

@@ -7,6 +7,7 @@ import os
 import pty
 import random
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,15 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(model: Path, te
         assert process.wait(120) == 0
     assert b"Traceback" not in stderr
     assert b"error" not in stderr
+
+
+def test_a_closed_output_is_no_crash(model: Path, texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    command = [*BART, "--model", str(model), str(texts / "a.txt"), "--out", str(out)]
+    closed = f"{shlex.join(command)} >&- 2>&-"
+    result = subprocess.run(["sh", "-c", closed], env=ENVIRONMENT, timeout=120, check=False)
+    assert result.returncode == 0
+    assert out.read_text() != ""
 
 
 def test_a_terminal_is_given_no_commands_of_the_input(model: Path, tmp_path: Path) -> None:

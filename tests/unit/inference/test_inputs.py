@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -44,6 +46,19 @@ def test_files_folders_and_patterns_are_read_in_order(tmp_path: Path) -> None:
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("one")
     assert texts([str(tmp_path / "a[1].txt")]) == ["one"]
+
+
+@pytest.mark.parametrize("jsonl", [False, True])
+def test_a_pipe_is_read_once(tmp_path: Path, jsonl: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    content = '{"text": "one"}\n{"text": "two"}\n'
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=[content])
+    writer.start()
+    items = list(read_items(find_inputs([str(tmp_path / "pipe")], jsonl=jsonl)))
+    writer.join()
+    assert [item.text for item in items if isinstance(item, Text)] == (
+        ["one", "two"] if jsonl else [content]
+    )
 
 
 def test_of_a_page_the_main_text_is_taken(tmp_path: Path) -> None:
