@@ -34,6 +34,10 @@ def slurm(
     container: Annotated[
         str | None, typer.Option(help="Image for Pyxis: --container-image of srun.")
     ] = None,
+    mounts: Annotated[
+        str | None,
+        typer.Option(metavar="FROM:TO,…", help="Folders that the container sees."),
+    ] = None,
 ) -> None:
     """Print an sbatch script for a preset; what follows goes to the command unchanged.
 
@@ -53,6 +57,7 @@ def slurm(
             hours=hours,
             partition=partition,
             container=container,
+            mounts=mounts,
         ),
         nl=False,
     )

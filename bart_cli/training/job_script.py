@@ -22,6 +22,7 @@ def slurm_script(
     hours: float,
     partition: str | None,
     container: str | None,
+    mounts: str | None = None,
 ) -> str:
     """The text of the script.
 
@@ -30,6 +31,7 @@ def slurm_script(
         arguments: options of that command, as the user typed them.
         nodes: None: the number in the preset's name (`…-40node-…`), or 1.
         container: image for Pyxis, None: `bart` is on the nodes' PATH.
+        mounts: folders that the container sees, `FROM:TO`, several with commas between them.
 
     Raises:
         UsageError: the preset is none of a training run.
@@ -53,7 +55,10 @@ def slurm_script(
         options["partition"] = partition
     header = [f"#SBATCH --{name}={value}" for name, value in options.items()]
     command = ["bart", task, "--preset", preset, *arguments]
+    if mounts and not container:
+        raise UsageError("--mounts is for --container, and there is none")
     image = ["--container-image", container] if container else []
+    image += ["--container-mounts", mounts] if mounts else []
     done = PurePosixPath(_run_folder(preset, task, arguments)) / "done.json"
     return "\n".join(
         [

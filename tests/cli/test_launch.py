@@ -41,15 +41,25 @@ def test_the_script_of_the_forty_node_run() -> None:
     result = bart(
         *("launch", "slurm", "--preset", "dgxa100-40node-phase1", "--hours", 4),
         *("--data", "/data/my shards", "--container", "nvcr.io/x:1"),
+        *("--mounts", "/data:/data,/home:/home"),
     )
     assert result.returncode == 0, result.stderr
     assert "#SBATCH --nodes=40\n#SBATCH --ntasks-per-node=8\n" in result.stdout
     assert "#SBATCH --time=4:00:00\n" in result.stdout
     assert (
-        "srun --container-image nvcr.io/x:1 bart pretrain --preset dgxa100-40node-phase1 "
+        "srun --container-image nvcr.io/x:1 --container-mounts /data:/data,/home:/home "
+        "bart pretrain --preset dgxa100-40node-phase1 "
         "--data '/data/my shards'\n"
     ) in result.stdout
     assert "runs/pretrain-dgxa100-40node-phase1/done.json" in result.stdout
+
+
+def test_mounts_without_a_container_are_refused() -> None:
+    result = bart(
+        *("launch", "slurm", "--preset", "dgxa100-1node-phase1", "--mounts", "/data:/data")
+    )
+    assert result.returncode == 2
+    assert "--container" in result.stderr
 
 
 @pytest.mark.parametrize(
