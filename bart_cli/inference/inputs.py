@@ -173,6 +173,11 @@ def _decode(name: str, content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if b"\0" in content[:4096]:
+            raise UsageError(
+                f"{name} is not text: it holds binary data",
+                hint="what can be read: plain text, pages (.html), JSON lines (.jsonl)",
+            ) from None
         # `error.object` lies behind the byte order mark, if there is one.
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UsageError(
