@@ -85,4 +85,4 @@ def test_a_file_and_standard_input_are_summarized_alike(
     piped = bart("summarize", "-", "--model", run, stdin=text)
     assert piped.stdout == from_file.stdout
     (row,) = json.loads(bart("summarize", tmp_path / "a.txt", "--model", run, "--json").stdout)
-    assert row["text"] == from_file.stdout.strip()
+    assert row["summary"] == from_file.stdout.strip()
