@@ -5,7 +5,6 @@ In: pairs and the decoded ledger. Out: an `Evaluation`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from bart_cli.evaluation.baselines import LEADS, lead
 from bart_cli.evaluation.ledger import Ledger
 from bart_cli.evaluation.rouge import KINDS, RougeScores, score_systems
 from bart_cli.progress import Reporter
+from bart_cli.workers import usable_cores
 
 PERCENTILES = (50, 90, 95, 99)
 MODEL = "model"  # the system that is evaluated; the others are baselines
@@ -98,13 +98,6 @@ def score(
     )
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _rouge(
     config: EvaluateConfig,
     systems: dict[str, list[str]],
@@ -118,7 +111,7 @@ def _rouge(
             references,
             stemmer=evaluation.stemmer,
             bootstrap=evaluation.bootstrap,
-            workers=available_cores(),
+            workers=usable_cores(),
             advance=task.advance,
         )
 
