@@ -93,7 +93,8 @@ def device_name(device: torch.device) -> str:
     """What decodes, as the report says it: `NVIDIA H100 80GB HBM3`, `cpu (8 threads)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({threads} thread{'' if threads == 1 else 's'})"
 
 
 def _require_one_device_each(device: str, world: World) -> None:

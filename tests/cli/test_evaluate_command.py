@@ -98,7 +98,7 @@ def test_predictions_are_in_order_with_their_scores(whole: Path) -> None:
     assert set(metrics["baselines"]) == {"lead-1", "lead-2", "lead-3"}
     assert set(metrics["latency"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
     assert metrics["settings"]["generation"]["beams"] == 2
-    assert metrics["settings"]["devices"] == ["1 x cpu (1 threads)"]
+    assert metrics["settings"]["devices"] == ["1 x cpu (1 thread)"]
 
 
 def test_two_processes_find_what_one_finds(folder: Path, whole: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_two_processes_find_what_one_finds(folder: Path, whole: Path, tmp_path: 
     assert result.returncode == 0, result.stderr
     assert_equal_results(whole, tmp_path)
     report = json.loads(result.stdout)  # one document: only rank 0 speaks
-    assert report["settings"]["devices"] == ["2 x cpu (1 threads)"]
+    assert report["settings"]["devices"] == ["2 x cpu (1 thread)"]
 
 
 def test_other_batches_give_the_same_summaries(folder: Path, whole: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
     rounds = (tmp_path / "progress.jsonl").read_text().splitlines()
     assert rounds[: len(kept) - 1] == kept[:-1]
     report = json.loads(result.stdout)
-    assert report["settings"]["devices"] == [f"{n} x cpu (1 threads)" for n in (before, after)]
+    assert report["settings"]["devices"] == [f"{n} x cpu (1 thread)" for n in (before, after)]
     # The numbers are of the whole, not of what was decoded last.
     seconds = [b["seconds"] for line in rounds[1:] for b in json.loads(line)["batches"]]
     assert len(seconds) == report["settings"]["batches"] == ARTICLES / 2
