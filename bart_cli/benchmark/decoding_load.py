@@ -93,24 +93,25 @@ def article_batches(
     Raises:
         UsageError: the data has too few articles, or no tokenizer fits.
     """
+    longest = min(spec.length, config.max_position_embeddings)
     if spec.data is None:
         rng = np.random.default_rng((arm.benchmark.seed, size, world.rank))
         lengths = arm.benchmark.lengths
-        check_memory(size, spec.length)
-        count = pool_size(size, spec.length, POOL)
-        pool = [random_articles(rng, size, spec.length, config, lengths) for _ in range(count)]
+        check_memory(size, longest)
+        count = pool_size(size, longest, POOL)
+        pool = [random_articles(rng, size, longest, config, lengths) for _ in range(count)]
         return cycle(pool)
     from bart_cli.benchmark.training_load import data_tokenizer
     from bart_cli.data.pairs import read_pairs
 
     words = tokenizer or data_tokenizer(spec.data, None)
     texts = [pair.source for pair in read_pairs(spec.data, "test")]
-    rows = [row[: spec.length - 1] + row[-1:] for row in words.encode_batch(texts)]
+    rows = words.encode_batch(texts)
+    rows = [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]
     mine = rows[world.rank :: world.size]
     if len(mine) < size:
         raise UsageError(
-            f"--batch-size {size}: {spec.data} has {len(rows):,} test articles for "
-            f"{world.size} processes"
+            f"--batch-size {size}: {spec.data} has {len(mine):,} test articles for each process"
         )
     return cycle([mine[i : i + size] for i in range(0, len(mine) - size + 1, size)])
 

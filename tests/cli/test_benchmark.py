@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
 from tests.cli.test_commands import bart
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, tiny_model_config
 
 TINY = "model.d_model=32 model.encoder_layers=1 model.decoder_layers=1 model.vocab_size=400".split()
 SMALL = [word for key in TINY for word in ("--set", key)]
@@ -98,6 +101,42 @@ def test_the_road_of_the_data_is_measured(tmp_path: Path, tiny_tokenizer: Tokeni
     assert list(rows) == ["preprocess", "denoise", "shards", "pairs"]
     assert rows["preprocess"]["items"] == [(corpus / "a.txt").stat().st_size] * 3
     assert rows["denoise"]["items"] == [64 * 16] * 3
+
+
+def test_a_trained_model_and_real_pairs_take_the_place_of_random_ones(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    row = {"article": " ".join(SENTENCES[:2]), "summary": SENTENCES[0]}
+    for split in ("train", "test"):
+        (pairs / f"{split}.jsonl").write_text((json.dumps(row) + "\n") * 6)
+    tiny_tokenizer.save(pairs / "tokenizer")
+    model = Bart(tiny_model_config(vocab_size=tiny_tokenizer.vocab_size, init_std=0.3))
+    save_model(tmp_path / "model", model, tiny_tokenizer, GenerationConfig(beams=2, max_length=9))
+    decoded = bart(
+        *("benchmark", "inference", "--model", tmp_path / "model", "--data", pairs, "--json"),
+        *("--batch-size", "2,7", "--precision", "fp32", *QUICK, "--out", tmp_path / "i"),
+    )
+    assert decoded.returncode == 1
+    assert "--batch-size 7" in decoded.stderr
+    assert "6 test articles" in decoded.stderr
+    decoded = bart(
+        *("benchmark", "inference", "--model", tmp_path / "model", "--data", pairs, "--json"),
+        *("--batch-size", 2, "--precision", "fp32", *QUICK, "--out", tmp_path / "i"),
+    )
+    assert decoded.returncode == 0, decoded.stderr
+    length = len(tiny_tokenizer.encode_batch([row["article"]])[0])
+    tokens = [t - 2 * length for t in json.loads(decoded.stdout)[0]["tokens"]]
+    assert all(2 <= count <= 2 * 8 for count in tokens)  # decoded as the model was saved
+    trained = bart(
+        *("benchmark", "train", "--preset", "tiny-cpu-finetune", "--data", pairs, "--json"),
+        *("--batch-size", 2, "--precision", "fp32", "--processes", 1, *SMALL, *QUICK),
+        *("--out", tmp_path / "t"),
+    )
+    assert trained.returncode == 0, trained.stderr
+    target = len(tiny_tokenizer.encode_batch([row["summary"]])[0])
+    assert json.loads(trained.stdout)[0]["tokens"] == [2 * (length + target)] * 3
 
 
 def test_under_a_launcher_the_ranks_measure_themselves(tmp_path: Path) -> None:
