@@ -236,6 +236,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", help="of --pairs; 50,265 entries at most")
     parser.add_argument("--batches", type=int, default=8, help="batches of 8 real pairs")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--mixed-only", action="store_true", help="leave out the 8 x 128 tokens")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     arms, facts = {}, {}
@@ -248,7 +249,8 @@ def main() -> None:
     title = (
         f"BART-base, bf16 autocast, {BATCH} x {LENGTH} tokens, {torch.get_num_threads()} threads"
     )
-    compare(title, "full", arms, flops["full"], options.repeats)
+    if not options.mixed_only:
+        compare(title, "full", arms, flops["full"], options.repeats)
     if options.pairs:
         padding = ", ".join(f"{arm} pads {facts[arm]['mixed'][1]:.0%}" for arm in arms)
         title = f"{options.batches} batches of 8 real pairs of mixed lengths; {padding}"
