@@ -111,7 +111,7 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
     elif command == "benchmark":
         more = list(ROWS)
         if arguments[1] != "data":
-            more += ["--batch-size", "1", "--precision", "fp32"]
+            more += ["--batch-size", "1"]
             sets = SMALL_MODEL
         if arguments[1] == "train":
             more += ["--processes", "1"]
