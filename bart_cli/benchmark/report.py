@@ -110,6 +110,10 @@ def draw(rows: Sequence[Row], path: Path, caption: str) -> None:
             label = f"{side}, {precision}, {processes} x {length} tokens"
             axis.errorbar(sizes, middle, yerr=[low, high], marker="o", capsize=3, label=label)
         axis.set_xscale("log", base=2)
+        ticks = sorted({row.size for row in good if row.name == name})
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.minorticks_off()
+        axis.set_ylim(bottom=0)
         axis.set_title(name)
         axis.set_xlabel("processes" if name in ("preprocess", "shards") else "batch size")
         axis.set_ylabel("bytes/s" if name == "preprocess" else "items/s")
