@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/bart demo --out demo
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ def our_decoder(precision: str) -> Callable[[Rows], Rows]:
     from bart_cli.inference.generate import generate
     from bart_cli.training.memory import keep_freed_memory
 
-    keep_freed_memory()  # as load_for_inference does
+    keep_freed_memory()  # as `bart summarize` and `bart evaluate` do
     model = make_model()
     engine = Engine(model.bfloat16() if precision == "bf16" else model, int8=precision == "int8")
     generation = GenerationConfig(

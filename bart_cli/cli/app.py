@@ -126,7 +126,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = 2
         else:
             code = fail(_usage_error(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """Exit; at once where an error left a process group open, whose threads would abort us."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def fail(error: BartError) -> int:

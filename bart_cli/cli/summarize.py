@@ -165,7 +165,9 @@ def command(
     )
     from bart_cli.inference.summarizer import Summarizer
     from bart_cli.progress import Task
+    from bart_cli.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     loaded = load_for_inference(model, evaluation.precision, device=evaluation.device)
     saved = loaded.generation.model_dump() if loaded.generation else {}
     base = load_config(

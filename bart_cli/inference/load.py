@@ -12,7 +12,6 @@ from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.model.formats import load_model
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.memory import keep_freed_memory
 from bart_cli.training.precision import apply_matmul_precision, problem_of
 
 DTYPES = {
@@ -56,8 +55,6 @@ def load_for_inference(
     if problem:
         raise UsageError(problem.replace("training.precision", "precision"))
     apply_matmul_precision("tf32" if precision == "tf32" else "fp32")
-    if place.type == "cpu":
-        keep_freed_memory()
     loaded = load_model(source, device=place, dtype=DTYPES[precision])
     own = Tokenizer.from_pretrained(tokenizer) if tokenizer is not None else loaded.tokenizer
     if own is None:
