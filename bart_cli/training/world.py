@@ -5,6 +5,7 @@ Under `torchrun`, SLURM or our own launcher the environment says it; alone, the 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,10 @@ def join_world() -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
+    # Its functions have the default group of the moment it is first imported as default argument:
+    # loaded later, by FSDP or by the compiler, it keeps the group's threads alive to the end of the
+    # process, where Python may abort on one of them (pytorch/pytorch#190489).
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, device)
