@@ -1,0 +1,91 @@
+"""Attention for bf16 training on a CPU, where the backward of PyTorch's fused kernel is slow.
+
+In: queries [B, H, T, E], keys and values [B, H, S, E], all bf16. Out: [B, H, T, E], with gradients.
+"""
+
+# Legend: B batch, T queries, S keys, H heads, E head width, N = B * H.
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bart_cli.model.dropout import dropout
+
+BLOCK = 2**21  # attention weights that are recomputed at a time: 4 MB, about what a cache holds
+
+
+def attend(
+    q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, mask: Tensor | None, causal: bool, p: float
+) -> Tensor:
+    """What `scaled_dot_product_attention` computes, trained faster.
+
+    Args:
+        mask: bool [B, 1, 1, S], True at real tokens; None: all.
+        causal: query t sees keys <= t only; excludes `mask`.
+        p: dropout of the attention weights.
+    """
+    if p > 0:
+        scores_BHTS = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ k_BHSE.mT
+        scores_BHTS = scores_BHTS + _bias(q_BHTE, k_BHSE, mask, causal)
+        return dropout(scores_BHTS.softmax(-1).to(v_BHSE.dtype), p, True) @ v_BHSE
+    attended: Tensor = _Recomputed.apply(q_BHTE, k_BHSE, v_BHSE, mask, causal)
+    return attended
+
+
+class _Recomputed(torch.autograd.Function):
+    """The fused forward, which keeps no weights; backward computes them again, heads by heads.
+
+    The arithmetic of backward is that of plain attention under autocast: scores, weights and their
+    gradients are rounded to bf16, sums are in fp32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
+    ) -> Tensor:
+        ctx.save_for_backward(q, k, v, mask)
+        ctx.causal = causal
+        return F.scaled_dot_product_attention(q, k, v, mask, 0.0, causal)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_BHTE: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, mask = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        bias = _bias(q, k, mask, ctx.causal)
+        bias_NTS = bias[0] if len(bias) == 1 else bias.expand(*q.shape[:2], -1, -1).flatten(0, 1)
+        q_NTE, k_NSE, v_NSE, grad_NTE = (x.flatten(0, 1) for x in (q * scale, k, v, grad_BHTE))
+        dq_NTE, dk_NSE, dv_NSE = (torch.empty_like(x) for x in (q_NTE, k_NSE, v_NSE))
+        heads = max(1, BLOCK // (q.shape[2] * k.shape[2]))
+        for begin in range(0, len(q_NTE), heads):
+            n = slice(begin, begin + heads)
+            of_heads = bias_NTS[n] if len(bias_NTS) > 1 else bias_NTS
+            scores = torch.baddbmm(of_heads, q_NTE[n], k_NSE[n].mT)
+            weights = torch.softmax(scores, -1)
+            d_weights = torch.bmm(grad_NTE[n], v_NSE[n].mT)
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, q.dtype)
+            torch.bmm(weights.mT, grad_NTE[n], out=dv_NSE[n])
+            torch.bmm(d_scores, k_NSE[n], out=dq_NTE[n])
+            torch.bmm(d_scores.mT, q_NTE[n], out=dk_NSE[n])
+        return (
+            dq_NTE.mul_(scale).view(q.shape),
+            dk_NSE.view(k.shape),
+            dv_NSE.view(v.shape),
+            None,
+            None,
+        )
+
+
+def _bias(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """What is added to the scores [B or 1, 1, T or 1, S]: 0 where a query sees a key, else -inf."""
+    if causal:
+        mask = torch.ones(1, 1, q.shape[2], k.shape[2], dtype=torch.bool).tril_()
+    if mask is None:
+        return q.new_zeros(1, 1, 1, k.shape[2])
+    return torch.zeros(mask.shape, dtype=q.dtype).masked_fill_(~mask, -math.inf)
