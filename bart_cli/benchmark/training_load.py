@@ -23,13 +23,10 @@ from bart_cli.data.order import Share
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.flops import training_flops
-from bart_cli.training.loop import Job, forward_backward, reduce_dtype, update
-from bart_cli.training.optimizers import build_optimizer
-from bart_cli.training.precision import AUTOCAST, apply_matmul_precision, make_scaler
-from bart_cli.training.run import freeze
-from bart_cli.training.sharding import shard_model
+from bart_cli.training.loop import Job, forward_backward, gradient_sum, update
+from bart_cli.training.precision import AUTOCAST
+from bart_cli.training.setup import equip, place
 from bart_cli.training.state import Progress
 from bart_cli.training.world import World
 
@@ -45,38 +42,25 @@ class TrainingLoad:
         self._steps: Iterator[list[Batch]] = iter(())
         self._micro = 0
         training = spec.run.training
-        apply_matmul_precision(training.precision)
         torch.manual_seed(arm.benchmark.seed)
-        model = Bart(spec.run.model)
-        model.activation_checkpointing(training.activation_checkpointing)
-        freeze(model, training)
+        model = place(Bart(spec.run.model), training, world).train()
         self.config = model.config
-        model = model.to(world.device)
-        optimizer_config = spec.run.optimizer
-        if training.parameters == "bf16":
-            model.to(torch.bfloat16)
-        if training.sharding == "fsdp" and world.size > 1:
-            shard_model(model, world, reduce_dtype(training))
-            optimizer_config = optimizer_config.model_copy(update={"backend": "torch"})
-        if training.compile:
-            model.compile()
-        model.train()
+        optimizer, scaler = equip(model, training, spec.run.optimizer, world)
         self._job = Job(
             run=Path(),
             world=world,
             model=model,
             tokenizer=None,  # type: ignore[arg-type]  # only checkpoints need it
-            optimizer=build_optimizer(model, optimizer_config, training.precision),
-            scaler=make_scaler(training.precision, world.device),
+            optimizer=optimizer,
+            scaler=scaler,
             batches=iter(()),
             training=training,
-            optimizer_config=optimizer_config,
+            optimizer_config=spec.run.optimizer,
             schedule=lambda step: RATE,
             progress=Progress(),
         )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        summed = self._parameters if training.sharding == "none" else []
-        self._gradients = GradientSum(world, summed, reduce_dtype(training))
+        self._gradients = gradient_sum(world, self._parameters, training)
 
     def prepare(self, size: int) -> None:
         """See Load."""

@@ -79,9 +79,7 @@ def train(job: Job, reporter: Reporter) -> str:
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     log = MetricsLog(job.run, progress.step) if world.leads else None
     meter = Meter(job)
-    # Where weights are divided among ranks, FSDP adds up gradients itself.
-    summed = parameters if training.sharding == "none" else []
-    gradients = GradientSum(world, summed, reduce_dtype(training))
+    gradients = gradient_sum(world, parameters, training)
     outcome = "done"
     with (
         CheckpointWriter(job.run, job.tokenizer, training.keep_last) as writer,
@@ -213,6 +211,14 @@ def checkpoint(job: Job, writer: CheckpointWriter) -> None:
         snapshot = take_snapshot(job.model, job.optimizer, job.scaler, job.progress)
         if job.world.leads:
             writer.write(snapshot)
+
+
+def gradient_sum(
+    world: World, parameters: list[torch.nn.Parameter], training: TrainingConfig
+) -> GradientSum:
+    """What adds up gradients; where weights are divided among ranks, FSDP does so itself."""
+    summed = parameters if training.sharding == "none" else []
+    return GradientSum(world, summed, reduce_dtype(training))
 
 
 def reduce_dtype(training: TrainingConfig) -> torch.dtype:

@@ -17,7 +17,6 @@ from torch import Tensor
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import save_config
-from bart_cli.config.training import TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.data.order import Share
 from bart_cli.errors import BartError, UsageError
@@ -28,11 +27,9 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import restore, whole_weights, writing
 from bart_cli.training.checks import TrainingRun
-from bart_cli.training.loop import Job, reduce_dtype, schedule_of, train
+from bart_cli.training.loop import Job, schedule_of, train
 from bart_cli.training.metrics import Row, draw_curves, read_metrics
-from bart_cli.training.optimizers import build_optimizer
-from bart_cli.training.precision import apply_matmul_precision, make_scaler
-from bart_cli.training.sharding import shard_model
+from bart_cli.training.setup import equip, place
 from bart_cli.training.world import World
 
 
@@ -71,9 +68,7 @@ def start_model(
             reporter.info(f"model.vocab_size={tokenizer.vocab_size}: that of the tokenizer")
         torch.manual_seed(training.seed)
         model = Bart(fit_vocabulary(config.model, tokenizer))
-    model.activation_checkpointing(training.activation_checkpointing)
-    freeze(model, training)
-    return model.to(world.device)
+    return place(model, training, world)
 
 
 def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -88,18 +83,6 @@ def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
             "decoder_start_token_id": tokenizer.eos_id,
         }
     )
-
-
-def freeze(model: Bart, training: TrainingConfig) -> None:
-    """Take embeddings or the encoder out of training."""
-    inner = model.model
-    frozen: list[torch.nn.Module] = []
-    if training.freeze_embeddings:
-        frozen += [inner.shared, inner.encoder.embed_positions, inner.decoder.embed_positions]
-    if training.freeze_encoder:
-        frozen.append(inner.encoder)
-    for module in frozen:
-        module.requires_grad_(False)
 
 
 def run_training(
@@ -117,17 +100,7 @@ def run_training(
 ) -> RunResult:
     """Train in the run folder and write what is left behind at the end."""
     training = config.training
-    apply_matmul_precision(training.precision)
-    optimizer_config = config.optimizer
-    if training.parameters == "bf16":
-        model.to(torch.bfloat16)
-    if training.sharding == "fsdp" and world.size > 1:
-        shard_model(model, world, reduce_dtype(training))
-        optimizer_config = optimizer_config.model_copy(update={"backend": "torch"})
-    if training.compile:
-        model.compile()
-    optimizer = build_optimizer(model, optimizer_config, training.precision)
-    scaler = make_scaler(training.precision, world.device)
+    optimizer, scaler = equip(model, training, config.optimizer, world)
     progress = restore(resume, run, model, optimizer, scaler, reporter)
     if world.leads:  # from here on the folder is this run's
         run.mkdir(parents=True, exist_ok=True)
