@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -42,15 +43,22 @@ SOURCE_LENGTH = 1024  # of a preset that names a model only
 Group = list[ArmSpec]  # arms that are measured in turn
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """What is varied, empty: the defaults; and settings (`section.key=value`) of every arm."""
+
+    batch_sizes: Sequence[int] = ()
+    precisions: Sequence[str] = ()
+    processes: Sequence[int] = ()
+    sets: Sequence[str] = ()
+
+
 def plan_training(
     presets: Sequence[str],
+    sweep: Sweep,
     *,
     benchmark: BenchmarkConfig,
-    sets: Sequence[str] = (),
     data: Path | None = None,
-    batch_sizes: Sequence[int] = (),
-    precisions: Sequence[str] = (),
-    processes: Sequence[int] = (),
 ) -> list[Group]:
     """A group for each number of processes, preset and precision, in the order of the table.
 
@@ -59,13 +67,12 @@ def plan_training(
     """
     gpu = torch.cuda.is_available()
     presets = presets or (GPU_TRAINING if gpu else (CPU_PRESET,))
-    counts = _processes(processes)
     groups: list[Group] = []
-    for count in counts:
+    for count in _processes(sweep.processes):
         for preset in presets:
-            for precision in precisions or _precisions(preset, gpu=gpu):
-                run = _training_run(preset, sets, {"data.path": data}, precision)
-                sizes = tuple(batch_sizes) or (run.training.micro_batch,)
+            for precision in sweep.precisions or _precisions(preset, gpu=gpu):
+                run = _training_run(preset, sweep.sets, {"data.path": data}, precision)
+                sizes = tuple(sweep.batch_sizes) or (run.training.micro_batch,)
                 arm = ArmSpec(
                     processes=count,
                     precision=precision,
@@ -80,16 +87,13 @@ def plan_training(
 
 def plan_decoding(
     preset: str | None,
+    sweep: Sweep,
     *,
     benchmark: BenchmarkConfig,
-    sets: Sequence[str] = (),
     model: str | None = None,
     data: Path | None = None,
     source_length: int | None = None,
     generation: Mapping[str, object] | None = None,
-    batch_sizes: Sequence[int] = (),
-    precisions: Sequence[str] = (),
-    processes: Sequence[int] = (),
 ) -> list[Group]:
     """A group for each number of processes and precision.
 
@@ -98,7 +102,7 @@ def plan_decoding(
     """
     gpu = torch.cuda.is_available()
     name = preset or (GPU_DECODING if gpu else CPU_PRESET)
-    run = _run(name, sets, {})
+    run = _run(name, sweep.sets, {})
     is_model = load_preset(name).get("task") == "model"
     if isinstance(run, FinetuneConfig):
         length, settings = run.data.max_source_length, run.generation
@@ -115,12 +119,12 @@ def plan_decoding(
             f"{run.model.max_position_embeddings} positions"
         )
     groups = []
-    for count in _processes(processes or [1]):
-        for precision in precisions or [own]:
+    for count in _processes(sweep.processes or [1]):
+        for precision in sweep.precisions or [own]:
             arm = ArmSpec(
                 processes=count,
                 precision=precision,
-                sizes=_ascending(batch_sizes or (GPU_BATCHES if gpu else CPU_BATCHES)),
+                sizes=_ascending(sweep.batch_sizes or (GPU_BATCHES if gpu else CPU_BATCHES)),
                 benchmark=benchmark,
                 load=DecodingSpec(
                     model=run.model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,12 @@ import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json, print_table
 from bart_cli.cli.generation import BeamsOption, MaxLengthOption
+from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import JsonOption, SetOption, complete_preset, field_help, numbers
 from bart_cli.config.benchmark import BenchmarkConfig
 
 if TYPE_CHECKING:
+    from bart_cli.benchmark.plan import Sweep
     from bart_cli.benchmark.run import Report
 
 app = typer.Typer(
@@ -23,42 +26,101 @@ app = typer.Typer(
 
 CPU_SECONDS, GPU_SECONDS = 5.0, 20.0  # of measuring a row, when the user does not say
 
-OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Folder of the results; default runs/benchmark-….")
-]
-BatchSizesOption = Annotated[
-    str | None, typer.Option("--batch-size", metavar="N,N…", help="Sequences per device and run.")
-]
-PrecisionsOption = Annotated[
-    str | None,
-    typer.Option("--precision", metavar="NAME,NAME…", help="fp32, tf32, bf16, fp16 or int8."),
-]
-ProcessesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--processes", "--gpus", metavar="N,N…", help="Processes (GPUs); an arm for each number."
-    ),
-]
-RepeatsOption = Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "repeats"))]
-SecondsOption = Annotated[
-    float | None, typer.Option(help="Of measuring, after which a row with 3 measurements ends.")
-]
-WarmUpOption = Annotated[
-    int | None, typer.Option("--warmup", help=field_help(BenchmarkConfig, "warm_up"))
-]
-LengthsOption = Annotated[
-    str | None, typer.Option(metavar="real|full", help=field_help(BenchmarkConfig, "lengths"))
-]
-CompareOption = Annotated[
-    str | None, typer.Option(metavar="transformers", help=field_help(BenchmarkConfig, "compare"))
-]
-ProfileOption = Annotated[
-    bool, typer.Option("--profile", help=field_help(BenchmarkConfig, "profile"))
-]
-SeedOption = Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "seed"))]
+
+@dataclass(frozen=True)
+class MeasuringOptions:
+    """How often and how long; where the results go."""
+
+    repeats: Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "repeats"))] = None
+    seconds: Annotated[
+        float | None, typer.Option(help="Of measuring, after which a row with 3 measurements ends.")
+    ] = None
+    warm_up: Annotated[
+        int | None, typer.Option("--warmup", help=field_help(BenchmarkConfig, "warm_up"))
+    ] = None
+    seed: Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "seed"))] = None
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the results; default runs/benchmark-….")
+    ] = None
+    as_json: JsonOption = False
+
+    def config(self, **more: object) -> BenchmarkConfig:
+        """The settings, with others that were given (not None).
+
+        Raises:
+            UsageError: names the setting, its value, and what is allowed.
+        """
+        import torch
+
+        from bart_cli.config.presets import check_section
+
+        seconds = GPU_SECONDS if torch.cuda.is_available() else CPU_SECONDS
+        values = more | {
+            "repeats": self.repeats,
+            "seconds": seconds if self.seconds is None else self.seconds,
+            "warm_up": self.warm_up,
+            "seed": self.seed,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        return check_section(BenchmarkConfig, given)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """The arms of a comparison."""
+
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option("--batch-size", metavar="N,N…", help="Sequences per device and run."),
+    ] = None
+    precisions: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="NAME,NAME…", help="fp32, tf32, bf16, fp16 or int8."),
+    ] = None
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            "--processes",
+            "--gpus",
+            metavar="N,N…",
+            help="Processes (GPUs); an arm for each number.",
+        ),
+    ] = None
+    lengths: Annotated[
+        str | None, typer.Option(metavar="real|full", help=field_help(BenchmarkConfig, "lengths"))
+    ] = None
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="transformers", help=field_help(BenchmarkConfig, "compare")),
+    ] = None
+    profile: Annotated[
+        bool, typer.Option("--profile", help=field_help(BenchmarkConfig, "profile"))
+    ] = False
+    sets: SetOption = None
+
+    def measured(self) -> dict[str, object]:
+        """What belongs to BenchmarkConfig."""
+        return {"lengths": self.lengths, "compare": self.compare, "profile": self.profile}
+
+    def arms(self) -> Sweep:
+        """What is varied.
+
+        Raises:
+            UsageError: something that is no number above 0.
+        """
+        from bart_cli.benchmark.plan import Sweep
+
+        words = [word.strip() for word in (self.precisions or "").split(",")]
+        return Sweep(
+            sets=self.sets or [],
+            batch_sizes=numbers("--batch-size", self.batch_sizes),
+            precisions=[word for word in words if word],
+            processes=numbers("--processes", self.processes),
+        )
 
 
 @app.command()
+@option_groups
 def train(
     presets: Annotated[
         list[str] | None,
@@ -72,22 +134,11 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Shards or pairs; default: random tokens.")
     ] = None,
-    batch_sizes: BatchSizesOption = None,
-    precisions: PrecisionsOption = None,
-    processes: ProcessesOption = None,
     accumulation: Annotated[
         int | None, typer.Option(help=field_help(BenchmarkConfig, "accumulation"))
     ] = None,
-    lengths: LengthsOption = None,
-    repeats: RepeatsOption = None,
-    seconds: SecondsOption = None,
-    warm_up: WarmUpOption = None,
-    compare: CompareOption = None,
-    profile: ProfileOption = False,
-    seed: SeedOption = None,
-    out_folder: OutOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
+    sweep: SweepOptions = SweepOptions(),
+    measuring: MeasuringOptions = MeasuringOptions(),
 ) -> None:
     """Optimizer steps: throughput, speed-up by precision, weak scaling, memory, MFU.
 
@@ -100,26 +151,23 @@ def train(
     from bart_cli.benchmark.plan import plan_training
     from bart_cli.benchmark.run import run_training_benchmark
 
-    settings = _settings(repeats, seconds, warm_up, lengths, compare, profile, seed, accumulation)
     groups = plan_training(
         [name for text in presets or [] for name in text.split(",")],
-        benchmark=settings,
-        sets=sets or [],
+        sweep.arms(),
+        benchmark=measuring.config(accumulation=accumulation, **sweep.measured()),
         data=data,
-        batch_sizes=numbers("--batch-size", batch_sizes),
-        precisions=_words(precisions),
-        processes=numbers("--processes", processes),
     )
     report = run_training_benchmark(
         groups,
-        out_folder or Path("runs/benchmark-train"),
+        measuring.out_folder or Path("runs/benchmark-train"),
         command=_command(),
         reporter=make_reporter(),
     )
-    _show(report, as_json)
+    _show(report, measuring.as_json)
 
 
 @app.command()
+@option_groups
 def inference(
     preset: Annotated[
         str | None,
@@ -136,24 +184,13 @@ def inference(
     data: Annotated[
         Path | None, typer.Option(help="Pairs with a test split; default: random tokens.")
     ] = None,
-    batch_sizes: BatchSizesOption = None,
-    precisions: PrecisionsOption = None,
-    processes: ProcessesOption = None,
     source_length: Annotated[
         int | None, typer.Option(min=8, help="Tokens of an article at most.")
     ] = None,
     beams: BeamsOption = None,
     max_length: MaxLengthOption = None,
-    lengths: LengthsOption = None,
-    repeats: RepeatsOption = None,
-    seconds: SecondsOption = None,
-    warm_up: WarmUpOption = None,
-    compare: CompareOption = None,
-    profile: ProfileOption = False,
-    seed: SeedOption = None,
-    out_folder: OutOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
+    sweep: SweepOptions = SweepOptions(),
+    measuring: MeasuringOptions = MeasuringOptions(),
 ) -> None:
     """Decoding: latency and throughput by batch size, memory, MFU.
 
@@ -168,26 +205,24 @@ def inference(
     changes = {"beams": beams, "max_length": max_length}
     groups = plan_decoding(
         preset,
-        benchmark=_settings(repeats, seconds, warm_up, lengths, compare, profile, seed),
-        sets=sets or [],
+        sweep.arms(),
+        benchmark=measuring.config(**sweep.measured()),
         model=model,
         data=data,
         source_length=source_length,
         generation={name: value for name, value in changes.items() if value is not None},
-        batch_sizes=numbers("--batch-size", batch_sizes),
-        precisions=_words(precisions),
-        processes=numbers("--processes", processes),
     )
     report = run_decoding_benchmark(
         groups,
-        out_folder or Path("runs/benchmark-inference"),
+        measuring.out_folder or Path("runs/benchmark-inference"),
         command=_command(),
         reporter=make_reporter(),
     )
-    _show(report, as_json)
+    _show(report, measuring.as_json)
 
 
 @app.command("data")
+@option_groups
 def data_stages(
     corpus: Annotated[
         Path | None,
@@ -210,12 +245,7 @@ def data_stages(
             help="Processes; default 1, 2 and all cores.",
         ),
     ] = None,
-    repeats: RepeatsOption = None,
-    seconds: SecondsOption = None,
-    warm_up: WarmUpOption = None,
-    seed: SeedOption = None,
-    out_folder: OutOption = None,
-    as_json: JsonOption = False,
+    measuring: MeasuringOptions = MeasuringOptions(),
 ) -> None:
     """Preprocessing, denoising and the loaders: how fast text becomes batches.
 
@@ -224,53 +254,18 @@ def data_stages(
     from bart_cli.benchmark.run import run_data_benchmark
 
     report = run_data_benchmark(
-        out_folder or Path("runs/benchmark-data"),
+        measuring.out_folder or Path("runs/benchmark-data"),
         corpus=corpus,
         pairs=pairs,
         tokenizer=tokenizer,
         length=target_length,
         batch=batch_size,
         workers=numbers("--workers", workers),
-        benchmark=_settings(repeats, seconds, warm_up, None, None, False, seed),
+        benchmark=measuring.config(),
         command=_command(),
         reporter=make_reporter(),
     )
-    _show(report, as_json)
-
-
-def _settings(
-    repeats: int | None,
-    seconds: float | None,
-    warm_up: int | None,
-    lengths: str | None,
-    compare: str | None,
-    profile: bool,
-    seed: int | None,
-    accumulation: int | None = None,
-) -> BenchmarkConfig:
-    import torch
-
-    from bart_cli.config.presets import check_section
-
-    if seconds is None:
-        seconds = GPU_SECONDS if torch.cuda.is_available() else CPU_SECONDS
-    values = {
-        "repeats": repeats,
-        "seconds": seconds,
-        "warm_up": warm_up,
-        "lengths": lengths,
-        "compare": compare,
-        "profile": profile,
-        "seed": seed,
-        "accumulation": accumulation,
-    }
-    given = {name: value for name, value in values.items() if value is not None}
-    return check_section(BenchmarkConfig, given)
-
-
-def _words(text: str | None) -> list[str]:
-    words = [word.strip() for word in (text or "").split(",")]
-    return [word for word in words if word]
+    _show(report, measuring.as_json)
 
 
 def _command() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import JsonOption
 from bart_cli.errors import UsageError
 
@@ -29,15 +30,29 @@ JobsOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only say how much there is to fetch.")
 ]
-DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="Another data set of the hub: owner/name.")
-]
-RevisionOption = Annotated[
-    str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
-]
 ParallelOption = Annotated[
     bool, typer.Option("--parallel-text", help="Write .source and .target beside the .jsonl.")
 ]
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """What is fetched from the hub, and how; also for originals: `dry_run`, `as_json`."""
+
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Another data set of the hub: owner/name.")
+    ] = None
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
+    ] = None
+    dry_run: DryRunOption = False
+    as_json: JsonOption = False
+
+    def source(self, dataset: str, config: str | None) -> HubDataset:
+        """The data set that was asked for, or this one."""
+        from bart_cli.data.download.hub_dataset import HubDataset
+
+        return HubDataset(self.dataset or dataset, config, self.revision)
 
 
 @app.callback()
@@ -134,6 +149,7 @@ def common_crawl(
 
 
 @app.command()
+@option_groups
 def wikipedia(
     out_folder: OutOption = Path("data/wikipedia"),
     snapshot: Annotated[
@@ -143,11 +159,8 @@ def wikipedia(
         str | None,
         typer.Option(help="Clean this instead: path or address of pages-articles.xml(.bz2)."),
     ] = None,
-    dataset: DatasetOption = None,
-    revision: RevisionOption = None,
     jobs: JobsOption = 2,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    hub: HubOptions = HubOptions(),
 ) -> None:
     """Wikipedia: the cleaned dump of the hub, or an XML dump that is cleaned here.
 
@@ -156,39 +169,35 @@ def wikipedia(
     [bold]bart download wikipedia --dump enwiki-latest-pages-articles.xml.bz2[/bold]
     """
     if dump is None:
-        from bart_cli.data.download.hub_dataset import HubDataset
-
-        source = HubDataset(dataset or "wikimedia/wikipedia", snapshot, revision)
-        _hub_corpus("wikipedia", source, out_folder, jobs, dry_run, as_json)
+        source = hub.source("wikimedia/wikipedia", snapshot)
+        _hub_corpus("wikipedia", source, out_folder, jobs, hub)
         return
     from bart_cli.data.download.http import Fetcher
     from bart_cli.data.download.wikipedia_dump import download_wikipedia_dump
 
     fetcher = Fetcher()
-    if dry_run:
+    if hub.dry_run:
         if "://" not in dump and not Path(dump).is_file():
             raise UsageError(f"no such dump: {dump}")
         size = fetcher.size(dump) if "://" in dump else 0
-        _print_dry_run("1 dump", size or 0, as_json)
+        _print_dry_run("1 dump", size or 0, hub.as_json)
         return
     report = download_wikipedia_dump(
         dump, out_folder, fetcher=fetcher, jobs=jobs, reporter=make_reporter()
     )
-    _print_report(report, "articles", as_json)
+    _print_report(report, "articles", hub.as_json)
 
 
 @app.command()
+@option_groups
 def openwebtext(
     out_folder: OutOption = Path("data/openwebtext"),
     archives: Annotated[
         Path | None,
         typer.Option(exists=True, help="Extract the original .xz files of this folder instead."),
     ] = None,
-    dataset: DatasetOption = None,
-    revision: RevisionOption = None,
     jobs: JobsOption = 2,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    hub: HubOptions = HubOptions(),
 ) -> None:
     """OpenWebText: from the hub, or from its original archive.
 
@@ -197,21 +206,20 @@ def openwebtext(
     [bold]bart download openwebtext --archives openwebtext/[/bold]
     """
     if archives is None:
-        from bart_cli.data.download.hub_dataset import HubDataset
-
-        source = HubDataset(dataset or "Skylion007/openwebtext", None, revision)
-        _hub_corpus("openwebtext", source, out_folder, jobs, dry_run, as_json)
+        source = hub.source("Skylion007/openwebtext", None)
+        _hub_corpus("openwebtext", source, out_folder, jobs, hub)
         return
-    if dry_run:
-        _print_dry_run("local files", 0, as_json)
+    if hub.dry_run:
+        _print_dry_run("local files", 0, hub.as_json)
         return
     from bart_cli.data.download.openwebtext import extract_openwebtext
 
     report = extract_openwebtext(archives, out_folder, jobs=jobs, reporter=make_reporter())
-    _print_report(report, "documents", as_json)
+    _print_report(report, "documents", hub.as_json)
 
 
 @app.command("cnn-dm")
+@option_groups
 def cnn_dm(
     out_folder: OutOption = Path("data/cnn-dm"),
     stories: Annotated[
@@ -222,25 +230,20 @@ def cnn_dm(
         Path | None,
         typer.Option(help="Folder with all_{train,val,test}.txt. Default: that of --stories."),
     ] = None,
-    dataset: DatasetOption = None,
-    revision: RevisionOption = None,
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    hub: HubOptions = HubOptions(),
 ) -> None:
     """CNN-DailyMail: pairs of article and highlights.
 
     [bold]bart download cnn-dm --out data/cnn-dm[/bold]
     """
     if stories is None:
-        from bart_cli.data.download.hub_dataset import HubDataset
-
-        source = HubDataset(dataset or "abisee/cnn_dailymail", "3.0.0", revision)
-        _hub_pairs("cnn-dm", source, out_folder, parallel_text, jobs, dry_run, as_json)
+        source = hub.source("abisee/cnn_dailymail", "3.0.0")
+        _hub_pairs("cnn-dm", source, out_folder, parallel_text, jobs, hub)
         return
-    if dry_run:
-        _print_dry_run("local files", 0, as_json)
+    if hub.dry_run:
+        _print_dry_run("local files", 0, hub.as_json)
         return
     from bart_cli.data.download.summaries import pairs_of_stories
 
@@ -251,10 +254,11 @@ def cnn_dm(
         parallel=parallel_text,
         reporter=make_reporter(),
     )
-    _print_report(report, "pairs", as_json)
+    _print_report(report, "pairs", hub.as_json)
 
 
 @app.command()
+@option_groups
 def xsum(
     out_folder: OutOption = Path("data/xsum"),
     files: Annotated[
@@ -264,32 +268,27 @@ def xsum(
     split_file: Annotated[
         Path | None, typer.Option(exists=True, help="Its JSON of splits. Default: in --files.")
     ] = None,
-    dataset: DatasetOption = None,
-    revision: RevisionOption = None,
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    hub: HubOptions = HubOptions(),
 ) -> None:
     """XSum: BBC articles and their one-sentence summaries.
 
     [bold]bart download xsum --out data/xsum[/bold]
     """
     if files is None:
-        from bart_cli.data.download.hub_dataset import HubDataset
-
-        source = HubDataset(dataset or "EdinburghNLP/xsum", None, revision)
-        _hub_pairs("xsum", source, out_folder, parallel_text, jobs, dry_run, as_json)
+        source = hub.source("EdinburghNLP/xsum", None)
+        _hub_pairs("xsum", source, out_folder, parallel_text, jobs, hub)
         return
-    if dry_run:
-        _print_dry_run("local files", 0, as_json)
+    if hub.dry_run:
+        _print_dry_run("local files", 0, hub.as_json)
         return
     from bart_cli.data.download.summaries import pairs_of_xsum_files
 
     report = pairs_of_xsum_files(
         files, split_file, out_folder, parallel=parallel_text, reporter=make_reporter()
     )
-    _print_report(report, "pairs", as_json)
+    _print_report(report, "pairs", hub.as_json)
 
 
 @app.command()
@@ -311,8 +310,6 @@ def sample(
 
     [bold]bart download sample --out data/sample[/bold]
     """
-    from dataclasses import asdict
-
     from bart_cli.data.download.sample import write_sample
 
     report = write_sample(
@@ -335,16 +332,14 @@ def sample(
     )
 
 
-def _hub_corpus(
-    corpus: str, source: HubDataset, folder: Path, jobs: int, dry_run: bool, as_json: bool
-) -> None:
-    if dry_run:
-        _print_dry_run(source.url(), source.size(), as_json)
+def _hub_corpus(corpus: str, source: HubDataset, folder: Path, jobs: int, hub: HubOptions) -> None:
+    if hub.dry_run:
+        _print_dry_run(source.url(), source.size(), hub.as_json)
         return
     from bart_cli.data.download.hub_corpus import download_hub_corpus
 
     report = download_hub_corpus(source, folder, corpus=corpus, jobs=jobs, reporter=make_reporter())
-    _print_report(report, "documents", as_json)
+    _print_report(report, "documents", hub.as_json)
 
 
 def _hub_pairs(
@@ -353,18 +348,17 @@ def _hub_pairs(
     folder: Path,
     parallel: bool,
     jobs: int,
-    dry_run: bool,
-    as_json: bool,
+    hub: HubOptions,
 ) -> None:
-    if dry_run:
-        _print_dry_run(source.url(), source.size(), as_json)
+    if hub.dry_run:
+        _print_dry_run(source.url(), source.size(), hub.as_json)
         return
     from bart_cli.data.download.summaries import download_hub_pairs
 
     report = download_hub_pairs(
         source, folder, name=name, parallel=parallel, jobs=jobs, reporter=make_reporter()
     )
-    _print_report(report, "pairs", as_json)
+    _print_report(report, "pairs", hub.as_json)
 
 
 def _print_dry_run(what: str, size: int, as_json: bool) -> None:

@@ -9,26 +9,9 @@ import typer
 from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.generation import (
-    BatchSizeOption,
-    BeamsOption,
-    DecodingPrecisionOption,
-    DeviceOption,
-    EarlyStoppingOption,
-    LengthPenaltyOption,
-    MaxLengthOption,
-    MaxTokensOption,
-    MinLengthOption,
-    NoRepeatOption,
-    SampleOption,
-    SampleSeedOption,
-    SequencesOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
-    decoding_options,
-)
-from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOption, field_help
+from bart_cli.cli.generation import DecodingOptions
+from bart_cli.cli.groups import option_groups
+from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
 from bart_cli.cli.training import ProcessesOption, start_workers
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
@@ -40,39 +23,23 @@ if TYPE_CHECKING:
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
 
+@option_groups
 def command(
     model: Annotated[str | None, typer.Option(help="Run, model folder or hub id to score.")] = None,
     data: Annotated[
         Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
     ] = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Default: `evaluation-SPLIT` inside the run.")
     ] = None,
     split: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "split"))] = None,
     limit: Annotated[int | None, typer.Option(help=field_help(EvaluationConfig, "limit"))] = None,
-    batch_size: BatchSizeOption = None,
-    max_tokens: MaxTokensOption = None,
-    precision: DecodingPrecisionOption = None,
-    device: DeviceOption = None,
-    beams: BeamsOption = None,
-    length_penalty: LengthPenaltyOption = None,
-    min_length: MinLengthOption = None,
-    max_length: MaxLengthOption = None,
-    no_repeat_ngram: NoRepeatOption = None,
-    early_stopping: EarlyStoppingOption = None,
-    return_sequences: SequencesOption = None,
-    sample: SampleOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    seed: SampleSeedOption = None,
     bleu: Annotated[
         bool | None, typer.Option("--bleu", help=field_help(EvaluationConfig, "bleu"))
     ] = None,
+    settings: ConfigOptions = ConfigOptions(),
+    decoding: DecodingOptions = DecodingOptions(),
     processes: ProcessesOption = None,
-    sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decode a test split and score it with ROUGE, beside the lead-1/2/3 baselines.
@@ -83,40 +50,19 @@ def command(
 
     [bold]bart evaluate --model runs/finetune-xsum --preset xsum-dgxa100-1gpu-bf16 --beams 6[/bold]
     """
-    from bart_cli.config.presets import load_config
     from bart_cli.evaluation.evaluate import run_evaluate
 
-    if preset is None and config_file is None and model and (Path(model) / "config.yaml").is_file():
-        config_file = Path(model) / "config.yaml"
-    decoding = decoding_options(
-        beams=beams,
-        length_penalty=length_penalty,
-        min_length=min_length,
-        max_length=max_length,
-        no_repeat_ngram=no_repeat_ngram,
-        early_stopping=early_stopping,
-        return_sequences=return_sequences,
-        sample=sample,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
-    config = load_config(
+    if model and (Path(model) / "config.yaml").is_file():
+        settings = settings.or_file(Path(model) / "config.yaml")
+    config = settings.load(
         EvaluateConfig,
-        preset=preset,
-        config_file=config_file,
-        sets=sets or [],
-        options=decoding
+        decoding.generation()
+        | decoding.evaluation()
         | {
             "model_path": model,
             "data.path": data,
             "evaluation.split": split,
             "evaluation.limit": limit,
-            "evaluation.batch_size": batch_size,
-            "evaluation.max_tokens": max_tokens,
-            "evaluation.precision": precision,
-            "evaluation.device": device,
             "evaluation.bleu": bleu,
         },
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -10,58 +12,78 @@ from bart_cli.cli.options import field_help
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig
 
 BeamsOption = Annotated[int | None, typer.Option(help=field_help(GenerationConfig, "beams"))]
-LengthPenaltyOption = Annotated[
-    float | None, typer.Option(help=field_help(GenerationConfig, "length_penalty"))
-]
-MinLengthOption = Annotated[
-    int | None, typer.Option(help=field_help(GenerationConfig, "min_length"))
-]
 MaxLengthOption = Annotated[
     int | None, typer.Option(help=field_help(GenerationConfig, "max_length"))
 ]
-NoRepeatOption = Annotated[
-    int | None, typer.Option(help=field_help(GenerationConfig, "no_repeat_ngram"))
-]
-EarlyStoppingOption = Annotated[
-    str | None,
-    typer.Option(metavar="true|false|never", help=field_help(GenerationConfig, "early_stopping")),
-]
-SequencesOption = Annotated[
-    int | None, typer.Option(help=field_help(GenerationConfig, "return_sequences"))
-]
-SampleOption = Annotated[
-    bool | None, typer.Option("--sample", help=field_help(GenerationConfig, "sample"))
-]
-TemperatureOption = Annotated[
-    float | None, typer.Option(help=field_help(GenerationConfig, "temperature"))
-]
-TopKOption = Annotated[int | None, typer.Option(help=field_help(GenerationConfig, "top_k"))]
-TopPOption = Annotated[float | None, typer.Option(help=field_help(GenerationConfig, "top_p"))]
-SampleSeedOption = Annotated[
-    int | None, typer.Option("--seed", help=field_help(GenerationConfig, "seed"))
-]
-BatchSizeOption = Annotated[
-    int | None, typer.Option(help=field_help(EvaluationConfig, "batch_size"))
-]
-MaxTokensOption = Annotated[
-    int | None, typer.Option(help=field_help(EvaluationConfig, "max_tokens"))
-]
-DecodingPrecisionOption = Annotated[
-    str | None,
-    typer.Option("--precision", metavar="NAME", help=field_help(EvaluationConfig, "precision")),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help=field_help(EvaluationConfig, "device")),
-]
 
 
-def decoding_options(**values: object) -> dict[str, object]:
-    """Named options as configuration keys; those that were not given are left out.
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How to decode, by field of EvaluationConfig and GenerationConfig; None: not given."""
 
-    Args:
-        values: by field of GenerationConfig, `early_stopping` as text.
-    """
-    if isinstance(stop := values.get("early_stopping"), str):
-        values["early_stopping"] = {"true": True, "false": False}.get(stop, stop)
+    batch_size: Annotated[
+        int | None, typer.Option(help=field_help(EvaluationConfig, "batch_size"))
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(help=field_help(EvaluationConfig, "max_tokens"))
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="NAME", help=field_help(EvaluationConfig, "precision")),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=field_help(EvaluationConfig, "device")),
+    ] = None
+    beams: BeamsOption = None
+    length_penalty: Annotated[
+        float | None, typer.Option(help=field_help(GenerationConfig, "length_penalty"))
+    ] = None
+    min_length: Annotated[
+        int | None, typer.Option(help=field_help(GenerationConfig, "min_length"))
+    ] = None
+    max_length: MaxLengthOption = None
+    no_repeat_ngram: Annotated[
+        int | None, typer.Option(help=field_help(GenerationConfig, "no_repeat_ngram"))
+    ] = None
+    early_stopping: Annotated[
+        str | None,
+        typer.Option(
+            metavar="true|false|never", help=field_help(GenerationConfig, "early_stopping")
+        ),
+    ] = None
+    return_sequences: Annotated[
+        int | None, typer.Option(help=field_help(GenerationConfig, "return_sequences"))
+    ] = None
+    sample: Annotated[
+        bool | None, typer.Option("--sample", help=field_help(GenerationConfig, "sample"))
+    ] = None
+    temperature: Annotated[
+        float | None, typer.Option(help=field_help(GenerationConfig, "temperature"))
+    ] = None
+    top_k: Annotated[int | None, typer.Option(help=field_help(GenerationConfig, "top_k"))] = None
+    top_p: Annotated[float | None, typer.Option(help=field_help(GenerationConfig, "top_p"))] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", help=field_help(GenerationConfig, "seed"))
+    ] = None
+
+    def evaluation(self) -> dict[str, object]:
+        """What was given of batches and device, as configuration keys."""
+        names = ("batch_size", "max_tokens", "precision", "device")
+        return {f"evaluation.{name}": getattr(self, name) for name in names}
+
+    def generation(self) -> dict[str, object]:
+        """What was given of decoding itself, as configuration keys."""
+        own = {name: value for name, value in vars(self).items() if name in DECODED}
+        if self.early_stopping is not None:
+            words = {"true": True, "false": False}
+            own["early_stopping"] = words.get(self.early_stopping, self.early_stopping)
+        return generation_keys(own)
+
+
+DECODED = frozenset(GenerationConfig.model_fields)
+
+
+def generation_keys(values: Mapping[str, object]) -> dict[str, object]:
+    """Fields of GenerationConfig as configuration keys, without those that are None."""
     return {f"generation.{name}": value for name, value in values.items() if value is not None}

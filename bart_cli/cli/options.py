@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import BaseModel
 
+from bart_cli.config.base import Section
 from bart_cli.errors import UsageError
+
+Config = TypeVar("Config", bound=Section)
 
 
 def complete_preset(incomplete: str) -> list[str]:
@@ -18,18 +23,6 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in preset_names() if name.startswith(incomplete)]
 
 
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        help="Preset to start from; see `bart presets list`.",
-        autocompletion=complete_preset,
-    ),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML in the form of a preset, or a run's config.yaml."),
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any other setting: section.key=value; may be given many times."),
@@ -37,6 +30,54 @@ SetOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of a table.")
 ]
+
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    """Where the settings of a run come from."""
+
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="Preset to start from; see `bart presets list`.",
+            autocompletion=complete_preset,
+        ),
+    ] = None
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", help="YAML in the form of a preset, or a run's config.yaml."),
+    ] = None
+    sets: SetOption = None
+
+    @property
+    def name(self) -> str | None:
+        """The preset's name, or that of the file; None: neither was given."""
+        return self.preset or (self.config_file.stem if self.config_file else None)
+
+    def or_file(self, path: Path) -> ConfigOptions:
+        """These, with a file where neither preset nor file was given."""
+        return self if self.name else replace(self, config_file=path)
+
+    def default_run(self, task: str) -> Path:
+        """runs/TASK-NAME, or runs/TASK."""
+        return Path("runs") / (f"{task}-{self.name}" if self.name else task)
+
+    def load(self, kind: type[Config], options: Mapping[str, object]) -> Config:
+        """The configuration; `options` by key, None where an option was not given.
+
+        Raises:
+            UsageError: names the setting, its value, and what is allowed.
+        """
+        from bart_cli.config.presets import load_config
+
+        return load_config(
+            kind,
+            preset=self.preset,
+            config_file=self.config_file,
+            sets=self.sets or [],
+            options=options,
+        )
 
 
 def numbers(option: str, text: str | None) -> list[int]:

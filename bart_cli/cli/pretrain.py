@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter
-from bart_cli.cli.options import ConfigOption, JsonOption, PresetOption, SetOption, field_help
-from bart_cli.cli.training import (
-    GlobalBatchOption,
-    LearningRateOption,
-    MaxRestartsOption,
-    MaxStepsOption,
-    MicroBatchOption,
-    PrecisionOption,
-    ProcessesOption,
-    ResumeOption,
-    SeedOption,
-    TimeLimitOption,
-    WarmupOption,
-    default_run,
-    show_result,
-    start_workers,
-    training_options,
-    without_options,
-)
+from bart_cli.cli.console import make_reporter, print_json
+from bart_cli.cli.groups import option_groups
+from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
+from bart_cli.cli.training import TrainingOptions, show_result, start_workers, without_options
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.presets import preset_config
 from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import UsageError
 
 
+@option_groups
 def command(
-    preset: PresetOption = None,
+    settings: ConfigOptions = ConfigOptions(),
     phases: Annotated[
         str | None,
         typer.Option(
@@ -44,7 +30,6 @@ def command(
             help="Presets to run one after the other, each from the weights of the one before.",
         ),
     ] = None,
-    config_file: ConfigOption = None,
     data: Annotated[Path | None, typer.Option(help=field_help(PretrainDataConfig, "path"))] = None,
     out_folder: Annotated[
         Path | None,
@@ -53,18 +38,7 @@ def command(
     init_from: Annotated[
         str | None, typer.Option(help=field_help(PretrainConfig, "init_from"))
     ] = None,
-    max_steps: MaxStepsOption = None,
-    global_batch: GlobalBatchOption = None,
-    micro_batch: MicroBatchOption = None,
-    learning_rate: LearningRateOption = None,
-    warmup_steps: WarmupOption = None,
-    precision: PrecisionOption = None,
-    seed: SeedOption = None,
-    time_limit: TimeLimitOption = None,
-    resume: ResumeOption = "auto",
-    processes: ProcessesOption = None,
-    max_restarts: MaxRestartsOption = 0,
-    sets: SetOption = None,
+    training: TrainingOptions = TrainingOptions(),
     as_json: JsonOption = False,
 ) -> None:
     """Pre-train BART on shards of `bart preprocess pretrain`.
@@ -77,32 +51,20 @@ def command(
     [bold]bart pretrain --phases dgxa100-1node-phase1,dgxa100-1node-phase2 --data shards[/bold]
     """
     if phases is not None:
-        _run_phases(phases, preset, out_folder, init_from)
+        _run_phases(phases, settings.preset, out_folder, init_from)
         return
-    from bart_cli.config.presets import load_config
-
-    options = training_options(
-        max_steps,
-        global_batch,
-        micro_batch,
-        learning_rate,
-        warmup_steps,
-        precision,
-        seed,
-        time_limit,
+    config = settings.load(
+        PretrainConfig, training.settings() | {"data.path": data, "init_from": init_from}
     )
-    config = load_config(
-        PretrainConfig,
-        preset=preset,
-        config_file=config_file,
-        sets=sets or [],
-        options=options | {"data.path": data, "init_from": init_from},
-    )
-    start_workers(processes, max_restarts)
+    start_workers(training.processes, training.max_restarts)
     from bart_cli.training.pretrain import run_pretrain
 
-    run = out_folder or default_run("pretrain", preset, config_file)
-    show_result(run_pretrain(config, run, resume=resume, reporter=make_reporter()), as_json)
+    run = out_folder or settings.default_run("pretrain")
+    result = run_pretrain(config, run, resume=training.resume, reporter=make_reporter())
+    if not as_json:
+        show_result(result)
+    elif result.leads:
+        print_json(asdict(result))
 
 
 def _run_phases(

@@ -12,31 +12,15 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out
-from bart_cli.cli.generation import (
-    BatchSizeOption,
-    BeamsOption,
-    DecodingPrecisionOption,
-    DeviceOption,
-    EarlyStoppingOption,
-    LengthPenaltyOption,
-    MaxLengthOption,
-    MaxTokensOption,
-    MinLengthOption,
-    NoRepeatOption,
-    SampleOption,
-    SampleSeedOption,
-    SequencesOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
-    decoding_options,
-)
+from bart_cli.cli.generation import DecodingOptions, generation_keys
+from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import field_help
 from bart_cli.config.summarize import SummarizeConfig
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
 
 
+@option_groups
 def command(
     files: Annotated[
         list[str],
@@ -72,22 +56,7 @@ def command(
         str | None,
         typer.Option(metavar="truncate|chunk|reduce", help=field_help(SummarizeConfig, "long")),
     ] = None,
-    batch_size: BatchSizeOption = None,
-    max_tokens: MaxTokensOption = None,
-    precision: DecodingPrecisionOption = None,
-    device: DeviceOption = None,
-    beams: BeamsOption = None,
-    length_penalty: LengthPenaltyOption = None,
-    min_length: MinLengthOption = None,
-    max_length: MaxLengthOption = None,
-    no_repeat_ngram: NoRepeatOption = None,
-    early_stopping: EarlyStoppingOption = None,
-    return_sequences: SequencesOption = None,
-    sample: SampleOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    seed: SampleSeedOption = None,
+    decoding: DecodingOptions = DecodingOptions(),
     as_json: Annotated[
         bool, typer.Option("--json", help="The same as --format json: one JSON document.")
     ] = False,
@@ -131,29 +100,10 @@ def command(
     if out_file is not None:
         check_out(out_file, inputs)
 
-    changes = decoding_options(
-        beams=beams,
-        length_penalty=length_penalty,
-        min_length=min_length,
-        max_length=max_length,
-        no_repeat_ngram=no_repeat_ngram,
-        early_stopping=early_stopping,
-        return_sequences=return_sequences,
-        sample=sample,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
-    evaluation = load_config(
-        EvaluateConfig,
-        options={
-            "evaluation.precision": precision,
-            "evaluation.device": device,
-            "evaluation.batch_size": batch_size,
-            "evaluation.max_tokens": max_tokens,
-        },
-    ).evaluation
+    # What goes with what is known when the model's own settings are; until then, widest limits.
+    widest = {"generation.beams": 64, "generation.max_length": 2**20}
+    options = widest | decoding.generation() | decoding.evaluation()
+    evaluation = load_config(EvaluateConfig, options=options).evaluation
 
     # Only now, so that what is wrong with the command is said before torch is imported.
     from bart_cli.inference.load import load_for_inference
@@ -170,10 +120,7 @@ def command(
     keep_freed_memory()
     loaded = load_for_inference(model, evaluation.precision, device=evaluation.device)
     saved = loaded.generation.model_dump() if loaded.generation else {}
-    base = load_config(
-        EvaluateConfig,
-        options=decoding_options(**saved) | changes,
-    )
+    base = load_config(EvaluateConfig, options=generation_keys(saved) | decoding.generation())
     summarizer = Summarizer(loaded, base.generation)
     chosen = choose_format(config, out_file, inputs)
     lines = any(given.kind == "jsonl" for given in inputs)

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bart_cli.cli.console import out, print_json
+from bart_cli.cli.console import out
 from bart_cli.cli.options import field_help
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from bart_cli.training.run import RunResult
-
-MaxStepsOption = Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))]
-GlobalBatchOption = Annotated[
-    int | None, typer.Option(help=field_help(TrainingConfig, "global_batch"))
-]
-MicroBatchOption = Annotated[
-    int | None, typer.Option(help=field_help(TrainingConfig, "micro_batch"))
-]
-LearningRateOption = Annotated[
-    float | None, typer.Option(help=field_help(OptimizerConfig, "learning_rate"))
-]
-WarmupOption = Annotated[
-    int | None, typer.Option("--warmup-steps", help=field_help(ScheduleConfig, "warmup_steps"))
-]
-PrecisionOption = Annotated[
-    str | None, typer.Option(help="Arithmetic: fp32, tf32, bf16 or fp16.", metavar="NAME")
-]
-TimeLimitOption = Annotated[
-    float | None, typer.Option(metavar="MINUTES", help=field_help(TrainingConfig, "time_limit"))
-]
-SeedOption = Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "seed"))]
-ResumeOption = Annotated[
-    str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to go on from.")
-]
 
 ProcessesOption = Annotated[
     int | None,
@@ -50,9 +25,54 @@ ProcessesOption = Annotated[
         help="Worker processes on this machine. Default: one per GPU; 1 without GPU.",
     ),
 ]
-MaxRestartsOption = Annotated[
-    int, typer.Option(min=0, help="How often workers are started again when one dies.")
-]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What is told by name of a run; None: not given."""
+
+    max_steps: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))] = (
+        None
+    )
+    global_batch: Annotated[
+        int | None, typer.Option(help=field_help(TrainingConfig, "global_batch"))
+    ] = None
+    micro_batch: Annotated[
+        int | None, typer.Option(help=field_help(TrainingConfig, "micro_batch"))
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(help=field_help(OptimizerConfig, "learning_rate"))
+    ] = None
+    warmup_steps: Annotated[
+        int | None, typer.Option("--warmup-steps", help=field_help(ScheduleConfig, "warmup_steps"))
+    ] = None
+    precision: Annotated[
+        str | None, typer.Option(help="Arithmetic: fp32, tf32, bf16 or fp16.", metavar="NAME")
+    ] = None
+    seed: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "seed"))] = None
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help=field_help(TrainingConfig, "time_limit"))
+    ] = None
+    resume: Annotated[
+        str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to go on from.")
+    ] = "auto"
+    processes: ProcessesOption = None
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="How often workers are started again when one dies.")
+    ] = 0
+
+    def settings(self) -> dict[str, object]:
+        """The configuration keys; None where an option was not given."""
+        return {
+            "training.max_steps": self.max_steps,
+            "training.global_batch": self.global_batch,
+            "training.micro_batch": self.micro_batch,
+            "optimizer.learning_rate": self.learning_rate,
+            "schedule.warmup_steps": self.warmup_steps,
+            "training.precision": self.precision,
+            "training.seed": self.seed,
+            "training.time_limit": self.time_limit,
+        }
 
 
 def start_workers(
@@ -79,41 +99,9 @@ def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]
     return kept
 
 
-def training_options(
-    max_steps: int | None,
-    global_batch: int | None,
-    micro_batch: int | None,
-    learning_rate: float | None,
-    warmup_steps: int | None,
-    precision: str | None,
-    seed: int | None,
-    time_limit: float | None,
-) -> dict[str, object]:
-    """Named options as configuration keys; None where an option was not given."""
-    return {
-        "training.max_steps": max_steps,
-        "training.global_batch": global_batch,
-        "training.micro_batch": micro_batch,
-        "optimizer.learning_rate": learning_rate,
-        "schedule.warmup_steps": warmup_steps,
-        "training.precision": precision,
-        "training.seed": seed,
-        "training.time_limit": time_limit,
-    }
-
-
-def default_run(task: str, preset: str | None, config_file: Path | None) -> Path:
-    """runs/<task>-<preset or name of the file>."""
-    name = preset or (config_file.stem if config_file else None)
-    return Path("runs") / (f"{task}-{name}" if name else task)
-
-
-def show_result(result: RunResult, as_json: bool) -> None:
+def show_result(result: RunResult) -> None:
     """The last lines of a run."""
     if not result.leads:
-        return
-    if as_json:
-        print_json(asdict(result))
         return
     if result.first_loss is not None and result.last_loss is not None:
         out.print(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")

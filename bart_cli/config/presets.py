@@ -8,6 +8,7 @@ Values are taken in the order preset, configuration file, named options, `--set`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,13 +78,14 @@ def load_config(
             the message names each key with its value and what is allowed.
     """
     tree: Tree = {}
-    origin = "the configuration"
+    origin = "options"
     if preset is not None:
         origin = f"preset '{preset}'"
         merge(tree, _sections_for(kind, load_preset(preset), origin))
     if config_file is not None:
         origin = str(config_file)
         merge(tree, _sections_for(kind, _with_bases(config_file, seen=()), origin))
+    before = deepcopy(tree)
     for key, value in (options or {}).items():
         if value is not None:
             _put(tree, key, value)
@@ -93,7 +95,11 @@ def load_config(
             raise UsageError(f"--set {assignment}: expected section.key=value")
         _check_key(kind, key.strip())
         _put(tree, key.strip(), _parse_value(text, assignment))
-    return _validate(kind, tree, origin)
+    try:
+        return _validate(kind, tree, "options")
+    except UsageError:
+        _validate(kind, before, origin)  # what is wrong without the options is not theirs
+        raise
 
 
 def check_section(kind: type[Kind], values: Mapping[str, object]) -> Kind:

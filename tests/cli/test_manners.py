@@ -182,5 +182,5 @@ def test_colours_are_for_terminals_that_want_them(arguments: tuple[str, ...]) ->
 
 def test_the_list_of_commands_is_complete() -> None:
     modules = {path.stem for path in (Path(__file__).parents[2] / "bart_cli" / "cli").glob("*.py")}
-    own = {"__init__", "app", "console", "options", "generation", "training"}
+    own = {"__init__", "app", "console", "groups", "options", "generation", "training"}
     assert set(COMMANDS) == modules - own

@@ -110,7 +110,14 @@ def test_a_student_of_some_layers_is_trained_and_scored(folder: Path, tmp_path: 
     assert (config["encoder_layers"], config["decoder_layers"]) == (1, 1)
     assert "lead-1" in student.stdout
     metrics = tmp_path / "student" / "final-evaluation" / "metrics.json"
-    assert "rouge" in json.loads(metrics.read_text())
+    scores = json.loads(metrics.read_text())
+    again = bart(
+        *(*pairs, *sizes, "--init-from", tmp_path / "teacher", "--out", tmp_path / "student"),
+        *("--keep-encoder-layers", "1", "--keep-decoder-layers", "0", "--json"),
+    )
+    told = json.loads(again.stdout)
+    assert told["outcome"] == "done"
+    assert told["evaluation"]["rouge"] == scores["rouge"]
     wrong = bart(*pairs, *sizes, "--out", tmp_path / "x", "--keep-encoder-layers", "1,a")
     assert wrong.returncode == 2
     assert "--keep-encoder-layers 1,a: expected numbers of layers" in wrong.stderr

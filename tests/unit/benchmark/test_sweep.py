@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bart_cli.benchmark.crew import Crew
-from bart_cli.benchmark.plan import plan_training
+from bart_cli.benchmark.plan import Sweep, plan_training
 from bart_cli.benchmark.spec import ArmSpec, TrainingSpec
 from bart_cli.benchmark.sweep import run_sweep
 from bart_cli.config.benchmark import BenchmarkConfig
@@ -73,17 +73,15 @@ def test_all_that_cannot_run_here_is_said_at_once() -> None:
     with pytest.raises(UsageError) as refused:
         plan_training(
             ["tiny-cpu"],
+            Sweep(precisions=["tf32", "fp16"], processes=[1], sets=["optimizer.backend=apex"]),
             benchmark=BenchmarkConfig(),
-            precisions=["tf32", "fp16"],
-            processes=[1],
-            sets=["optimizer.backend=apex"],
         )
     for word in ("--precision tf32", "--precision fp16", "apex.optimizers"):
         assert word in refused.value.message
 
 
 def test_a_preset_brings_its_batch_and_on_a_cpu_both_precisions() -> None:
-    groups = plan_training(["tiny-cpu"], benchmark=BenchmarkConfig(), processes=[1, 2])
+    groups = plan_training(["tiny-cpu"], Sweep(processes=[1, 2]), benchmark=BenchmarkConfig())
     arms = [group[0] for group in groups]
     assert [(a.processes, a.precision, a.sizes) for a in arms] == [
         (1, "fp32", (16,)),

@@ -123,6 +123,10 @@ def test_a_model_preset_gives_the_model_only() -> None:
             {"sets": ["training.max_steps=0"]},
             ["training.max_steps=0", "greater than or equal to 1"],
         ),
+        (
+            {"preset": "tiny-cpu", "options": {"training.max_steps": 0}},
+            ["options: training.max_steps=0"],
+        ),
         ({"sets": ["training.precision=int4"]}, ["training.precision=int4", "'fp32'"]),
         ({"sets": ["optimizer.learning_rate=.nan"]}, ["optimizer.learning_rate", "finite"]),
         (

@@ -1,0 +1,43 @@
+"""Groups of options that several commands take.
+
+A group is a frozen dataclass whose fields are options. A command names the group as one parameter;
+`option_groups` puts the options in its place for Typer, and hands the command the filled group.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from typing import Any, get_type_hints
+
+
+def option_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of its groups as parameters of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type] = {}
+    parameters = []
+    for name, given in inspect.signature(command).parameters.items():
+        if is_dataclass(hints[name]):
+            group = groups[name] = hints[name]
+            options = get_type_hints(group, include_extras=True)
+            parameters += [
+                given.replace(
+                    name=field.name, default=field.default, annotation=options[field.name]
+                )
+                for field in fields(group)
+            ]
+        else:
+            parameters.append(given.replace(annotation=hints[name]))
+
+    @wraps(command)
+    def with_groups(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    with_groups.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_groups.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_groups
