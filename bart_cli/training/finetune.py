@@ -146,7 +146,7 @@ def _validation(
         loss = mean_loss(model, batches, world, training.precision)
         row: Row = {"validation_loss": loss, "score": -loss}
         if training.select_by != "loss":
-            row |= _generated_rouge(config, pairs, references, tokenizer, model)
+            row |= _generated_rouge(config, pairs, references, tokenizer, model, world)
             row["score"] = row[training.select_by]
         return row
 
@@ -159,12 +159,21 @@ def _generated_rouge(
     references: list[str],
     tokenizer: Tokenizer,
     model: Bart,
+    world: World,
 ) -> Row:
-    """ROUGE of summaries decoded now. Every rank decodes all, so that all see the same score."""
+    """ROUGE of summaries decoded now, each by one rank; all ranks get the scores."""
     from bart_cli.evaluation.rouge import rouge_scores
     from bart_cli.inference.generate import generate
 
-    batch_size = config.evaluation.batch_size
-    found = generate(model, pairs.sources, config.generation, batch_size=batch_size)
-    texts = tokenizer.decode_batch([hypotheses[0].tokens for hypotheses in found])
-    return dict(rouge_scores(texts, references, stemmer=config.evaluation.stemmer).mean)
+    found = generate(
+        model,
+        pairs.sources[world.rank :: world.size],
+        config.generation,
+        batch_size=config.evaluation.batch_size,
+    )
+    parts = world.gather(tokenizer.decode_batch([best.tokens for best, *_ in found]))
+    scores: Row = {}
+    if parts is not None:
+        texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
+        scores = dict(rouge_scores(texts, references, stemmer=config.evaluation.stemmer).mean)
+    return world.broadcast(scores)
