@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bart_cli.cli.app import COMMANDS
 from bart_cli.tokenizer import Tokenizer
+from tests.command import bart as run_bart
 from tests.conftest import SENTENCES
 
 BART = [sys.executable, "-m", "bart_cli"]
@@ -19,17 +19,7 @@ TO = "--tokenizer {}/tokenizer --out {}/o"
 OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def bart(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in a clean environment, without a terminal."""
-    return subprocess.run(
-        [*BART, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env=os.environ | OFFLINE | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        timeout=240,
-        check=False,
-    )
+bart = partial(run_bart, **OFFLINE, OMP_NUM_THREADS="1", COLUMNS="120")
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ import bz2
 import hashlib
 import io
 import json
-import os
 import re
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 
 from bart_cli.data.documents import read_texts
 from bart_cli.data.pairs import read_pairs
+from tests.command import bart as run_bart
 from tests.servers.hub import serve_hub
 from tests.servers.web import serve_files
 
@@ -30,15 +29,8 @@ def bart(
 ) -> subprocess.CompletedProcess[str]:
     environment = {"HF_ENDPOINT": endpoint, "NO_COLOR": "1", "HF_HUB_DISABLE_XET": "1"}
     if cache is not None:
-        environment |= {"HF_HOME": str(cache)}
-    return subprocess.run(
-        [sys.executable, "-m", "bart_cli", "download", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        timeout=200,
-        check=False,
-    )
+        environment["HF_HOME"] = str(cache)
+    return run_bart("download", *arguments, **environment)
 
 
 @pytest.fixture(scope="module")

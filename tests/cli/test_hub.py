@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -13,19 +11,13 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
+from tests.command import bart as run_bart
 from tests.conftest import SENTENCES, tiny_model_config
 from tests.servers.hub import serve_hub
 
 
 def bart(endpoint: str, cache: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bart_cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "OMP_NUM_THREADS": "1"},
-        timeout=120,
-        check=False,
-    )
+    return run_bart(*arguments, HF_ENDPOINT=endpoint, HF_HOME=str(cache), OMP_NUM_THREADS="1")
 
 
 def test_a_model_of_the_hub_summarizes_also_when_the_hub_is_gone(

@@ -12,6 +12,7 @@ import pytest
 from bart_cli.config.run import save_config
 from bart_cli.training.job_script import slurm_script
 from bart_cli.training.metrics import read_metrics
+from tests.command import bart
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
 
 SRUN = """#!/bin/bash
@@ -25,16 +26,6 @@ for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
 SCONTROL = """#!/bin/bash
 if [[ $1 == show ]]; then echo 127.0.0.1; echo 127.0.0.2; else echo "$@" >> requeued; fi
 """
-
-
-def bart(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bart_cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_the_script_of_the_forty_node_run() -> None:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bart_cli.progress import Reporter
 from bart_cli.training.pretrain import run_pretrain
+from tests.command import bart
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
-
-
-def bart(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bart_cli", "runs", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +25,27 @@ def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noq
 
 
 def test_runs_are_listed_with_their_state(runs: Path) -> None:
-    short, stopped = json.loads(bart("list", runs, "--json").stdout)
+    short, stopped = json.loads(bart("runs", "list", runs, "--json").stdout)
     assert (short["state"], short["step"], short["max_steps"]) == ("done", 4, 4)
     assert short["best_validation_loss"] > 0
     assert (stopped["state"], stopped["step"]) == ("not finished", 1)
     assert stopped["checkpoints"] == ["step-00000001"]
-    text = bart("list", runs).stdout
+    text = bart("runs", "list", runs).stdout
     assert "4/4" in text
     assert "not finished" in text
 
 
 def test_a_run_is_shown_and_runs_are_compared(runs: Path) -> None:
-    assert "4 of 4" in bart("show", runs / "short").stdout
-    content = json.loads(bart("compare", runs / "short", runs / "stopped", "--json").stdout)
+    assert "4 of 4" in bart("runs", "show", runs / "short").stdout
+    content = json.loads(bart("runs", "compare", runs / "short", runs / "stopped", "--json").stdout)
     assert content["settings"]["training.max_steps"] == [4, 6]
     assert "data.path" not in content["settings"]
-    assert "training.max_steps" in bart("compare", runs / "short", runs / "stopped").stdout
+    assert "training.max_steps" in bart("runs", "compare", runs / "short", runs / "stopped").stdout
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     for arguments in (("list", tmp_path), ("show", tmp_path), ("list", tmp_path / "none")):
-        result = bart(*arguments)
+        result = bart("runs", *arguments)
         assert result.returncode == 2
         assert str(tmp_path) in result.stderr
         assert "Traceback" not in result.stderr

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from bart_cli.tokenizer import Tokenizer
+from tests.command import bart
 from tests.conftest import SENTENCES
 
 TINY = [
@@ -28,17 +27,6 @@ TINY = [
     )
 ]
 SMALL = ["--max-steps", "3", "--warmup-steps", "1", "--global-batch", "8", "--micro-batch", "4"]
-
-
-def bart(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bart_cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        cwd=cwd,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -80,5 +80,6 @@ def test_generated_summaries_are_shared_among_processes_and_score_alike(
         result = train(tmp_path / "config.yaml", run, processes, "finetune", "--no-evaluate")
         assert result.returncode == 0, result.stderr
         scores[processes] = [row["rouge1"] for row in read_metrics(run) if "rouge1" in row]
-    assert len(scores[1]) == 2 and all(scores[1])
+    assert len(scores[1]) == 2
+    assert all(scores[1])
     assert scores[2] == pytest.approx(scores[1], abs=1e-9)
