@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 LARGEST_ID = 2**16 - 1  # of a uint16 column
+START_ANEW = "choose another --out, or delete that folder"
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,12 @@ def preprocess_pretrain(
             _run(client, hash_block, hashing, "duplicates", "blocks", reporter)
             mark_duplicates([t.hashes for t in tasks], [t.duplicates for t in tasks])
         reports: list[BlockReport] = _run(client, process_block, tasks, "text", "blocks", reporter)
+        if not any(report.documents for report in reports):
+            shutil.rmtree(work)
+            raise UsageError(
+                "there is no document in " + ", ".join(str(path) for _, path, _ in settings.inputs),
+                hint="--input takes lines of an id and a text; --text takes text without ids",
+            )
         sizes = {}
         for length in settings.target_lengths:
             for split in SPLITS:
@@ -166,15 +173,23 @@ def _claim(
         "vocabulary": tokenizer.fingerprint(),
     }
     path = out / "plan.json"
-    begun = (out / "report.json").is_file() or any((out / ".work").rglob("*.*"))
-    if path.is_file() and begun:
-        if json.loads(path.read_text(encoding="utf-8")) != plan:
+    # Blocks and shards that are there are taken over, so that a plan has to say what they are.
+    shards = (p for p in out.glob("*/*/*.parquet") if p.parent.parent.name.isdecimal())
+    found = next(chain(out.glob("report.json"), (out / ".work").rglob("*.*"), shards), None)
+    if found is not None:
+        if not path.is_file():
             raise UsageError(
-                f"{out} holds the result of other settings or other text",
-                hint="choose another --out, or delete that folder",
+                f"{out} holds {found.relative_to(out)}, but no plan.json that says of which text "
+                "and settings it is",
+                hint=START_ANEW,
+            )
+        if _read_json(path) != plan:
+            raise UsageError(
+                f"{out} holds the result of other settings or other text", hint=START_ANEW
             )
         if (out / "report.json").is_file():
             reporter.info(f"{out} is complete already: nothing to do")
+            shutil.rmtree(out / ".work", ignore_errors=True)  # of a run killed at its very end
             return True
         reporter.info(f"going on with what {out} has")
         remove_leftovers(out)
@@ -245,9 +260,20 @@ def _summarise(
 
 
 def _read_report(out: Path) -> PreprocessReport:
-    content: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    content["shard_sizes"] = {key: tuple(sizes) for key, sizes in content["shard_sizes"].items()}
-    return PreprocessReport(**content)
+    path = out / "report.json"
+    content = _read_json(path)
+    try:
+        sizes = {key: tuple(sizes) for key, sizes in content["shard_sizes"].items()}
+        return PreprocessReport(**content | {"shard_sizes": sizes})
+    except (AttributeError, KeyError, TypeError):
+        raise UsageError(f"{path} is damaged", hint=START_ANEW) from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UsageError(f"{path} is damaged", hint=START_ANEW) from None
 
 
 def _run(

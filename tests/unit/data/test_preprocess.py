@@ -189,6 +189,64 @@ def test_other_settings_are_not_mixed_into_a_folder(
         shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
 
 
+@pytest.mark.parametrize("deleted", [["plan.json"], ["plan.json", "report.json"]])
+def test_shards_that_no_plan_explains_are_not_taken_over(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, deleted: list[str]
+) -> None:
+    corpus(tmp_path / "corpus", 20)
+    out = shards(tmp_path, tiny_tokenizer, "out")
+    for name in deleted:
+        (out / name).unlink()
+    before = digest(out)
+    with pytest.raises(UsageError, match=r"out holds .*, but no plan\.json"):
+        shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
+    assert digest(out) == before
+
+
+def test_shards_without_a_report_are_not_taken_over_by_other_settings(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    corpus(tmp_path / "corpus", 20)
+    out = shards(tmp_path, tiny_tokenizer, "out")
+    whole = digest(out)
+    (out / "report.json").unlink()
+    with pytest.raises(UsageError, match="holds the result of other settings"):
+        shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
+    assert digest(shards(tmp_path, tiny_tokenizer, "out")) == whole
+
+
+@pytest.mark.parametrize("name", ["plan.json", "report.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", '{"shard_sizes": 1}'])
+def test_damaged_records_of_a_run_are_named(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, name: str, content: str
+) -> None:
+    corpus(tmp_path / "corpus", 5)
+    out = shards(tmp_path, tiny_tokenizer, "out")
+    (out / name).write_text(content)
+    with pytest.raises(UsageError, match="is damaged|holds the result of other settings"):
+        shards(tmp_path, tiny_tokenizer, "out")
+
+
+def test_what_a_kill_at_the_very_end_left_is_swept_up(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    corpus(tmp_path / "corpus", 5)
+    out = shards(tmp_path, tiny_tokenizer, "out")
+    whole = digest(out)
+    (out / ".work" / "reports").mkdir(parents=True)
+    (out / ".work" / "reports" / "block-000000.json").write_text("{}")
+    assert digest(shards(tmp_path, tiny_tokenizer, "out")) == whole
+
+
+def test_a_corpus_without_a_document_is_an_error(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("id0\nid1\n\n")
+    with pytest.raises(UsageError, match="no document in .*corpus"):
+        shards(tmp_path, tiny_tokenizer, "out")
+    (tmp_path / "corpus" / "a.txt").write_text(f"id0 {SENTENCES[0]}\n", encoding="utf-8")
+    assert (shards(tmp_path, tiny_tokenizer, "out") / "report.json").is_file()
+
+
 def test_a_text_that_was_refused_can_be_mended_in_place(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
