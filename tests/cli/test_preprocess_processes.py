@@ -98,10 +98,11 @@ def test_workers_started_by_hand_give_the_same_shards(
     assert digest(tmp_path / "out") == digest(undisturbed)
 
 
-def test_a_scheduler_that_is_not_there_is_named(corpus: Path, tmp_path: Path) -> None:
-    result = run(corpus, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9"])
+def test_a_scheduler_that_is_not_there_is_named(corpus: Path, tmp_path: Path, address: str) -> None:
+    result = run(corpus, tmp_path / "out", "--scheduler", address)
     assert result.returncode == 1
-    assert "tcp://127.0.0.1:9 does not answer" in result.stderr
+    assert f"{address} does not answer" in result.stderr
     assert "Traceback" not in result.stderr
 
 

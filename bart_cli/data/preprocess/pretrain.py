@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -114,7 +114,7 @@ def preprocess_pretrain(
     tasks = [
         BlockTask(
             number=number,
-            block=block,
+            block=replace(block, path=block.path.absolute()),  # workers may stand elsewhere
             work=work.absolute(),
             tokenizer=(out / "tokenizer").absolute(),
             target_lengths=settings.target_lengths,
@@ -293,10 +293,26 @@ def _run(
             error = future.result() if future.status == "finished" else future.exception()
             if isinstance(error, BaseException):
                 client.cancel(futures)
-                raise error
+                raise _in_words(error)
             task.advance()
     results: list[Any] = client.gather(futures)
     return results
+
+
+def _in_words(error: BaseException) -> BaseException:
+    """What happened to the cluster, as an error that a user can act on; others as they are."""
+    from concurrent.futures import CancelledError
+
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return BartError(
+            "worker processes were killed, one after the other (out of memory?)",
+            hint="the same command goes on from here; fewer --workers need less memory",
+        )
+    if isinstance(error, CancelledError):
+        return BartError("the Dask scheduler was lost", hint="the same command goes on from here")
+    return error
 
 
 def _outcome(function: Callable[[Any], Any], argument: Any) -> Any:
@@ -312,11 +328,15 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
     """A client of a running cluster, or of worker processes of our own while the block runs."""
     import dask
     from distributed import Client, LocalCluster
+    from distributed.comm.addressing import parse_address
+    from distributed.comm.registry import get_backend
 
     # Dask tells of every worker that leaves; errors reach the user through the futures.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is not None:
         try:
+            # First, for a client of an unknown kind of address takes most of a minute to go away.
+            get_backend(parse_address(scheduler)[0])
             client = Client(scheduler, timeout="20s", set_as_default=False)
         except (OSError, ValueError) as error:
             raise BartError(

@@ -34,9 +34,9 @@ class WordCache:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The rows that `tokenizer.encode_batch(texts, special=False)` gives."""
+        if len(self._ids) > CAPACITY:
+            self._ids = {}  # not emptied: another thread of a Dask worker may be reading it
         known = self._ids
-        if len(known) > CAPACITY:
-            known.clear()
         pieces = [PIECES.findall(text) if self._is_safe(text) else None for text in texts]
         unknown = list(set(chain.from_iterable(row for row in pieces if row)).difference(known))
         whole = [text for text, row in zip(texts, pieces, strict=True) if row is None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from bart_cli.data.documents import plan_blocks, read_block, read_texts
 from bart_cli.data.pairs import Pair, read_pairs
+from bart_cli.data.preprocess.blocks import BlockTask
 from bart_cli.data.preprocess.packing import pack
-from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+from bart_cli.data.preprocess.pretrain import PreprocessSettings, _run, preprocess_pretrain
 from bart_cli.data.preprocess.summarization import clean_pairs, preprocess_summarization
 from bart_cli.data.sentences import split_sentences
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
@@ -223,7 +225,7 @@ def test_damaged_records_of_a_run_are_named(
     corpus(tmp_path / "corpus", 5)
     out = shards(tmp_path, tiny_tokenizer, "out")
     (out / name).write_text(content)
-    with pytest.raises(UsageError, match="is damaged|holds the result of other settings"):
+    with pytest.raises(UsageError, match=r"is damaged|holds the result of other settings"):
         shards(tmp_path, tiny_tokenizer, "out")
 
 
@@ -241,10 +243,51 @@ def test_what_a_kill_at_the_very_end_left_is_swept_up(
 def test_a_corpus_without_a_document_is_an_error(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text("id0\nid1\n\n")
-    with pytest.raises(UsageError, match="no document in .*corpus"):
+    with pytest.raises(UsageError, match=r"no document in .*corpus"):
         shards(tmp_path, tiny_tokenizer, "out")
     (tmp_path / "corpus" / "a.txt").write_text(f"id0 {SENTENCES[0]}\n", encoding="utf-8")
     assert (shards(tmp_path, tiny_tokenizer, "out") / "report.json").is_file()
+
+
+def test_workers_that_stand_elsewhere_find_the_text(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus(tmp_path / "corpus", 5)
+    monkeypatch.chdir(tmp_path)
+    tasks: list[BlockTask] = []
+
+    def record(_: object, function: object, arguments: list[BlockTask], *__: object) -> None:
+        tasks.extend(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bart_cli.data.preprocess.pretrain._run", record)
+    with pytest.raises(KeyboardInterrupt):
+        shards(Path(), tiny_tokenizer, "out")
+    assert tasks
+    for task in tasks:
+        assert task.block.path.is_absolute()
+        assert task.work.is_absolute()
+        assert task.tokenizer.is_absolute()
+
+
+@pytest.mark.parametrize("kind", ["killed", "cancelled"])
+def test_a_cluster_that_fails_is_told_in_one_line(kind: str) -> None:
+    from concurrent.futures import CancelledError
+
+    from distributed import Client
+    from distributed.scheduler import KilledWorker
+
+    def fail(_: int) -> None:
+        if kind == "cancelled":
+            raise CancelledError
+        raise KilledWorker("task", SimpleNamespace(address="tcp://x"), 3)  # type: ignore[arg-type]
+
+    with (
+        Client(processes=False, n_workers=1, dashboard_address=None) as client,
+        pytest.raises(BartError, match=r"processes were killed|scheduler was lost") as error,
+    ):
+        _run(client, fail, [1], "text", "blocks", Reporter())
+    assert "the same command goes on" in (error.value.hint or "")
 
 
 def test_a_text_that_was_refused_can_be_mended_in_place(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +47,27 @@ def test_a_tokenizer_that_cuts_differently_is_asked_itself(tmp_path: Path) -> No
     assert WordCache(other).encode(texts) == other.encode_batch(texts, special=False)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     assert WordCache(other).encode(texts) == other.encode_batch(texts, special=False)
+
+
+def test_a_thread_that_empties_the_cache_does_not_disturb_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(Tokenizer):
+        others: tuple[str, ...] = ()
+
+        def encode_batch(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
+            others, self.others = self.others, ()
+            for text in others:  # another thread has its turn
+                cache.encode([text])
+            return super().encode_batch(texts, **options)
+
+    monkeypatch.setattr("bart_cli.data.preprocess.word_cache.CAPACITY", 2)
+    tokenizer = Interrupted(TOKENIZER._backend)
+    cache = WordCache(tokenizer)
+    cache.encode(["The mayor"])
+    tokenizer.others = ("opened", "closed")
+    text = "The mayor said"
+    assert cache.encode([text]) == TOKENIZER.encode_batch([text], special=False)
 
 
 def test_real_text(shared_data: Path, tmp_path: Path) -> None:
