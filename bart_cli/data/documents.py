@@ -6,16 +6,22 @@ plain text (documents parted by blank lines). Out: blocks; of a block, (id, text
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from bart_cli.errors import UsageError
 
 BLOCK_BYTES = 4 * 2**20  # of text in one task: bounds the memory of a worker
 Form = Literal["lines", "plain"]
-SEPARATOR: dict[Form, bytes] = {"lines": b"\n", "plain": b"\n\n"}
+# What parts two documents. A line of blanks is blank too, and lines of Windows end in \r\n.
+SEPARATOR: dict[Form, re.Pattern[bytes]] = {
+    "lines": re.compile(rb"\n"),
+    "plain": re.compile(rb"\n[ \t\r]*\n"),
+}
+BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 
 @dataclass(frozen=True)
@@ -79,17 +85,18 @@ def read_block(block: Block) -> Iterator[tuple[str, str]]:
             f"{block.path} is not UTF-8: byte 0x{content[error.start]:02x} at position {where:,}",
             hint="convert it first, for example with `iconv -f latin1 -t utf-8`",
         ) from None
+    if block.begin == 0:
+        text = text.removeprefix("\ufeff")  # the mark that editors of Windows put first
     if block.form == "plain":
-        for number, document in enumerate(text.replace("\r\n", "\n").split("\n\n")):
+        for number, document in enumerate(BLANK_LINE.split(text)):
             folded = " ".join(document.split())
             if folded:
                 yield f"{block.path.name}:{block.begin}:{number}", folded
         return
     for line in text.split("\n"):
-        name, _, document = line.strip().partition(" ")
-        folded = " ".join(document.split())
-        if folded:
-            yield name, folded
+        name, *words = line.split() or [""]
+        if words:
+            yield name, " ".join(words)
 
 
 def read_texts(path: Path, form: Form) -> Iterator[str]:
@@ -99,16 +106,16 @@ def read_texts(path: Path, form: Form) -> Iterator[str]:
             yield text
 
 
-def _next_border(stream: object, position: int, separator: bytes, total: int) -> int:
+def _next_border(stream: IO[bytes], position: int, separator: re.Pattern[bytes], total: int) -> int:
     """The end of the first separator at or after `position`, `total` when there is none."""
-    stream.seek(position)  # type: ignore[attr-defined]
-    tail = b""
-    while True:
-        chunk = stream.read(65536)  # type: ignore[attr-defined]
-        if not chunk:
-            return total
-        found = (tail + chunk).find(separator)
-        if found >= 0:
-            return position - len(tail) + found + len(separator)
-        position += len(chunk)
-        tail = chunk[-(len(separator) - 1) :] if len(separator) > 1 else b""
+    stream.seek(position)
+    window = b""
+    while chunk := stream.read(65536):
+        window += chunk
+        if found := separator.search(window):
+            return position + found.end()
+        # A separator that is not whole yet begins at the last line feed.
+        keep = max(window.rfind(b"\n"), 0)
+        keep = keep if not window[keep:].strip() else len(window)
+        position, window = position + keep, window[keep:]
+    return total

@@ -63,6 +63,37 @@ def test_blocks_of_any_size_give_the_same_documents(tmp_path: Path, size: int, f
     assert found == expected
 
 
+@pytest.mark.parametrize("size", [1, 40, 300])
+@pytest.mark.parametrize("end", ["\r\n\r\n", "\n \t\n", "\n\n\n\r\n \n"])
+def test_any_blank_line_parts_documents_and_blocks(tmp_path: Path, size: int, end: str) -> None:
+    texts = [f"{SENTENCES[i % 4]} {i}" for i in range(30)]
+    content = end.join(text.replace(" ", end[0] + " ", 1) for text in texts)
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    blocks = plan_blocks(tmp_path, "plain", size)
+    assert len(blocks) > 5
+    assert [text for block in blocks for _, text in read_block(block)] == texts
+
+
+def test_a_border_that_lies_across_two_reads_is_found(tmp_path: Path) -> None:
+    for spaces in range(4):
+        words = "x" * (65536 - spaces)
+        (tmp_path / "a.txt").write_text(f"{words}\n  \nnext\n\nlast", encoding="utf-8")
+        blocks = plan_blocks(tmp_path, "plain", 1)
+        found = [text for block in blocks for _, text in read_block(block)]
+        assert found == [words, "next", "last"]
+        assert len(blocks) == 3
+
+
+def test_a_tab_parts_the_id_from_the_text_too_and_a_byte_order_mark_is_no_text(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffid1\tFirst one.\n id2 \t Second one.\r\nid3\n".encode())
+    (block,) = plan_blocks(tmp_path, "lines")
+    assert list(read_block(block)) == [("id1", "First one."), ("id2", "Second one.")]
+    (block,) = plan_blocks(tmp_path, "plain")
+    assert next(iter(read_block(block)))[1].startswith("id1 First")
+
+
 def test_the_document_id_is_not_text(tmp_path: Path) -> None:
     assert list(read_texts(corpus(tmp_path, 1), "lines")) == [SENTENCES[0]]
 
