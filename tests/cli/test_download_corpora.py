@@ -16,7 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from bart_cli.data.documents import read_texts
+from bart_cli.data.download.hub_corpus import download_hub_corpus
+from bart_cli.data.download.hub_dataset import HubDataset
+from bart_cli.data.download.summaries import (
+    download_hub_pairs,
+    pairs_of_stories,
+    pairs_of_xsum_files,
+)
+from bart_cli.data.download.wikipedia_dump import WikiPage, _clean_page, read_dump
 from bart_cli.data.pairs import read_pairs
+from bart_cli.errors import UsageError
+from bart_cli.progress import Reporter
 from tests.command import bart as run_bart
 from tests.servers.hub import serve_hub
 from tests.servers.web import serve_files
@@ -229,6 +239,35 @@ def test_openwebtext_archives(tmp_path: Path) -> None:
     assert first == "openwebtext-urlsf_subset00-1_data-0000-abc Document 0 0. More."
 
 
+def test_odd_names_in_an_archive_stay_one_word(tmp_path: Path) -> None:
+    """A name that is not UTF-8 stopped the run; one with a line feed broke the line."""
+    archive = tmp_path / "odd.xz"
+    with tarfile.open(archive, "w:xz", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        for name in ("caf\xe9.txt", "two\n words.txt", "three\t.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 5
+            tar.addfile(info, io.BytesIO(b"Text."))
+    result = bart("openwebtext", "--archives", archive, "--out", tmp_path / "out", "--jobs", 1)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out/source/odd.txt").read_text(encoding="utf-8").splitlines() == [
+        "openwebtext-odd-caf? Text.",
+        "openwebtext-odd-two_words Text.",
+        "openwebtext-odd-three Text.",
+    ]
+
+
+def test_archives_of_one_name_are_refused(tmp_path: Path) -> None:
+    """One of them was lost without a word: their files of text have one name too."""
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.xz").write_bytes(b"")
+    result = bart("openwebtext", "--archives", tmp_path, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "two archives have the same name" in result.stderr
+    assert str(tmp_path / "a" / "x.xz") in result.stderr
+    assert str(tmp_path / "b" / "x.xz") in result.stderr
+
+
 def test_cnn_dm_of_story_files(tmp_path: Path) -> None:
     stories = tmp_path / "cnn" / "stories"
     stories.mkdir(parents=True)
@@ -263,3 +302,89 @@ def test_xsum_of_its_files(tmp_path: Path) -> None:
     assert "left out: 1 article not there" in result.stdout
     pair = read_pairs(tmp_path / "out", "test")[0]
     assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "Summary 3.")
+
+
+@pytest.mark.parametrize(
+    "content", ['["train"]', '{"train": 3}', '{"train": [["1"]]}', "[" * 100_000, "\xff"]
+)
+def test_a_split_file_of_another_form_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "1.summary").write_text("")
+    path = tmp_path / "split.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"split\.json"):
+        pairs_of_xsum_files(tmp_path, path, tmp_path / "out", parallel=False, reporter=Reporter())
+
+
+def test_bytes_that_are_not_utf8_do_not_stop_the_originals(tmp_path: Path) -> None:
+    body = b"[SN]FIRST-SENTENCE[SN]\nCaf\xe9.\n[SN]RESTBODY[SN]\nBody.\n"
+    (tmp_path / "1.summary").write_bytes(body)
+    splits = tmp_path / "split.json"
+    splits.write_text(json.dumps({split: ["1"] for split in ("train", "validation", "test")}))
+    pairs_of_xsum_files(tmp_path, splits, tmp_path / "x", parallel=False, reporter=Reporter())
+    assert read_pairs(tmp_path / "x", "test")[0].target == "Caf\N{REPLACEMENT CHARACTER}."
+    url = b"http://x.example/caf\xe9"
+    (tmp_path / f"{hashlib.sha1(url).hexdigest()}.story").write_text("One.\n@highlight\nTwo.")
+    for name in ("train", "val", "test"):
+        (tmp_path / f"all_{name}.txt").write_bytes(url + b"\n")
+    pairs_of_stories(tmp_path, tmp_path, tmp_path / "c", parallel=False, reporter=Reporter())
+    assert read_pairs(tmp_path / "c", "test")[0].source == "One."
+
+
+def test_rows_of_the_hub_without_text_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset
+
+    pairs = {"article": ["One.", None, " ", "x"], "summary": ["A.", "B.", "C.", None]}
+    monkeypatch.setattr(HubDataset, "load", lambda *_, **__: Dataset.from_dict(pairs))
+    report = download_hub_pairs(
+        HubDataset("x/y"), tmp_path / "p", name="x", parallel=True, jobs=1, reporter=Reporter()
+    )
+    assert [p.source for p in read_pairs(tmp_path / "p", "train")] == ["One."]
+    assert report.dropped == {"pair without summary or text": 9}
+    texts = {"text": ["One.", None], "id": ["a\n b", "c"]}
+    monkeypatch.setattr(HubDataset, "load", lambda *_, **__: Dataset.from_dict(texts))
+    folder = tmp_path / "t"
+    corpus = download_hub_corpus(HubDataset("x/y"), folder, corpus="x", reporter=Reporter())
+    assert corpus.dropped == {"empty": 1}
+    assert (folder / "source/x-00000.txt").read_text() == "x-a_b One.\n"
+
+
+def test_pages_that_lack_something_do_not_stop_a_dump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "<page><ns>0</ns>{}</page>"
+    text = "<revision><text>{}</text></revision>"
+    pages = [
+        page.format("<id>1</id>"),
+        page.format(text.format("No id.")),
+        page.format("<id>3</id>" + text.format("Fine.")),
+    ]
+    path = tmp_path / "dump.xml"
+    path.write_text(f"<mediawiki>{''.join(pages)}</mediawiki>")
+    found = [(p.id, p.wikitext) for p in read_dump(path)]
+    assert found == [("1", ""), ("without-id", "No id."), ("3", "Fine.")]
+
+    def trip(*_: object) -> str:
+        raise RecursionError
+
+    monkeypatch.setattr("bart_cli.data.download.wikipedia_dump.clean_wikitext", trip)
+    assert _clean_page(WikiPage("3", "Fine.", frozenset())) == ("wikipedia-3", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "endpoint", "message"),
+    [
+        (("xsum", "--dataset", "a/b/c", "--dry-run"), "http://127.0.0.1:9", "data set 'a/b/c'"),
+        (("xsum",), "nonsense", "HF_ENDPOINT=nonsense: expected"),
+        (("wikipedia", "--dump", "http:///x"), "http://127.0.0.1:9", "no address of a file"),
+        (("wikipedia", "--dump", "ftps://x/y"), "http://127.0.0.1:9", "no address of a file"),
+    ],
+)
+def test_what_is_no_address_gets_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], endpoint: str, message: str
+) -> None:
+    result = bart(*arguments, "--out", tmp_path / "out", endpoint=endpoint)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

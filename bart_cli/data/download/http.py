@@ -15,9 +15,10 @@ from threading import Event
 from typing import TypeVar
 
 import requests
+from requests import exceptions
 
 from bart_cli import __version__
-from bart_cli.errors import BartError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.files import write_text
 
 CHUNK = 2**16  # bytes at a time: what a cut connection costs at most
@@ -54,7 +55,7 @@ class Fetcher:
         """Bytes of a file, None when the server does not say.
 
         Raises:
-            MissingError, BartError: as `read`.
+            MissingError, UsageError, BartError: as `read`.
         """
 
         def ask() -> int | None:
@@ -70,6 +71,7 @@ class Fetcher:
 
         Raises:
             MissingError: the server has no such file.
+            UsageError: `url` is no address of the web.
             BartError: the server cannot be reached, or goes on failing.
         """
 
@@ -90,7 +92,7 @@ class Fetcher:
             on_bytes: called with the number of bytes that came.
 
         Raises:
-            MissingError, BartError: as `read`; the part that came is kept.
+            MissingError, UsageError, BartError: as `read`; the part that came is kept.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -110,6 +112,8 @@ class Fetcher:
                 return action()
             except MissingError:
                 raise
+            except (exceptions.MissingSchema, exceptions.InvalidSchema, exceptions.InvalidURL) as e:
+                raise UsageError(f"{url}: no address of a file: {e}") from None
             except (requests.RequestException, TransferError) as error:
                 now = progress()
                 failures = 1 if now > before else failures + 1

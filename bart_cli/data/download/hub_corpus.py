@@ -66,5 +66,5 @@ def _documents(rows: Dataset, begin: int, end: int, corpus: str) -> Iterator[tup
     named = "id" in rows.column_names
     for number in range(begin, end):
         row = rows[number]
-        name = str(row["id"] if named else number).replace(" ", "_")
-        yield f"{corpus}-{name}", row["text"]
+        text = row["text"]  # None where the data set has a gap
+        yield f"{corpus}-{row['id'] if named else number}", text if isinstance(text, str) else ""

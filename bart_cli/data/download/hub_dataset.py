@@ -6,12 +6,12 @@ begins at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bart_cli.errors import BartError, UsageError
+from bart_cli.hub import endpoint
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,16 +91,13 @@ class HubDataset:
             )
         except errors.RepositoryNotFoundError:
             raise UsageError(f"no data set '{self.repository}' at {endpoint()}") from None
+        except errors.HFValidationError as error:
+            raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
         except (errors.HfHubHTTPError, OSError) as error:
             raise BartError(f"{endpoint()} could not be asked: {_first_line(error)}") from None
         files = [f for f in info.siblings if f.rfilename.endswith(SIZED)]
         named = [f for f in files if f.rfilename.split("/")[0] == self.configuration]
         return sum(f.size or 0 for f in named or files)
-
-
-def endpoint() -> str:
-    """The hub's address."""
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def _first_line(error: Exception) -> str:

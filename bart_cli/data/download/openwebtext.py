@@ -40,15 +40,22 @@ def extract_openwebtext(
     A damaged archive is named and left out.
 
     Raises:
-        UsageError: no archive there, or none of them can be read.
+        UsageError: no archive there, two of the same name, or none that can be read.
     """
     files = [archives] if archives.is_file() else sorted(archives.rglob("*.xz"))
     if not files:
         raise UsageError(f"no .xz file in {archives}", hint="unpack openwebtext.tar.xz there")
+    names: dict[str, Path] = {}
+    for path in files:
+        other = names.setdefault(f"source/{path.name.removesuffix('.xz')}.txt", path)
+        if other != path:
+            raise UsageError(
+                f"two archives have the same name: {other} and {path}",
+                hint="rename one: the files of text, and the ids, are called after them",
+            )
     manifest = Manifest(out, {"corpus": "openwebtext", "archives": str(archives)})
     remove_leftovers(out)
-    todo = {f"source/{path.name.removesuffix('.xz')}.txt": path for path in files}
-    todo = {name: path for name, path in todo.items() if not manifest.has(name)}
+    todo = {name: path for name, path in names.items() if not manifest.has(name)}
     damaged = 0
     with worker_processes(jobs) as pool, reporter.task("archives", len(todo), "files") as task:
         tasks = [_Job(path, out / name) for name, path in todo.items()]
@@ -83,8 +90,8 @@ def _extract(job: _Job) -> _Outcome:
                 stream = tar.extractfile(member) if member.isfile() else None
                 if stream is not None:
                     members += 1
-                    name = Path(member.name).stem.replace(" ", "_")
-                    yield f"openwebtext-{stem}-{name}", stream.read().decode("utf-8", "replace")
+                    text = stream.read().decode("utf-8", "replace")
+                    yield f"openwebtext-{stem}-{Path(member.name).stem}", text
 
     try:
         return _Outcome(write_documents(job.out, documents()), members)

@@ -35,6 +35,7 @@ def download_hub_pairs(
     Raises:
         UsageError, BartError: no such data set, fields that are missing, no answer.
     """
+    dropped = {"pair without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
         rows = dataset.load(split, jobs)
@@ -45,9 +46,13 @@ def download_hub_pairs(
         if None in fields:
             raise UsageError(f"{dataset.url()}: no article and summary among {rows.column_names}")
         for number, row in enumerate(rows):
-            yield Pair(str(row.get("id", number)), row[fields[0]], row[fields[1]])
+            sides = [row[field] if isinstance(row[field], str) else "" for field in fields]
+            if all(side.strip() for side in sides):
+                yield Pair(str(row.get("id", number)), *sides)
+            else:
+                dropped["pair without summary or text"] += 1
 
-    return _write(read, out, name, dataset.url(), parallel, {}, reporter)
+    return _write(read, out, name, dataset.url(), parallel, dropped, reporter)
 
 
 def pairs_of_stories(
@@ -70,8 +75,8 @@ def pairs_of_stories(
     dropped = {"story not there": 0, "story without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
-        for url in lists[split].read_text(encoding="utf-8").split():
-            name = hashlib.sha1(url.encode()).hexdigest()
+        for url in lists[split].read_bytes().split():
+            name = hashlib.sha1(url).hexdigest()
             path = files.get(name)
             if path is None:
                 dropped["story not there"] += 1
@@ -114,13 +119,7 @@ def pairs_of_xsum_files(
     found = {p.stem: p for suffix in ("data", "summary") for p in files.rglob(f"*.{suffix}")}
     if not found:
         raise UsageError(f"no .summary or .data file of XSum below {files}")
-    path = split_file or files / XSUM_SPLIT_FILE
-    try:
-        splits: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UsageError(
-            f"no readable split file {path}", hint="--split-file names it; it is part of XSum"
-        ) from None
+    splits = _xsum_splits(split_file or files / XSUM_SPLIT_FILE)
     dropped = {"article not there": 0, "article without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
@@ -128,13 +127,27 @@ def pairs_of_xsum_files(
             if name not in found:
                 dropped["article not there"] += 1
                 continue
-            article, summary = read_xsum(found[name].read_text(encoding="utf-8"))
+            article, summary = read_xsum(found[name].read_text(encoding="utf-8", errors="replace"))
             if article and summary:
                 yield Pair(name, article, summary)
             else:
                 dropped["article without summary or text"] += 1
 
     return _write(read, out, "xsum", str(files), parallel, dropped, reporter)
+
+
+def _xsum_splits(path: Path) -> dict[str, list[str]]:
+    """Ids by split; of the split file of XSum."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise UsageError(
+            f"no readable split file {path}", hint="--split-file names it; it is part of XSum"
+        ) from None
+    splits = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in splits):
+        raise UsageError(f'{path}: expected {{"train": [ids], "validation": [ids], "test": [ids]}}')
+    return content
 
 
 def read_xsum(content: str) -> tuple[str, str]:

@@ -155,7 +155,11 @@ def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
 
 
 def _clean_page(page: WikiPage) -> tuple[str, str]:
-    return f"wikipedia-{page.id}", clean_wikitext(page.wikitext, page.no_text)
+    try:
+        text = clean_wikitext(page.wikitext, page.no_text)
+    except Exception:  # whatever the parser trips over in one page of millions
+        text = ""
+    return f"wikipedia-{page.id}", text
 
 
 def _pages(stream: IO[bytes]) -> Iterator[WikiPage]:
@@ -173,8 +177,11 @@ def _pages(stream: IO[bytes]) -> Iterator[WikiPage]:
         fields = {_local(child.tag): child for child in element}
         namespace = fields.get("ns")
         if namespace is not None and namespace.text == "0" and "redirect" not in fields:
-            texts = (c.text for c in fields["revision"] if _local(c.tag) == "text")
-            yield WikiPage(fields["id"].text or "", next(texts, "") or "", no_text)
+            # A page may lack anything; without a text it is counted as such.
+            texts = (c.text for c in fields.get("revision", ()) if _local(c.tag) == "text")
+            number = fields.get("id")
+            name = (number.text if number is not None else None) or "without-id"
+            yield WikiPage(name, next(texts, "") or "", no_text)
         element.clear()
         if path:
             path[-1].remove(element)  # else the root keeps every page of the dump

@@ -27,13 +27,16 @@ class DownloadReport:
 
 
 def write_documents(path: Path, documents: Iterable[tuple[str, str]]) -> int:
-    """Write (id, text) as lines, at once; how many there were. Empty texts are left out."""
+    """Write (id, text) as lines, at once; how many there were. Empty texts are left out.
+
+    White space in an id becomes `_`: an id is one word.
+    """
     count = 0
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for name, text in documents:
             folded = " ".join(clean(text).split())
             if folded:
-                stream.write(f"{name} {folded}\n")
+                stream.write(f"{'_'.join(clean(name).split())} {folded}\n")
                 count += 1
     return count
 
@@ -45,7 +48,7 @@ def write_pairs(folder: Path, split: str, pairs: Iterable[Pair], *, parallel: bo
     with atomic_file(jsonl) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for pair in rows:
             row = {
-                "id": pair.id,
+                "id": clean(pair.id),
                 "article": clean(pair.source),
                 "summary": clean(pair.target),
             }
