@@ -49,10 +49,10 @@ class GenerationConfig(Section):
             raise ValueError(
                 f"min_length={self.min_length} is larger than max_length={self.max_length}"
             )
-        if self.return_sequences > self.beams and not self.sample:
+        if self.return_sequences > self.beams and not (self.sample and self.beams == 1):
             raise ValueError(
                 f"return_sequences={self.return_sequences} needs at least as many beams "
-                f"(beams={self.beams}) or sample=true"
+                f"(beams={self.beams}), or sample=true with beams=1"
             )
         return self
 

@@ -22,10 +22,11 @@ def constrain(
 ) -> Tensor:
     """Scores with everything that is not allowed at -inf; may change `scores_RV` itself."""
     length = tokens_RT.shape[1]
-    if generation.forced_bos and length == 1:
-        return _only(scores_RV, model.bos_token_id)
+    # The end first: a hypothesis of one token is both the first and the last.
     if generation.forced_eos and length == generation.max_length - 1:
         return _only(scores_RV, model.eos_token_id)
+    if generation.forced_bos and length == 1:
+        return _only(scores_RV, model.bos_token_id)
     if generation.repetition_penalty != 1.0:
         scores_RV = penalize_repetition(scores_RV, tokens_RT, generation.repetition_penalty)
     if generation.no_repeat_ngram:

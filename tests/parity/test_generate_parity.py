@@ -40,11 +40,11 @@ def models(seed: int, *, pre_layer_norm: bool) -> tuple[Bart, torch.nn.Module]:
 def random_options(pick: random.Random) -> dict[str, object]:
     """Options under our names."""
     beams = pick.choice([1, 2, 4, 6])
-    longest = pick.choice([4, 9, 16, 24])
+    longest = pick.choice([2, 4, 9, 16, 24])
     return {
         "beams": beams,
         "max_length": longest,
-        "min_length": pick.choice([0, 0, 3, longest // 2]),
+        "min_length": pick.choice([0, 0, min(3, longest), longest // 2]),
         "length_penalty": pick.choice([0.0, 0.6, 1.0, 2.0, -1.0]),
         "no_repeat_ngram": pick.choice([0, 0, 1, 2, 3]),
         "early_stopping": pick.choice([True, False, "never"]),

@@ -127,6 +127,20 @@ def test_training_mode_is_left_as_it_was(model: Bart) -> None:
     model.eval()
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_only_token_of_a_hypothesis_is_its_end(model: Bart, beams: int) -> None:
+    """As in transformers, which forces the end after the beginning."""
+    shortest = GenerationConfig(beams=beams, max_length=2, forced_bos=True, forced_eos=True)
+    assert texts(generate(model, articles(2), shortest)) == [[[2]], [[2]]]
+
+
+def test_more_hypotheses_than_beams_are_refused() -> None:
+    for options in ({"beams": 2}, {"beams": 2, "sample": True}):
+        with pytest.raises(ValueError, match="return_sequences=3 needs at least as many beams"):
+            GenerationConfig.model_validate({"return_sequences": 3} | options)
+    assert GenerationConfig(beams=1, sample=True, return_sequences=3).return_sequences == 3
+
+
 def test_what_is_longer_than_the_positions_is_refused(model: Bart) -> None:
     with pytest.raises(UsageError, match="a source of 65 tokens is more than the model's 64"):
         generate(model, [[5] * 65], settings("greedy"))
