@@ -194,15 +194,21 @@ class Graph:
     ) -> None:
         self._tokens = tokens_R.clone()
         before = position.clone()
+        # By default torch captures on the current device (of its first capture), which need not be
+        # the one that decodes: nothing would be captured, and every replay give the same logits.
+        with torch.cuda.device(tokens_R.device):
+            self._capture(step, position, before)
+
+    def _capture(self, step: Callable[[Tensor], Tensor], position: Tensor, before: Tensor) -> None:
         # Kernels choose their workspaces in a first run; what it writes, the replay writes again.
-        side = torch.cuda.Stream(device=tokens_R.device)
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             step(self._tokens)
             position.copy_(before)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=side):
             self._logits = step(self._tokens)
 
     def replay(self, tokens_R: Tensor) -> Tensor:

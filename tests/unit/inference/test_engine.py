@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from bart_cli.errors import UsageError
-from bart_cli.inference.decoding import Decoding
+from bart_cli.inference.decoding import Decoding, Graph
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.load import find_device
 from bart_cli.inference.products import Int8Product, has_onednn, make_product
@@ -117,6 +121,33 @@ def test_a_captured_step_gives_the_same_on_a_gpu() -> None:
             engine.static = static
             found[static] = logits_of(engine, reorder=True)
     torch.testing.assert_close(found[True], found[False], atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_is_captured_on_the_device_that_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two GPUs the current one need not be that of `--device cuda:1`."""
+    current: list[torch.device] = []
+    captured: list[tuple[list[torch.device], object]] = []
+
+    @contextmanager
+    def device(chosen: torch.device) -> Iterator[None]:
+        current.append(chosen)
+        yield
+        current.pop()
+
+    @contextmanager
+    def graph(_: object, stream: object = None) -> Iterator[None]:
+        captured.append((list(current), stream))
+        yield
+
+    side = MagicMock()
+    cuda = {"device": device, "graph": graph, "Stream": lambda *_, **__: side}
+    for name, fake in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    for name in ("current_stream", "stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    tokens, position = torch.tensor([3, 4]), torch.zeros(1, dtype=torch.int64)
+    Graph(lambda given: given * 2, tokens, position)
+    assert captured == [([tokens.device], side)]
 
 
 @needs_onednn
