@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from bart_cli.errors import UsageError
@@ -83,7 +84,7 @@ def slurm_script(
 
 def _run_folder(preset: str, task: str, arguments: Sequence[str]) -> str:
     """What `--out` says, or the command's default."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in pairwise([*arguments, ""]):
         if word == "--out":
             return following
         if word.startswith("--out="):
