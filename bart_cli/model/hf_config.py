@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ GENERATION = {
     "top_p": "top_p",
     "repetition_penalty": "repetition_penalty",
 }
+# Lengths without the start token, which go before those with it.
+NEW_TOKENS = {"min_length": "min_new_tokens", "max_length": "max_new_tokens"}
+# Settings of which one at least says that there are settings.
+SEARCH = {"num_beams", "max_length", "max_new_tokens", "length_penalty", "no_repeat_ngram_size"}
 
 
 def to_hf(config: ModelConfig) -> Json:
@@ -78,7 +83,7 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
         if settings.get(name, allowed) != allowed:
             raise UsageError(f"{path}: {name}={settings[name]!r}; only {allowed!r} is implemented")
     activation = settings.get("activation_function", "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UsageError(
             f"{path}: activation_function={activation!r}; allowed: {', '.join(ACTIVATIONS)}"
         )
@@ -88,9 +93,7 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(fields)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise UsageError(f"{path}: {where} {problem['msg']}".replace("  ", " ")) from None
+        raise _refusal(path, error, {}) from None
 
 
 def generation_to_hf(config: ModelConfig, generation: GenerationConfig | None) -> Json:
@@ -118,16 +121,36 @@ def generation_from_hf(settings: Json, path: Path) -> GenerationConfig | None:
 
     Settings that the file leaves out have Hugging Face's defaults, not ours.
     """
-    if not settings.keys() & {"num_beams", "max_length", "length_penalty", "no_repeat_ngram_size"}:
+    if not settings.keys() & SEARCH:
         return None
     defaults = {"beams": 1, "length_penalty": 1.0, "max_length": 20, "no_repeat_ngram": 0}
     fields: Json = defaults | {"early_stopping": False}
     for ours, theirs in GENERATION.items():
         if settings.get(theirs) is not None:
             fields[ours] = settings[theirs]
-    fields["forced_bos"] = settings.get("forced_bos_token_id") is not None
+    for ours, theirs in NEW_TOKENS.items():
+        value = settings.get(theirs)
+        if value is not None and not isinstance(value, int):
+            raise UsageError(f"{path}: {theirs}={value!r}: expected a number of tokens")
+        if value is not None:
+            fields[ours] = value + 1  # our lengths count the start token
+    if fields.get("sample") and "top_k" not in settings:
+        fields["top_k"] = 50
+    old = settings.get("force_bos_token_to_be_generated", False)  # the name of transformers 3
+    fields["forced_bos"] = settings.get("forced_bos_token_id") is not None or old is True
     fields["forced_eos"] = settings.get("forced_eos_token_id") is not None
     try:
         return GenerationConfig.model_validate(fields)
     except ValidationError as error:
-        raise UsageError(f"{path}: {error.errors()[0]['msg']}") from None
+        raise _refusal(path, error, GENERATION) from None
+
+
+def _refusal(path: Path, error: ValidationError, names: Mapping[str, str]) -> UsageError:
+    """The first thing that is wrong with a file, under the name that it has there."""
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if not problem["loc"]:
+        return UsageError(f"{path}: {message}")
+    ours = str(problem["loc"][0])
+    return UsageError(f"{path}: {names.get(ours, ours)}={problem['input']!r}: {message}")
