@@ -19,7 +19,7 @@ from bart_cli.inference.engine import Engine
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import DTYPES
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model
+from bart_cli.model.formats import load_model, require_room
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.flops import training_flops
 from bart_cli.training.precision import apply_matmul_precision
@@ -91,7 +91,7 @@ def article_batches(
     """This rank's batches of source ids, endless.
 
     Raises:
-        UsageError: the data has too few articles, or no tokenizer fits.
+        UsageError: the data has too few articles, or no tokenizer fits the model.
     """
     longest = min(spec.length, config.max_position_embeddings)
     if spec.data is None:
@@ -105,6 +105,7 @@ def article_batches(
     from bart_cli.data.pairs import read_pairs
 
     words = tokenizer or data_tokenizer(spec.data, None)
+    require_room(words, config)
     texts = [pair.source for pair in read_pairs(spec.data, "test")]
     rows = words.encode_batch(texts)
     rows = [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]

@@ -10,7 +10,7 @@ import torch
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
-from bart_cli.model.formats import load_model
+from bart_cli.model.formats import load_model, require_room
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.precision import apply_matmul_precision, problem_of
 
@@ -59,8 +59,11 @@ def load_for_inference(
     own = Tokenizer.from_pretrained(tokenizer) if tokenizer is not None else loaded.tokenizer
     if own is None:
         raise UsageError(
-            f"{loaded.folder} has no tokenizer", hint="give one: --set data.tokenizer=FOLDER"
+            f"{loaded.folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt)",
+            hint="`bart export` with --tokenizer writes a folder that has one; `bart evaluate` "
+            "also takes --set data.tokenizer=FOLDER",
         )
+    require_room(own, loaded.model.config)
     engine = Engine(loaded.model, int8=precision == "int8")
     return InferenceModel(engine, own, loaded.generation, loaded.folder)
 

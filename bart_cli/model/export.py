@@ -20,7 +20,7 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_folder
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, write_json, write_weights
+from bart_cli.model.formats import load_model, require_room, write_json, write_weights
 from bart_cli.model.weights import State
 from bart_cli.tokenizer import Tokenizer
 
@@ -69,11 +69,7 @@ def export_model(source: str, out: Path, config: ExportConfig) -> Export:
             f"{source} comes without a tokenizer", hint="name one: --tokenizer FOLDER_OR_HUB_ID"
         )
     model = loaded.model
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, more than the model's "
-            f"{model.config.vocab_size:,}"
-        )
+    require_room(tokenizer, model.config)
     weights = _cast(model.state_dict(), config.dtype)
     with atomic_folder(out) as temporary:
         if config.format == "reference":

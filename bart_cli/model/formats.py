@@ -146,6 +146,15 @@ def resolve_model(source: str | Path) -> Path:
     )
 
 
+def require_room(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """Raise UsageError when a tokenizer has ids that the model has no embedding for."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UsageError(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, more than the model's "
+            f"{config.vocab_size:,}: they do not belong together"
+        )
+
+
 def build(config: ModelConfig, state: State, path: Path) -> Bart:
     """A model with these weights; memory is taken once.
 
@@ -157,6 +166,11 @@ def build(config: ModelConfig, state: State, path: Path) -> Bart:
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in state]
     problems += [f"unknown {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} is {state[name].dtype}, expected floating-point numbers"
+        for name in expected
+        if name in state and not state[name].is_floating_point()
+    ]
     problems += [
         f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in expected
@@ -196,10 +210,11 @@ def _read_folder(folder: Path) -> tuple[ModelConfig, State]:
         state = _load_safetensors(whole)
     elif index.is_file():
         state = {}
-        for name in sorted(set(_read_json(index)["weight_map"].values())):
+        for name in _parts(index):
             state.update(_load_safetensors(folder / name))
     elif (folder / "pytorch_model.bin").is_file():
-        state = _load_pickle(folder / "pytorch_model.bin")
+        bin_file = folder / "pytorch_model.bin"
+        state = _tensors(_load_pickle(bin_file), bin_file)
     else:
         raise UsageError(f"no weights in {folder}: expected model.safetensors")
     return config, rename(state, folder)
@@ -208,7 +223,7 @@ def _read_folder(folder: Path) -> tuple[ModelConfig, State]:
 def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
     """A reference `.ckpt`, a fairseq `model.pt`, or a bare state dict."""
     content = _load_pickle(path)
-    state = rename(content.get("model", content), path)
+    state = rename(_tensors(content.get("model", content), path), path)
     beside = path.parent / "config.json"
     if beside.is_file():
         # The reference keeps its settings there; whether it is Pre-LN only the weights tell.
@@ -217,6 +232,27 @@ def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
         settings["model_type"] = "mbart" if inferred.pre_layer_norm else "bart"
         return hf_config.from_hf(settings, beside), state
     return infer_config(state, path), state
+
+
+def _parts(index: Path) -> list[str]:
+    """The files that an index of weights names."""
+    places = _read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise UsageError(f"{index}: expected weight_map, which names the file of each tensor")
+    return sorted(set(places.values()))
+
+
+def _tensors(content: object, path: Path) -> State:
+    """A state dict, and nothing else."""
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path}: expected a state dict, found {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise UsageError(f"{path}: expected a state dict, but {name!r} is {kind}, no tensor")
+        if not isinstance(name, str):
+            raise UsageError(f"{path}: expected a state dict, but {name!r} is no tensor's name")
+    return dict(content)
 
 
 def _load_safetensors(path: Path) -> State:
@@ -235,7 +271,11 @@ def _load_pickle(path: Path) -> dict[str, Any]:
             )
     except Exception as error:  # unpickling raises whatever the file provokes
         refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it needs the class {refused[1]}" if refused else str(error).splitlines()[0][:120]
+        reason = "it is damaged, or not torch.save's"
+        if refused:
+            reason = f"it needs the class {refused[1]}"
+        elif isinstance(error, OSError):
+            reason = error.strerror or str(error)
         raise BartError(
             f"{path}: cannot read the weights: {reason}",
             hint="only tensors and plain values are loaded; save the state dict on its own",
@@ -260,6 +300,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UsageError(f"{path}: not valid JSON: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not valid JSON: nested too deeply") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a JSON object")
     return content

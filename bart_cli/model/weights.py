@@ -61,7 +61,7 @@ def infer_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
     """The architecture of weights under our names; heads are 64 wide, as in all published models.
 
     Raises:
-        UsageError: a tensor that every BART has is missing.
+        UsageError: a tensor that every BART has is missing, or of a shape that none has.
     """
 
     def layers(side: str) -> int:
@@ -77,16 +77,23 @@ def infer_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
         }
     except KeyError as missing:
         raise UsageError(f"{path}: these are not the weights of a BART: no {missing}") from None
+    except (ValueError, IndexError):
+        raise UsageError(f"{path}: these are not the weights of a BART: no matrices") from None
     heads = max(1, width // HEAD_WIDTH)
-    return ModelConfig(
-        vocab_size=vocabulary,
-        d_model=width,
-        encoder_layers=layers("encoder"),
-        decoder_layers=layers("decoder"),
-        encoder_attention_heads=heads,
-        decoder_attention_heads=heads,
-        encoder_ffn_dim=ffn["encoder"],
-        decoder_ffn_dim=ffn["decoder"],
-        max_position_embeddings=positions,
-        pre_layer_norm="model.encoder.layer_norm.weight" in state,
-    )
+    fields = {
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "encoder_layers": layers("encoder"),
+        "decoder_layers": layers("decoder"),
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_ffn_dim": ffn["encoder"],
+        "decoder_ffn_dim": ffn["decoder"],
+        "max_position_embeddings": positions,
+        "pre_layer_norm": "model.encoder.layer_norm.weight" in state,
+    }
+    try:
+        return ModelConfig.model_validate(fields)
+    except ValueError:
+        shapes = ", ".join(f"{name}={value}" for name, value in fields.items())
+        raise UsageError(f"{path}: no BART has such shapes: {shapes}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -160,9 +161,11 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"model_type": "t5"}, "model_type is 't5'; allowed are 'bart' and 'mbart'"),
-        ({"model_type": "bart", "d_model": -1}, "d_model"),
+        ({"model_type": "bart", "d_model": -1}, "d_model=-1: input should be greater"),
+        ({"model_type": "bart", "encoder_attention_heads": 5}, "json: encoder_attention_heads=5"),
         ({"model_type": "bart", "tie_word_embeddings": False}, "only True is implemented"),
         ({"model_type": "bart", "activation_function": "tanh"}, "allowed: gelu"),
+        ({"model_type": "bart", "activation_function": ["gelu"]}, "allowed: gelu"),
     ],
 )
 def test_another_architecture_is_refused(
@@ -171,6 +174,72 @@ def test_another_architecture_is_refused(
     (tmp_path / "config.json").write_text(json.dumps(settings))
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UsageError, match=message):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": 3}, "expected a state dict, found int"),
+        ({"model": {"model.shared.weight": 3}}, "'model.shared.weight' is int, no tensor"),
+        ({"epoch": 3}, "'epoch' is int, no tensor"),
+        ({1: torch.zeros(2)}, "1 is no tensor's name"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.ckpt", "pytorch_model.bin"])
+def test_a_pickle_of_something_else_is_refused(
+    tmp_path: Path, name: str, content: dict[object, object], message: str
+) -> None:
+    torch.save(content, tmp_path / name)
+    if name == "pytorch_model.bin":
+        (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+        message = message if "model" not in content else "'model' is"
+    with pytest.raises(UsageError, match=message):
+        load_model(tmp_path / name if name == "x.ckpt" else tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("model.encoder.embed_positions.weight", torch.zeros(4, 32), "max_position_embeddings=2"),
+        ("model.shared.weight", torch.zeros(400), "no matrices"),
+    ],
+)
+def test_shapes_of_no_bart_are_named(
+    tmp_path: Path, name: str, tensor: torch.Tensor, message: str
+) -> None:
+    torch.save(Bart(tiny_model_config()).state_dict() | {name: tensor}, tmp_path / "x.ckpt")
+    with pytest.raises(UsageError, match=message):
+        load_model(tmp_path / "x.ckpt")
+
+
+def test_a_file_that_torch_did_not_write_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_text("words")
+    with pytest.raises(BartError, match=r"x\.ckpt: cannot read the weights: it is damaged, or"):
+        load_model(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("places", [{}, {"weight_map": 3}, {"weight_map": {"a": 3}}])
+def test_an_index_that_names_no_files_is_refused(tmp_path: Path, places: object) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(places))
+    with pytest.raises(UsageError, match=r"index\.json: expected weight_map"):
+        load_model(tmp_path)
+
+
+def test_weights_of_whole_numbers_are_refused(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    state = {name: tensor.long() for name, tensor in model.state_dict().items()}
+    save_file(state, tmp_path / "m/model.safetensors")
+    with pytest.raises(UsageError, match=r"is torch\.int64, expected floating-point numbers"):
+        load_model(tmp_path / "m")
+
+
+def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match=r"config\.json: not valid JSON: nested too deeply"):
         load_model(tmp_path)
 
 
