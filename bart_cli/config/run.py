@@ -13,6 +13,7 @@ from bart_cli.config.data import DenoisingConfig, PretrainDataConfig, Summarizat
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from bart_cli.files import write_text
 
 
 class PretrainConfig(Section):
@@ -73,7 +74,6 @@ AnyConfig = PretrainConfig | FinetuneConfig | EvaluateConfig
 
 def save_config(config: Section, path: Path) -> None:
     """Write a configuration as YAML that `--config` and presets read back to an equal one."""
-    path.write_text(
-        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-        encoding="utf-8",
+    write_text(
+        path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     )

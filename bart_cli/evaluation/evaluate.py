@@ -95,9 +95,14 @@ def _claim(
 
 
 def _require_own(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; give a folder")
     path = out / "config.yaml"
     if path.is_file():
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            content = yaml.safe_load(path.read_bytes())
+        except yaml.YAMLError:
+            content = None
         if not isinstance(content, dict) or content.get("task") != "evaluate":
             raise UsageError(
                 f"{out} is no folder of an evaluation: its config.yaml is of something else",

@@ -114,17 +114,24 @@ def open_ledger(out: Path, origin: Origin) -> Ledger:
     """The ledger of a folder, empty when nothing was decoded there.
 
     Raises:
-        UsageError: what was decoded there is of another origin.
+        UsageError: what was decoded there is of another origin, or damaged.
     """
     ledger = Ledger(out / LEDGER, origin)
     lines = list(_complete_lines(ledger.path)) if ledger.path.is_file() else []
     if len(lines) < 2:  # nothing decoded yet: whatever was planned is forgotten
         return ledger
-    head, *rounds = lines
-    _require_same(Origin(head["model"], head["pairs"], head["settings"]), origin, out)
-    ledger.articles, ledger.cut = head["articles"], head["cut"]
-    for line in rounds:
-        ledger._add(line)
+    try:
+        head, *rounds = lines
+        before = Origin(head["model"], head["pairs"], dict(head["settings"]))
+        ledger.articles, ledger.cut = head["articles"], head["cut"]
+        for line in rounds:
+            ledger._add(line)
+    except (KeyError, TypeError, ValueError):
+        raise UsageError(
+            f"{ledger.path} is damaged: it does not hold what was decoded",
+            hint="delete it, and all articles are decoded anew",
+        ) from None
+    _require_same(before, origin, out)
     write_text(ledger.path, "".join(map(_line, lines)))  # without a last line that was cut
     return ledger
 
@@ -177,7 +184,7 @@ def _require_same(before: Origin, now: Origin, out: Path) -> None:
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(text))
         except ValueError:

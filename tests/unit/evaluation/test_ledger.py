@@ -45,6 +45,19 @@ def test_a_line_that_a_crash_cut_is_decoded_again(ledger: Ledger, tmp_path: Path
     assert ledger.path.read_text() == whole
 
 
+@pytest.mark.parametrize("content", [b"1\n2\n", b'{"model": "m"}\n{}\n', b"[]\n[]\n"])
+def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "progress.jsonl").write_bytes(content)
+    with pytest.raises(UsageError, match=r"progress\.jsonl is damaged"):
+        open_ledger(tmp_path, ORIGIN)
+
+
+def test_bytes_that_are_no_text_end_what_can_be_read(ledger: Ledger, tmp_path: Path) -> None:
+    with ledger.path.open("ab") as file:
+        file.write(b"\xff\xfe\0")
+    assert open_ledger(tmp_path, ORIGIN) == ledger
+
+
 def test_nothing_decoded_binds_a_folder_to_nothing(tmp_path: Path) -> None:
     open_ledger(tmp_path, ORIGIN).begin(articles=3, cut=0)
     other = open_ledger(tmp_path, replace(ORIGIN, model="n"))
