@@ -70,6 +70,10 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
         if word == "-":
             inputs.append(_standard_input(jsonl))
             continue
+        if not word:
+            raise UsageError(
+                "an empty name among the inputs: name a file, a folder, a pattern or -"
+            )
         path = Path(word)
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if file.suffix.lower() in KINDS)

@@ -126,13 +126,12 @@ def continued_file(path: Path, key: str) -> Iterator[Continued]:
     for other in path.parent.iterdir():
         name = re.fullmatch(rf"\.{re.escape(path.name)}\.\w+\.partial", other.name)
         if name and other != partial:
-            other.unlink()
+            with other.open("r+") as stream:
+                _lock(stream, path)
+                other.unlink()
     partial.touch()
     with partial.open("r+", encoding="utf-8", newline="\n") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"another process is writing {path}") from None
+        _lock(stream, path)
         lines, failed = _keep_whole_lines(partial)
         stream.seek(0, os.SEEK_END)
         yield Continued(stream, lines, failed)
@@ -141,14 +140,26 @@ def continued_file(path: Path, key: str) -> Iterator[Continued]:
         partial.replace(path)
 
 
+def _lock(stream: TextIO, path: Path) -> None:
+    """Raise UsageError when another process has this file, that is to become `path`, in work."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UsageError(f"another process is writing {path}") from None
+
+
 def _keep_whole_lines(partial: Path) -> tuple[int, int]:
     """Cut what a killed process left of a line; how many lines remain, how many hold an error."""
     lines = failed = end = 0
     with partial.open("rb+") as stream:
         for line in stream:
-            if not line.endswith(b"\n"):
+            try:
+                record = json.loads(line)
+            except ValueError:  # after a power failure there may be anything
+                break
+            if not line.endswith(b"\n") or not isinstance(record, dict):
                 break
             lines, end = lines + 1, end + len(line)
-            failed += "error" in json.loads(line)
+            failed += "error" in record
         stream.truncate(end)
     return lines, failed

@@ -22,6 +22,11 @@ from bart_cli.inference.summarizer import Summarizer
 from bart_cli.inference.windows import windows
 from bart_cli.progress import Reporter, Task
 
+# What decides a summary, among all that may lie in a model's folder (our own results as well).
+MODEL_FILES = (
+    *("*.safetensors", "*.bin", "*.ckpt", "*.pt"),
+    *("*config.json", "tokenizer.json", "vocab.json", "merges.txt"),
+)
 NOTICES = 20  # lines about single inputs; what comes after is only counted
 
 
@@ -176,7 +181,7 @@ def _notify(result: Result, reporter: Reporter) -> bool:
 def _key(summarizer: Summarizer, job: Job) -> str:
     """Equal for commands that give equal results: inputs, model and settings as they are now."""
     files = [given.path for given in job.inputs if given.path is not None]
-    weights = sorted(path for path in summarizer.folder.iterdir() if path.is_file())
+    weights = sorted(path for form in MODEL_FILES for path in summarizer.folder.glob(form))
     state = [
         [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
         for paths in (files, weights)

@@ -109,7 +109,11 @@ def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("nothing/*.txt", "no file fits the pattern"), (".", r"no \.txt, .* or \.jsonl file in")],
+    [
+        ("nothing/*.txt", "no file fits the pattern"),
+        ("", "an empty name among the inputs"),
+        (".", r"no \.txt, .* or \.jsonl file in"),
+    ],
 )
 def test_words_that_stand_for_nothing_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str

@@ -1,0 +1,85 @@
+"""Files of results that were interrupted, and other processes at work on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.summarize import SummarizeConfig
+from bart_cli.errors import UsageError
+from bart_cli.inference.inputs import find_inputs
+from bart_cli.inference.outputs import continued_file
+from bart_cli.inference.summarize import Job, summarize_to_file
+from bart_cli.inference.summarizer import Summarizer
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import save_model
+from bart_cli.progress import Reporter, Task
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import tiny_model_config
+
+RECORD = '{"summary": "a"}\n'
+
+
+class Stopped(Task):
+    """Ctrl-C after the first results."""
+
+    def advance(self, amount: float = 1, detail: str = "") -> None:
+        if amount:
+            raise KeyboardInterrupt
+
+
+def leave_behind(out: Path, key: str, content: bytes) -> Path:
+    partial = out.with_name(f".{out.name}.{key}.partial")
+    partial.write_bytes(content)
+    return partial
+
+
+@pytest.mark.parametrize("key", ["a", "b"])
+def test_what_another_process_writes_is_left_to_it(tmp_path: Path, key: str) -> None:
+    out = tmp_path / "out.jsonl"
+    with continued_file(out, "a") as first:
+        first.stream.write(RECORD)
+        with (
+            pytest.raises(UsageError, match="another process is writing"),
+            continued_file(out, key),
+        ):
+            pass
+    assert out.read_text() == RECORD
+
+
+def test_of_what_a_dead_process_left_only_whole_records_are_kept(tmp_path: Path) -> None:
+    for number, tail in enumerate((b'{"summ', b"\0" * 9, b"\0\0\n", b"3\n", b"\xff\n")):
+        out = tmp_path / f"{number}.jsonl"
+        other = leave_behind(out, "b", b"")
+        leave_behind(out, "a", RECORD.encode() + tail)
+        with continued_file(out, "a") as continued:
+            assert (continued.lines, continued.failed) == (1, 0), tail
+            continued.stream.write(RECORD)
+        assert out.read_text() == 2 * RECORD
+        assert not other.exists()
+
+
+def test_results_in_the_models_own_folder_go_on_too(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Bart(tiny_model_config())
+    save_model(tmp_path, model, tiny_tokenizer, GenerationConfig(beams=1, max_length=4))
+    (tmp_path / "in.jsonl").write_text('{"text": "one"}\n' * 3)
+    out = tmp_path / "out.jsonl"
+    job = Job(find_inputs([str(tmp_path / "in.jsonl")]), SummarizeConfig(), "jsonl", batch_size=1)
+
+    def run(task: Task) -> None:
+        summarize_to_file(
+            Summarizer.from_pretrained(tmp_path), job, out, reporter=Reporter(), task=task
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Stopped())
+    (tmp_path / "log.txt").write_text("something else that changes")
+    told: list[str] = []
+    monkeypatch.setattr(Reporter, "info", lambda _, text: told.append(text))
+    run(Task())
+    assert told == ["1 results are there already; going on behind them"]
+    assert out.read_text().count("\n") == 3
