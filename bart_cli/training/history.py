@@ -107,10 +107,15 @@ def _settings(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
         raise UsageError(f"{run} is no run folder: it has no config.yaml")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(settings, dict) or "training" not in settings:
-        raise UsageError(f"{run} is no run of pretrain or finetune")
-    return settings
+    try:
+        settings = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError:
+        raise UsageError(f"{path}: not valid YAML: this is not what a run wrote") from None
+    if isinstance(settings, dict):
+        training = settings.get("training")
+        if isinstance(training, dict) and "max_steps" in training:
+            return settings
+    raise UsageError(f"{run} is no run of pretrain or finetune")
 
 
 def _median(rows: list[dict[str, Any]], name: str) -> float | None:

@@ -1,0 +1,26 @@
+"""Folders that look like runs and are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bart_cli.errors import UsageError
+from bart_cli.training.history import summarize_run
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{{", r"config\.yaml: not valid YAML"),
+        (b"\xff\xfe\0", r"config\.yaml: not valid YAML"),
+        (b"training: 3\n", "is no run of pretrain or finetune"),
+        (b"training: {}\n", "is no run of pretrain or finetune"),
+        (b"- 1\n", "is no run of pretrain or finetune"),
+    ],
+)
+def test_settings_that_no_run_wrote_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        summarize_run(tmp_path)
