@@ -12,6 +12,7 @@ import pytest
 
 from bart_cli.benchmark.crew import Crew
 from bart_cli.benchmark.plan import Sweep, plan_training
+from bart_cli.benchmark.run import run_training_benchmark
 from bart_cli.benchmark.spec import ArmSpec, TrainingSpec
 from bart_cli.benchmark.sweep import run_sweep
 from bart_cli.config.benchmark import BenchmarkConfig
@@ -45,6 +46,16 @@ def test_the_rows_that_were_complete_survive_an_interruption(tmp_path: Path) -> 
     results = run_sweep([[tiny_arm(1, 2)]], tmp_path, Impatient())
     assert results.interrupted
     assert [(row.size, row.outcome, len(row.seconds)) for row in results.rows] == [(1, "ok", 3)]
+
+
+def test_a_file_in_place_of_the_results_is_told_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "file"
+    out.touch()
+    arm = tiny_arm(1, data={"path": str(tmp_path / "none"), "sequence_length": 16})
+    with pytest.raises(UsageError, match="is a file; give a folder"):
+        run_training_benchmark([[arm]], out, command="", reporter=Reporter())
 
 
 def test_a_process_that_the_kernel_killed_is_out_of_memory() -> None:
