@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from bart_cli.errors import BartError
 from bart_cli.printable import printable
@@ -32,8 +33,10 @@ from bart_cli.progress import Reporter, Task
 PIPE_WIDTH = 110  # columns of a table that goes to a file: rich would assume 80 and cut
 LOG_SECONDS = 10.0  # between progress lines where there is no terminal
 
-# No emoji codes: ":x:" in a path or a text stays what it is.
-out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+# No emoji codes, no markup: ":x:" and "[x]" in a path or a text stay what they are.
+out = Console(
+    highlight=False, emoji=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
+)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
@@ -69,8 +72,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         widths.append(width)
         table.add_column(head, justify="right" if number else "left", min_width=width)
     for row in rows:
-        table.add_row(*map(escape, row))
-    out.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+        table.add_row(*row)
+    out.print(Text(title, style="bold"), soft_wrap=True)
     narrowest = sum(widths) + 2 * len(widths)
     out.print(table, width=max(out.width, narrowest), crop=False, no_wrap=False)
     out.print()

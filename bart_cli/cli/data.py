@@ -63,7 +63,7 @@ def inspect(
         if as_json:
             documents.append(asdict(summary) | {"examples": [asdict(e) for e in examples]})
             continue
-        out.print(f"[bold]{folder}[/bold]", soft_wrap=True)
+        out.print(Text(str(folder), style="bold"), soft_wrap=True)
         out.print(
             f"{summary.samples:,} samples in {summary.shards:,} shards of {summary.smallest:,} - "
             f"{summary.largest:,}; {summary.mean_tokens:.1f} tokens a sample, longest "

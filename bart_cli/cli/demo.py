@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import JsonOption, SetOption
@@ -39,9 +40,13 @@ def command(
         print_json(asdict(report))
         return
     for number, example in enumerate(report.examples, 1):
-        out.print(f"\n[bold]article {number}[/bold]  {example.article}", soft_wrap=True)
-        out.print(f"[bold]reference[/bold]  {example.reference}", soft_wrap=True)
-        out.print(f"[bold]prediction[/bold] {example.prediction}", soft_wrap=True)
+        out.print()
+        for name, text in (
+            (f"article {number}", example.article),
+            ("reference", example.reference),
+            ("prediction", example.prediction),
+        ):
+            out.print(Text.assemble((f"{name:<10}", "bold"), f" {text}"), soft_wrap=True)
     out.print()
     out.print(f"pre-training loss: {report.first_loss:.3f} -> {report.last_loss:.3f}")
     table = Table("test split", *KINDS.values(), box=None, pad_edge=False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bart_cli.cli.console import out, print_json
 from bart_cli.cli.options import JsonOption
 
-MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "broken": "[red]broken[/red]"}
+COLOURS = {"ok": "green", "note": "yellow", "broken": "red"}
 
 
 def command(as_json: JsonOption = False) -> None:
@@ -28,10 +28,10 @@ def command(as_json: JsonOption = False) -> None:
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
         for finding in findings:
-            text = escape(finding.found)
+            text = Text(finding.found)
             if finding.advice:
-                text += f"\n[dim]-> {escape(finding.advice)}[/dim]"
-            table.add_row(MARKS[finding.state], finding.name, text)
+                text.append(f"\n-> {finding.advice}", style="dim")
+            table.add_row(Text(finding.state, COLOURS[finding.state]), finding.name, text)
         out.print(table)
         verdict = f"broken: {', '.join(broken)}" if broken else "nothing essential is broken"
         out.print(f"\n{verdict}")

@@ -42,7 +42,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(tree)
     else:
-        out.print(yaml.safe_dump(tree, sort_keys=False), end="", markup=False, soft_wrap=True)
+        out.print(yaml.safe_dump(tree, sort_keys=False), end="", soft_wrap=True)
 
 
 @app.command()
