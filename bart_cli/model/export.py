@@ -58,6 +58,8 @@ def export_model(source: str, out: Path, config: ExportConfig) -> Export:
         UsageError: no model, no tokenizer, or `out` holds something.
         BartError: the weights do not fit the dtype, or what was written does not give the same.
     """
+    if not out.name:
+        raise UsageError(f"--out {out} stands for a folder that is there; give a new name")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is there already", hint="remove it, or give another name")
     loaded = load_model(source)

@@ -84,6 +84,15 @@ def test_without_transformers_it_is_said_that_nothing_was_compared(
     assert (tmp_path / "out/model.safetensors").is_file()
 
 
+def test_the_current_folder_is_no_name_for_an_export(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UsageError, match=r"--out \. stands for a folder that is there"):
+        export_model(model, Path(), ExportConfig())
+
+
 def test_a_folder_with_something_in_it_is_not_replaced(model: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").touch()
