@@ -67,7 +67,10 @@ def common_crawl(
     ],
     end: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Last publishing day. Default: today."),
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Last publishing day. Default: today, or the day on which --out was begun.",
+        ),
     ] = None,
     out_folder: OutOption = Path("data/common-crawl"),
     warc_start: Annotated[
@@ -113,12 +116,13 @@ def common_crawl(
     from bart_cli.data.download.common_crawl import (
         NewsFilter,
         download_common_crawl,
+        end_of_first_run,
         list_warcs,
         total_size,
     )
     from bart_cli.data.download.http import Fetcher
 
-    last = (end or datetime.now(UTC)).date()
+    last = end.date() if end else end_of_first_run(out_folder) or datetime.now(UTC).date()
     chosen = tuple(languages or ["en"])
     news = NewsFilter(
         start=start.date(),

@@ -215,6 +215,25 @@ def test_filters_and_dry_run(crawl: Path, tmp_path: Path) -> None:
     assert json.loads(host.stdout)["documents"] == 1
 
 
+def test_without_an_end_a_later_day_goes_on_with_the_day_of_the_first_run(
+    crawl: Path, tmp_path: Path
+) -> None:
+    """The last day is today: on the next day the same command named another download."""
+    from bart_cli.data.download.common_crawl import end_of_first_run
+
+    assert end_of_first_run(tmp_path / "cc") is None
+    with serve_files(crawl) as web:
+        command = arguments(web, tmp_path / "cc", "--json")
+        begun = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+        command = [word for word in command if word not in ("--end", "2016-10-31")]
+        again = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "3 of 3 WARCs are done already" in again.stderr
+    assert json.loads(again.stdout) == json.loads(begun.stdout)
+    (tmp_path / "cc" / "manifest.json").write_text('{"source": {"end": "x"}}')
+    assert end_of_first_run(tmp_path / "cc") is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -26,7 +26,7 @@ from bart_cli.data.download.extractors import (
     publishing_date,
 )
 from bart_cli.data.download.http import Fetcher, MissingError
-from bart_cli.data.download.manifest import Manifest
+from bart_cli.data.download.manifest import Manifest, recorded_source
 from bart_cli.data.download.warc import read_pages
 from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import BartError, UsageError
@@ -124,6 +124,18 @@ def list_warcs(
             hint=f"CC-NEWS begins on {FIRST_DAY}; --warc-start and --warc-end choose the crawl",
         )
     return sorted(paths)
+
+
+def end_of_first_run(out: Path) -> date | None:
+    """The last publishing day that the download in `out` was begun with; None without one.
+
+    A run without --end ends on its day; the same command on a later day has to go on with that.
+    """
+    recorded = recorded_source(out).get("end")
+    try:
+        return date.fromisoformat(recorded) if isinstance(recorded, str) else None
+    except ValueError:
+        return None
 
 
 def total_size(fetcher: Fetcher, base_url: str, paths: list[str], jobs: int) -> int:

@@ -19,6 +19,15 @@ from bart_cli.files import write_text
 NAME = "manifest.json"
 
 
+def recorded_source(folder: Path) -> dict[str, Any]:
+    """What was asked for when `folder` was begun; empty where no readable manifest says so."""
+    try:
+        source = json.loads((folder / NAME).read_text(encoding="utf-8"))["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return source if isinstance(source, dict) else {}
+
+
 class Manifest:
     """The manifest of `folder`; safe to use from several threads.
 
@@ -39,7 +48,8 @@ class Manifest:
             try:
                 content = json.loads(self._path.read_text(encoding="utf-8"))
                 known, self.files = content["source"], content["files"]
-            except (ValueError, KeyError, TypeError):
+                known.items(), self.files.items()
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise UsageError(
                     f"{self._path} is damaged", hint="delete it, or choose another --out"
                 ) from None
