@@ -15,7 +15,9 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
 from bart_cli.errors import BartError, UsageError
+from bart_cli.files import atomic_file, write_text
 
+LARGEST_VOCABULARY = 2**20  # the trainer reserves memory for what it is asked for
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 HUB_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
@@ -96,11 +98,16 @@ class Tokenizer:
         """Learn a byte-level BPE from texts; ids of <s> <pad> </s> <unk> are 0-3, <mask> is last.
 
         Raises:
-            UsageError: `vocab_size` has no room for the 256 bytes and the special tokens.
+            UsageError: `vocab_size` has no room for the 256 bytes and the special tokens, or is
+                larger than LARGEST_VOCABULARY.
         """
         smallest = 256 + len(SPECIAL_TOKENS)
         if vocab_size < smallest:
             raise UsageError(f"a vocabulary of {vocab_size} is too small; at least {smallest}")
+        if vocab_size > LARGEST_VOCABULARY:
+            raise UsageError(
+                f"a vocabulary of {vocab_size} is too large; at most {LARGEST_VOCABULARY}"
+            )
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(
@@ -116,9 +123,9 @@ class Tokenizer:
         return cls(backend)
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and what `transformers` wants beside it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(folder / "tokenizer.json"))
+        """Write `tokenizer.json` and what `transformers` wants beside it, each file at once."""
+        with atomic_file(folder / "tokenizer.json") as temporary:
+            self._backend.save(str(temporary))
         bos, pad, eos, unk, mask = SPECIAL_TOKENS
         settings = {
             "tokenizer_class": "BartTokenizer",
@@ -132,18 +139,14 @@ class Tokenizer:
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
         }
-        text = json.dumps(settings, indent=2) + "\n"
-        (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
         backend = json.loads(self._backend.to_str())["model"]
         entries = self._backend.get_vocab(with_added_tokens=True)  # in no fixed order
-        (folder / "vocab.json").write_text(
-            json.dumps(dict(sorted(entries.items(), key=lambda e: e[1])), ensure_ascii=False),
-            encoding="utf-8",
-        )
+        ordered = dict(sorted(entries.items(), key=lambda e: e[1]))
+        write_text(folder / "vocab.json", json.dumps(ordered, ensure_ascii=False))
         merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in backend["merges"])
-        (folder / "merges.txt").write_text(
-            "#version: 0.2\n" + "".join(f"{pair}\n" for pair in merges), encoding="utf-8"
-        )
+        lines = "".join(f"{pair}\n" for pair in merges)
+        write_text(folder / "merges.txt", f"#version: 0.2\n{lines}")
 
     # ---- using it ---------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class Tokenizer:
         self, texts: Sequence[str], *, special: bool = True, max_length: int | None = None
     ) -> list[list[int]]:
         """Ids of many texts, on all cores. `special`: with <s> and </s> around each."""
-        clean = [_encodable(text) for text in texts]
+        clean = [encodable(text) for text in texts]
         rows = [
             encoding.ids
             for encoding in self._backend.encode_batch_fast(clean, add_special_tokens=False)
@@ -232,7 +235,7 @@ def _require_special_tokens(entries: dict[str, int]) -> None:
         )
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Text without lone surrogates, which have no UTF-8 form: each becomes U+FFFD."""
     try:
         text.encode("utf-8")

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bart_cli.errors import UsageError
+from bart_cli.tokenizer import Tokenizer, encodable
 
 SPLITS = {
     "train": ("train",),
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test",),
 }
+VOCABULARY = b"bart_vocabulary"  # in the metadata of a table: the fingerprint of its ids
 SUFFIXES = (".jsonl", ".parquet", ".source")
 SOURCE_FIELDS = ("article", "document", "source", "text", "dialogue")
 TARGET_FIELDS = ("summary", "highlights", "target", "abstract")
@@ -92,7 +94,7 @@ def _json_rows(file: Path) -> Iterator[Pair]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{file}, line {number}: not valid JSON: {error}") from None
         if not isinstance(row, dict):
             raise UsageError(f"{file}, line {number}: expected a JSON object")
@@ -123,14 +125,26 @@ def _parallel_rows(file: Path) -> Iterator[Pair]:
         yield Pair(str(number), source, target)
 
 
-def read_token_ids(file: Path, limit: int | None) -> tuple[list[list[int]], list[list[int]]] | None:
-    """Source and target ids of a table of `bart preprocess summarization`, None for other files."""
+def read_token_ids(
+    file: Path, limit: int | None, tokenizer: Tokenizer
+) -> tuple[list[list[int]], list[list[int]]] | None:
+    """Source and target ids of a table of `bart preprocess summarization`.
+
+    None for other files, and where the ids are of another vocabulary: the table itself says of
+    which, for a tokenizer beside it may be that of another run.
+    """
     if file.suffix != ".parquet":
         return None
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = ["source_ids", "target_ids"]
-    if not set(columns) <= set(pq.read_schema(file).names):
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError):
+        return None  # whoever reads the text says what is wrong
+    vocabulary = (schema.metadata or {}).get(VOCABULARY, b"").decode()
+    if not set(columns) <= set(schema.names) or vocabulary != tokenizer.fingerprint():
         return None
     table = pq.read_table(file, columns=columns).slice(0, limit)
     return table["source_ids"].to_pylist(), table["target_ids"].to_pylist()
@@ -165,4 +179,6 @@ def _pair(row: Mapping[str, Any], where: str, number: int) -> Pair:
             f"{where}: no field for the {'article' if source is None else 'summary'}; "
             f"looked for {', '.join(wanted)}, found {', '.join(row)}"
         )
-    return Pair(str(row.get("id", number)), source, target)
+    name = row.get("id")
+    texts = (str(number if name is None else name), source, target)
+    return Pair(*(encodable(text) for text in texts))  # JSON can hold what UTF-8 cannot

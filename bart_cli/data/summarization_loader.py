@@ -44,11 +44,9 @@ def load_encoded(
         UsageError: see read_pairs.
     """
     file = find_split(path, split)
-    if file is not None and (file.parent / "tokenizer").is_dir():
-        ids = read_token_ids(file, limit)
-        prepared_with = Tokenizer.from_pretrained(file.parent / "tokenizer")
-        if ids is not None and prepared_with.fingerprint() == tokenizer.fingerprint():
-            return cut_pairs(*ids, data)
+    ids = None if file is None else read_token_ids(file, limit, tokenizer)
+    if ids is not None:
+        return cut_pairs(*ids, data)
     pairs = read_pairs(path, split, limit=limit)
     return cut_pairs(
         tokenizer.encode_batch([pair.source for pair in pairs]),

@@ -82,3 +82,9 @@ def test_a_vocabulary_without_special_tokens_is_refused(tmp_path: Path) -> None:
 def test_a_vocabulary_too_small_for_the_bytes_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 261"):
         Tokenizer.train(TEXTS, vocab_size=100)
+
+
+def test_a_vocabulary_that_no_memory_holds_is_refused() -> None:
+    """The trainer aborts the whole process when it cannot reserve what it is asked for."""
+    with pytest.raises(UsageError, match="a vocabulary of 1000000000000 is too large"):
+        Tokenizer.train(["a b"], vocab_size=10**12)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bart_cli.data.pairs import Pair, find_split, read_pairs
+from bart_cli.data.pairs import VOCABULARY, Pair, find_split, read_pairs
 from bart_cli.errors import UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.progress import Reporter
@@ -40,13 +40,14 @@ def preprocess_summarization(
     """Write the splits that `path` has.
 
     Raises:
-        UsageError: no split there, a damaged file, or no pair left.
+        UsageError: no split there, a damaged file, no pair left, or an `out` with other pairs.
     """
     found = [split for split in SPLITS if find_split(path, split) is not None]
     if path.is_file():
         found = ["train"]
     if not found:
         raise UsageError(f"no pairs in {path}: expected train.jsonl, validation.jsonl, test.jsonl")
+    _check_folder(path, out, found)
     reports = {}
     for split in found:
         pairs = read_pairs(path, split)
@@ -69,6 +70,22 @@ def preprocess_summarization(
     summary = {split: asdict(report) for split, report in reports.items()}
     write_text(out / "report.json", json.dumps(summary, indent=2) + "\n")
     return reports
+
+
+def _check_folder(path: Path, out: Path, found: list[str]) -> None:
+    """Nothing of `out` may be overwritten that is the input, or stay that is of other pairs."""
+    for split in SPLITS:
+        table = out / f"{split}.parquet"
+        if not table.is_file():
+            continue
+        source = find_split(path, split) if split in found else None
+        if source is None:
+            raise UsageError(
+                f"{out} holds a {split} split, {path} has none: it is of other pairs",
+                hint="choose another --out, or delete that folder",
+            )
+        if table.samefile(source):
+            raise UsageError(f"{table} would be read and overwritten", hint="choose another --out")
 
 
 def clean_pairs(pairs: list[Pair]) -> tuple[list[Pair], dict[str, int]]:
@@ -107,7 +124,8 @@ def _tokenise(pairs: list[Pair], tokenizer: Tokenizer) -> pa.Table:
             "summary": [pair.target for pair in pairs],
             "source_ids": pa.array(tokenizer.encode_batch([p.source for p in pairs]), ids),
             "target_ids": pa.array(tokenizer.encode_batch([p.target for p in pairs]), ids),
-        }
+        },
+        metadata={VOCABULARY: tokenizer.fingerprint()},
     )
 
 

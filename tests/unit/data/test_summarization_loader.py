@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import Share
+from bart_cli.data.pairs import read_pairs, read_token_ids
 from bart_cli.data.summarization_loader import (
     EncodedPairs,
     SummarizationLoader,
     load_encoded,
     summarization_validation_batches,
 )
+from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 
@@ -149,3 +151,63 @@ def test_pairs_are_cut_and_limited(
         assert (len(source), len(target)) == (8, 6)
         assert source[0] == target[0] == tiny_tokenizer.bos_id
         assert source[-1] == target[-1] == tiny_tokenizer.eos_id
+
+
+def test_ids_of_another_vocabulary_are_not_taken_whatever_tokenizer_lies_beside_them(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    """What a second run with another tokenizer leaves that is killed before its end."""
+    from bart_cli.data.preprocess.summarization import preprocess_summarization
+    from bart_cli.progress import Reporter
+
+    (tmp_path / "train.jsonl").write_text(json.dumps({"article": "A b c.", "summary": "A."}))
+    other = Tokenizer.train(SENTENCES[2:], vocab_size=300)
+    preprocess_summarization(tmp_path, tmp_path / "out", other, reporter=Reporter())
+    tiny_tokenizer.save(tmp_path / "out" / "tokenizer")
+    pairs = load_encoded(tmp_path / "out", "train", None, SummarizationDataConfig(), tiny_tokenizer)
+    assert pairs.sources == [tiny_tokenizer.encode("A b c.")]
+    assert read_token_ids(tmp_path / "out" / "train.parquet", None, other) == (
+        [other.encode("A b c.")],
+        [other.encode("A.")],
+    )
+
+
+def test_pairs_of_two_sources_are_not_mixed_and_the_input_is_not_overwritten(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    from bart_cli.data.preprocess.summarization import preprocess_summarization
+    from bart_cli.progress import Reporter
+
+    row = json.dumps({"article": "A b c.", "summary": "A."})
+    for name in ("both/train", "both/validation", "one/train"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_text(row)
+
+    def prepare(source: str, out: str) -> None:
+        preprocess_summarization(
+            tmp_path / source, tmp_path / out, tiny_tokenizer, reporter=Reporter()
+        )
+
+    prepare("both", "out")
+    prepare("both", "out")
+    with pytest.raises(UsageError, match="out holds a validation split"):
+        prepare("one", "out")
+    with pytest.raises(UsageError, match="would be read and overwritten"):
+        prepare("out", "out")
+
+
+def test_what_json_can_hold_and_utf8_cannot_is_replaced(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    from bart_cli.data.preprocess.summarization import preprocess_summarization
+    from bart_cli.progress import Reporter
+
+    rows = ['{"id": "\\udc00", "article": "a \\ud800 b", "summary": "c"}']
+    rows.append('{"id": null, "article": "d e", "summary": "f"}')
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    preprocess_summarization(tmp_path, tmp_path / "out", tiny_tokenizer, reporter=Reporter())
+    pairs = [(p.id, p.source) for p in read_pairs(tmp_path / "out", "train")]
+    assert pairs == [("\ufffd", "a \ufffd b"), ("2", "d e")]
+    (tmp_path / "train.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="line 1: not valid JSON"):
+        read_pairs(tmp_path, "train")
