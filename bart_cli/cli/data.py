@@ -36,7 +36,7 @@ def group() -> None:
 def inspect(
     path: Annotated[Path, typer.Argument(help="Folder of shards, or one that has some below.")],
     samples: Annotated[int, typer.Option(min=0, help="Samples to show of each folder.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed shows others.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed shows others.")] = 0,
     tokenizer: Annotated[
         str | None, typer.Option(help="Default: the one saved beside the shards.")
     ] = None,
@@ -44,7 +44,7 @@ def inspect(
         float, typer.Option(min=0, max=0.99, help=field_help(DenoisingConfig, "mask_ratio"))
     ] = 0.3,
     poisson_lambda: Annotated[
-        float, typer.Option(min=0.1, help=field_help(DenoisingConfig, "poisson_lambda"))
+        float, typer.Option(min=0.1, max=50, help=field_help(DenoisingConfig, "poisson_lambda"))
     ] = 3.5,
     as_json: JsonOption = False,
 ) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.denoising import Denoiser, Ragged
 from bart_cli.data.random_keys import derive, permutation
-from bart_cli.data.shards import open_shards, read_shard
+from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
@@ -64,7 +64,7 @@ def find_shard_folders(path: Path) -> list[Path]:
         raise UsageError(f"no such folder: {path}")
     folders = sorted(
         {p.parent for p in path.rglob("*.parquet") if not p.parent.name.startswith(".")},
-        key=lambda p: [(int(part) if part.isdigit() else -1, part) for part in p.parts],
+        key=lambda p: [(int(part) if part.isdecimal() else -1, part) for part in p.parts],
     )
     folders = [f for f in folders if ".work" not in f.parts]
     if not folders:
@@ -93,7 +93,7 @@ def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:
         UsageError, BartError: no shards, or a damaged one.
     """
     shards = open_shards(folder)
-    lengths = read_shard(shards.paths[0], tokenizer).tokens.lengths
+    lengths = shards.read(0, tokenizer).tokens.lengths
     return ShardSummary(
         folder=str(folder),
         shards=len(shards.paths),
@@ -115,10 +115,12 @@ def noised_examples(
     borders = np.cumsum(shards.counts)
     owners = np.searchsorted(borders, numbers, side="right")
     denoise = Denoiser(denoising, tokenizer)
-    examples = []
+    examples: list[Example] = []
+    read = -1  # the numbers are sorted: every shard is read once
     for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
         row = number - int(borders[owner]) + shards.counts[owner]
-        samples = read_shard(shards.paths[owner], tokenizer)
+        if owner != read:
+            samples, read = shards.read(owner, tokenizer), owner
         tokens, sentences = (
             Ragged(part.row(row), np.array([len(part.row(row))]))
             for part in (samples.tokens, samples.sentences)

@@ -21,8 +21,7 @@ from bart_cli.data.collate import make_batch, micro_batches
 from bart_cli.data.denoising import Denoiser, Ids, Ragged
 from bart_cli.data.order import SampleOrder, Share, rank_positions
 from bart_cli.data.random_keys import derive
-from bart_cli.data.shards import Samples, ShardFolder, open_shards, read_shard
-from bart_cli.errors import UsageError
+from bart_cli.data.shards import Samples, ShardFolder, open_shards
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.workers import usable_cores
 
@@ -95,13 +94,7 @@ class SampleReader:
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
-        samples = read_shard(self._folder.paths[number], self._tokenizer)
-        highest = int(samples.tokens.values.max(initial=0))
-        if highest >= self._tokenizer.vocab_size:
-            raise UsageError(
-                f"{self._folder.paths[number]} holds token {highest}, "
-                f"the tokenizer has {self._tokenizer.vocab_size} entries: not that of the shards"
-            )
+        samples = self._folder.read(number, self._tokenizer)
         self._cache[number] = samples
         while len(self._cache) > self._kept:
             self._cache.popitem(last=False)

@@ -45,6 +45,29 @@ class ShardFolder:
         """Samples of all shards."""
         return sum(self.counts)
 
+    def read(self, number: int, tokenizer: Tokenizer) -> Samples:
+        """The samples of one shard.
+
+        Raises:
+            UsageError: `.num_samples.json` says otherwise, or the ids are not the tokenizer's.
+            BartError: see read_shard.
+        """
+        path = self.paths[number]
+        samples = read_shard(path, tokenizer)
+        if len(samples) != self.counts[number]:
+            raise UsageError(
+                f"{path} holds {len(samples):,} samples, {COUNTS} beside it says "
+                f"{self.counts[number]:,}",
+                hint=f"without {COUNTS} the shards are counted anew",
+            )
+        highest = int(samples.tokens.values.max(initial=0))
+        if highest >= tokenizer.vocab_size:
+            raise UsageError(
+                f"{path} holds token {highest}, "
+                f"the tokenizer has {tokenizer.vocab_size} entries: not that of the shards"
+            )
+        return samples
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -61,7 +84,7 @@ def open_shards(folder: Path) -> ShardFolder:
     """Find the shards of a folder.
 
     Raises:
-        UsageError: no shards there, or none with a sample.
+        UsageError: no shards there, none with a sample, or a damaged `.num_samples.json`.
     """
     paths = sorted(folder.glob("*.parquet"), key=_number) if folder.is_dir() else []
     if not paths:
@@ -71,7 +94,13 @@ def open_shards(folder: Path) -> ShardFolder:
     counts_path = folder / COUNTS
     known: dict[str, int] = {}
     if counts_path.is_file():
-        known = json.loads(counts_path.read_text(encoding="utf-8"))
+        try:
+            known = {n: int(c) for n, c in json.loads(counts_path.read_text("utf-8")).items()}
+        except (ValueError, TypeError, AttributeError):
+            raise UsageError(
+                f"{counts_path} is damaged: expected the samples of each file by its name",
+                hint="delete it: the shards are then counted anew",
+            ) from None
     counts = [known[p.name] if p.name in known else _count(p) for p in paths]
     if not sum(counts):
         raise UsageError(f"the shards in {folder} hold no samples")
@@ -91,7 +120,7 @@ def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Pa
             return folder
     if not path.exists():
         raise UsageError(f"no such folder: {path}")
-    lengths = sorted(int(p.name) for p in path.iterdir() if p.is_dir() and p.name.isdigit())
+    lengths = sorted(int(p.name) for p in path.iterdir() if p.is_dir() and p.name.isdecimal())
     hint = f"prepared lengths there: {', '.join(map(str, lengths))}" if lengths else None
     raise UsageError(
         f"no {split} shards of {sequence_length} tokens in {path}",
@@ -111,9 +140,20 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
         raise BartError(f"{path}: not a readable shard: {error}") from None
     names = set(table.column_names)
     if {"input_ids", "sentence_lengths"} <= names:
-        return Samples(_ragged(table["input_ids"]), _ragged(table["sentence_lengths"]))
+        samples = Samples(
+            _ragged(table["input_ids"], path), _ragged(table["sentence_lengths"], path)
+        )
+        borders = np.concatenate([[0], np.cumsum(samples.sentences.values)])
+        starts = samples.sentences.starts
+        sums = borders[starts + samples.sentences.lengths] - borders[starts]
+        if wrong := np.flatnonzero(sums != samples.tokens.lengths).tolist():
+            raise BartError(f"{path}, row {wrong[0]:,}: the sentence_lengths are not those of it")
+        return samples
     if "sentences" in names:
-        return encode_samples(table["sentences"].to_pylist(), tokenizer)
+        kind = table["sentences"].type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise BartError(f"{path}: column 'sentences' holds {kind}, no text")
+        return encode_samples([text or "" for text in table["sentences"].to_pylist()], tokenizer)
     raise BartError(f"{path}: no column 'input_ids' or 'sentences'; found {sorted(names)}")
 
 
@@ -157,15 +197,21 @@ def write_counts(folder: Path, counts: dict[str, int]) -> None:
     write_text(folder / COUNTS, json.dumps(counts) + "\n")
 
 
-def _ragged(column: pa.ChunkedArray) -> Ragged:
+def _ragged(column: pa.ChunkedArray, path: Path) -> Ragged:
     array = column.combine_chunks()
+    kind = array.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (lists and pa.types.is_integer(kind.value_type)):
+        raise BartError(f"{path}: a column of {kind}, expected lists of whole numbers")
+    if array.null_count or array.values.null_count:
+        raise BartError(f"{path}: a column of {kind} has gaps (nulls)")
     values: Ids = array.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     lengths: Ids = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     return Ragged(values, lengths)
 
 
 def _number(path: Path) -> tuple[int, str]:
-    digits = "".join(c for c in path.stem if c.isdigit())
+    digits = "".join(c for c in path.stem if c.isdecimal())
     return (int(digits) if digits else 0, path.name)
 
 

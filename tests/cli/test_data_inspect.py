@@ -60,3 +60,13 @@ def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
         assert result.returncode == 2
         assert str(path) in result.stderr
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [["--poisson-lambda", "51"], ["--poisson-lambda", "inf"], ["--seed", str(2**70)]]
+)
+def test_values_that_no_recipe_allows_are_refused(shards: Path, options: list[str]) -> None:
+    result = bart("data", "inspect", shards, *options)
+    assert result.returncode == 2
+    assert options[0] in result.stderr
+    assert "Traceback" not in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import SampleOrder, Share
 from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
 from bart_cli.data.shards import open_shards, resolve_shards
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 
@@ -164,3 +165,43 @@ def test_missing_shards_name_the_lengths_that_are_there(tmp_path: Path) -> None:
     assert "512" in (caught.value.hint or "")
     with pytest.raises(UsageError, match="no shards"):
         open_shards(tmp_path)
+
+
+IDS = pa.list_(pa.uint16())
+
+
+@pytest.mark.parametrize(
+    ("columns", "counts", "message"),
+    [
+        ({"sentences": [1]}, None, "column 'sentences' holds int64"),
+        ({"input_ids": ["x"], "sentence_lengths": ["x"]}, None, "expected lists of whole numbers"),
+        ({"input_ids": [[5], None], "sentence_lengths": [[1], [1]]}, None, "has gaps"),
+        ({"input_ids": [[5], [5]], "sentence_lengths": [[1], [2]]}, None, "row 1: the sentence_"),
+        ({"input_ids": [[60000]], "sentence_lengths": [[1]]}, None, "holds token 60000"),
+        ({"sentences": ["One."]}, '{"shard-0.parquet": 2}', "holds 1 samples, .* says 2"),
+        ({"sentences": ["One."]}, "{", "num_samples.json is damaged"),
+        ({"sentences": ["One."]}, '{"shard-0.parquet": "x"}', "num_samples.json is damaged"),
+        ({"sentences": ["One."]}, "[1]", "num_samples.json is damaged"),
+    ],
+)
+def test_shards_that_do_not_add_up_are_named(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, columns: Any, counts: str | None, message: str
+) -> None:
+    lists = {n: isinstance(rows[0], list) for n, rows in columns.items()}
+    table = {n: pa.array(rows, IDS if lists[n] else None) for n, rows in columns.items()}
+    pq.write_table(pa.table(table), tmp_path / "shard-0.parquet")
+    if counts is not None:
+        (tmp_path / ".num_samples.json").write_text(counts)
+    with pytest.raises(BartError, match=message):
+        open_shards(tmp_path).read(0, tiny_tokenizer)
+    with pytest.raises(BartError, match=message):
+        steps(tmp_path, tiny_tokenizer, Share(2, 2), 1)
+
+
+def test_a_gap_among_texts_is_an_empty_sample_and_odd_names_are_shards(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    pq.write_table(pa.table({"sentences": ["One. Two.", None]}), tmp_path / "shard-\u00b2.parquet")
+    samples = open_shards(tmp_path).read(0, tiny_tokenizer)
+    assert (samples.tokens.lengths > 0).tolist() == [True, False]
+    assert steps(tmp_path, tiny_tokenizer, Share(2, 2), 1)
