@@ -66,6 +66,8 @@ def command(
             "evaluation.bleu": bleu,
         },
     )
+    if processes is None and ":" in config.evaluation.device:
+        processes = 1  # one GPU is named, of however many there are
     start_workers(processes, max_restarts=0, stopped_is_good=False)
     folder = out_folder or _default_out(model, config)
     result = run_evaluate(config, folder, reporter=make_reporter())

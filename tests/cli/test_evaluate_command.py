@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
+from bart_cli.cli import evaluate as evaluate_command
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES, tiny_model_config
 
 ARTICLES = 24
+PARAMETERS = inspect.signature(evaluate_command.command).parameters
 # The same threads everywhere: sums of floats depend on them.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "120"}
 
@@ -247,3 +251,25 @@ def test_articles_beyond_the_models_positions_are_refused(folder: Path, tmp_path
     cut = evaluate(*model, "--out", tmp_path / "o", "--set", "data.max_source_length=128")
     assert cut.returncode == 0, cut.stderr
     assert "1 of 1 articles are cut to 128 tokens" in cut.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "started"),
+    [("cuda:1", None, 1), ("cuda:1", 2, 2), ("cuda", None, None), ("auto", None, None)],
+)
+def test_one_gpu_by_name_is_one_process(
+    monkeypatch: pytest.MonkeyPatch, device: str, processes: int | None, started: int | None
+) -> None:
+    """Of several GPUs each gets a process by default, and all of them cannot decode on one."""
+    asked: list[int | None] = []
+
+    def start(count: int | None, **_: object) -> None:
+        asked.append(count)
+        raise typer.Exit
+
+    monkeypatch.setattr(evaluate_command, "start_workers", start)
+    with pytest.raises(typer.Exit):
+        evaluate_command.command(
+            **{p: None for p in PARAMETERS} | {"device": device, "processes": processes}
+        )
+    assert asked == [started]
