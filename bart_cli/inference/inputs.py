@@ -76,7 +76,11 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             )
         path = Path(word)
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in KINDS)
+            files = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in KINDS and not file.is_dir()
+            )
             if not files:
                 raise UsageError(f"no {_either(list(KINDS))} file in {path}")
         elif not path.exists() and glob.has_magic(word):

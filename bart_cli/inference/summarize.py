@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
 from bart_cli.config.summarize import OutputFormat, SummarizeConfig
+from bart_cli.errors import BartError
 from bart_cli.inference.inputs import Input, read_items
 from bart_cli.inference.outputs import Result, Write, continued_file, new_file, write_results
 from bart_cli.inference.records import Failure, Text
@@ -132,14 +135,21 @@ def _results(
 ) -> Iterator[list[Result]]:
     for window in windows(items, job.batch_size, _weight):
         texts = [item.text for item in window if isinstance(item, Text)]
-        summaries = iter(
-            summarizer.summarize(
-                texts,
-                long=job.config.long,
-                batch_size=job.batch_size,
-                max_tokens=job.max_tokens,
+        try:
+            summaries = iter(
+                summarizer.summarize(
+                    texts,
+                    long=job.config.long,
+                    batch_size=job.batch_size,
+                    max_tokens=job.max_tokens,
+                )
             )
-        )
+        except torch.OutOfMemoryError:
+            raise BartError(
+                f"out of GPU memory: {job.batch_size} texts at once, "
+                f"{summarizer.generation.beams} beams",
+                hint=f"try --batch-size {max(1, job.batch_size // 2)}",
+            ) from None
         yield [
             Result(item.origin, None, item.error)
             if isinstance(item, Failure)

@@ -100,6 +100,7 @@ def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path
     (tmp_path / "b.txt").write_bytes(b"\xe9")
     (tmp_path / "c.html").write_text("<html><body></body></html>")
     (tmp_path / "d.txt").write_text("two")
+    (tmp_path / "e.txt").mkdir()
     items = list(read_items(find_inputs([str(tmp_path)])))
     assert [isinstance(item, Text) for item in items] == [True, False, False, True]
     errors = [item.error for item in items if isinstance(item, Failure)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+import torch
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.summarize import SummarizeConfig
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.inference.inputs import find_inputs
 from bart_cli.inference.outputs import continued_file
-from bart_cli.inference.summarize import Job, summarize_to_file
+from bart_cli.inference.summarize import Job, summarize_to_file, summarize_to_stream
 from bart_cli.inference.summarizer import Summarizer
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
@@ -59,6 +62,18 @@ def test_of_what_a_dead_process_left_only_whole_records_are_kept(tmp_path: Path)
             continued.stream.write(RECORD)
         assert out.read_text() == 2 * RECORD
         assert not other.exists()
+
+
+def test_a_gpu_without_room_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    summarizer = MagicMock()
+    summarizer.generation.beams = 4
+    summarizer.summarize.side_effect = torch.OutOfMemoryError("CUDA out of memory")
+    inputs = find_inputs([str(tmp_path / "a.txt")])
+    job = Job(inputs, SummarizeConfig(), "text", batch_size=32)
+    with pytest.raises(BartError, match="out of GPU memory: 32 texts at once, 4 beams") as caught:
+        summarize_to_stream(summarizer, job, StringIO(), reporter=Reporter(), task=Task())
+    assert caught.value.hint == "try --batch-size 16"
 
 
 def test_results_in_the_models_own_folder_go_on_too(
