@@ -37,7 +37,7 @@ COMMANDS = {
     "doctor": "Look at this machine: what is there, what is missing, what to do.",
 }
 
-RANK_0_SECONDS = 20.0  # what rank 0 gets to say what is wrong, before another rank does
+RANK_0_SECONDS = 20.0  # what rank 0 and launcher get to say what is wrong, before another rank
 VOICES = ("-q", "--quiet", "-v", "--verbose")  # understood before and after the sub-command
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -143,8 +143,9 @@ def fail(error: BartError) -> int:
     """Print the error line (and the hint) to standard error; the exit code comes back."""
     from bart_cli.cli.console import print_error
 
-    if error.exit_code == 2 and os.environ.get("RANK", "0") != "0":
-        # Wrong usage is mostly wrong on every rank: rank 0 says it, the launcher ends the others.
+    if error.exit_code != INTERRUPTED and os.environ.get("RANK", "0") != "0":
+        # What is wrong is mostly wrong on every rank, or is that another one is gone: rank 0 says
+        # it, or the launcher does, and the launcher ends the others.
         time.sleep(RANK_0_SECONDS)
     print_error(error)
     return error.exit_code

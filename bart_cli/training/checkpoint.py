@@ -1,12 +1,13 @@
 """Checkpoints: complete or not there at all.
 
 A run keeps `checkpoints/step-{step:08d}/` with `model/` (Hugging Face's layout, see model.formats),
-`optimizer.safetensors` (state tensors by parameter name), `state.json` (progress, loss scaler).
-A folder gets its name only when everything in it is on the disk.
+`optimizer.safetensors` (state tensors by parameter name), `state.json` (progress, loss scaler,
+SHA-256 of the other files). A folder gets its name only when everything in it is on the disk.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
@@ -30,6 +31,7 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.sharding import divided_like, whole
 from bart_cli.training.state import Progress
+from bart_cli.training.world import World
 
 SEPARATOR = "|"  # between parameter and state name; never part of either
 
@@ -82,7 +84,10 @@ def write_checkpoint(run: Path, snapshot: Snapshot, tokenizer: Tokenizer, *, kee
     with writing(folder, run), atomic_folder(folder) as temporary:
         save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer)
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=2) + "\n")
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        digests = {path.relative_to(temporary).as_posix(): _digest(path) for path in files}
+        state = snapshot.state | {"sha256": digests}
+        (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n")
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return folder
@@ -169,37 +174,62 @@ def restore(
     model: Bart,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    world: World,
     reporter: Reporter,
 ) -> Progress:
     """Bring model and optimizer to a checkpoint; `resume` is auto, none, or a checkpoint's folder.
 
-    With auto a newest checkpoint that is damaged is named, and the one before it is taken.
+    With auto a newest checkpoint that is damaged is named, and the one before it is taken. Rank 0
+    chooses, so that all ranks go on from the same one.
 
     Raises:
         UsageError: the named checkpoint is not there.
         BartError: the named one, or with auto every one, is damaged.
     """
+    folder = world.broadcast(_choose(resume, run, reporter) if world.leads else None)
+    return Progress() if folder is None else load_checkpoint(folder, model, optimizer, scaler)
+
+
+def _choose(resume: str, run: Path, reporter: Reporter) -> Path | None:
+    """The checkpoint to go on from, whole; None: begin anew."""
     if resume == "none":
-        return Progress()
+        return None
     if resume != "auto":
         if not (Path(resume) / "state.json").is_file():
             raise UsageError(f"--resume {resume}: no checkpoint there")
-        return load_checkpoint(Path(resume), model, optimizer, scaler)
+        _verify(Path(resume))
+        return Path(resume)
     candidates = list_checkpoints(run)
     for folder in reversed(candidates):
         try:
-            progress = load_checkpoint(folder, model, optimizer, scaler)
+            _verify(folder)
         except BartError as error:
             reporter.warn(f"checkpoint {folder} is damaged and skipped: {error.message}")
             continue
         reporter.info(f"resuming from {folder}")
-        return progress
+        return folder
     if candidates:
         raise BartError(
             f"every checkpoint in {run} is damaged",
             hint="--resume none begins anew in another --out",
         )
-    return Progress()
+    return None
+
+
+def _verify(folder: Path) -> None:
+    """Raise BartError when a file is not as it was written."""
+    try:
+        digests = json.loads((folder / "state.json").read_text())["sha256"].items()
+        for path, digest in ((folder / name, digest) for name, digest in digests):
+            if _digest(path) != digest:
+                raise BartError(f"{path} has changed since it was written")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise BartError(f"{folder}: {error}") from None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @torch.no_grad()

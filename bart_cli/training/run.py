@@ -101,7 +101,7 @@ def run_training(
     """Train in the run folder and write what is left behind at the end."""
     training = config.training
     optimizer, scaler = equip(model, training, config.optimizer, world)
-    progress = restore(resume, run, model, optimizer, scaler, reporter)
+    progress = restore(resume, run, model, optimizer, scaler, world, reporter)
     if world.leads:  # from here on the folder is this run's
         run.mkdir(parents=True, exist_ok=True)
         save_config(config.model_copy(update={"model": model.config}), run / "config.yaml")

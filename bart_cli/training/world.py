@@ -98,8 +98,10 @@ def join_world() -> Iterator[World]:
     # loaded later, by FSDP or by the compiler, it keeps the group's threads alive to the end of the
     # process, where Python may abort on one of them (pytorch/pytorch#190489).
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cpu":
+            dist.barrier()  # nobody leaves, with an error say, while others still connect
         yield World(rank, size, device)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):

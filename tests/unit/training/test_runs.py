@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
@@ -183,8 +184,20 @@ def test_micro_batches_do_not_change_the_loss(shards: Path, tmp_path: Path) -> N
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
 
 
+def cut(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:500])
+
+
+def turn_a_bit(weights: Path) -> None:
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, turn_a_bit, Path.unlink])
+@pytest.mark.parametrize("name", ["model/model.safetensors", "optimizer.safetensors"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(
-    shards: Path, tmp_path: Path
+    shards: Path, tmp_path: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     config = pretrain_config(shards, checkpoint_every=2, max_steps=6, keep_last=2)
     run_pretrain(config, tmp_path / "run", reporter=Reporter())
@@ -193,8 +206,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(
         "step-00000006",
     ]
     (tmp_path / "run/done.json").unlink()
-    weights = tmp_path / "run/checkpoints/step-00000006/model/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:500])
+    damage(tmp_path / "run/checkpoints/step-00000006" / name)
 
     class Listening(Reporter):
         warnings: list[str] = []  # noqa: RUF012
