@@ -270,6 +270,6 @@ def test_one_gpu_by_name_is_one_process(
     monkeypatch.setattr(evaluate_command, "start_workers", start)
     with pytest.raises(typer.Exit):
         evaluate_command.command(
-            **{p: None for p in PARAMETERS} | {"device": device, "processes": processes}
+            **dict.fromkeys(PARAMETERS) | {"device": device, "processes": processes}
         )
     assert asked == [started]
