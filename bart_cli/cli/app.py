@@ -90,9 +90,10 @@ def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 good, 1 the run failed, 2 wrong usage."""
-    for name in ("stdout", "stderr"):  # closed by the caller (`>&-`): then Python has None there
+    # Closed by the caller (`>&-`): then Python has None there.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = _completed_words() if "_BART_COMPLETE" in os.environ else given
     requested = next((word for word in words if not word.startswith("-")), None)

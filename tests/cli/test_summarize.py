@@ -68,6 +68,15 @@ def records(output: bytes) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.decode().splitlines()]
 
 
+def test_standard_input_that_the_caller_closed_is_empty(model: Path) -> None:
+    words = shlex.join([*BART, "-", "--model", str(model)])
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"{words} <&-"], capture_output=True, env=ENVIRONMENT, check=False
+    )
+    assert result.returncode == 2
+    assert b"error: standard input is empty" in result.stderr
+
+
 def test_a_folder_gives_a_record_for_each_text_in_order(model: Path, texts: Path) -> None:
     result = summarize(model, texts)
     assert result.returncode == 0, result.stderr
