@@ -10,6 +10,7 @@ import pytest
 
 from bart_cli.data.download.sample import write_sample
 from bart_cli.data.sentences import split_sentences
+from bart_cli.errors import UsageError
 from bart_cli.evaluation.baselines import lead
 from bart_cli.evaluation.rouge import rouge_scores
 
@@ -35,6 +36,36 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(
         name = path.relative_to(sample)
         assert (tmp_path / "again" / name).read_bytes() == path.read_bytes()
         assert (tmp_path / "other" / name).read_bytes() != path.read_bytes()
+
+
+def test_a_sample_that_was_stopped_goes_on_and_is_not_mixed_with_another(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smaller sample in the folder of a larger one left files of both, without a manifest."""
+    monkeypatch.setattr("bart_cli.data.download.sample.FILE_BYTES", 20_000)
+    sizes = {"megabytes": 0.1, "train": 5, "validation": 2, "test": 2}
+
+    def stop(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    report = write_sample(whole, **sizes)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr("bart_cli.data.download.sample._pair_line", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_sample(stopped, **sizes)  # type: ignore[arg-type]
+    first = stopped / "pretrain/source/sample-000.txt"
+    before = first.stat().st_mtime_ns
+    (stopped / "pretrain/source/sample-002.txt").unlink()
+    assert write_sample(stopped, **sizes).documents == report.documents  # type: ignore[arg-type]
+    assert first.stat().st_mtime_ns == before
+    paths = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
+    assert paths == sorted(p.relative_to(stopped) for p in stopped.rglob("*") if p.is_file())
+    for path in paths:
+        assert (stopped / path).read_bytes() == (whole / path).read_bytes()
+    assert len(json.loads((whole / "manifest.json").read_text())["files"]) == len(paths) - 1
+    with pytest.raises(UsageError, match=r"megabytes 0\.1 is now 0\.02"):
+        write_sample(whole, **sizes | {"megabytes": 0.02})  # type: ignore[arg-type]
 
 
 def test_the_size_asked_for_does_not_change_a_document(sample: Path, tmp_path: Path) -> None:
