@@ -18,6 +18,10 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_file, write_text
 
 LARGEST_VOCABULARY = 2**20  # the trainer reserves memory for what it is asked for
+# How byte-level BPE writes the bytes 0x80 to 0xBF, which go on with a character of UTF-8: as the
+# character of that number where it can be seen, else from U+0122 on (after 33 + 1 of ASCII).
+SEEN = [*range(0xA1, 0xAD), *range(0xAE, 0xC0)]
+CONTINUATION = frozenset(map(chr, [*SEEN, *range(0x122, 0x122 + 64 - len(SEEN))]))
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 HUB_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
@@ -207,6 +211,13 @@ class Tokenizer:
         starts = np.zeros(self.vocab_size, dtype=bool)
         for token, index in self._backend.get_vocab(with_added_tokens=True).items():
             starts[index] = token.startswith(("Ġ", "Ċ")) or token in SPECIAL_TOKENS
+        return starts
+
+    def character_starts(self) -> np.ndarray:
+        """[vocabulary] bool: tokens that do not begin in the middle of a character."""
+        starts = np.ones(self.vocab_size, dtype=bool)
+        for token, index in self._backend.get_vocab(with_added_tokens=True).items():
+            starts[index] = token[:1] not in CONTINUATION
         return starts
 
 

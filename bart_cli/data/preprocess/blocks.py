@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bart_cli.data.documents import Block, read_block
-from bart_cli.data.preprocess.packing import Sample, pack
+from bart_cli.data.preprocess.packing import Sample, last_start, pack
 from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import split_sentences
 from bart_cli.data.shards import SCHEMA, write_shard
@@ -90,7 +90,7 @@ def process_block(task: BlockTask) -> BlockReport:
     """
     if task.done.is_file():
         return BlockReport(**json.loads(task.done.read_text(encoding="utf-8")))
-    tokenizer, words, word_starts = _tools(task.tokenizer)
+    tokenizer, words, *starts = _tools(task.tokenizer)
     report = BlockReport()
     documents: dict[str, list[list[list[int]]]] = {split: [] for split in SPLITS}
     left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
@@ -112,7 +112,7 @@ def process_block(task: BlockTask) -> BlockReport:
         for split, members in documents.items():
             if task.cross_documents:
                 members = [[sentence for document in members for sentence in document]]
-            samples = [s for rows in members for s in pack(rows, length - 2, word_starts)]
+            samples = [s for rows in members for s in pack(rows, length - 2, *starts)]
             _write(task.output(length, split), samples, tokenizer)
             report.samples[f"{length}/{split}"] = len(samples)
             sizes = np.array([s.tokens for s in samples], dtype=np.int64)
@@ -166,20 +166,24 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
     lengths, ids = row["sentence_lengths"], row["input_ids"]
     if len(ids) < 2:
         return None
+    words, _, *starts = _tools(tokenizer)
     if len(lengths) == 1:
-        lengths = [len(ids) // 2, len(ids) - len(ids) // 2]
+        half = len(ids) // 2
+        half = next(filter(None, (last_start(ids, half, kind) for kind in starts)), half)
+        lengths = [half, len(ids) - half]
     middle = len(lengths) // 2
     cut = sum(lengths[:middle])
     parts = [(ids[:cut], lengths[:middle]), (ids[cut:], lengths[middle:])]
     rows, halves = [part for part, _ in parts], [part for _, part in parts]
-    return _table(rows, halves, _tools(tokenizer)[0])
+    return _table(rows, halves, words)
 
 
 @lru_cache(maxsize=1)
-def _tools(folder: Path) -> tuple[Tokenizer, WordCache, NDArray[np.bool_]]:
-    """The tokenizer, its cache, and which tokens begin a word: once per process."""
+def _tools(folder: Path) -> tuple[Tokenizer, WordCache, NDArray[np.bool_], NDArray[np.bool_]]:
+    """The tokenizer, its cache, which tokens begin a word, which a character: once per process."""
     tokenizer = Tokenizer.from_pretrained(folder)
-    return tokenizer, WordCache(tokenizer), tokenizer.word_starts()
+    starts = tokenizer.word_starts(), tokenizer.character_starts()
+    return tokenizer, WordCache(tokenizer), *starts
 
 
 def _split(name: str, validation_share: float) -> str:

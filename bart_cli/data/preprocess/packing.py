@@ -28,12 +28,16 @@ class Sample:
 
 
 def pack(
-    sentences: Sequence[list[int]], room: int, word_starts: NDArray[np.bool_]
+    sentences: Sequence[list[int]],
+    room: int,
+    word_starts: NDArray[np.bool_],
+    character_starts: NDArray[np.bool_],
 ) -> Iterator[Sample]:
     """Pack sentences greedily into samples of at most `room` tokens.
 
     A sentence that does not fit opens the next sample when this one is FULL already; else it is
-    cut at the last word border that fits (inside a word only when the word alone is too long).
+    cut at the last word border that fits; inside a word only when the word alone is too long, and
+    then between characters: half a character has no text.
     """
     sample = Sample()
     for sentence in sentences:
@@ -43,12 +47,12 @@ def pack(
                 yield sample
                 sample = Sample()
                 continue
-            cut = _cut(rest, room - sample.tokens, word_starts)
+            cut = last_start(rest, room - sample.tokens, word_starts)
             if cut == 0 and sample.tokens:
                 yield sample
                 sample = Sample()
                 continue
-            cut = cut or room
+            cut = cut or last_start(rest, room, character_starts) or room
             sample.add(rest[:cut])
             rest = rest[cut:]
             yield sample
@@ -59,9 +63,9 @@ def pack(
         yield sample
 
 
-def _cut(sentence: list[int], room: int, word_starts: NDArray[np.bool_]) -> int:
-    """The last index <= room where a word begins, 0 when there is none."""
+def last_start(sentence: list[int], room: int, starts: NDArray[np.bool_]) -> int:
+    """The last index <= room with a token of `starts`, 0 when there is none."""
     for index in range(min(room, len(sentence) - 1), 0, -1):
-        if word_starts[sentence[index]]:
+        if starts[sentence[index]]:
             return index
     return 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bart_cli.data.documents import plan_blocks, read_block, read_texts
 from bart_cli.data.pairs import Pair, read_pairs
-from bart_cli.data.preprocess.blocks import BlockTask
+from bart_cli.data.preprocess.blocks import BlockTask, _halves
 from bart_cli.data.preprocess.packing import pack
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, _run, preprocess_pretrain
 from bart_cli.data.preprocess.summarization import clean_pairs, preprocess_summarization
@@ -24,7 +24,8 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 
-STARTS = Tokenizer.train(SENTENCES, vocab_size=400).word_starts()
+WORDS = Tokenizer.train(SENTENCES, vocab_size=400)
+STARTS, CHARACTERS = WORDS.word_starts(), WORDS.character_starts()
 
 
 @given(
@@ -32,13 +33,33 @@ STARTS = Tokenizer.train(SENTENCES, vocab_size=400).word_starts()
     st.integers(6, 30),
 )
 def test_packing_loses_nothing_and_never_overfills(sentences: list[list[int]], room: int) -> None:
-    samples = list(pack(sentences, room, STARTS))
+    samples = list(pack(sentences, room, STARTS, CHARACTERS))
     packed = [t for sample in samples for sentence in sample.sentences for t in sentence]
     assert packed == [token for sentence in sentences for token in sentence]
     for sample in samples:
         assert 0 < sample.tokens <= room
         assert sample.tokens == sum(map(len, sample.sentences))
         assert all(sample.sentences)
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(6, 30))
+def test_samples_are_cut_between_characters(text: str, room: int) -> None:
+    """Text without spaces (Chinese, emoji): readers of `sentences` would lose letters."""
+    text = text.translate(dict.fromkeys(map(ord, "<>")))  # no special token
+    ids = WORDS.encode_batch([text], special=False)
+    parts = [WORDS.decode(s.sentences[0]) for s in pack(ids, room, STARTS, CHARACTERS)]
+    assert "".join(parts) == text
+
+
+def test_a_sample_that_is_divided_is_divided_between_characters(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    tiny_tokenizer.save(tmp_path)
+    ids = tiny_tokenizer.encode_batch(["\u4e2d" * 3], special=False)[0]
+    assert len(ids) == 9
+    halves = _halves({"sentence_lengths": [9], "input_ids": ids}, tmp_path)
+    assert halves is not None
+    assert halves["sentences"].to_pylist() == ["\u4e2d", "\u4e2d" * 2]
 
 
 def corpus(folder: Path, documents: int) -> Path:
