@@ -232,6 +232,7 @@ def _presets() -> Finding:
 
 
 def _hub() -> Finding:
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -239,15 +240,14 @@ def _hub() -> Finding:
     name = "hub"
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
         return Finding(name, "ok", "not asked: HF_HUB_OFFLINE is set")
-    request = urllib.request.Request(f"{endpoint}/api/models?limit=1", method="GET")
     try:
-        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+        with urllib.request.urlopen(f"{endpoint}/api/models?limit=1", timeout=HUB_SECONDS):
             return Finding(name, "ok", f"{endpoint} answers")
     except urllib.error.HTTPError as error:
         if error.code in (401, 404):  # a mirror with files only
             return Finding(name, "ok", f"{endpoint} answers ({error.code})")
         reason = f"status {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # no address, no HTTP
         reason = str(getattr(error, "reason", error))
     return Finding(
         name,

@@ -83,3 +83,12 @@ def test_a_hub_that_answers_is_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("HF_ENDPOINT", address)
         found = {finding.name: finding for finding in doctor.examine()}
     assert found["hub"].state == "ok"
+
+
+@pytest.mark.parametrize("address", ["foo", "http://x:port", "http://[::1", "http://a b"])
+def test_a_hub_that_is_no_address_is_noted(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    finding = doctor._hub()
+    assert finding.state == "note"
+    assert f"{address} does not answer" in finding.found
