@@ -12,10 +12,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from bart_cli.data.download.common_crawl import (
+    NewsFilter,
+    WarcJob,
+    WarcReport,
+    download_common_crawl,
+    extract_warc,
+)
+from bart_cli.data.download.http import Fetcher
+from bart_cli.data.download.writing import DownloadReport
+from bart_cli.progress import Reporter
 from tests.servers.cc_news import News, news_page, write_listing, write_warc
 from tests.servers.web import Web, serve_files
 
@@ -213,6 +224,47 @@ def test_filters_and_dry_run(crawl: Path, tmp_path: Path) -> None:
     assert other.returncode == 2
     assert "holds another download" in other.stderr
     assert json.loads(host.stdout)["documents"] == 1
+
+
+def die_of_the_second(job: WarcJob) -> WarcReport:
+    """What a parser in C does to its process that meets the wrong page."""
+    if job.warc.name == NAMES[1]:
+        os.abort()
+    return extract_warc(job)
+
+
+def test_a_page_that_crashes_a_parser_costs_its_warc_and_not_the_run(
+    crawl: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Voice(Reporter):
+        lines: list[str] = []  # noqa: RUF012
+
+        def warn(self, text: str) -> None:
+            self.lines.append(text)
+
+    place = "bart_cli.data.download.common_crawl.extract_warc"
+    paths = [str(path.relative_to(crawl)) for path in sorted(crawl.rglob("*.warc.gz"))]
+    news = NewsFilter(date(2016, 9, 1), date(2016, 10, 31))
+
+    def download(url: str) -> DownloadReport:
+        return download_common_crawl(
+            *(paths, tmp_path / "cc", news),
+            fetcher=Fetcher(),
+            base_url=url,
+            jobs=1,
+            reporter=Voice(),
+        )
+
+    with serve_files(crawl) as web:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, die_of_the_second)
+            report = download(web.url)
+        assert (report.files, report.dropped["WARC not to be had"]) == (2, 1)
+        (line,) = Voice.lines
+        assert line.startswith(f"left out: {NAMES[1]}: a worker process was killed")
+        download(web.url)
+    for path in (undisturbed / "source").iterdir():
+        assert (tmp_path / "cc" / "source" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_without_an_end_a_later_day_goes_on_with_the_day_of_the_first_run(

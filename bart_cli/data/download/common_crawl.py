@@ -176,7 +176,6 @@ def download_common_crawl(
         reporter.info(f"{len(names) - len(todo):,} of {len(names):,} WARCs are done already")
     failed: list[str] = []
     with (
-        worker_processes(jobs) as processes,
         ThreadPoolExecutor(jobs) as threads,
         reporter.task("WARCs", total=len(todo), unit="files") as task,
     ):
@@ -187,7 +186,9 @@ def download_common_crawl(
             if not warc.is_file():
                 fetcher.fetch(url, warc, on_bytes=rate.add)
             job = WarcJob(warc, out / name, news, extractor)
-            report = processes.submit(extract_warc, job).result()
+            # A process for each: a page that makes a parser crash costs its WARC, not the run.
+            with worker_processes(1) as process:
+                report = process.submit(extract_warc, job).result()
             for position in report.damaged:
                 reporter.warn(f"{warc.name}: damaged record after byte {position:,}, left out")
             manifest.add(name, url, **asdict(report))
@@ -268,7 +269,9 @@ def _note_failure(
     if isinstance(error, OSError) or not isinstance(error, BartError):
         raise error
     failed.append(path)
-    reporter.warn(f"left out: {error.message}")
+    name = Path(path).name
+    where = "" if name in error.message else f"{name}: "
+    reporter.warn(f"left out: {where}{error.message}")
 
 
 def _report(out: Path, manifest: Manifest, failed: list[str]) -> DownloadReport:
