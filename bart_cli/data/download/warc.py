@@ -56,8 +56,8 @@ def _crawled(record: object) -> Crawled | None:
     kind = record.http_content_type or ""  # type: ignore[attr-defined]
     if headers.status_code != 200 or "html" not in kind:
         return None
-    page = Page(
-        url=record.headers["WARC-Target-URI"],  # type: ignore[attr-defined]
-        html=record.reader.read(),  # type: ignore[attr-defined]
-    )
+    html = record.reader.read()  # type: ignore[attr-defined]
+    if len(html) < record.content_length:  # type: ignore[attr-defined]
+        raise EOFError  # fastwarc is silent about a file that is cut in its last record
+    page = Page(url=record.headers["WARC-Target-URI"], html=html)  # type: ignore[attr-defined]
     return Crawled(record.headers["WARC-Record-ID"].strip("<>").rpartition(":")[2], page)  # type: ignore[attr-defined]
