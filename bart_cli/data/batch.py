@@ -33,12 +33,10 @@ class Batch:
         return self.source.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; copies from pinned memory do not block."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self.tensors()))
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (DataLoader calls this by name)."""
-        return Batch(*(tensor.pin_memory() for tensor in self.tensors()))
+        """The same batch on a device; a GPU fetches it while the processor goes on."""
+        if device.type == "cuda":  # only copies from page-locked memory do not block
+            return Batch(*(x.pin_memory().to(device, non_blocking=True) for x in self.tensors()))
+        return Batch(*(x.to(device) for x in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The four tensors in the order of the constructor."""
