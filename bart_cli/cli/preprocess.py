@@ -59,7 +59,10 @@ def pretrain(
         bool, typer.Option("--deduplicate", help="Leave out documents that came before.")
     ] = False,
     workers: Annotated[
-        int, typer.Option("--workers", "--processes", min=1, help="Processes on this machine.")
+        int,
+        typer.Option(
+            "--workers", "--processes", min=1, max=1024, help="Processes on this machine."
+        ),
     ] = 2,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler: tcp://host:8786.")

@@ -14,7 +14,10 @@ class DenoisingConfig(Section):
 
     mask_ratio: float = Field(0.3, ge=0, lt=1, description="share of tokens covered by spans")
     poisson_lambda: float = Field(
-        3.5, gt=0, le=50, description="mean span length in tokens (paper 3.0, fairseq's models 3.5)"
+        3.5,
+        ge=0.1,
+        le=50,
+        description="mean span length in tokens (paper 3.0, fairseq's models 3.5)",
     )
     random_ratio: float = Field(
         0.1, ge=0, le=1, description="share of spans replaced by a random token instead of <mask>"

@@ -124,6 +124,7 @@ def test_presets_are_listed_shown_and_compared() -> None:
         (f"preprocess pretrain --text {{}}/latin1.txt {TO}", 2, ["not UTF-8", "position 3"]),
         (f"preprocess pretrain {TO}", 2, ["--input"]),
         (f"preprocess pretrain --input wiki {TO}", 2, ["expected NAME=PATH"]),
+        (f"preprocess pretrain --text {{}}/text.txt --workers 1000000 {TO}", 2, ["--workers"]),
         (f"preprocess summarization --input {{}}/none {TO}", 2, ["no such file or folder"]),
         ("download sample --out {}/s --megabytes -1", 2, ["--megabytes"]),
     ],

@@ -23,6 +23,7 @@ from bart_cli.data.download.common_crawl import (
     WarcReport,
     download_common_crawl,
     extract_warc,
+    total_size,
 )
 from bart_cli.data.download.http import Fetcher
 from bart_cli.data.download.writing import DownloadReport
@@ -265,6 +266,13 @@ def test_a_page_that_crashes_a_parser_costs_its_warc_and_not_the_run(
         download(web.url)
     for path in (undisturbed / "source").iterdir():
         assert (tmp_path / "cc" / "source" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_dry_run_does_not_end_at_a_warc_that_is_missing(crawl: Path) -> None:
+    paths = [str(path.relative_to(crawl)) for path in crawl.rglob("*.warc.gz")]
+    total = sum((crawl / path).stat().st_size for path in paths)
+    with serve_files(crawl) as web:
+        assert total_size(Fetcher(), web.url, [*paths, "none.warc.gz"], 2) == total
 
 
 def test_without_an_end_a_later_day_goes_on_with_the_day_of_the_first_run(

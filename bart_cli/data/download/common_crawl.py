@@ -139,10 +139,16 @@ def end_of_first_run(out: Path) -> date | None:
 
 
 def total_size(fetcher: Fetcher, base_url: str, paths: list[str], jobs: int) -> int:
-    """Bytes of the WARC files as the server tells them."""
+    """Bytes of the WARC files as the server tells them; one that is not there has none."""
+
+    def size(path: str) -> int:
+        try:
+            return fetcher.size(f"{base_url}/{path}") or 0
+        except MissingError:
+            return 0
+
     with ThreadPoolExecutor(jobs) as threads:
-        sizes = threads.map(lambda path: fetcher.size(f"{base_url}/{path}"), paths)
-        return sum(size or 0 for size in sizes)
+        return sum(threads.map(size, paths))
 
 
 def download_common_crawl(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.denoising import Denoiser, Ragged, _permute
@@ -155,3 +156,10 @@ def test_span_lengths_follow_the_poisson_distribution() -> None:
     assert inner.mean() == pytest.approx(3.5, rel=0.03)  # the last of a row is cut to fit
     assert inner.var() == pytest.approx(3.5, rel=0.06)
     assert (lengths.sum(1) == 90).all()
+
+
+@pytest.mark.parametrize("rate", [1e-9, 0.0, float("nan"), float("inf"), 51])
+def test_spans_that_no_memory_holds_are_refused(rate: float) -> None:
+    """With spans of next to nothing, next to infinitely many are drawn to cover the ratio."""
+    with pytest.raises(ValidationError, match="poisson_lambda"):
+        DenoisingConfig(poisson_lambda=rate)
