@@ -18,10 +18,11 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_file, write_text
 
 LARGEST_VOCABULARY = 2**20  # the trainer reserves memory for what it is asked for
-# How byte-level BPE writes the bytes 0x80 to 0xBF, which go on with a character of UTF-8: as the
-# character of that number where it can be seen, else from U+0122 on (after 33 + 1 of ASCII).
-SEEN = [*range(0xA1, 0xAD), *range(0xAE, 0xC0)]
-CONTINUATION = frozenset(map(chr, [*SEEN, *range(0x122, 0x122 + 64 - len(SEEN))]))
+# How byte-level BPE writes bytes: as the character of that number where it can be seen, the others
+# in their order from U+0100 on.
+SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+UNSEEN = sorted(set(range(0x100)).difference(SEEN))
+BYTES = {chr(byte): byte for byte in SEEN} | {chr(0x100 + i): b for i, b in enumerate(UNSEEN)}
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 HUB_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
@@ -217,8 +218,23 @@ class Tokenizer:
         """[vocabulary] bool: tokens that do not begin in the middle of a character."""
         starts = np.ones(self.vocab_size, dtype=bool)
         for token, index in self._backend.get_vocab(with_added_tokens=True).items():
-            starts[index] = token[:1] not in CONTINUATION
+            starts[index] = not 0x80 <= BYTES.get(token[:1], 0) < 0xC0  # these go on with one
         return starts
+
+    def token_bytes(self) -> list[bytes] | None:
+        """The bytes of every id, none for special tokens: joined, they are what `decode` gives.
+
+        None: this tokenizer decodes in another way.
+        """
+        content = json.loads(self._backend.to_str())
+        added = {entry["id"] for entry in content["added_tokens"]}
+        plain = all(entry["special"] for entry in content["added_tokens"])
+        table = [b""] * self.vocab_size
+        for token, index in self._backend.get_vocab(with_added_tokens=True).items():
+            if index not in added:
+                plain = plain and all(character in BYTES for character in token)
+                table[index] = bytes(BYTES.get(character, 0) for character in token)
+        return table if plain and (content["decoder"] or {}).get("type") == "ByteLevel" else None
 
 
 def _assemble(backend: tokenizers.Tokenizer, entries: dict[str, int]) -> None:

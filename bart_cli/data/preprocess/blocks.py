@@ -5,9 +5,11 @@ Runs in worker processes; what it needs comes as plain arguments, what it makes 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -83,6 +85,19 @@ class BlockTask:
         return self.work / "reports" / f"block-{self.number:06d}.json"
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Python's collector would walk over a block's ids again and again, and find nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_collector_paused()
 def process_block(task: BlockTask) -> BlockReport:
     """Split, tokenise and pack the documents of a block; write one parquet per length and split.
 
@@ -90,7 +105,7 @@ def process_block(task: BlockTask) -> BlockReport:
     """
     if task.done.is_file():
         return BlockReport(**json.loads(task.done.read_text(encoding="utf-8")))
-    tokenizer, words, *starts = _tools(task.tokenizer)
+    words, *starts = _tools(task.tokenizer)
     report = BlockReport()
     documents: dict[str, list[list[list[int]]]] = {split: [] for split in SPLITS}
     left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
@@ -113,7 +128,7 @@ def process_block(task: BlockTask) -> BlockReport:
             if task.cross_documents:
                 members = [[sentence for document in members for sentence in document]]
             samples = [s for rows in members for s in pack(rows, length - 2, *starts)]
-            _write(task.output(length, split), samples, tokenizer)
+            _write(task.output(length, split), samples, words)
             report.samples[f"{length}/{split}"] = len(samples)
             sizes = np.array([s.tokens for s in samples], dtype=np.int64)
             report.packed_tokens[f"{length}/{split}"] = int(sizes.sum())
@@ -166,7 +181,7 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
     lengths, ids = row["sentence_lengths"], row["input_ids"]
     if len(ids) < 2:
         return None
-    words, _, *starts = _tools(tokenizer)
+    words, *starts = _tools(tokenizer)
     if len(lengths) == 1:
         half = len(ids) // 2
         half = next(filter(None, (last_start(ids, half, kind) for kind in starts)), half)
@@ -179,11 +194,10 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
 
 
 @lru_cache(maxsize=1)
-def _tools(folder: Path) -> tuple[Tokenizer, WordCache, NDArray[np.bool_], NDArray[np.bool_]]:
-    """The tokenizer, its cache, which tokens begin a word, which a character: once per process."""
+def _tools(folder: Path) -> tuple[WordCache, NDArray[np.bool_], NDArray[np.bool_]]:
+    """The words, which tokens begin one, which a character: once per process."""
     tokenizer = Tokenizer.from_pretrained(folder)
-    starts = tokenizer.word_starts(), tokenizer.character_starts()
-    return tokenizer, WordCache(tokenizer), *starts
+    return WordCache(tokenizer), tokenizer.word_starts(), tokenizer.character_starts()
 
 
 def _split(name: str, validation_share: float) -> str:
@@ -192,13 +206,13 @@ def _split(name: str, validation_share: float) -> str:
     return "validation" if digest < validation_share * 2**64 else "train"
 
 
-def _write(path: Path, samples: list[Sample], tokenizer: Tokenizer) -> None:
+def _write(path: Path, samples: list[Sample], words: WordCache) -> None:
     rows = [[token for s in sample.sentences for token in s] for sample in samples]
     lengths = [[len(s) for s in sample.sentences] for sample in samples]
-    write_shard(path, [_table(rows, lengths, tokenizer)])
+    write_shard(path, [_table(rows, lengths, words)])
 
 
-def _table(rows: list[list[int]], lengths: list[list[int]], tokenizer: Tokenizer) -> pa.Table:
-    texts = [text.strip() for text in tokenizer.decode_batch(rows)]
+def _table(rows: list[list[int]], lengths: list[list[int]], words: WordCache) -> pa.Table:
+    texts = [text.strip() for text in words.decode(rows)]
     columns = {"sentences": texts, "input_ids": rows, "sentence_lengths": lengths}
     return pa.table(columns, schema=SCHEMA)

@@ -1,5 +1,7 @@
 """Byte-level BPE by remembering words: the tokenizer's ids, about three times as fast on one core.
 
+Back to text it is joining the bytes of the tokens.
+
 BPE works on the pieces that GPT-2's pattern cuts a text into, and running text repeats its pieces.
 Here Python's `re` cuts the text, a dictionary holds the ids of pieces that were seen, and the
 tokenizer encodes the others. Text with a character outside SAFE, or with
@@ -24,12 +26,13 @@ CAPACITY = 300_000  # pieces: some 50 MB
 
 
 class WordCache:
-    """Encodes texts with a tokenizer, without <s> and </s>."""
+    """Encodes texts with a tokenizer, without <s> and </s>, and decodes them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: dict[str, tuple[int, ...]] = {}  # tuples: no work for the collector
         self._usable = tokenizer.cuts_like_gpt2()
+        self._bytes = tokenizer.token_bytes()
         self._added = re.compile("|".join(map(re.escape, tokenizer.added_tokens())))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -47,6 +50,13 @@ class WordCache:
             next(others) if row is None else list(chain.from_iterable(map(known.__getitem__, row)))
             for row in pieces
         ]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The texts that `tokenizer.decode_batch(rows)` gives."""
+        if self._bytes is None:
+            return self._tokenizer.decode_batch(rows)
+        of = self._bytes.__getitem__
+        return [b"".join(map(of, row)).decode("utf-8", "replace") for row in rows]
 
     def _is_safe(self, text: str) -> bool:
         return (

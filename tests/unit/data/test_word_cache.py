@@ -37,6 +37,11 @@ def test_ids_are_those_of_the_tokenizer(texts: list[str]) -> None:
     assert CACHE.encode(texts) == TOKENIZER.encode_batch(texts, special=False)
 
 
+@given(st.lists(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30), max_size=4))
+def test_texts_are_those_of_the_tokenizer_also_of_half_characters(rows: list[list[int]]) -> None:
+    assert CACHE.decode(rows) == TOKENIZER.decode_batch(rows)
+
+
 def test_a_tokenizer_that_cuts_differently_is_asked_itself(tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path)
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
@@ -44,7 +49,9 @@ def test_a_tokenizer_that_cuts_differently_is_asked_itself(tmp_path: Path) -> No
     backend.add_tokens([AddedToken("bridge")])
     other = Tokenizer(backend)
     texts = ["The new bridges opened", "on Monday"]
-    assert WordCache(other).encode(texts) == other.encode_batch(texts, special=False)
+    ids = other.encode_batch(texts, special=False)
+    assert WordCache(other).encode(texts) == ids
+    assert WordCache(other).decode(ids) == other.decode_batch(ids)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     assert WordCache(other).encode(texts) == other.encode_batch(texts, special=False)
 
@@ -81,4 +88,6 @@ def test_real_text(shared_data: Path, tmp_path: Path) -> None:
     cache = WordCache(tokenizer)
     for text in read_texts(tmp_path / "w", "lines"):
         sentences = [f" {s}" for s in split_sentences(text)]
-        assert cache.encode(sentences) == tokenizer.encode_batch(sentences, special=False)
+        rows = tokenizer.encode_batch(sentences, special=False)
+        assert cache.encode(sentences) == rows
+        assert cache.decode(rows) == tokenizer.decode_batch(rows) == sentences
