@@ -236,8 +236,9 @@ def _hub() -> Finding:
     import urllib.error
     import urllib.request
 
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    name = "hub"
+    from bart_cli.hub import address
+
+    endpoint, name = address(), "hub"
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
         return Finding(name, "ok", "not asked: HF_HUB_OFFLINE is set")
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+START_ANEW = "choose another --out, or delete that folder"  # hint where a folder is of other work
+
 
 class BartError(Exception):
     """A problem that the user can act on. The command line prints it without a traceback.

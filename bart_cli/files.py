@@ -1,12 +1,15 @@
-"""Writing so that a reader never sees half a file: a temporary name, fsync, rename."""
+"""Writing so that a reader never sees half a file: a temporary name, fsync, rename. Digests."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bart_cli.errors import UsageError
 
 
 @contextmanager
@@ -51,6 +54,18 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) at once."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def require_folder(out: Path) -> None:
+    """Raise UsageError when a file is where a command is to write a folder."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; give a folder")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -177,7 +177,7 @@ class Tokenizer:
 
     def added_tokens(self) -> list[str]:
         """Strings that are tokens wherever they are in a text: the special ones, and others."""
-        return [entry["content"] for entry in json.loads(self._backend.to_str())["added_tokens"]]
+        return [token.content for token in self._backend.get_added_tokens_decoder().values()]
 
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
         """`<s> text </s>`, cut to `max_length` ids with both ends kept."""
@@ -226,15 +226,15 @@ class Tokenizer:
 
         None: this tokenizer decodes in another way.
         """
-        content = json.loads(self._backend.to_str())
-        added = {entry["id"] for entry in content["added_tokens"]}
-        plain = all(entry["special"] for entry in content["added_tokens"])
+        added = self._backend.get_added_tokens_decoder()
+        plain = isinstance(self._backend.decoder, decoders.ByteLevel)
+        plain = plain and all(token.special for token in added.values())
         table = [b""] * self.vocab_size
         for token, index in self._backend.get_vocab(with_added_tokens=True).items():
             if index not in added:
                 plain = plain and all(character in BYTES for character in token)
                 table[index] = bytes(BYTES.get(character, 0) for character in token)
-        return table if plain and (content["decoder"] or {}).get("type") == "ByteLevel" else None
+        return table if plain else None
 
 
 def _assemble(backend: tokenizers.Tokenizer, entries: dict[str, int]) -> None:

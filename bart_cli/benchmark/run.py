@@ -21,7 +21,8 @@ from bart_cli.benchmark.tables import (
     training_tables,
 )
 from bart_cli.config.benchmark import BenchmarkConfig
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import BartError
+from bart_cli.files import require_folder
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.world import World, join_world, launched
@@ -76,7 +77,7 @@ def run_data_benchmark(
     """Measure preprocessing, noise and loaders, on a corpus or on the embedded sample."""
     from bart_cli.benchmark.data_load import write_shards
 
-    _require_folder(out)
+    require_folder(out)
     with tempfile.TemporaryDirectory(prefix="bart-benchmark-") as name:
         work = Path(name)
         texts, pair_folder, words = corpus, pairs, tokenizer
@@ -130,7 +131,7 @@ def _run(
     reporter: Reporter,
     make_tables: Callable[[Sequence[Row], str], list[TextTable]],
 ) -> Report:
-    _require_folder(out)
+    require_folder(out)
     with _world() as world:
         leads = world is None or world.leads
         results = run_sweep(groups, out, reporter if leads else Reporter(), world)
@@ -150,12 +151,6 @@ def _run(
         interrupted=results.interrupted,
         leads=leads,
     )
-
-
-def _require_folder(out: Path) -> None:
-    """Raise UsageError before anything is measured that could not be written."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; give a folder")
 
 
 @contextmanager

@@ -69,19 +69,17 @@ class DecodingOptions:
 
     def evaluation(self) -> dict[str, object]:
         """What was given of batches and device, as configuration keys."""
-        names = ("batch_size", "max_tokens", "precision", "device")
-        return {f"evaluation.{name}": getattr(self, name) for name in names}
+        fields = EvaluationConfig.model_fields
+        return {f"evaluation.{name}": value for name, value in vars(self).items() if name in fields}
 
     def generation(self) -> dict[str, object]:
         """What was given of decoding itself, as configuration keys."""
-        own = {name: value for name, value in vars(self).items() if name in DECODED}
+        fields = GenerationConfig.model_fields
+        own = {name: value for name, value in vars(self).items() if name in fields}
         if self.early_stopping is not None:
             words = {"true": True, "false": False}
             own["early_stopping"] = words.get(self.early_stopping, self.early_stopping)
         return generation_keys(own)
-
-
-DECODED = frozenset(GenerationConfig.model_fields)
 
 
 def generation_keys(values: Mapping[str, object]) -> dict[str, object]:

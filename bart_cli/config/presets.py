@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import bart_cli
-from bart_cli.config.base import Section
+from bart_cli.config.base import Section, complaint
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError, did_you_mean
 
@@ -247,8 +247,7 @@ def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         hint = did_you_mean(".".join(path), [key for key, _ in flatten(_defaults(kind))])
         return f"unknown key '{'.'.join(path)}'" + (f" ({hint})" if hint else "")
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = complaint(problem)
     key = ".".join(part for part in path if not part.startswith(("literal[", "bool", "function-")))
     if isinstance(problem["input"], dict) or not key:
         return f"{key}: {message}" if key else message

@@ -17,11 +17,11 @@ from bart_cli.errors import UsageError
 BLOCK_BYTES = 4 * 2**20  # of text in one task: bounds the memory of a worker
 Form = Literal["lines", "plain"]
 # What parts two documents. A line of blanks is blank too, and lines of Windows end in \r\n.
+BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 SEPARATOR: dict[Form, re.Pattern[bytes]] = {
     "lines": re.compile(rb"\n"),
-    "plain": re.compile(rb"\n[ \t\r]*\n"),
+    "plain": re.compile(BLANK_LINE.pattern.encode()),
 }
-BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bart_cli.evaluation.decoding import decode_split
 from bart_cli.evaluation.ledger import Ledger, open_ledger, origin_of
 from bart_cli.evaluation.report import write_report
 from bart_cli.evaluation.scoring import Evaluation, score
-from bart_cli.files import atomic_file, remove_leftovers, write_text
+from bart_cli.files import atomic_file, remove_leftovers, require_folder, write_text
 from bart_cli.progress import Reporter
 from bart_cli.training.world import World, join_world
 
@@ -95,8 +95,7 @@ def _claim(
 
 
 def _require_own(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; give a folder")
+    require_folder(out)
     path = out / "config.yaml"
     if path.is_file():
         try:

@@ -16,8 +16,8 @@ from typing import Any
 from bart_cli.config.presets import flatten
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
-from bart_cli.errors import UsageError
-from bart_cli.files import write_text
+from bart_cli.errors import START_ANEW, UsageError
+from bart_cli.files import sha256, write_text
 from bart_cli.model.formats import resolve_model
 
 LEDGER = "progress.jsonl"
@@ -159,9 +159,7 @@ def _model_hash(source: str) -> str:
     files = [path] if path.is_file() else sorted(f for s in MODEL_FILES for f in path.glob(s))
     total = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256")
-        total.update(f"{file.name} {digest.hexdigest()}\n".encode())
+        total.update(f"{file.name} {sha256(file)}\n".encode())
     return total.hexdigest()
 
 
@@ -179,7 +177,7 @@ def _require_same(before: Origin, now: Origin, out: Path) -> None:
         what = "an evaluation on other pairs"
     else:
         return
-    raise UsageError(f"{out} holds {what}", hint="choose another --out, or delete that folder")
+    raise UsageError(f"{out} holds {what}", hint=START_ANEW)
 
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bart_cli.config.base import complaint
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import UsageError
@@ -148,8 +149,7 @@ def generation_from_hf(settings: Json, path: Path) -> GenerationConfig | None:
 def _refusal(path: Path, error: ValidationError, names: Mapping[str, str]) -> UsageError:
     """The first thing that is wrong with a file, under the name that it has there."""
     problem = error.errors()[0]
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = complaint(problem)
     if not problem["loc"]:
         return UsageError(f"{path}: {message}")
     ours = str(problem["loc"][0])

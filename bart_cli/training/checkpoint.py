@@ -7,7 +7,6 @@ SHA-256 of the other files). A folder gets its name only when everything in it i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import threading
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
-from bart_cli.files import atomic_folder
+from bart_cli.files import atomic_folder, sha256
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, save_weights
 from bart_cli.progress import Reporter
@@ -85,7 +84,7 @@ def write_checkpoint(run: Path, snapshot: Snapshot, tokenizer: Tokenizer, *, kee
         save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer)
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        digests = {path.relative_to(temporary).as_posix(): _digest(path) for path in files}
+        digests = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}
         state = snapshot.state | {"sha256": digests}
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n")
     for old in list_checkpoints(run)[:-keep]:
@@ -221,15 +220,10 @@ def _verify(folder: Path) -> None:
     try:
         digests = json.loads((folder / "state.json").read_text())["sha256"].items()
         for path, digest in ((folder / name, digest) for name, digest in digests):
-            if _digest(path) != digest:
+            if sha256(path) != digest:
                 raise BartError(f"{path} has changed since it was written")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise BartError(f"{folder}: {error}") from None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pathlib import Path
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import flatten, load_config
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
-from bart_cli.errors import UsageError
+from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.model.formats import DROPOUTS
 from bart_cli.progress import Reporter
 from bart_cli.training.checkpoint import list_checkpoints
@@ -91,7 +91,7 @@ def _is_finished(run: Path, config: TrainingRun, resume: str, reporter: Reporter
         if changed:
             raise UsageError(
                 f"{run} holds a run with other settings: {'; '.join(changed[:4])}",
-                hint="choose another --out, or delete that folder",
+                hint=START_ANEW,
             )
         if (run / "done.json").is_file():
             reporter.info(f"{run} is finished already: nothing to do")

@@ -167,12 +167,6 @@ class TransferError(Exception):
         self.final, self.wait = final, wait
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _check_status(answer: requests.Response) -> None:
     code = answer.status_code
     if code in (404, 410):

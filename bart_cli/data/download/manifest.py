@@ -12,9 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from bart_cli.data.download.http import sha256
-from bart_cli.errors import UsageError
-from bart_cli.files import write_text
+from bart_cli.errors import START_ANEW, UsageError
+from bart_cli.files import sha256, write_text
 
 NAME = "manifest.json"
 
@@ -22,10 +21,9 @@ NAME = "manifest.json"
 def recorded_source(folder: Path) -> dict[str, Any]:
     """What was asked for when `folder` was begun; empty where no readable manifest says so."""
     try:
-        source = json.loads((folder / NAME).read_text(encoding="utf-8"))["source"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return _read(folder / NAME)[0]
+    except (OSError, UsageError):
         return {}
-    return source if isinstance(source, dict) else {}
 
 
 class Manifest:
@@ -45,14 +43,7 @@ class Manifest:
         self._source = json.loads(json.dumps(source, default=str))
         self.files: dict[str, dict[str, Any]] = {}
         if self._path.is_file():
-            try:
-                content = json.loads(self._path.read_text(encoding="utf-8"))
-                known, self.files = content["source"], content["files"]
-                known.items(), self.files.items()
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise UsageError(
-                    f"{self._path} is damaged", hint="delete it, or choose another --out"
-                ) from None
+            known, self.files = _read(self._path)
             different = [
                 f"{key} {known.get(key)!r} is now {self._source.get(key)!r}"
                 for key in {**known, **self._source}
@@ -61,7 +52,7 @@ class Manifest:
             if different:
                 raise UsageError(
                     f"{folder} holds another download: {'; '.join(different)}",
-                    hint="choose another --out, or delete that folder",
+                    hint=START_ANEW,
                 )
 
     def has(self, name: str) -> bool:
@@ -87,3 +78,15 @@ class Manifest:
     def bytes(self) -> int:
         """Size of all files."""
         return sum(entry["size"] for entry in self.files.values())
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What was asked for, and the files. Raises UsageError: it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        source, files = content["source"], content["files"]
+    except (ValueError, KeyError, TypeError):
+        source = files = None
+    if not isinstance(source, dict) or not isinstance(files, dict):
+        raise UsageError(f"{path} is damaged", hint="delete it, or choose another --out")
+    return source, files

@@ -35,8 +35,10 @@ def hash_block(task: tuple[Block, Path]) -> int:
 
 def mark_duplicates(hashed: Sequence[Path], marks: Sequence[Path]) -> int:
     """Write the numbers (in their block) of all documents that came before; how many they are."""
-    hashes = np.concatenate([np.load(path) for path in hashed])
-    lengths = [len(np.load(path, mmap_mode="r")) for path in hashed]
+    parts = [np.load(path) for path in hashed]
+    lengths = [len(part) for part in parts]
+    hashes = np.concatenate(parts)
+    del parts  # else they would add to the peak of memory, which is sorting
     order = np.lexsort((hashes["low"], hashes["high"]))  # stable: the first of equals stays first
     ordered = hashes[order]
     repeated = np.zeros(len(hashes), dtype=bool)

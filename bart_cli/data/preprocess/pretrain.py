@@ -30,7 +30,7 @@ from bart_cli.data.preprocess.blocks import (
 from bart_cli.data.preprocess.duplicates import hash_block, mark_duplicates
 from bart_cli.data.preprocess.plot import plot_lengths
 from bart_cli.data.shards import write_counts
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import remove_leftovers, write_text
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 LARGEST_ID = 2**16 - 1  # of a uint16 column
-START_ANEW = "choose another --out, or delete that folder"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bart_cli.data.pairs import VOCABULARY, Pair, find_split, read_pairs
-from bart_cli.errors import UsageError
+from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
@@ -82,7 +82,7 @@ def _check_folder(path: Path, out: Path, found: list[str]) -> None:
         if source is None:
             raise UsageError(
                 f"{out} holds a {split} split, {path} has none: it is of other pairs",
-                hint="choose another --out, or delete that folder",
+                hint=START_ANEW,
             )
         if table.samefile(source):
             raise UsageError(f"{table} would be read and overwritten", hint="choose another --out")
