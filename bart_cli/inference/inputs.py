@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from bart_cli.data.text_files import HEAD, decode, refuse_binary
 from bart_cli.errors import UsageError
 from bart_cli.inference.records import Failure, Origin, Text, read_records
 
@@ -131,13 +132,16 @@ def _kind(path: Path, jsonl: bool) -> Kind:
 
 
 def _checked(given: Input) -> Input:
-    """A file that is named: whether it is there and holds something; a pipe is read."""
+    """A file that is named: whether it can be read and is text; a pipe is read."""
     if given.path is not None and given.path.exists() and not given.lasting:
         return given if given.kind == "jsonl" else replace(given, text=_text(given))
     if given.kind == "text":
         _text(given)
-    elif not _bytes(given, 1):
+        return given
+    head = _bytes(given, HEAD)
+    if not head:
         raise UsageError(f"{given.name} is empty: there is no text to summarize")
+    refuse_binary(given.name, head)
     return given
 
 
@@ -151,12 +155,19 @@ def _records(given: Input, field: str | None) -> Iterator[Text | Failure]:
         yield Failure(Origin(given.name), f"{given.name} cannot be read: {error.strerror}")
         return
     with stream:
+        try:
+            refuse_binary(given.name, stream.peek(HEAD))
+        except UsageError as error:
+            yield Failure(Origin(given.name), error.message)
+            return
         yield from read_records(stream, given.name, field)
 
 
 def _text(given: Input) -> str:
     content = _bytes(given)
+    refuse_binary(given.name, content)
     if given.kind == "text":
+        _refuse_records(given.name)
         return _decode(given.name, content)
     from bart_cli.data.download.extractors import Page, load_extractor
 
@@ -177,21 +188,30 @@ def _bytes(given: Input, size: int = -1) -> bytes:
         raise UsageError(f"{given.name} cannot be read: {error.strerror}") from None
 
 
-def _decode(name: str, content: bytes) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if b"\0" in content[:4096]:
-            raise UsageError(
-                f"{name} is not text: it holds binary data",
-                hint="what can be read: plain text, pages (.html), JSON lines (.jsonl)",
-            ) from None
-        # `error.object` lies behind the byte order mark, if there is one.
-        line = error.object.count(b"\n", 0, error.start) + 1
+def _refuse_records(name: str) -> None:
+    """Raise UsageError for tables and JSON, which are records with a text and not a text."""
+    suffix = Path(name).suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        separator = "," if suffix == ".csv" else "\\t"
+        command = (
+            f"import pandas; pandas.read_csv('{name}', sep='{separator}')"
+            ".to_json('NEW.jsonl', orient='records', lines=True)"
+        )
         raise UsageError(
-            f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} in line {line}",
-            hint="convert it first, for example with `iconv -f latin1 -t utf-8`",
-        ) from None
+            f"{name} is a {suffix[1:].upper()} table, not a text",
+            hint=f'Convert it to JSON lines: python -c "{command}"; '
+            "--field names the column with the text.",
+        )
+    if suffix == ".json":
+        raise UsageError(
+            f"{name} is JSON, not a text",
+            hint="Pass --jsonl when each line is an object; "
+            f"convert an array first: jq -c '.[]' {name} > NEW.jsonl",
+        )
+
+
+def _decode(name: str, content: bytes) -> str:
+    text = decode(name, content)
     if not text.strip():
         raise UsageError(f"{name} is empty: there is no text to summarize")
     return text

@@ -81,7 +81,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
         (None, "no such file"),
         (b" \n", "is empty"),
         (b"a\nb\xe9", "byte 0xe9 in line 2"),
-        (b"\x1f\x8b\x08\x00\xe9\x00", "is not text: it holds binary data"),
+        (b"\x00\x8b\x08\x00\xe9\x00", "is not text: it holds binary data"),
         (b"\xef\xbb\xbfa\nb\xe9", "byte 0xe9 in line 2"),
     ],
 )
@@ -93,6 +93,29 @@ def test_a_named_file_that_cannot_be_read_is_refused_before_anything_starts(
         path.write_bytes(content)
     with pytest.raises(UsageError, match=message):
         find_inputs([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message", "hint"),
+    [
+        ("a.txt", b"%PDF-1.7 x", "it is a PDF", "pdftotext"),
+        ("a.html", b"%PDF-1.7 x", "it is a PDF", "pdftotext"),
+        ("a.jsonl", b"\x1f\x8b\x08\x00", "compressed with gzip", "gunzip"),
+        ("a.csv", b"text,id\na,1\n", "is a CSV table", "to_json"),
+        ("a.TSV", b"text\tid\na\t1\n", "is a TSV table", r"sep='\t'"),
+        ("a.json", b'[{"text": "a"}]', "is JSON", "jq -c"),
+    ],
+)
+def test_what_is_no_plain_text_is_named_with_what_to_do(
+    tmp_path: Path, name: str, content: bytes, message: str, hint: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        find_inputs([str(tmp_path / name)])
+    assert caught.value.hint is not None
+    assert hint in caught.value.hint
+    pattern = f"{tmp_path}/*"
+    assert [isinstance(i, Failure) for i in read_items(find_inputs([pattern]))] == [True]
 
 
 def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""Text files in several encodings, packed, and files that are no text."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bart_cli.data.text_files import decode, guess_encoding, read_lines
+from bart_cli.errors import UsageError
+
+TEXT = "The mayor – “at last” – opened the café.\nПривет, мир.\n市長は\n"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_marked_encodings_are_read(tmp_path: Path, encoding: str, packed: bool) -> None:
+    content = TEXT.encode(encoding)
+    assert decode("x", content) == TEXT
+    path = tmp_path / "x.txt"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    assert list(read_lines(path)) == TEXT.splitlines(keepends=True)
+    assert decode("x", b"\xfe\xff" + TEXT.encode("utf-16-be")) == TEXT
+
+
+def test_byte_order_marks_are_no_text_wherever_files_were_joined(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes("\ufeffone\n\ufefftwo\n".encode())
+    assert list(read_lines(path)) == ["one\n", "two\n"]
+    assert decode("x", path.read_bytes()) == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["Hello, world.\n", "Привет, мир. Мост открыт.\n", TEXT])
+def test_utf16_without_a_mark_is_refused_by_name(encoding: str, text: str) -> None:
+    with pytest.raises(UsageError, match="is UTF-16 without a byte order mark") as caught:
+        decode("x", text.encode(encoding))
+    assert f"iconv -f {encoding.replace('16-', '16')} -t utf-8" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("He opened it – “at last”.\r\nAll came.", "windows-1252"),
+        ("Der Bürgermeister eröffnete die neue Brücke.", "windows-1252"),
+        ("a caf\xe9", "windows-1252"),
+        ("Мэр открыл новый мост в понедельник.", "windows-1251"),
+        ("Starosta otevřel nový most. Příliš žluťoučký kůň úpěl.", "windows-1250"),
+        ("市長は月曜日に新しい橋を開通させた。", "shift_jis"),
+    ],
+)
+def test_other_encodings_are_recognized(tmp_path: Path, text: str, encoding: str) -> None:
+    content = text.encode(encoding)
+    assert guess_encoding(content) == encoding
+    path = tmp_path / "x y.txt"
+    path.write_bytes(b"first line\n" + content)
+    for read in (lambda: decode(str(path), path.read_bytes()), lambda: list(read_lines(path))):
+        with pytest.raises(UsageError, match=r"byte 0x.. in line 2") as caught:
+            read()
+        assert f"iconv -f {encoding} -t utf-8 '{path}'" in str(caught.value.hint)
+
+
+def _zip(member: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(member, "x" * 10)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"%PDF-1.4\n%\xe2\xe3", "a PDF"),
+        (b"\xef\xbb\xbf\n%PDF-1.4\n", "a PDF"),
+        (rb"{\rtf1\ansi Hello}", "an RTF document"),
+        (_zip("word/document.xml"), "a Word document"),
+        (_zip("xl/workbook.xml"), "an Excel workbook"),
+        (_zip("a.txt"), "a zip archive"),
+        (b"\x89PNG\r\n\x1a\n", "an image"),
+        (b"\xff\xd8\xff\xe0", "an image"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "audio or video"),
+        (b"\xfd7zXZ\0", "compressed with xz"),
+        (b"PAR1\x15\x04", "a Parquet table"),
+        (b"\0\1\2\3", "binary data"),
+        (b"plain text with one NUL\0 in it", "binary data .a NUL byte in line 1"),
+    ],
+)
+def test_other_formats_are_named_with_a_remedy(content: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=f"x is not text: .*{message}") as caught:
+        decode("x", content)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["BM opened a shop.", "ID3 tags", "PK is short for park", "RIFF", "PAR1 is a name"],
+)
+def test_text_that_begins_like_a_format_is_text(text: str) -> None:
+    assert decode("x", text.encode()) == text
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.gz"
+    path.write_bytes(gzip.compress(TEXT.encode() * 100)[:-20])
+    with pytest.raises(UsageError, match=r"x\.gz is damaged"):
+        list(read_lines(path))
+    with pytest.raises(UsageError, match="no such file"):
+        list(read_lines(tmp_path / "y"))
