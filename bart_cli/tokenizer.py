@@ -5,6 +5,7 @@ Text in, ids out, and back. The five special tokens are `<s> <pad> </s> <unk> <m
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,7 @@ class Tokenizer:
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id = (
             entries[token] for token in SPECIAL_TOKENS
         )
+        self._rows: int | None = None  # ids from here on become <unk>
         backend.no_padding()
         backend.no_truncation()
 
@@ -160,6 +162,27 @@ class Tokenizer:
         """Ids lie in [0, vocab_size)."""
         return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
+    def fitted(self, rows: int) -> Tokenizer:
+        """This tokenizer for a model of `rows` embeddings: ids beyond them become <unk>."""
+        fitted = copy.copy(self)
+        fitted._rows = rows if rows < self.vocab_size else None
+        return fitted
+
+    def tokens_from(self, first: int) -> list[str]:
+        """The entries with this id and larger ones, in their order."""
+        entries = self._backend.get_vocab(with_added_tokens=True)
+        return sorted((t for t, i in entries.items() if i >= first), key=lambda t: entries[t])
+
+    def known(self, rows: list[list[int]]) -> list[list[int]]:
+        """The ids, with <unk> for those that the model has no embedding for (see `fitted`)."""
+        end = self._rows
+        if end is None:
+            return rows
+        return [
+            [i if i < end else self.unk_id for i in row] if max(row, default=0) >= end else row
+            for row in rows
+        ]
+
     def fingerprint(self) -> str:
         """SHA-256 of vocabulary and merges: equal for tokenizers that give equal ids."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
@@ -192,6 +215,7 @@ class Tokenizer:
             encoding.ids
             for encoding in self._backend.encode_batch_fast(clean, add_special_tokens=False)
         ]
+        rows = self.known(rows)
         if special:
             room = None if max_length is None else max(max_length - 2, 0)
             return [[self.bos_id, *row[:room], self.eos_id] for row in rows]

@@ -107,7 +107,7 @@ def article_batches(
     words = tokenizer or data_tokenizer(spec.data, None)
     require_room(words, config)
     texts = [pair.source for pair in read_pairs(spec.data, "test")]
-    rows = words.encode_batch(texts)
+    rows = words.fitted(config.vocab_size).encode_batch(texts)
     rows = [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in rows]
     mine = rows[world.rank :: world.size]
     if len(mine) < size:

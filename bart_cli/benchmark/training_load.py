@@ -137,7 +137,11 @@ def _from_data(
         world_size=world.size,
     )
     assert run.data.path is not None
-    seed, start = run.training.seed, run.model.decoder_start_token_id
+    options = {
+        "seed": run.training.seed,
+        "decoder_start_id": run.model.decoder_start_token_id,
+        "positions": run.model.max_position_embeddings,
+    }
     if isinstance(run, PretrainConfig):
         from bart_cli.data.inspect import find_tokenizer
         from bart_cli.data.pretrain_loader import PretrainLoader
@@ -150,19 +154,13 @@ def _from_data(
             else find_tokenizer(folder)
         )
         _check_vocabulary(words, run)
-        return iter(
-            PretrainLoader(
-                folder, run.data, run.denoising, words, share, seed=seed, decoder_start_id=start
-            )
-        )
+        return iter(PretrainLoader(folder, run.data, run.denoising, words, share, **options))
     from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
 
     words = data_tokenizer(run.data.path, run.data.tokenizer)
     _check_vocabulary(words, run)
     pairs = load_encoded(run.data.path, "train", run.data.n_train, run.data, words)
-    return iter(
-        SummarizationLoader(pairs, run.data, words, share, seed=seed, decoder_start_id=start)
-    )
+    return iter(SummarizationLoader(pairs, run.data, words, share, **options))
 
 
 def data_tokenizer(path: Path, name: str | None) -> Tokenizer:

@@ -126,7 +126,9 @@ class TheirDecoding:
         """See Load."""
         sources = next(self._batches)
         generation, config = self._generation, self._config
-        ids = pad_rows(sources, config.pad_token_id).to(self._world.device)
+        ids = pad_rows(sources, config.pad_token_id, positions=config.max_position_embeddings).to(
+            self._world.device
+        )
         mask = (ids != config.pad_token_id).long()
         beams = generation.beams
         output = self._model.generate(

@@ -14,10 +14,18 @@ from bart_cli.data.denoising import Ids
 MULTIPLE = 8  # of padded lengths: what tensor cores and vector units want
 
 
-def pad_rows(rows: Sequence[Ids | list[int]], pad_id: int) -> Tensor:
-    """Ragged ids -> [rows, length] int64, padded right to a multiple of 8."""
+def pad_rows(
+    rows: Sequence[Ids | list[int]], pad_id: int, *, positions: int | None = None
+) -> Tensor:
+    """Ragged ids -> [rows, length] int64, padded right to a multiple of 8.
+
+    Args:
+        positions: of the model; padding ends there.
+    """
     longest = max(len(row) for row in rows)
     width = -(-longest // MULTIPLE) * MULTIPLE
+    if positions is not None and width > positions:
+        width = max(longest, positions)
     padded = np.full((len(rows), width), pad_id, dtype=np.int64)
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row
@@ -30,9 +38,11 @@ def make_batch(
     *,
     pad_id: int,
     decoder_start_id: int,
+    positions: int | None = None,
 ) -> Batch:
-    """Rows of source and target ids, special tokens included, to a Batch."""
-    source, target = pad_rows(sources, pad_id), pad_rows(targets, pad_id)
+    """Rows of source and target ids, special tokens included, to a Batch; see `pad_rows`."""
+    source = pad_rows(sources, pad_id, positions=positions)
+    target = pad_rows(targets, pad_id, positions=positions)
     lengths = torch.tensor([len(row) for row in targets])
     padding = torch.arange(target.shape[1])[None] >= lengths[:, None]
     source_lengths = torch.tensor([len(row) for row in sources])

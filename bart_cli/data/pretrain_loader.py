@@ -39,6 +39,7 @@ class SampleReader:
         tokenizer: Tokenizer,
         seed: int,
         decoder_start_id: int,
+        positions: int | None = None,
     ) -> None:
         self.order = SampleOrder(folder.counts, data.streams, seed)
         self._folder = folder
@@ -47,6 +48,7 @@ class SampleReader:
         self._tokenizer = tokenizer
         self._seed = seed
         self._decoder_start_id = decoder_start_id
+        self._positions = positions
         self._denoise = Denoiser(denoising, tokenizer)
         self._cache: OrderedDict[int, Samples] = OrderedDict()
 
@@ -71,6 +73,7 @@ class SampleReader:
                 [targets[i] for i in chosen],
                 pad_id=self._tokenizer.pad_id,
                 decoder_start_id=self._decoder_start_id,
+                positions=self._positions,
             )
             for chosen in micro_batches(lengths, size)
         ]
@@ -122,10 +125,11 @@ class PretrainLoader:
         *,
         seed: int,
         decoder_start_id: int,
+        positions: int | None = None,
     ) -> None:
         shards = open_shards(folder)
         self.samples_per_epoch = shards.samples
-        reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id)
+        reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id, positions)
         self._steps = _Steps(reader, share)
         self._workers = min(data.workers, usable_cores())
 
@@ -171,14 +175,15 @@ def validation_batches(
     *,
     seed: int,
     decoder_start_id: int,
+    positions: int | None = None,
     limit: int = 2048,
 ) -> Iterator[Batch]:
     """This rank's part of the first `limit` samples of epoch 0: always the same, noise included."""
     shards = open_shards(folder)
-    reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id)
+    reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id, positions)
     total = min(limit, shards.samples)
-    positions = np.arange(share.rank, total, share.world_size, dtype=np.int64)
-    yield from reader.batches(positions, share.micro_batch)
+    rows = np.arange(share.rank, total, share.world_size, dtype=np.int64)
+    yield from reader.batches(rows, share.micro_batch)
 
 
 def _concatenate(rows: list[Ids]) -> Ragged:

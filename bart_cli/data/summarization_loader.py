@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def load_encoded(
     file = find_split(path, split)
     ids = None if file is None else read_token_ids(file, limit, tokenizer)
     if ids is not None:
-        return cut_pairs(*ids, data)
+        sources, targets = map(tokenizer.known, ids)
+        return cut_pairs(sources, targets, data)
     pairs = read_pairs(path, split, limit=limit)
     return cut_pairs(
         tokenizer.encode_batch([pair.source for pair in pairs]),
@@ -78,10 +80,15 @@ class SummarizationLoader:
         *,
         seed: int,
         decoder_start_id: int,
+        positions: int | None = None,
     ) -> None:
         self.samples_per_epoch = len(pairs.sources)
         self._pairs, self._data, self._share, self._seed = pairs, data, share, seed
-        self._ids = {"pad_id": tokenizer.pad_id, "decoder_start_id": decoder_start_id}
+        self._shape: dict[str, Any] = {
+            "pad_id": tokenizer.pad_id,
+            "decoder_start_id": decoder_start_id,
+            "positions": positions,
+        }
         self._lengths = np.array([len(row) for row in pairs.sources], dtype=np.int64)
         self._epoch_order = lru_cache(maxsize=2)(self._compute_epoch_order)
 
@@ -106,7 +113,9 @@ class SummarizationLoader:
     def _batch(self, rows: Ids) -> Batch:
         pairs = self._pairs
         return make_batch(
-            [pairs.sources[row] for row in rows], [pairs.targets[row] for row in rows], **self._ids
+            [pairs.sources[row] for row in rows],
+            [pairs.targets[row] for row in rows],
+            **self._shape,
         )
 
     def _rows(self, positions: Ids) -> Ids:
@@ -136,7 +145,12 @@ class SummarizationLoader:
 
 
 def summarization_validation_batches(
-    pairs: EncodedPairs, tokenizer: Tokenizer, share: Share, *, decoder_start_id: int
+    pairs: EncodedPairs,
+    tokenizer: Tokenizer,
+    share: Share,
+    *,
+    decoder_start_id: int,
+    positions: int | None = None,
 ) -> Iterator[Batch]:
     """This rank's part of all pairs, once, longest first."""
     rows = range(share.rank, len(pairs.sources), share.world_size)
@@ -148,4 +162,5 @@ def summarization_validation_batches(
             [pairs.targets[row] for row in members],
             pad_id=tokenizer.pad_id,
             decoder_start_id=decoder_start_id,
+            positions=positions,
         )

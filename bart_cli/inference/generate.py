@@ -84,7 +84,12 @@ def generate(
 def _decode(
     engine: Engine, sources: list[Sequence[int]], generation: GenerationConfig
 ) -> list[list[Hypothesis]]:
-    source = pad_rows([list(s) for s in sources], engine.config.pad_token_id)
+    config = engine.config
+    source = pad_rows(
+        [list(s) for s in sources],
+        config.pad_token_id,
+        positions=config.max_position_embeddings,
+    )
     lengths = torch.tensor([len(s) for s in sources])
     real = torch.arange(source.shape[1]) < lengths[:, None]
     mask = None if bool(real.all()) else real.to(engine.device)

@@ -100,6 +100,17 @@ class Bart(nn.Module):
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight[module.padding_idx])
 
+    def grow(self, vocab_size: int) -> None:
+        """Add rows, drawn like new ones, to the embedding table."""
+        old = self.model.shared.weight
+        rows_ND = old.new_empty(vocab_size - len(old), old.shape[1])
+        nn.init.normal_(rows_ND, std=self.config.init_std)
+        self.model.shared.weight = nn.Parameter(torch.cat([old.detach(), rows_ND]))
+        self.model.shared.num_embeddings = vocab_size
+        bias = self.final_logits_bias
+        self.final_logits_bias = torch.cat([bias, bias.new_zeros(1, len(rows_ND))], 1)
+        self.config = self.config.model_copy(update={"vocab_size": vocab_size})
+
     def encode(self, source_BS: Tensor, source_mask_BS: Tensor | None = None) -> Tensor:
         """Ids -> memory [B, S, D]. `source_mask_BS`: bool, True at real tokens; None: all."""
         return self.model.encoder(self.model.shared(source_BS), key_mask(source_mask_BS))

@@ -33,6 +33,7 @@ from bart_cli.model.weights import State, infer_config, rename
 from bart_cli.tokenizer import Tokenizer
 
 HUB_FILES = ("*.json", "merges.txt", "*.safetensors", "pytorch_model*.bin")
+MISSING_SHARE = 0.01  # entries of a tokenizer that may lack an embedding
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 
 
@@ -147,11 +148,17 @@ def resolve_model(source: str | Path) -> Path:
 
 
 def require_room(tokenizer: Tokenizer, config: ModelConfig) -> None:
-    """Raise UsageError when a tokenizer has ids that the model has no embedding for."""
-    if tokenizer.vocab_size > config.vocab_size:
+    """Raise UsageError when a tokenizer is not the model's: too many entries have no embedding.
+
+    A few may: facebook/bart-large-cnn and its kin have none for <mask>, the last entry.
+    """
+    missing = tokenizer.tokens_from(config.vocab_size)
+    if len(missing) > MISSING_SHARE * tokenizer.vocab_size and not (
+        set(missing) <= set(tokenizer.added_tokens())
+    ):
         raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, more than the model's "
-            f"{config.vocab_size:,}: they do not belong together"
+            f"the tokenizer has {tokenizer.vocab_size:,} entries, the model "
+            f"{config.vocab_size:,} embeddings: they do not belong together"
         )
 
 

@@ -56,11 +56,13 @@ def run_finetune(
             config.keep_decoder_layers,
         )
         _check_positions(config, model)
+        tokenizer = tokenizer.fitted(model.config.vocab_size)
         with reporter.task("read the pairs", unit="pairs") as task:
             train_pairs = load_encoded(data.path, "train", data.n_train, data, tokenizer)
             task.advance(len(train_pairs.sources))
         _tell_cuts(train_pairs, config, reporter)
         start_id = model.config.decoder_start_token_id
+        positions = model.config.max_position_embeddings
         return run_training(
             config,
             run,
@@ -75,6 +77,7 @@ def run_finetune(
                     share,
                     seed=training.seed,
                     decoder_start_id=start_id,
+                    positions=positions,
                 )
             ),
             _validation(config, tokenizer, model, world),
@@ -141,7 +144,11 @@ def _validation(
 
     def validate() -> Row:
         batches = summarization_validation_batches(
-            pairs, tokenizer, share, decoder_start_id=model.config.decoder_start_token_id
+            pairs,
+            tokenizer,
+            share,
+            decoder_start_id=model.config.decoder_start_token_id,
+            positions=model.config.max_position_embeddings,
         )
         loss = mean_loss(model, batches, world, training.precision)
         row: Row = {"validation_loss": loss, "score": -loss}

@@ -57,10 +57,11 @@ def run_pretrain(
         check_run(config, world, problems)
         if is_finished(run, config, resume, world, reporter):
             return finished_result(run, world)
-        model = start_model(config, tokenizer, world, reporter)
+        model = start_model(config, tokenizer, world, reporter, grow=True)
         ids = {
             "seed": config.training.seed,
             "decoder_start_id": model.config.decoder_start_token_id,
+            "positions": model.config.max_position_embeddings,
         }
         return run_training(
             config,
@@ -102,6 +103,7 @@ def _validation(
         share,
         seed=config.training.seed,
         decoder_start_id=model.config.decoder_start_token_id,
+        positions=model.config.max_position_embeddings,
     )
 
     def validate() -> Row:

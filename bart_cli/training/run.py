@@ -19,10 +19,10 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import save_config
 from bart_cli.data.batch import Batch
 from bart_cli.data.order import Share
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import BartError
 from bart_cli.files import write_text
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_weights
+from bart_cli.model.formats import load_model, require_room, save_weights
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import restore, whole_weights, writing
@@ -48,9 +48,17 @@ class RunResult:
 
 
 def start_model(
-    config: TrainingRun, tokenizer: Tokenizer, world: World, reporter: Reporter
+    config: TrainingRun,
+    tokenizer: Tokenizer,
+    world: World,
+    reporter: Reporter,
+    *,
+    grow: bool = False,
 ) -> Bart:
     """The model that training begins with: random weights, or those of `init_from`.
+
+    Args:
+        grow: add the embeddings that `init_from` lacks, such as that of <mask>.
 
     Raises:
         UsageError: weights and tokenizer do not belong together.
@@ -58,11 +66,16 @@ def start_model(
     training = config.training
     if config.init_from is not None:
         model = load_model(config.init_from, dropouts=config.model).model
-        if model.config.vocab_size < tokenizer.vocab_size:
-            raise UsageError(
-                f"{config.init_from} has {model.config.vocab_size:,} embeddings, "
-                f"the tokenizer {tokenizer.vocab_size:,} entries: they do not belong together"
+        require_room(tokenizer, model.config)
+        missing = tokenizer.tokens_from(model.config.vocab_size)
+        if grow and missing:
+            names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            reporter.info(
+                f"{config.init_from} has {model.config.vocab_size:,} embeddings, the tokenizer "
+                f"{tokenizer.vocab_size:,} entries: the table grows by {len(missing)} ({names})"
             )
+            torch.manual_seed(training.seed)
+            model.grow(tokenizer.vocab_size)
     else:
         if config.model.vocab_size != tokenizer.vocab_size:
             reporter.info(f"model.vocab_size={tokenizer.vocab_size}: that of the tokenizer")

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bart_cli.data.collate import micro_batches
+from bart_cli.data.collate import make_batch, micro_batches
 
 
 @given(
@@ -25,3 +25,11 @@ def test_every_row_comes_once_within_the_limits(
         padded = -(-max(lengths[row] for row in batch) // 8) * 8
         assert len(batch) <= size
         assert max_tokens is None or len(batch) == 1 or len(batch) * padded <= max_tokens
+
+
+def test_padding_ends_with_the_models_positions() -> None:
+    """KoBART has 1,026 positions, which 8 does not divide."""
+    rows = [[5] * length for length in (18, 3)]
+    for positions, width in ((None, 24), (18, 18), (20, 20), (24, 24), (99, 24)):
+        batch = make_batch(rows, rows, pad_id=1, decoder_start_id=2, positions=positions)
+        assert batch.source.shape == batch.decoder_input.shape == batch.labels.shape == (2, width)

@@ -15,10 +15,26 @@ from bart_cli.tokenizer import Tokenizer
 from tests.conftest import tiny_model_config
 
 
-def test_ids_without_an_embedding_are_refused(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    vocabulary = tiny_tokenizer.vocab_size
-    save_model(tmp_path, Bart(tiny_model_config(vocab_size=vocabulary - 1)), tiny_tokenizer)
-    message = f"the tokenizer has {vocabulary} tokens, more than the model's {vocabulary - 1}"
+def test_entries_without_an_embedding_become_unk(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """facebook/bart-large-cnn has 50,264 rows; its tokenizer's last entry, <mask>, is the 50,265th.
+
+    An ordinary last entry is treated alike.
+    """
+    rows = tiny_tokenizer.vocab_size - 2
+    last = tiny_tokenizer.decode([rows])
+    save_model(tmp_path, Bart(tiny_model_config(vocab_size=rows)), tiny_tokenizer)
+    tokenizer = load_for_inference(str(tmp_path)).tokenizer
+    whole = tiny_tokenizer.encode(f"Rain{last}")
+    assert max(whole) == rows
+    expected = [3 if i == rows else i for i in whole]
+    assert tokenizer.encode(f"Rain{last}") == expected
+    assert tokenizer.encode_batch([f"Rain{last}"] * 2, special=False) == [expected[1:-1]] * 2
+    assert Tokenizer.from_pretrained(tmp_path).encode(f"Rain{last}") == whole
+
+
+def test_another_models_tokenizer_is_refused(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_model(tmp_path, Bart(tiny_model_config(vocab_size=300)), tiny_tokenizer)
+    message = "embeddings: they do not belong together"
     with pytest.raises(UsageError, match=message):
         load_for_inference(str(tmp_path))
 

@@ -21,7 +21,7 @@ from bart_cli.config.training import ScheduleConfig
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model
+from bart_cli.model.formats import load_model, save_model
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
@@ -414,3 +414,33 @@ def test_layers_of_the_teacher_are_kept(shards: Path, pairs: Path, tmp_path: Pat
     bad = config.model_copy(update={"keep_decoder_layers": (0, 5)})
     with pytest.raises(UsageError, match="keep_decoder_layers=0,5: allowed are"):
         run_finetune(bad, tmp_path / "bad", reporter=Reporter())
+
+
+def test_a_model_without_an_embedding_of_mask_trains(
+    shards: Path, pairs: Path, tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    """As facebook/bart-large-cnn; its positions are no multiple of 8, as KoBART's are none."""
+    torch.manual_seed(0)
+    rows = tiny_tokenizer.vocab_size - 1
+    model = Bart(tiny_model_config(vocab_size=rows, max_position_embeddings=50))
+    save_model(tmp_path / "cnn", model, tiny_tokenizer)
+    notices: list[str] = []
+    reporter = Reporter()
+    reporter.info = notices.append  # type: ignore[method-assign]
+    config = pretrain_config(shards, max_steps=2).model_copy(
+        update={"init_from": str(tmp_path / "cnn")}
+    )
+    data = config.data.model_copy(update={"sequence_length": 50, "path": shards / "48/train"})
+    run_pretrain(config.model_copy(update={"data": data}), tmp_path / "pre", reporter=reporter)
+    assert load_model(tmp_path / "pre").model.config.vocab_size == rows + 1
+    assert any("the table grows by 1 (<mask>)" in notice for notice in notices)
+
+    (pairs / "train.jsonl").write_text(
+        json.dumps({"article": "<mask>" + SENTENCES[0] * 9, "summary": SENTENCES[0]}) + "\n"
+    )
+    tuning = finetune_config(pairs, training={"max_steps": 2, "validate_every": 1}).model_copy(
+        update={"init_from": str(tmp_path / "cnn")}
+    )
+    data = tuning.data.model_copy(update={"max_source_length": 50})
+    run_finetune(tuning.model_copy(update={"data": data}), tmp_path / "fine", reporter=reporter)
+    assert load_model(tmp_path / "fine").model.config.vocab_size == rows
