@@ -1,16 +1,31 @@
-"""Files from the Hugging Face hub (or the mirror that `HF_ENDPOINT` names), kept in its cache."""
+"""Files from the Hugging Face hub (or the mirror in `HF_ENDPOINT`), kept in its cache.
+
+In: a repository's name and file patterns. Out: a local folder, or one line that says why not.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import sys
 from collections.abc import Sequence
+from fnmatch import filter as matching
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import BartError, UsageError, did_you_mean
+from bart_cli.files import sha256
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+CHUNK = 2**16  # bytes: at most so many are lost with a connection; the library's is 10 MB
+LOGIN = "set HF_TOKEN or run `hf auth login`"
 
 
 def address() -> str:
-    """What is given as the hub's address, whatever it is."""
+    """The hub's address as given, unchecked."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
@@ -18,7 +33,7 @@ def endpoint() -> str:
     """The hub's address.
 
     Raises:
-        UsageError: `HF_ENDPOINT` is no address of the web.
+        UsageError: `HF_ENDPOINT` is not a web address.
     """
     given = address()
     if not given.startswith(("http://", "https://")):
@@ -28,34 +43,227 @@ def endpoint() -> str:
     return given
 
 
-def fetch(name: str, patterns: Sequence[str], *, what: str) -> Path:
-    """Download the files of a hub repository that match; a local folder with them comes back.
+def fetch(name: str, patterns: Sequence[str], *, what: str, weights: Sequence[str] = ()) -> Path:
+    """Download files of a hub repository's top folder; return the local folder that holds them.
 
     Args:
         name: `owner/name`, or `name` for the hub's oldest models.
         patterns: file names or globs.
-        what: how to call it in an error line: 'model', 'tokenizer' …
+        what: the word for error messages: 'model', 'tokenizer' …
+        weights: patterns in order of preference; only the first one that matches is downloaded.
 
     Raises:
-        UsageError: `name` is neither a path that exists nor a repository of the hub.
-        BartError: the hub could not be reached and the cache does not have it.
+        UsageError: `name` is neither an existing path nor a repository of the hub.
+        BartError: the hub refuses or cannot be reached, or the cache cannot be written.
     """
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    endpoint()
+    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UsageError(f"no such {what}: {name}", hint=_near(name))
+    logging.set_verbosity_error()  # its warnings about retries would surround the one error line
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+    def snapshot(wanted: Sequence[str]) -> Path:
+        folder = huggingface_hub.snapshot_download(
+            name, allow_patterns=list(wanted), ignore_patterns=["*/*"]
+        )
+        return Path(folder)
+
+    try:
+        folder = snapshot(patterns)
+        if not weights:
+            return folder
+        unreachable = None
+        try:
+            # Not `list_repo_files`, which tries an absent hub for 24 seconds.
+            siblings = huggingface_hub.model_info(name, revision=folder.name).siblings
+            files = [file.rfilename for file in siblings or []]
+        except Exception as error:  # then the cache may still be complete
+            unreachable = error
+            files = [path.name for path in folder.iterdir()]
+        top = [file for file in files if "/" not in file]
+        found = next((files for form in weights if (files := matching(top, form))), None)
+        if found is None:
+            if unreachable is not None:
+                raise unreachable
+            raise UsageError(
+                f"{what} '{name}' has no weights that bart reads: expected model.safetensors or "
+                f"pytorch_model.bin, found {', '.join(top[:8]) or 'no file'}",
+                hint="Convert them with the library that wrote them, or choose another model.",
+            )
+        for file in found:
+            if not (folder / file).exists() and unreachable is None:
+                _transfer(name, file, folder)
+        return snapshot([*patterns, *found])
+    except BartError:
+        raise
+    except Exception as error:  # of the library, its HTTP client (three by version) and the system
+        raise refusal(error, name, what) from error
+
+
+def refusal(error: Exception, name: str, what: str) -> BartError:
+    """The one line, and the remedy, for whatever stopped a download from the hub."""
+    from huggingface_hub import errors, get_token
 
     hub = endpoint()
-    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UsageError(f"no such {what}: {name}")
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
-    except (errors.RepositoryNotFoundError, errors.HFValidationError):
-        raise UsageError(
-            f"no such {what}: '{name}' is neither a path that exists nor a repository of {hub}"
-        ) from None
-    except (errors.LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BartError(
-            f"no such {what} here: '{name}' is not a path that exists, "
-            f"and {hub} could not be asked ({reason[:120]})",
-            hint="give the path of a folder, or set HF_ENDPOINT to a mirror that answers",
-        ) from None
+    cause: BaseException = error
+    while cause.__cause__ is not None and (
+        not hasattr(cause, "response") and not isinstance(cause, errors.OfflineModeIsEnabled)
+    ):
+        if _kind(cause) in ("ProxyError", "TimeoutException"):
+            break
+        cause = cause.__cause__
+    response: Any = getattr(cause, "response", None)
+    status = getattr(response, "status_code", None)
+    said = _first_line(cause)
+    if response is not None:
+        said = response.headers.get("x-error-message") or f"HTTP {status}"
+    if isinstance(error, errors.HFValidationError):
+        return UsageError(f"no such {what}: {name}", hint=_near(name))
+    if isinstance(cause, errors.OfflineModeIsEnabled):
+        return BartError(
+            f"{what} '{name}' is not in the cache, and HF_HUB_OFFLINE forbids to download it",
+            hint="Unset HF_HUB_OFFLINE.",
+        )
+    if status == 407 or _kind(cause) == "ProxyError":
+        if status == 407 or "407" in said:
+            return BartError(
+                f"the proxy {_proxy()} asks for a login (HTTP 407), so {hub} cannot be reached",
+                hint="Put it into the address, as in HTTPS_PROXY=http://user:password@host:port; "
+                "or list the hub's host in NO_PROXY.",
+            )
+        return BartError(
+            f"the proxy {_proxy()} does not let {hub} be reached: {said}",
+            hint="Correct HTTPS_PROXY, or list the hub's host in NO_PROXY.",
+        )
+    if isinstance(cause, errors.GatedRepoError):
+        return BartError(
+            f"{what} '{name}' is gated: {hub} refuses it ({said})",
+            hint=f"Accept its terms at {hub}/{name}"
+            + ("" if get_token() else f", then {LOGIN}")
+            + ".",
+        )
+    if status == 401 and get_token():
+        source = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the saved token"
+        return BartError(
+            f"{hub} refuses {source}: {said}",
+            hint="Renew the token ("
+            + ("set HF_TOKEN" if source == "HF_TOKEN" else "`hf auth login`")
+            + "), or remove it for public models.",
+        )
+    if status == 401:
+        return BartError(
+            f"no such {what}: '{name}' is neither an existing path nor a public repository of "
+            f"{hub}",
+            hint=_near(name) or f"If it is private, {LOGIN}.",
+        )
+    if status == 404:
+        return UsageError(
+            f"no such {what}: '{name}' is neither an existing path nor a repository of {hub}",
+            hint=_near(name) or (None if get_token() else f"If it is private, {LOGIN}."),
+        )
+    if status is not None:
+        hint = "Try again later, or set HF_ENDPOINT to a mirror."
+        if status == 403:
+            hint = f"Use a token that may read {name}: {LOGIN}."
+        elif status == 429:
+            hint = "Wait some minutes" + ("." if get_token() else f", or {LOGIN}.")
+        return BartError(f"{hub} refuses {what} '{name}' (HTTP {status}): {said}", hint=hint)
+    number = getattr(cause, "errno", None)
+    cache = _cache()
+    if number in NO_SPACE or "No space left" in said:
+        return BartError(
+            f"no space left in {cache} for {what} '{name}'",
+            hint="Free some, or set HF_HOME to a folder on a larger disk; rerun to resume.",
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return BartError(
+            f"the cache {cache} cannot be written: {getattr(cause, 'strerror', None) or said}",
+            hint="Set HF_HOME to a folder that you may write to.",
+        )
+    return BartError(
+        f"{what} '{name}': not an existing path, and the download from {hub} failed: {said}",
+        hint=_near(name)
+        or "Check the network (HTTPS_PROXY), or set HF_ENDPOINT to a mirror; rerun to resume.",
+    )
+
+
+def _transfer(name: str, file: str, snapshot: Path) -> None:
+    """Download a large file to where the cache keeps it, resuming an earlier transfer.
+
+    huggingface_hub discards the part of a broken transfer since version 1. The part is named by the
+    file's etag, so that it never continues another version.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK
+    url = hf_hub_url(name, file, revision=snapshot.name)
+    known = get_hf_file_metadata(url)
+    if not known.etag or known.size is None:
+        return  # an unusual mirror: left to the library
+    blob = snapshot.parents[1] / "blobs" / known.etag
+    part = blob.with_name(f"{known.etag}.part")
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # ranks of one run ask for the same model
+        if not blob.exists():
+            if stream.tell() > known.size:
+                stream.truncate(0)
+            http_get(
+                url,
+                stream,
+                resume_size=os.fstat(stream.fileno()).st_size,
+                headers=build_hf_headers(),
+                expected_size=known.size,
+                displayed_filename=file,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+            if len(known.etag) == 64 and sha256(part) != known.etag:  # large files' etag
+                part.unlink()
+                raise BartError(
+                    f"{file} of '{name}' arrived damaged: its SHA-256 is not {known.etag}",
+                    hint="Rerun the command to download it again.",
+                )
+            part.replace(blob)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def _near(name: str) -> str | None:
+    """A hint at a path that is spelled like `name`, None when there is none."""
+    path = Path(name)
+    if not path.parent.is_dir():
+        return None
+    return did_you_mean(name, [str(other) for other in path.parent.iterdir()])
+
+
+def _kind(error: BaseException) -> str:
+    """`ProxyError` or `TimeoutException` for those of any HTTP client, else the own name."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    return next((n for n in names if n in ("ProxyError", "TimeoutException")), names[0])
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _proxy() -> str:
+    """Host and port of the proxy, without its password."""
+    proxies = getproxies()
+    scheme = urlsplit(endpoint()).scheme
+    parts = urlsplit(proxies.get(scheme) or proxies.get("all") or "")
+    return parts.netloc.rpartition("@")[2] or "between here and the hub"
+
+
+def _cache() -> str:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE

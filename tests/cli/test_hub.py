@@ -38,7 +38,7 @@ def test_a_model_of_the_hub_summarizes_also_when_the_hub_is_gone(
         assert found.stdout == local.stdout
         missing = bart(endpoint, tmp_path / "cache", *command[:-1], "someone/else")
     assert missing.returncode == 2
-    assert "no such model: 'someone/else' is neither a path that exists nor" in missing.stderr
+    assert "no such model: 'someone/else' is neither an existing path nor" in missing.stderr
     again = bart("http://127.0.0.1:9", tmp_path / "cache", *command)
     assert again.returncode == 0, again.stderr
     assert again.stdout == local.stdout

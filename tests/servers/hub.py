@@ -1,4 +1,8 @@
-"""A Hugging Face hub on loopback: enough of its protocol for models and data sets."""
+"""A Hugging Face hub on loopback: enough of its protocol for models and data sets.
+
+As on the real one, large files are redirected to another address (`/cdn/…`), which speaks ranges;
+their etag is a SHA-256. A gated repository lists its files and refuses to send them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,11 +18,28 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = (".safetensors", ".bin", ".h5", ".msgpack", ".onnx")
+
+
+@dataclass
+class Faults:
+    """How the hub misbehaves, and what was asked of it.
+
+    refuse: repository -> status, x-error-code, x-error-message. gated: repositories that list their
+    files but do not send them. cut: large file -> bytes after which the connection breaks, once.
+    requests: method, path and range of each.
+    """
+
+    refuse: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    cut: dict[str, int] = field(default_factory=dict)
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
 
 
 @contextmanager
-def serve_hub(repositories: Path) -> Iterator[str]:
+def serve_hub(repositories: Path, faults: Faults | None = None) -> Iterator[str]:
     """Serve `repositories/<owner>/<name>/…` as models and as data sets; the endpoint's URL."""
+    faults = faults or Faults()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -45,6 +67,16 @@ def serve_hub(repositories: Path) -> Iterator[str]:
 
         def _answer(self, *, with_body: bool) -> None:
             path = unquote(self.path.split("?")[0]).strip("/")
+            faults.requests.append((self.command, path, self.headers.get("range")))
+            for repository, (code, error, message) in faults.refuse.items():
+                if f"/{repository}/" in f"/{path}/":
+                    headers = {"x-error-code": error} if error else {}
+                    headers |= {"x-error-message": message}
+                    self._send(code, b"{}", headers, with_body)
+                    return
+            if path.startswith("cdn/"):
+                self._send_large(repositories / path.removeprefix("cdn/"), with_body)
+                return
             if (
                 path.startswith("api/") and path.count("/") < 3
             ):  # things that clients can do without
@@ -61,12 +93,42 @@ def serve_hub(repositories: Path) -> Iterator[str]:
                 code = "EntryNotFound" if known else "RepoNotFound"
                 self._send(404, b"", {"x-error-code": code}, with_body)
                 return
+            if f"{owner}/{name}" in faults.gated:
+                self._send(403, b"", {"x-error-code": "GatedRepo"}, with_body)
+                return
             content = target.read_bytes()
+            if target.suffix in LARGE:
+                headers = {
+                    "x-repo-commit": COMMIT,
+                    "x-linked-etag": f'"{hashlib.sha256(content).hexdigest()}"',
+                    "x-linked-size": str(len(content)),
+                    "location": f"http://localhost:{server.server_port}/cdn/{owner}/{name}/{file}",
+                }
+                self._send(302, b"", headers, with_body)
+                return
             headers = {
                 "x-repo-commit": COMMIT,
                 "etag": f'"{hashlib.sha1(content).hexdigest()}"',
             }
             self._send(200, content, headers, with_body)
+
+        def _send_large(self, target: Path, with_body: bool) -> None:
+            content = target.read_bytes()
+            asked = self.headers.get("range")
+            begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+            end = len(content)
+            self.send_response(206 if begin else 200)
+            if begin:
+                self.send_header("content-range", f"bytes {begin}-{end - 1}/{end}")
+            self.send_header("content-length", str(end - begin))
+            self.end_headers()
+            if not with_body:
+                return
+            left = faults.cut.pop(target.name, None)
+            self.wfile.write(content[begin : end if left is None else begin + left])
+            if left is not None:
+                faults.refuse[f"cdn/{target.relative_to(repositories).parent}"] = (503, "", "gone")
+                self.close_connection = True
 
         def _describe(self, folder: Path, rest: list[str], *, with_body: bool) -> None:
             if not folder.is_dir():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.hub import endpoint
+from bart_cli.hub import endpoint, refusal
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,8 +60,8 @@ class HubDataset:
                 split=split,
                 num_proc=jobs if jobs > 1 else None,
             )
-        except DatasetNotFoundError:
-            raise UsageError(f"no data set '{self.repository}' at {endpoint()}") from None
+        except DatasetNotFoundError as error:
+            raise refusal(error, self.repository, "data set") from error
         except ValueError as error:  # unknown configuration or split: the message lists them
             raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
         except RuntimeError as error:
@@ -69,12 +69,8 @@ class HubDataset:
                 f"data set '{self.repository}': {_first_line(error)}",
                 hint="--revision refs/convert/parquet takes the hub's own copy in parquet",
             ) from None
-        except (OSError, datasets.exceptions.DatasetsError) as error:
-            raise BartError(
-                f"data set '{self.repository}' could not be had from {endpoint()}: "
-                f"{_first_line(error)}",
-                hint="set HF_ENDPOINT to a mirror that answers; the same command goes on",
-            ) from None
+        except Exception as error:  # of the library, its HTTP clients and the system
+            raise refusal(error, self.repository, "data set") from error
 
     def size(self) -> int:
         """Bytes of the files that hold rows of this configuration, as the hub tells.
@@ -83,18 +79,13 @@ class HubDataset:
             UsageError, BartError: as `load`.
         """
         import huggingface_hub
-        from huggingface_hub import errors
 
         try:
             info: Any = huggingface_hub.HfApi().dataset_info(
                 self.repository, revision=self.revision, files_metadata=True
             )
-        except errors.RepositoryNotFoundError:
-            raise UsageError(f"no data set '{self.repository}' at {endpoint()}") from None
-        except errors.HFValidationError as error:
-            raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
-        except (errors.HfHubHTTPError, OSError) as error:
-            raise BartError(f"{endpoint()} could not be asked: {_first_line(error)}") from None
+        except Exception as error:  # of the library, its HTTP client and the system
+            raise refusal(error, self.repository, "data set") from error
         files = [f for f in info.siblings if f.rfilename.endswith(SIZED)]
         named = [f for f in files if f.rfilename.split("/")[0] == self.configuration]
         return sum(f.size or 0 for f in named or files)

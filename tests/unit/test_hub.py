@@ -1,0 +1,150 @@
+"""What is fetched from a hub with the real one's habits, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bart_cli.errors import UsageError
+from bart_cli.hub import refusal
+from bart_cli.model.formats import HUB_FILES, HUB_WEIGHTS
+from tests.servers.hub import Faults, serve_hub
+
+# The library reads its environment when it is imported: one process for many downloads.
+DRIVER = """
+import json, os, sys
+from bart_cli.errors import BartError
+from bart_cli.hub import fetch
+asked, patterns, weights = map(json.loads, sys.argv[1:])
+for name, token in asked:
+    os.environ.pop("HF_TOKEN", None)
+    os.environ.update({"HF_TOKEN": token} if token else {})
+    try:
+        folder = fetch(name, patterns, what="model", weights=weights)
+        print(json.dumps(sorted(path.name for path in folder.iterdir())))
+    except BartError as error:
+        print(json.dumps([error.message, error.hint, error.exit_code]))
+"""
+
+
+def fetch(endpoint: str, home: Path, *names: str | tuple[str, str]) -> list[list[str]]:
+    asked = [(name, "") if isinstance(name, str) else name for name in names]
+    result = subprocess.run(
+        [sys.executable, "-c", DRIVER, *map(json.dumps, (asked, HUB_FILES, HUB_WEIGHTS))],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*"},
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""  # nothing around the one line
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def repository(hub: Path, name: str, *files: str) -> Path:
+    for file in ("config.json", "vocab.json", "merges.txt", "trainer_state.json", *files):
+        path = hub / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    return hub / name
+
+
+def test_one_form_of_the_weights_is_downloaded(tmp_path: Path) -> None:
+    both = ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack")
+    repository(tmp_path / "hub", "a/both", *both, "onnx/model.safetensors", "onnx/config.json")
+    shards = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
+    repository(tmp_path / "hub", "a/shards", *shards, "pytorch_model.bin.index.json")
+    repository(tmp_path / "hub", "a/tensorflow", "tf_model.h5")
+    faults = Faults()
+    with serve_hub(tmp_path / "hub", faults) as endpoint:
+        found = fetch(endpoint, tmp_path / "home", "a/both", "a/shards", "a/tensorflow")
+    small = ["config.json", "merges.txt", "vocab.json"]
+    assert found[0] == sorted([*small, "model.safetensors"])
+    assert found[1] == sorted([*small, *shards, "pytorch_model.bin.index.json"])
+    assert "found config.json" in found[2][0]
+    assert "tf_model.h5" in found[2][0]
+    sent = [path for method, path, _ in faults.requests if method == "GET"]
+    assert not [path for path in sent if "onnx" in path or "both/pytorch" in path]
+    # Without the hub, the cache answers.
+    gone = fetch("http://127.0.0.1:9", tmp_path / "home", "a/both", "a/shards", "a/other")
+    assert gone[:2] == found[:2]
+    assert "a/other" in gone[2][0]
+    assert "the download from http://127.0.0.1:9 failed" in gone[2][0]
+
+
+def test_a_broken_transfer_is_one_line_and_resumes(tmp_path: Path) -> None:
+    folder = repository(tmp_path / "hub", "a/model")
+    content = os.urandom(300_000)
+    (folder / "model.safetensors").write_bytes(content)
+    faults = Faults(cut={"model.safetensors": 200_000})
+    with serve_hub(tmp_path / "hub", faults) as endpoint:
+        ((message, hint, code),) = fetch(endpoint, tmp_path / "home", "a/model")
+        assert "'a/model'" in message
+        assert endpoint in message
+        assert "Try again later" in hint or "rerun to resume" in hint
+        assert code == 1
+        faults.refuse.clear()
+        faults.requests.clear()
+        (files,) = fetch(endpoint, tmp_path / "home", "a/model")
+    assert "model.safetensors" in files
+    ranges = [asked for method, path, asked in faults.requests if path.startswith("cdn/") and asked]
+    assert ranges == ["bytes=196608-"]
+    blobs = [p for p in (tmp_path / "home").rglob("blobs/*") if p.stat().st_size == len(content)]
+    assert blobs[0].read_bytes() == content
+    assert not list((tmp_path / "home").rglob("*.part"))
+
+
+def test_refusals_name_their_remedy(tmp_path: Path) -> None:
+    for name in ("gated", "private", "expired", "busy", "forbidden"):
+        repository(tmp_path / "hub", f"a/{name}", "model.safetensors")
+    faults = Faults(
+        gated={"a/gated"},
+        refuse={
+            "a/private": (401, "RepoNotFound", "Repository not found"),
+            "a/expired": (401, "", 'User Access Token "x" is expired'),
+            "a/forbidden": (403, "", "Your token lacks the permission"),
+        },
+    )
+    asked = ("a/gated", "a/private", ("a/expired", "hf_x"), ("a/forbidden", "hf_x"), "a/missing")
+    with serve_hub(tmp_path / "hub", faults) as endpoint:
+        gated, private, expired, forbidden, missing = fetch(endpoint, tmp_path / "home", *asked)
+        (tmp_path / "file").touch()
+        ((unwritable, remedy, _),) = fetch(endpoint, tmp_path / "file" / "home", "a/gated")
+    assert "is gated" in gated[0]
+    assert f"Accept its terms at {endpoint}/a/gated, then set HF_TOKEN" in gated[1]
+    assert "neither an existing path nor a public repository" in private[0]
+    assert "If it is private, set HF_TOKEN" in private[1]
+    assert 'refuses HF_TOKEN: User Access Token "x" is expired' in expired[0]
+    assert "Renew the token" in expired[1]
+    assert "Your token lacks the permission" in forbidden[0]
+    assert [row[2] for row in (gated, private, expired, forbidden, missing)] == [1, 1, 1, 1, 2]
+    assert f"the cache {tmp_path}/file/home/hub cannot be written" in unwritable
+    assert "Set HF_HOME" in remedy
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_full_or_read_only_cache_is_named(number: int) -> None:
+    error = refusal(OSError(number, os.strerror(number)), "a/model", "model")
+    assert error.exit_code == 1
+    assert "no space left in" in error.message or "cannot be written" in error.message
+    assert error.hint
+    assert "HF_HOME" in error.hint
+
+
+def test_a_proxy_that_asks_for_a_login_is_named_without_the_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.example:3128")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    error = refusal(type("ProxyError", (OSError,), {})("407 Proxy Auth"), "a/model", "model")
+    assert "proxy.example:3128 asks for a login" in error.message
+    assert "secret" not in error.message
+    assert not isinstance(error, UsageError)
