@@ -198,7 +198,10 @@ def openwebtext(
     out_folder: OutOption = Path("data/openwebtext"),
     archives: Annotated[
         Path | None,
-        typer.Option(exists=True, help="Extract the original .xz files of this folder instead."),
+        typer.Option(
+            exists=True,
+            help="Extract these instead: openwebtext.tar.xz, or a folder of it or its .xz files.",
+        ),
     ] = None,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),
@@ -228,11 +231,14 @@ def cnn_dm(
     out_folder: OutOption = Path("data/cnn-dm"),
     stories: Annotated[
         Path | None,
-        typer.Option(exists=True, help="Folder with the original .story files, instead."),
+        typer.Option(
+            exists=True,
+            help="Read the original .story files or cnn_stories.tgz of this folder instead.",
+        ),
     ] = None,
     url_lists: Annotated[
         Path | None,
-        typer.Option(help="Folder with all_{train,val,test}.txt. Default: that of --stories."),
+        typer.Option(help="Folder with all_{train,val,test}.txt; default: that of --stories."),
     ] = None,
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
@@ -267,7 +273,10 @@ def xsum(
     out_folder: OutOption = Path("data/xsum"),
     files: Annotated[
         Path | None,
-        typer.Option(exists=True, help="Folder with the original .summary files, instead."),
+        typer.Option(
+            exists=True,
+            help="Read the original .summary or .data files of this folder or .tar.gz instead.",
+        ),
     ] = None,
     split_file: Annotated[
         Path | None, typer.Option(exists=True, help="Its JSON of splits. Default: in --files.")

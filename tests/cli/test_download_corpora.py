@@ -6,6 +6,7 @@ import bz2
 import hashlib
 import io
 import json
+import lzma
 import re
 import subprocess
 import tarfile
@@ -18,6 +19,7 @@ import pytest
 from bart_cli.data.documents import read_texts
 from bart_cli.data.download.hub_corpus import download_hub_corpus
 from bart_cli.data.download.hub_dataset import HubDataset
+from bart_cli.data.download.openwebtext import extract_openwebtext
 from bart_cli.data.download.summaries import (
     download_hub_pairs,
     pairs_of_stories,
@@ -239,6 +241,76 @@ def test_openwebtext_archives(tmp_path: Path) -> None:
     assert first == "openwebtext-urlsf_subset00-1_data-0000-abc Document 0 0. More."
 
 
+def archive(files: dict[str, bytes], mode: str = "w") -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as tar:  # type: ignore[call-overload]
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def test_openwebtext_as_it_is_downloaded(tmp_path: Path) -> None:
+    """Inner archives became two documents that begin with 7zXZ."""
+    inner = {
+        f"openwebtext/urlsf_subset00-{n}_data.xz": lzma.compress(
+            archive({"._1.txt": b"\0\xff", f"{n}-a.txt": b"One.", f"{n}-b.txt": b"Two.\n\nMore."})
+        )
+        for n in (1, 2)
+    }
+    folder = tmp_path / "a"
+    (folder / "openwebtext").mkdir(parents=True)
+    outer = folder / "openwebtext.tar.xz"
+    outer.write_bytes(archive({"openwebtext/._x.xz": b"\0", **inner}, "w:xz"))
+
+    def extract(path: Path, name: str) -> bytes:
+        report = extract_openwebtext(path, tmp_path / name, jobs=1, reporter=Reporter())
+        assert (report.documents, report.dropped) == (4, {"not a text": 2})
+        return b"".join(p.read_bytes() for p in sorted((tmp_path / name / "source").iterdir()))
+
+    text = extract(folder, "folder")
+    assert text.startswith(b"openwebtext-urlsf_subset00-1_data-1-a One.\n")
+    assert extract(outer, "file") == text
+    assert extract(outer, "file") == text  # again: nothing to do
+    for name, content in inner.items():
+        (folder / name).write_bytes(content)
+    assert extract(folder, "side-by-side") == text
+    (folder / "openwebtext/urlsf_subset00-2_data.xz").write_bytes(b"")
+    with pytest.raises(UsageError, match="differs from another archive of the same name"):
+        extract_openwebtext(folder, tmp_path / "differs", jobs=1, reporter=Reporter())
+    (tmp_path / "cut.tar.xz").write_bytes(outer.read_bytes()[:200])
+    with pytest.raises(UsageError, match="no readable document"):
+        extract_openwebtext(tmp_path / "cut.tar.xz", tmp_path / "c", jobs=1, reporter=Reporter())
+
+
+def test_a_partial_conversion_is_refused_and_a_script_names_the_complete_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / "Someone/openwebtext/plain_text/partial-train"
+    part.mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["One document.", "Two documents."]}), part / "0000.parquet")
+    script = tmp_path / "Someone/wikipedia"
+    script.mkdir()
+    (script / "wikipedia.py").write_text("x = 1\n")
+    with serve_hub(tmp_path) as endpoint:
+        partial, scripted = (
+            bart(
+                *("openwebtext", "--dataset", f"Someone/{name}", "--out", tmp_path / "o"),
+                endpoint=endpoint,
+                cache=tmp_path / "cache",
+            )
+            for name in ("openwebtext", "wikipedia")
+        )
+    assert partial.returncode == 2
+    assert "only a part of the train split: plain_text/partial-train, 0." in partial.stderr
+    assert "--dataset Skylion007/openwebtext" in partial.stderr
+    assert scripted.returncode in (1, 2)
+    assert "--dataset wikimedia/wikipedia" in scripted.stderr
+    assert "refs/convert" not in scripted.stderr
+    assert "Traceback" not in scripted.stderr + partial.stderr
+
+
 def test_odd_names_in_an_archive_stay_one_word(tmp_path: Path) -> None:
     """A name that is not UTF-8 stopped the run; one with a line feed broke the line."""
     archive = tmp_path / "odd.xz"
@@ -302,6 +374,39 @@ def test_xsum_of_its_files(tmp_path: Path) -> None:
     assert "left out: 1 article not there" in result.stdout
     pair = read_pairs(tmp_path / "out", "test")[0]
     assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "Summary 3.")
+
+
+def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
+    """XSum's downloader writes [XSUM] and INTRODUCTION; its buttons are no text."""
+    body = "[XSUM]URL[XSUM]\nu\n\n[XSUM]INTRODUCTION[XSUM]\nA bridge.\n\n[XSUM]RESTBODY[XSUM]\n"
+    data = {f"x/{n}.data": f"{body}Share this with\nOne.\nTwo.\n".encode() for n in "123"}
+    (tmp_path / "x.tar.gz").write_bytes(archive(data, "w:gz"))
+    splits = {"train": ["1"], "validation": ["2"], "test": ["3"]}
+    (tmp_path / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
+    file, out = tmp_path / "x.tar.gz", tmp_path / "xsum"
+    report = pairs_of_xsum_files(file, None, out, parallel=False, reporter=Reporter())
+    assert report.documents == 3
+    pair = read_pairs(out, "test")[0]
+    assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "A bridge.")
+    assert not list(out.glob("*tmp*"))
+
+    words = {"train": "training", "val": "validation", "test": "test"}
+    urls = {word: f"http://x.example/{word}".encode() for word in words.values()}
+    stories = {
+        f"cnn/stories/{hashlib.sha1(url).hexdigest()}.story": b"One.\n\n@highlight\n\nTwo"
+        for url in urls.values()
+    }
+    lists = {f"cnn/wayback_{word}_urls.txt": url + b"\n" for word, url in urls.items()}
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/cnn_stories.tgz").write_bytes(archive(stories, "w:gz"))
+    (tmp_path / "c/cnn.tgz").write_bytes(archive(lists, "w:gz"))
+    folder, out = tmp_path / "c", tmp_path / "cnn"
+    report = pairs_of_stories(folder, folder, out, parallel=False, reporter=Reporter())
+    assert report.documents == 3
+    assert read_pairs(out, "validation")[0].target == "Two ."
+    (folder / "cnn_stories.tgz").write_bytes(archive(stories, "w:gz")[:150])
+    with pytest.raises(UsageError, match=r"cnn_stories\.tgz is damaged"):
+        pairs_of_stories(folder, folder, out, parallel=False, reporter=Reporter())
 
 
 @pytest.mark.parametrize(

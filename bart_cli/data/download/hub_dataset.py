@@ -16,6 +16,14 @@ from bart_cli.hub import endpoint, refusal
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# Data sets that are scripts on the hub, and the complete copy of each that can be read.
+CONVERTED = {
+    "openwebtext": "Skylion007/openwebtext",
+    "wikipedia": "wikimedia/wikipedia",
+    "cnn_dailymail": "abisee/cnn_dailymail",
+    "xsum": "EdinburghNLP/xsum",
+}
+PARQUET = "refs/convert/parquet"  # the branch of the hub's own conversion
 SIZED = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".zst", ".gz", ".xz", ".txt")
 
 
@@ -40,7 +48,7 @@ class HubDataset:
             bars: show the library's own, with bytes and speed, on a terminal.
 
         Raises:
-            UsageError: no such data set, configuration or split.
+            UsageError: no such data set, configuration or split, or a part of the split only.
             BartError: the hub could not be reached, or the data set is of a kind that `datasets`
                 cannot read.
         """
@@ -52,6 +60,11 @@ class HubDataset:
         else:
             datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
+        if part := self._partial(split, self.revision):
+            raise UsageError(
+                f"data set '{self.repository}' holds only a part of the {split} split: {part}",
+                hint=f"Choose a complete copy: {self._complete_copy()}",
+            )
         try:
             return datasets.load_dataset(
                 self.repository,
@@ -65,9 +78,13 @@ class HubDataset:
         except ValueError as error:  # unknown configuration or split: the message lists them
             raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
         except RuntimeError as error:
+            part = self._partial(split, PARQUET)
             raise BartError(
                 f"data set '{self.repository}': {_first_line(error)}",
-                hint="--revision refs/convert/parquet takes the hub's own copy in parquet",
+                hint=f"Choose a complete copy: {self._complete_copy()} (the hub's own conversion "
+                f"holds only a part: {part})"
+                if part
+                else f"Choose a copy in parquet: {self._complete_copy()}",
             ) from None
         except Exception as error:  # of the library, its HTTP clients and the system
             raise refusal(error, self.repository, "data set") from error
@@ -78,17 +95,41 @@ class HubDataset:
         Raises:
             UsageError, BartError: as `load`.
         """
-        import huggingface_hub
-
         try:
-            info: Any = huggingface_hub.HfApi().dataset_info(
-                self.repository, revision=self.revision, files_metadata=True
-            )
+            files = self._files(self.revision)
         except Exception as error:  # of the library, its HTTP client and the system
             raise refusal(error, self.repository, "data set") from error
+        return sum(f.size or 0 for f in files)
+
+    def _files(self, revision: str | None) -> list[Any]:
+        """The files with rows of this configuration; of all where no folder has its name."""
+        import huggingface_hub
+
+        info: Any = huggingface_hub.HfApi().dataset_info(
+            self.repository, revision=revision, files_metadata=True
+        )
         files = [f for f in info.siblings if f.rfilename.endswith(SIZED)]
-        named = [f for f in files if f.rfilename.split("/")[0] == self.configuration]
-        return sum(f.size or 0 for f in named or files)
+        return [f for f in files if f.rfilename.split("/")[0] == self.configuration] or files
+
+    def _partial(self, split: str, revision: str | None) -> str:
+        """Folder and size of a conversion that the hub cut off (at 5 GB); empty when there is none.
+
+        A hub that does not answer is left to `load`, which may have the rows in its cache.
+        """
+        try:
+            files = self._files(revision)
+        except Exception:  # of the HTTP library, which is httpx or requests
+            return ""
+        cut = [f for f in files if f"partial-{split}" in f.rfilename.split("/")]
+        size = sum(f.size or 0 for f in cut)
+        amount = f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e3:,.1f} kB"
+        return f"{cut[0].rfilename.rpartition('/')[0]}, {amount}" if cut else ""
+
+    def _complete_copy(self) -> str:
+        known = CONVERTED.get(self.repository.rpartition("/")[2].lower())
+        if known and known != self.repository:
+            return f"--dataset {known}"
+        return "--dataset OWNER/NAME of a repository with .parquet files named train-*"
 
 
 def _first_line(error: Exception) -> str:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
+import shutil
+import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from bart_cli.data.download.hub_dataset import HubDataset
 from bart_cli.data.download.manifest import Manifest
@@ -22,9 +27,70 @@ from bart_cli.progress import Reporter
 
 SPLITS = ("train", "validation", "test")
 URL_LISTS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all_test.txt"}
+ARCHIVES = (".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 ENDS = (".", "!", "?", "...", "'", "`", '"', "\u2019", "\u201d", ")")
 XSUM_SPLIT_FILE = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
-XSUM_PARTS = re.compile(r"\[SN\](URL|TITLE|FIRST-SENTENCE|RESTBODY)\[SN\]")
+# [SN] in the `.summary` files of the authors, [XSUM] in the `.data` files of their downloader.
+XSUM_PARTS = re.compile(
+    r"\[(?:SN|XSUM)\](URL|TITLE|FIRST-SENTENCE|INTRODUCTION|RESTBODY)\[(?:SN|XSUM)\]"
+)
+# Buttons of the pages, left out of the data set on the hub as well.
+XSUM_BUTTONS = {
+    "Share this with", "Email", "Facebook", "Messenger", "Twitter", "Pinterest", "WhatsApp",
+    "Linkedin", "LinkedIn", "Copy this link",
+    "These are external links and will open in a new window",
+}  # fmt: skip
+
+
+class Originals:
+    """Files by name: below a folder, in the tar archives there, or in one archive.
+
+    Archives are unpacked into one unnamed temporary file in `out`.
+
+    Raises:
+        UsageError: a damaged archive.
+    """
+
+    def __init__(self, path: Path, suffixes: tuple[str, ...], out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self._files: dict[str, Path | tuple[int, int]] = {}
+        self._unpacked = TemporaryFile(dir=out)  # noqa: SIM115
+        paths = [path] if path.is_file() else sorted(path.rglob("*"))
+        for archive in (p for p in paths if p.name.endswith(ARCHIVES) and p.is_file()):
+            try:
+                self._unpack(archive, suffixes)
+            except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+                raise UsageError(
+                    f"{archive} is damaged: {str(error) or type(error).__name__}",
+                    hint="Download it again.",
+                ) from None
+        self._files |= {p.name: p for p in paths if p.name.endswith(suffixes) and p.is_file()}
+
+    def _unpack(self, archive: Path, suffixes: tuple[str, ...]) -> None:
+        with tarfile.open(archive, "r:*") as tar:
+            for member in tar:
+                name = Path(member.name).name
+                wanted = member.isfile() and name.endswith(suffixes) and not name.startswith("._")
+                if wanted and (stream := tar.extractfile(member)):
+                    self._files[name] = (self._unpacked.tell(), member.size)
+                    shutil.copyfileobj(stream, self._unpacked)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, *names: str) -> bytes | None:
+        """The content of the first of these files that exists, or None."""
+        place = next((self._files[name] for name in names if name in self._files), None)
+        if isinstance(place, Path):
+            return place.read_bytes()
+        if place is None:
+            return None
+        self._unpacked.seek(place[0])
+        return self._unpacked.read(place[1])
+
+    def named(self, ending: str) -> list[str]:
+        """Names with this ending."""
+        return sorted(name for name in self._files if name.endswith(ending))
 
 
 def download_hub_pairs(
@@ -60,28 +126,37 @@ def pairs_of_stories(
 ) -> DownloadReport:
     """Write CNN-DailyMail from `.story` files (named by the SHA-1 of their URL) and URL lists.
 
+    Args:
+        stories: folder with the stories or with the archives of them, or one archive.
+        url_lists: the same for all_{train,val,test}.txt, or the wayback_*_urls.txt of each paper.
+
     Raises:
-        UsageError: no story, or a URL list that is missing.
+        UsageError: no story, a damaged archive, or a URL list that is missing.
     """
-    files = {path.stem: path for path in stories.rglob("*.story")}
-    if not files:
-        raise UsageError(f"no .story file below {stories}")
-    lists = {split: url_lists / name for split, name in URL_LISTS.items()}
-    for path in lists.values():
-        if not path.is_file():
+    files = Originals(stories, (".story",), out)
+    if not len(files):
+        raise UsageError(f"no .story file in {stories}", hint="Give a folder, or cnn_stories.tgz.")
+    texts = Originals(url_lists if url_lists.is_dir() else url_lists.parent, (".txt",), out)
+    lists: dict[str, list[bytes]] = {}
+    for split, name in URL_LISTS.items():
+        word = {"train": "training"}.get(split, split)
+        names = [name] if texts.read(name) is not None else texts.named(f"wayback_{word}_urls.txt")
+        if not names:
             raise UsageError(
-                f"no URL list {path}", hint=f"expected {', '.join(URL_LISTS.values())}"
+                f"no URL list {name} in {url_lists}",
+                hint=f"Name the folder of {', '.join(URL_LISTS.values())} with --url-lists.",
             )
+        lists[split] = [url for name in names for url in (texts.read(name) or b"").split()]
     dropped = {"story not there": 0, "story without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
-        for url in lists[split].read_bytes().split():
+        for url in lists[split]:
             name = hashlib.sha1(url).hexdigest()
-            path = files.get(name)
-            if path is None:
+            content = files.read(f"{name}.story")
+            if content is None:
                 dropped["story not there"] += 1
                 continue
-            article, summary = read_story(path.read_text(encoding="utf-8", errors="replace"))
+            article, summary = read_story(content.decode("utf-8", "replace"))
             if article and summary:
                 yield Pair(name, article, summary)
             else:
@@ -113,21 +188,26 @@ def pairs_of_xsum_files(
 ) -> DownloadReport:
     """Write XSum from its extracted files (`<id>.summary` or `<id>.data`) and the split file.
 
+    Args:
+        files: folder with them or with the archive of them, or the archive.
+
     Raises:
-        UsageError: no file of XSum there, or no readable split file.
+        UsageError: no file of XSum there, a damaged archive, or no readable split file.
     """
-    found = {p.stem: p for suffix in ("data", "summary") for p in files.rglob(f"*.{suffix}")}
-    if not found:
-        raise UsageError(f"no .summary or .data file of XSum below {files}")
-    splits = _xsum_splits(split_file or files / XSUM_SPLIT_FILE)
+    found = Originals(files, (".data", ".summary"), out)
+    if not len(found):
+        raise UsageError(f"no .summary or .data file of XSum in {files}")
+    folder = files if files.is_dir() else files.parent
+    splits = _xsum_splits(split_file or folder / XSUM_SPLIT_FILE)
     dropped = {"article not there": 0, "article without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
         for name in splits.get(split, []):
-            if name not in found:
+            content = found.read(f"{name}.summary", f"{name}.data")
+            if content is None:
                 dropped["article not there"] += 1
                 continue
-            article, summary = read_xsum(found[name].read_text(encoding="utf-8", errors="replace"))
+            article, summary = read_xsum(content.decode("utf-8", "replace"))
             if article and summary:
                 yield Pair(name, article, summary)
             else:
@@ -155,8 +235,9 @@ def read_xsum(content: str) -> tuple[str, str]:
     parts = XSUM_PARTS.split(content)
     fields = dict(zip(parts[1::2], parts[2::2], strict=True))
     lines = (" ".join(line.split()) for line in fields.get("RESTBODY", "").splitlines())
-    return "\n".join(line for line in lines if line), " ".join(
-        fields.get("FIRST-SENTENCE", "").split()
+    summary = fields.get("FIRST-SENTENCE", fields.get("INTRODUCTION", ""))
+    return "\n".join(line for line in lines if line and line not in XSUM_BUTTONS), " ".join(
+        summary.split()
     )
 
 
