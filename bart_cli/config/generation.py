@@ -1,15 +1,17 @@
-"""How text is decoded, and how it is scored."""
+"""How text is decoded, where each decoding setting comes from, and how text is scored."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from bart_cli.config.base import Section
 
 DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
+TokenId = Annotated[int, Field(ge=0)]
+Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
 
 
 class GenerationConfig(Section):
@@ -33,7 +35,55 @@ class GenerationConfig(Section):
     temperature: float = Field(1.0, gt=0, le=100, description="of sampling")
     top_k: int = Field(0, ge=0, description="sampling: the k most likely tokens only; 0: off")
     top_p: float = Field(1.0, gt=0, le=1, description="sampling: the smallest set of this mass")
+    min_p: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="sampling: tokens of at least this share of the best one's mass",
+    )
+    typical_p: float = Field(1.0, gt=0, le=1, description="sampling: the most typical of this mass")
+    top_h: float | None = Field(
+        None, gt=0, le=1, description="sampling: the best tokens up to this share of the entropy"
+    )
+    epsilon_cutoff: float = Field(
+        0.0, ge=0, lt=1, description="sampling: tokens of at least this probability; 0: off"
+    )
+    eta_cutoff: float = Field(
+        0.0, ge=0, lt=1, description="sampling: as epsilon_cutoff, lower at high entropy; 0: off"
+    )
     repetition_penalty: float = Field(1.0, gt=0, le=10, description="divides logits of used tokens")
+    encoder_repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="multiplies logits of tokens of the article"
+    )
+    encoder_no_repeat_ngram: int = Field(
+        0, ge=0, description="n-grams of the article of this size are forbidden; 0: off"
+    )
+    exponential_decay_length_penalty: tuple[int, float] | None = Field(
+        None, description="[start, factor]: raise the score of </s> after `start` tokens"
+    )
+    sequence_bias: tuple[tuple[Ids, float], ...] = Field(
+        (), description="[[ids, bias], ...]: added to the score of the last id after the others"
+    )
+    bad_words: tuple[Ids, ...] = Field((), description="sequences of ids that may not occur")
+    suppress_tokens: tuple[TokenId, ...] = Field((), description="ids that may not occur")
+    begin_suppress_tokens: tuple[TokenId, ...] = Field(
+        (), description="ids that may not come first (after a forced first token)"
+    )
+    renormalize_logits: bool = Field(
+        False, description="make scores log-probabilities again after all constraints"
+    )
+    start_token: TokenId | None = Field(
+        None, description="id that the decoder starts with; null: the model's"
+    )
+    forced_bos_token: TokenId | None = Field(
+        None, description="id that forced_bos forces; null: <s>"
+    )
+    end_tokens: tuple[TokenId, ...] | None = Field(
+        None, description="ids that end a hypothesis; null: </s>"
+    )
+    forced_eos_tokens: tuple[TokenId, ...] | None = Field(
+        None, description="ids that forced_eos allows; null: </s>"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="of sampling")
 
     @field_validator("early_stopping", mode="before")
@@ -45,6 +95,8 @@ class GenerationConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.forced_bos and self.forced_bos_token in self.suppress_tokens:
+            raise ValueError(f"suppress_tokens holds the forced token {self.forced_bos_token}")
         if self.min_length > self.max_length:
             raise ValueError(
                 f"min_length={self.min_length} is larger than max_length={self.max_length}"

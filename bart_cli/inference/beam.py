@@ -1,11 +1,12 @@
 """One step of beam search as a pure function of its state.
 
-The same hypotheses as Hugging Face's `generate`: every step takes the best 2K continuations of
+The same hypotheses as Hugging Face's `generate`: every step takes the best C continuations of
 the K running beams; those that end, and are among the best K, compete with the K best finished
 ones by log-likelihood / length ** penalty; the best K that do not end run on.
 """
 
-# Legend: A articles, K beams, V vocabulary, L longest target, C = 2K candidates.
+# Legend: A articles, K beams, V vocabulary, L longest target, C = K * max(2, 1 + number of end
+# tokens) candidates: if all ends are among the best, K that run on remain.
 
 from __future__ import annotations
 
@@ -80,27 +81,29 @@ def advance(
     log_probs_AKV: Tensor,
     generation: GenerationConfig,
     *,
-    eos_id: int,
+    end_ids: Tensor,
     draws: Draws | None = None,
 ) -> tuple[BeamState, Tensor]:
     """Extend every beam by one token.
 
     Args:
         log_probs_AKV: constrained log-probabilities of the next token, fp32.
+        end_ids: tokens that end a hypothesis.
         draws: random numbers, for sampling (drawing the candidates instead of taking the best).
 
     Returns:
         The new state, and [A, K] which beam each new running beam goes on from.
     """
-    if draws is None:
-        scores_AC, origins_AC, tokens_AC = _best(state, log_probs_AKV)
-    else:
-        scores_AC, origins_AC, tokens_AC = _drawn(state, log_probs_AKV, draws)
     beams = log_probs_AKV.shape[1]
+    count = beams * max(2, 1 + len(end_ids))
+    if draws is None:
+        scores_AC, origins_AC, tokens_AC = _best(state, log_probs_AKV, count)
+    else:
+        scores_AC, origins_AC, tokens_AC = _drawn(state, log_probs_AKV, count, draws)
     candidates = _gather(state.running, origins_AC)
     candidates[:, :, state.length] = tokens_AC
     length = state.length + 1
-    ends_AC = (tokens_AC == eos_id) | (length == generation.max_length)
+    ends_AC = (tokens_AC[..., None] == end_ids).any(-1) | (length == generation.max_length)
 
     running_scores = scores_AC + ends_AC * WORST
     best = running_scores.topk(beams)[1]
@@ -118,22 +121,27 @@ def advance(
     return advanced, origins_AC.gather(1, best)
 
 
-def _best(state: BeamState, log_probs_AKV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best 2K continuations of each article: scores, beams, tokens [A, C]."""
+def _best(state: BeamState, log_probs_AKV: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best continuations of each article: scores, beams, tokens [A, C]."""
     articles, beams, vocabulary = log_probs_AKV.shape
-    count = min(2 * beams, vocabulary)
-    found, tokens = best_of_rows(log_probs_AKV.flatten(0, 1), count)
-    scores = found.view(articles, beams, count) + state.running_scores[:, :, None]
-    scores_AC, position = scores.flatten(1).topk(2 * beams)
-    return scores_AC, position // count, tokens.view(articles, -1).gather(1, position)
+    each = min(count, vocabulary)
+    found, tokens = best_of_rows(log_probs_AKV.flatten(0, 1), each)
+    scores = found.view(articles, beams, each) + state.running_scores[:, :, None]
+    scores_AC, position = scores.flatten(1).topk(count)
+    return scores_AC, position // each, tokens.view(articles, -1).gather(1, position)
 
 
-def _drawn(state: BeamState, log_probs_AKV: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """2K continuations drawn by their probability: scores, beams, tokens [A, C]."""
-    _, beams, vocabulary = log_probs_AKV.shape
+def _drawn(
+    state: BeamState, log_probs_AKV: Tensor, count: int, draws: Draws
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Continuations drawn by their probability, best first: scores, beams, tokens [A, C]."""
+    vocabulary = log_probs_AKV.shape[2]
     scores = (log_probs_AKV + state.running_scores[:, :, None]).flatten(1)
-    drawn = draws.multinomial(scores.softmax(-1), 2 * beams)
-    return scores.gather(1, drawn), drawn // vocabulary, drawn % vocabulary
+    drawn = draws.multinomial(scores.softmax(-1), count)
+    # In order of score, because only the first K candidates may finish.
+    scores_AC, order = scores.gather(1, drawn).sort(descending=True)
+    drawn = drawn.gather(1, order)
+    return scores_AC, drawn // vocabulary, drawn % vocabulary
 
 
 def _finish(

@@ -1,12 +1,17 @@
-"""What may come next: constraints on the scores of the next token, vectorised over rows.
+"""Constraints on the scores of the next token, vectorized over rows.
 
 In: scores [R, V] (logits or log-probabilities) and the tokens so far [R, T], the start token
-included. Out: scores. Order and meaning are those of Hugging Face's logits processors.
+included. Out: scores. Order and meaning are those of Hugging Face's logits processors. A setting
+that is off costs nothing; no branch and no shape depends on values on the device.
 """
 
-# Legend: R rows, T tokens so far, V vocabulary.
+# Legend: A articles, R rows, T tokens so far, S source, V vocabulary, N a few ids.
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,25 +20,165 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 
 NEVER = float("-inf")
+Constraint = Callable[[Tensor, Tensor], Tensor]
 
 
-def constrain(
-    scores_RV: Tensor, tokens_RT: Tensor, generation: GenerationConfig, model: ModelConfig
-) -> Tensor:
-    """Scores with everything that is not allowed at -inf; may change `scores_RV` itself."""
-    length = tokens_RT.shape[1]
-    # The end first: a hypothesis of one token is both the first and the last.
-    if generation.forced_eos and length == generation.max_length - 1:
-        return _only(scores_RV, model.eos_token_id)
-    if generation.forced_bos and length == 1:
-        return _only(scores_RV, model.bos_token_id)
-    if generation.repetition_penalty != 1.0:
-        scores_RV = penalize_repetition(scores_RV, tokens_RT, generation.repetition_penalty)
-    if generation.no_repeat_ngram:
-        scores_RV = forbid_repeated_ngrams(scores_RV, tokens_RT, generation.no_repeat_ngram)
-    if length < generation.min_length:
-        scores_RV[:, model.eos_token_id] = NEVER
-    return scores_RV
+class Constraints:
+    """The constraints of a batch.
+
+    Args:
+        sources: ids of the articles.
+    """
+
+    def __init__(
+        self,
+        generation: GenerationConfig,
+        model: ModelConfig,
+        sources: Sequence[Sequence[int]],
+        device: torch.device | str,
+    ) -> None:
+        ids = partial(torch.tensor, dtype=torch.int64, device=device)
+        ends = [model.eos_token_id] if generation.end_tokens is None else generation.end_tokens
+        last = generation.forced_eos_tokens
+        self.end_ids = ids(ends)
+        self._last_ids = ids([model.eos_token_id] if last is None else last)
+        first = generation.forced_bos_token
+        self._first_id = model.bos_token_id if first is None else first
+        self._generation = generation
+        self._source: Tensor | None = None
+        if generation.encoder_repetition_penalty != 1.0 or generation.encoder_no_repeat_ngram:
+            width = max(map(len, sources))
+            # -1 is no token: padding never matches, whatever the batch.
+            self._source = ids([[*row, *[-1] * (width - len(row))] for row in sources])
+        # What comes before the forced tokens, and what comes after them.
+        self._before = self._scoring(generation, partial(torch.tensor, device=device))
+        self._after = self._suppression(generation, ids)
+
+    def keep(self, articles: Tensor) -> None:
+        """Only these articles stay: indices [A']."""
+        if self._source is not None:
+            self._source = self._source[articles]
+
+    def __call__(self, scores_RV: Tensor, tokens_RT: Tensor) -> Tensor:
+        """Scores with everything that is not allowed at -inf; may change `scores_RV` itself."""
+        generation, length = self._generation, tokens_RT.shape[1]
+        # The end first: a hypothesis of one token is both the first and the last.
+        if generation.forced_eos and length == generation.max_length - 1:
+            scores_RV = torch.full_like(scores_RV, NEVER).index_fill_(1, self._last_ids, 0.0)
+        elif generation.forced_bos and length == 1:
+            scores_RV = torch.full_like(scores_RV, NEVER)
+            scores_RV[:, self._first_id] = 0.0
+        else:
+            for constraint in self._before:
+                scores_RV = constraint(scores_RV, tokens_RT)
+        for constraint in self._after:
+            scores_RV = constraint(scores_RV, tokens_RT)
+        return scores_RV
+
+    def _scoring(
+        self, generation: GenerationConfig, floats: Callable[[Any], Tensor]
+    ) -> list[Constraint]:
+        steps: list[Constraint] = []
+        if generation.sequence_bias:
+            steps += [SequenceBias(generation.sequence_bias, floats)]
+        if (reward := generation.encoder_repetition_penalty) != 1.0:
+            steps.append(lambda scores, _: self._reward_source(scores, reward))
+        if (penalty := generation.repetition_penalty) != 1.0:
+            steps.append(lambda scores, tokens: penalize_repetition(scores, tokens, penalty))
+        if size := generation.no_repeat_ngram:
+            steps.append(lambda scores, tokens: forbid_repeated_ngrams(scores, tokens, size))
+        if source_size := generation.encoder_no_repeat_ngram:
+            steps.append(lambda scores, tokens: self._forbid_ngrams(scores, tokens, source_size))
+        ends = [(end,) for end in self.end_ids.tolist()]
+        if bad := [(word, NEVER) for word in generation.bad_words if word not in ends]:
+            steps.append(SequenceBias(bad, floats))
+        if generation.min_length:
+            steps.append(self._forbid_early_end)
+        if generation.exponential_decay_length_penalty is not None:
+            steps.append(self._favor_end)  # forced tokens it does not change
+        return steps
+
+    def _suppression(
+        self, generation: GenerationConfig, ids: Callable[[Sequence[int]], Tensor]
+    ) -> list[Constraint]:
+        steps: list[Constraint] = []
+        if generation.suppress_tokens:
+            never = ids(generation.suppress_tokens)
+            steps.append(lambda scores, _: scores.index_fill(1, never, NEVER))
+        if generation.begin_suppress_tokens:
+            at = 1 + generation.forced_bos
+            not_first = ids(generation.begin_suppress_tokens)
+            steps.append(
+                lambda scores, tokens: (
+                    scores.index_fill(1, not_first, NEVER) if tokens.shape[1] == at else scores
+                )
+            )
+        return steps
+
+    def _forbid_early_end(self, scores_RV: Tensor, tokens_RT: Tensor) -> Tensor:
+        if tokens_RT.shape[1] < self._generation.min_length:
+            scores_RV.index_fill_(1, self.end_ids, NEVER)
+        return scores_RV
+
+    def _favor_end(self, scores_RV: Tensor, tokens_RT: Tensor) -> Tensor:
+        assert self._generation.exponential_decay_length_penalty is not None
+        start, factor = self._generation.exponential_decay_length_penalty
+        beyond = tokens_RT.shape[1] - start - 1
+        if beyond > 0:
+            ends = scores_RV[:, self.end_ids]
+            bonus = torch.where(ends.isfinite(), ends.abs() * (factor**beyond - 1), 0.0)
+            scores_RV = scores_RV.index_copy(1, self.end_ids, ends + bonus)
+        return scores_RV
+
+    def _reward_source(self, scores_RV: Tensor, penalty: float) -> Tensor:
+        source_RS = self._rows(scores_RV)
+        first = source_RS[:, :1]  # stands in for padding
+        source_RS = torch.where(source_RS < 0, first, source_RS)
+        return penalize_repetition(scores_RV, source_RS, 1 / penalty)
+
+    def _forbid_ngrams(self, scores_RV: Tensor, tokens_RT: Tensor, size: int) -> Tensor:
+        source_RS = self._rows(scores_RV)
+        if tokens_RT.shape[1] < size - 1 or source_RS.shape[1] < size:
+            return scores_RV
+        begin = tokens_RT[:, tokens_RT.shape[1] - size + 1 :]
+        return _forbid_ends(scores_RV, source_RS, begin, size)
+
+    def _rows(self, scores_RV: Tensor) -> Tensor:
+        """The article of each row [R, S]."""
+        assert self._source is not None
+        return self._source.repeat_interleave(len(scores_RV) // len(self._source), 0)
+
+
+class SequenceBias:
+    """Adds a bias to the score of the last id of a sequence after the ids before it."""
+
+    def __init__(
+        self,
+        biases: Sequence[tuple[tuple[int, ...], float]],
+        tensor: Callable[[Any], Tensor],
+    ) -> None:
+        by_length: dict[int, list[tuple[tuple[int, ...], float]]] = {}
+        for ids, bias in dict(biases).items():
+            by_length.setdefault(len(ids), []).append((ids, bias))
+        self._groups = [
+            (
+                tensor([ids[:-1] for ids, _ in group]).long(),  # [N, length - 1]
+                tensor([ids[-1] for ids, _ in group]),  # [N]
+                tensor([bias for _, bias in group]).float(),
+            )
+            for group in by_length.values()
+        ]
+
+    def __call__(self, scores_RV: Tensor, tokens_RT: Tensor) -> Tensor:
+        bias_RV = torch.zeros_like(scores_RV)
+        for begin_NT, last_N, bias_N in self._groups:
+            length = begin_NT.shape[1]
+            if length > tokens_RT.shape[1]:
+                continue
+            end_RT = tokens_RT[:, tokens_RT.shape[1] - length :]
+            match_RN = (end_RT[:, None] == begin_NT).all(-1)
+            bias_RV.index_add_(1, last_N, torch.where(match_RN, bias_N, 0.0).to(bias_RV.dtype))
+        return scores_RV + bias_RV
 
 
 def penalize_repetition(scores_RV: Tensor, tokens_RT: Tensor, penalty: float) -> Tensor:
@@ -47,16 +192,15 @@ def forbid_repeated_ngrams(scores_RV: Tensor, tokens_RT: Tensor, size: int) -> T
     length = tokens_RT.shape[1]
     if length < size:
         return scores_RV
+    return _forbid_ends(scores_RV, tokens_RT, tokens_RT[:, length - size + 1 :], size)
+
+
+def _forbid_ends(scores_RV: Tensor, tokens_RT: Tensor, begin: Tensor, size: int) -> Tensor:
+    """-inf, in place, for the last token of every n-gram of a row that starts with `begin`."""
     ngrams = tokens_RT.unfold(1, size, 1)  # [R, T - size + 1, size]
-    begin = tokens_RT[:, None, length - size + 1 :]
-    seen = (ngrams[..., :-1] == begin).all(-1)
+    ends = ngrams[..., -1]
+    seen = (ngrams[..., :-1] == begin[:, None]).all(-1) & (ends >= 0)
     # The ends of a row's other n-grams are lowered to +inf, that is left alone: no shape and no
     # branch depends on the data.
     lowered = torch.where(seen, NEVER, -NEVER).to(scores_RV.dtype)
-    return scores_RV.scatter_reduce_(1, ngrams[..., -1], lowered, "amin")
-
-
-def _only(scores_RV: Tensor, token: int) -> Tensor:
-    forced = torch.full_like(scores_RV, NEVER)
-    forced[:, token] = 0.0
-    return forced
+    return scores_RV.scatter_reduce_(1, ends.clamp(min=0), lowered, "amin")

@@ -53,13 +53,14 @@ class Engine:
         model: in any dtype, on any device.
         int8: the decoder's products in integers, the rest in bf16 where the processor has it; on a
             CPU with oneDNN only.
+        name: for error lines.
 
     Raises:
         UsageError: int8 where it cannot be had.
     """
 
-    def __init__(self, model: Bart, *, int8: bool = False) -> None:
-        core, self.config = model.model, model.config
+    def __init__(self, model: Bart, *, int8: bool = False, name: str = "the model") -> None:
+        core, self.config, self.name = model.model, model.config, name
         self.device = core.shared.weight.device
         self.static = self.device.type == "cuda"  # steps of unchanging shapes, for CUDA graphs
         if int8:

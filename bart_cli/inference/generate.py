@@ -17,12 +17,12 @@ from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.data.collate import micro_batches, pad_rows
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.inference import beam
-from bart_cli.inference.constraints import constrain
+from bart_cli.inference.constraints import Constraints
 from bart_cli.inference.decoding import Decoding
 from bart_cli.inference.engine import Engine
-from bart_cli.inference.sampling import Draws, warp
+from bart_cli.inference.sampling import Draws, NotFiniteError, warp
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 
@@ -33,7 +33,10 @@ SHRINK, SHRINK_STATIC = 0.75, 0.5
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Generated ids without the start token, up to and with </s>; `score`: what beams rank by."""
+    """Generated ids without the start token, up to and with </s>.
+
+    score: the criterion that ranks beams; finite, beam.WORST where no hypothesis was possible.
+    """
 
     tokens: list[int]
     score: float
@@ -59,6 +62,7 @@ def generate(
 
     Raises:
         UsageError: a source or `max_length` is longer than the model's positions.
+        BartError: the scores are not finite.
     """
     positions = model.config.max_position_embeddings
     longest = max((len(source) for source in sources), default=0)
@@ -72,13 +76,25 @@ def generate(
     with (reporter or Reporter()).task("decode", total=len(sources), unit="articles") as task:
         for chosen in micro_batches(lengths, batch_size, max_tokens):
             rows = [int(i) for i in chosen]
-            found = _decode(engine, [sources[i] for i in rows], generation)
+            try:
+                found = _decode(engine, [sources[i] for i in rows], generation)
+            except NotFiniteError:
+                raise not_finite(engine.name) from None
             for row, hypotheses in zip(rows, found, strict=True):
                 results[row] = hypotheses
             task.advance(len(rows))
     if isinstance(model, Bart):
         model.train(was_training)
     return results
+
+
+def not_finite(name: str) -> BartError:
+    """The error for a model that computes NaN."""
+    return BartError(
+        f"{name}: scores are not finite (NaN)",
+        hint="Use --precision fp32 or bf16. If it already is, the weights themselves hold NaN or "
+        "infinity: take another checkpoint, or train in bf16 or fp32.",
+    )
 
 
 def _decode(
@@ -95,8 +111,9 @@ def _decode(
     mask = None if bool(real.all()) else real.to(engine.device)
     memory = engine.encode(source.to(engine.device), mask)
     draws = Draws(sources, generation.seed, engine.device) if generation.sample else None
+    constraints = Constraints(generation, engine.config, sources, engine.device)
     search = _walk if generation.beams == 1 else _search
-    return search(engine, memory, mask, generation, draws)
+    return search(engine, memory, mask, generation, constraints, draws)
 
 
 def _search(
@@ -104,6 +121,7 @@ def _search(
     memory: Tensor,
     mask: Tensor | None,
     generation: GenerationConfig,
+    constraints: Constraints,
     draws: Draws | None,
 ) -> list[list[Hypothesis]]:
     """Beam search over a batch."""
@@ -113,33 +131,37 @@ def _search(
     state = beam.start(
         articles,
         generation,
-        start_id=config.decoder_start_token_id,
+        start_id=_start_id(engine, generation),
         pad_id=config.pad_token_id,
         device=memory.device,
     )
+    ends = frozenset(constraints.end_ids.tolist())
     numbers = torch.arange(articles, device=memory.device)  # which article a row of the state is
     results: list[list[Hypothesis]] = [[] for _ in range(articles)]
     shrink = SHRINK_STATIC if engine.static else SHRINK
     while True:
         tokens = state.running[:, :, : state.length].flatten(0, 1)
         log_probs = decoding.step(tokens[:, -1]).float().log_softmax(-1)
-        log_probs = constrain(log_probs, tokens, generation, config)
+        log_probs = constraints(log_probs, tokens)
         if draws is not None:
-            log_probs = warp(log_probs, generation, at_least=2)
+            log_probs = warp(log_probs, generation, at_least=1 + len(constraints.end_ids))
+        if generation.renormalize_logits:
+            log_probs = log_probs.log_softmax(-1)
         state, origins = beam.advance(
             state,
             log_probs.unflatten(0, (-1, beams)),
             generation,
-            eos_id=config.eos_token_id,
+            end_ids=constraints.end_ids,
             draws=draws,
         )
         going = state.open(generation.early_stopping)
-        left = int(going.sum())
+        # One transfer to the host for both; NaN ranks first, so that it reaches the running beams.
+        left, bad = torch.stack((going.sum(), state.running_scores.isnan().sum())).tolist()
+        if bad:
+            raise NotFiniteError
         if left <= shrink * len(numbers):
             for row in (~going).nonzero()[:, 0].tolist():
-                results[int(numbers[row])] = _hypotheses(
-                    state, row, generation, config.eos_token_id
-                )
+                results[int(numbers[row])] = _hypotheses(state, row, generation, ends)
             if not left:
                 return results
         # An article that has ended cannot change any more, so it may stay until the batch shrinks.
@@ -148,17 +170,18 @@ def _search(
             stay = going.nonzero()[:, 0]
             state, numbers = state.keep(stay), numbers[stay]
             decoding.keep(stay)
+            constraints.keep(stay)
             if draws is not None:
                 draws.keep(stay.tolist())
 
 
 def _hypotheses(
-    state: beam.BeamState, row: int, generation: GenerationConfig, eos_id: int
+    state: beam.BeamState, row: int, generation: GenerationConfig, ends: frozenset[int]
 ) -> list[Hypothesis]:
     count = generation.return_sequences
     pairs = zip(state.finished[row, :count], state.finished_scores[row, :count], strict=True)
     return [
-        Hypothesis(_cut(tokens[1 : state.length].tolist(), eos_id), float(score))
+        Hypothesis(_cut(tokens[1 : state.length].tolist(), ends), max(float(score), beam.WORST))
         for tokens, score in pairs
     ]
 
@@ -168,13 +191,16 @@ def _walk(
     memory: Tensor,
     mask: Tensor | None,
     generation: GenerationConfig,
+    constraints: Constraints,
     draws: Draws | None,
 ) -> list[list[Hypothesis]]:
     """Greedy decoding or sampling: `return_sequences` independent rows per article."""
     config, copies = engine.config, generation.return_sequences
     decoding = Decoding(engine, memory, mask, copies, generation.max_length)
     articles = memory.shape[0]
-    tokens = torch.full((articles * copies, 1), config.decoder_start_token_id, device=memory.device)
+    start_id = _start_id(engine, generation)
+    ends = frozenset(constraints.end_ids.tolist())
+    tokens = torch.full((articles * copies, 1), start_id, device=memory.device)
     scores = torch.zeros(articles * copies, device=memory.device)
     ended = torch.zeros(articles * copies, dtype=torch.bool, device=memory.device)
     numbers = torch.arange(articles, device=memory.device)
@@ -182,7 +208,7 @@ def _walk(
     shrink = SHRINK_STATIC if engine.static else SHRINK
     while True:
         logits = decoding.step(tokens[:, -1]).float()
-        logits = constrain(logits, tokens, generation, config)
+        logits = constraints(logits, tokens)
         if draws is not None:
             logits = warp(logits, generation, at_least=1)
             chosen = draws.multinomial(logits.softmax(-1), 1)
@@ -191,17 +217,19 @@ def _walk(
         step_scores = logits.log_softmax(-1).gather(1, chosen)[:, 0]
         scores = scores + torch.where(ended, 0.0, step_scores)
         chosen = torch.where(ended[:, None], config.pad_token_id, chosen)
-        ended = ended | (chosen[:, 0] == config.eos_token_id)
+        ended = ended | (chosen == constraints.end_ids).any(-1)
         tokens = torch.cat([tokens, chosen], 1)
         going = ~ended.view(-1, copies).all(1)
         left = int(going.sum()) if tokens.shape[1] < generation.max_length else 0
         if left > shrink * len(numbers):
             continue
+        if bool(scores.isnan().any()):
+            raise NotFiniteError
         done = (~going).nonzero()[:, 0] if left else torch.arange(len(numbers))
         for article in done.tolist():
             rows = slice(article * copies, (article + 1) * copies)
             results[int(numbers[article])] = [
-                Hypothesis(_cut(row, config.eos_token_id), score)
+                Hypothesis(_cut(row, ends), max(score, beam.WORST))
                 for row, score in zip(tokens[rows, 1:].tolist(), scores[rows].tolist(), strict=True)
             ]
         if not left:
@@ -212,10 +240,17 @@ def _walk(
             part.unflatten(0, (-1, copies))[stay].flatten(0, 1) for part in (tokens, scores, ended)
         )
         decoding.keep(stay)
+        constraints.keep(stay)
         if draws is not None:
             draws.keep(stay.tolist())
 
 
-def _cut(tokens: list[int], eos_id: int) -> list[int]:
-    """Up to and with the first </s>."""
-    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+def _start_id(engine: Engine, generation: GenerationConfig) -> int:
+    own = generation.start_token
+    return engine.config.decoder_start_token_id if own is None else own
+
+
+def _cut(tokens: list[int], ends: frozenset[int]) -> list[int]:
+    """Up to and with the first token that ends a hypothesis."""
+    end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[: end + 1]

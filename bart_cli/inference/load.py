@@ -64,7 +64,7 @@ def load_for_inference(
             "also takes --set data.tokenizer=FOLDER",
         )
     require_room(own, loaded.model.config)
-    engine = Engine(loaded.model, int8=precision == "int8")
+    engine = Engine(loaded.model, int8=precision == "int8", name=source)
     own = own.fitted(loaded.model.config.vocab_size)
     return InferenceModel(engine, own, loaded.generation, loaded.folder)
 

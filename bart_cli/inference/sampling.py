@@ -1,4 +1,4 @@
-"""Drawing tokens: temperature, top-k, top-p, and random numbers that belong to an article.
+"""Drawing tokens: which of them may be drawn, and random numbers that belong to an article.
 
 What is drawn for an article depends on the seed and on its own tokens, not on its neighbours.
 """
@@ -16,6 +16,13 @@ from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.inference.constraints import NEVER
+
+
+class NotFiniteError(ArithmeticError):
+    """Scores are NaN: the arithmetic overflowed, or the weights hold NaN."""
+
+
+TOP_H_TOKENS = 100  # top-h looks at the best few only, as Hugging Face does
 
 
 class Draws:
@@ -36,7 +43,12 @@ class Draws:
         """Draw `count` columns without replacement from every row: [A * n, V] -> [A * n, count].
 
         The rows of an article, n of them, stand together.
+
+        Raises:
+            NotFiniteError: on a GPU, drawing from NaN would end the process.
         """
+        if bool(weights.isnan().any()):
+            raise NotFiniteError
         parts = weights.chunk(len(self._generators))
         return torch.cat(
             [
@@ -47,18 +59,61 @@ class Draws:
 
 
 def warp(scores_RV: Tensor, generation: GenerationConfig, *, at_least: int) -> Tensor:
-    """Temperature, then top-k, then top-p (Holtzman et al. 2020), keeping `at_least` tokens."""
-    scores_RV = scores_RV / generation.temperature
+    """Keep the tokens that may be drawn, `at_least` of them: the others get -inf.
+
+    In Hugging Face's order: temperature, top-h (arXiv:2509.02510), top-k, top-p (Holtzman et al.
+    2020), min-p (arXiv:2407.01082), typical (arXiv:2202.00666), epsilon and eta (Hewitt et al.
+    2022).
+    """
+    if generation.temperature != 1.0:
+        scores_RV = scores_RV / generation.temperature
+    if generation.top_h is not None:
+        best, index = scores_RV.topk(min(TOP_H_TOKENS, scores_RV.shape[1]))
+        surprise = -best.log_softmax(-1)
+        terms = torch.where(surprise.isinf(), 0.0, surprise.exp().reciprocal() * surprise)
+        drop = terms.cumsum(-1) > terms.sum(-1, keepdim=True) * generation.top_h
+        drop[:, 0] = False
+        every = torch.ones_like(scores_RV, dtype=torch.bool).scatter(1, index, drop)
+        scores_RV = scores_RV.masked_fill(every, NEVER)
     if generation.top_k:
-        k = min(max(generation.top_k, at_least), scores_RV.shape[1])
-        worst = scores_RV.topk(k)[0][:, -1:]
-        scores_RV = scores_RV.masked_fill(scores_RV < worst, NEVER)
+        k = max(generation.top_k, at_least)
+        scores_RV = scores_RV.masked_fill(scores_RV < _nth_best(scores_RV, k), NEVER)
     if generation.top_p < 1.0:
         ascending, order = scores_RV.sort(-1)
         drop = ascending.softmax(-1).cumsum(-1) <= 1 - generation.top_p
         drop[:, -at_least:] = False
         scores_RV = scores_RV.masked_fill(drop.scatter(1, order, drop), NEVER)
+    if generation.min_p is not None:
+        mass = scores_RV.softmax(-1)
+        drop = mass < generation.min_p * mass.amax(-1, keepdim=True)
+        best = mass.topk(min(at_least, mass.shape[1]))[1]
+        scores_RV = scores_RV.masked_fill(drop.scatter(1, best, False), NEVER)
+    if generation.typical_p < 1.0:
+        surprise = -scores_RV.log_softmax(-1)
+        entropy = (surprise * surprise.neg().exp()).nansum(-1, keepdim=True)
+        distance, order = (surprise - entropy).abs().sort(-1)
+        mass = scores_RV.gather(1, order).softmax(-1).cumsum(-1)
+        last = (mass < generation.typical_p).sum(-1, keepdim=True).clamp(max=mass.shape[1] - 1)
+        drop = distance > distance.gather(1, last)
+        drop[:, :at_least] = False
+        scores_RV = scores_RV.masked_fill(drop.scatter(1, order, drop), NEVER)
+    if generation.epsilon_cutoff:
+        drop = scores_RV.softmax(-1) < generation.epsilon_cutoff
+        scores_RV = scores_RV.masked_fill(
+            drop & (scores_RV < _nth_best(scores_RV, at_least)), NEVER
+        )
+    if generation.eta_cutoff:
+        mass = scores_RV.softmax(-1)
+        entropy = torch.special.entr(mass).sum(-1, keepdim=True)
+        least = (generation.eta_cutoff**0.5 * entropy.neg().exp()).clamp(max=generation.eta_cutoff)
+        drop = (mass < least) & (scores_RV < _nth_best(scores_RV, at_least))
+        scores_RV = scores_RV.masked_fill(drop, NEVER)
     return scores_RV
+
+
+def _nth_best(scores_RV: Tensor, n: int) -> Tensor:
+    """The n-th best score of each row [R, 1]."""
+    return scores_RV.topk(min(n, scores_RV.shape[1]))[0][:, -1:]
 
 
 def _key(source: Sequence[int], seed: int) -> int:

@@ -6,11 +6,8 @@ In: a path or a hub id. Out: a `Bart` with its tokenizer; and back to a folder t
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +26,37 @@ from bart_cli.files import atomic_folder
 from bart_cli.hub import fetch
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.weights import State, infer_config, rename
+from bart_cli.model.pickles import Inert, load_pickle
+from bart_cli.model.weights import State, infer_config, is_pre_layer_norm, rename
 from bart_cli.tokenizer import Tokenizer
 
+# Files of weights that we do not read -> their kind, and the command that converts the folder.
+CONVERT = "python -c \"from transformers import AutoModelForSeq2SeqLM as M; M.from_pretrained('{}'"
+SAVE = ").save_pretrained('OUT')\""
+FOREIGN = {
+    "adapter_config.json": (
+        "LoRA or other adapter weights (PEFT), not a whole model",
+        'Merge them into their base model (pip install peft): python -c "from peft import '
+        "AutoPeftModelForSeq2SeqLM as M; M.from_pretrained('{}').merge_and_unload()"
+        ".save_pretrained('OUT')\"",
+    ),
+    "tf_model.h5": (
+        "TensorFlow weights",
+        "Convert them (pip install 'transformers<5' tensorflow tf-keras): "
+        f"{CONVERT}, from_tf=True{SAVE}",
+    ),
+    "flax_model.msgpack": (
+        "Flax weights",
+        f"Convert them (pip install 'transformers<5' flax): {CONVERT}, from_flax=True{SAVE}",
+    ),
+    "rust_model.ot": ("weights for rust-bert", "Name the model that they were made of."),
+    "model.bin": ("weights for CTranslate2", "Name the model that they were made of."),
+    "encoder_model.onnx": ("ONNX graphs", "Name the model that they were made of."),
+}
+# How weights may be stored, in the order of transformers: a file, or an index of its parts.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Where training tools keep the state dict, among other things.
+NESTED = ("state_dict", "model_state_dict", "model", "module")
 MISSING_SHARE = 0.01  # entries of a tokenizer that may lack an embedding
 # No `*.json`: a repository may hold the megabytes of a trainer's state as well.
 HUB_FILES = (
@@ -152,6 +177,7 @@ def resolve_model(source: str | Path) -> Path:
     for folder in (path, path / "model", path / "best", *checkpoints):
         if (folder / "config.json").is_file():
             return folder
+    _refuse_foreign(path)
     raise UsageError(
         f"no model in {path}: expected config.json and model.safetensors, or a run with checkpoints"
     )
@@ -221,33 +247,65 @@ def _read_folder(folder: Path) -> tuple[ModelConfig, State]:
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise UsageError(f"no config.json in {folder}: this is not a model folder")
-    config = hf_config.from_hf(_read_json(config_path), config_path)
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        state = _load_safetensors(whole)
-    elif index.is_file():
-        state = {}
-        for name in _parts(index):
-            state.update(_load_safetensors(folder / name))
-    elif (folder / "pytorch_model.bin").is_file():
-        bin_file = folder / "pytorch_model.bin"
-        state = _tensors(_load_pickle(bin_file), bin_file)
-    else:
-        raise UsageError(f"no weights in {folder}: expected model.safetensors")
-    return config, rename(state, folder)
+    settings = _read_json(config_path)
+    config = hf_config.from_hf(settings, config_path)
+    state = rename(_read_weights(folder), folder)
+    return _with_norms(config, settings, state, config_path), state
+
+
+def _with_norms(
+    config: ModelConfig, settings: dict[str, Any], state: State, path: Path
+) -> ModelConfig:
+    """Pre-LN where the weights are: old files say so in several ways, the reference's in none."""
+    pre_layer_norm = is_pre_layer_norm(state)
+    if settings.get("normalize_before") and not pre_layer_norm:
+        raise UsageError(
+            f"{path}: normalize_before=True, but the weights have no last LayerNorm "
+            "(model.encoder.layer_norm); Pre-LN without one is not implemented"
+        )
+    return config.model_copy(update={"pre_layer_norm": pre_layer_norm or config.pre_layer_norm})
+
+
+def _read_weights(folder: Path) -> State:
+    for name in WEIGHTS:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return _read_tensors(folder / name)
+        if index.is_file():
+            state: State = {}
+            for part in _parts(index):
+                state.update(_read_tensors(folder / part))
+            return state
+    _refuse_foreign(folder)
+    raise UsageError(f"no weights in {folder}: expected {' or '.join(WEIGHTS)}")
+
+
+def _read_tensors(path: Path) -> State:
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    return _tensors(load_pickle(path), path)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise UsageError for the weights of another library: their kind, and how to convert them."""
+    for name, (kind, remedy) in FOREIGN.items():
+        if (folder / name).is_file():
+            raise UsageError(f"{folder} holds {kind} ({name})", hint=remedy.format(folder))
 
 
 def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
-    """A reference `.ckpt`, a fairseq `model.pt`, or a bare state dict."""
-    content = _load_pickle(path)
-    state = rename(_tensors(content.get("model", content), path), path)
+    """A checkpoint of NVIDIA, fairseq, Lightning or a training loop; or a bare state dict."""
+    content = load_pickle(path)
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in NESTED if key in content]
+        if not inner or isinstance(inner[0], Tensor):
+            break
+        content = inner[0]
+    state = rename(_tensors(content, path), path)
     beside = path.parent / "config.json"
     if beside.is_file():
-        # The reference keeps its settings there; whether it is Pre-LN only the weights tell.
         settings = _read_json(beside)
-        inferred = infer_config(state, path)
-        settings["model_type"] = "mbart" if inferred.pre_layer_norm else "bart"
-        return hf_config.from_hf(settings, beside), state
+        return _with_norms(hf_config.from_hf(settings, beside), settings, state, beside), state
     return infer_config(state, path), state
 
 
@@ -261,15 +319,20 @@ def _parts(index: Path) -> list[str]:
 
 def _tensors(content: object, path: Path) -> State:
     """A state dict, and nothing else."""
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path}: expected a state dict, found {type(content).__name__}")
+    if not isinstance(content, Mapping) or isinstance(content, Inert):
+        raise UsageError(f"{path}: expected a state dict, found {_kind(content)}")
     for name, value in content.items():
         if not isinstance(value, Tensor):
-            kind = type(value).__name__
-            raise UsageError(f"{path}: expected a state dict, but {name!r} is {kind}, no tensor")
+            raise UsageError(
+                f"{path}: expected a state dict, but {name!r} is {_kind(value)}, no tensor"
+            )
         if not isinstance(name, str):
             raise UsageError(f"{path}: expected a state dict, but {name!r} is no tensor's name")
     return dict(content)
+
+
+def _kind(value: object) -> str:
+    return "an object" if isinstance(value, Inert) else type(value).__name__
 
 
 def _load_safetensors(path: Path) -> State:
@@ -277,29 +340,6 @@ def _load_safetensors(path: Path) -> State:
         return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise BartError(f"{path}: cannot read the weights: {error}") from None
-
-
-def _load_pickle(path: Path) -> dict[str, Any]:
-    """Load tensors only: a pickle from elsewhere must not run code here."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except Exception as error:  # unpickling raises whatever the file provokes
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = "it is damaged, or not torch.save's"
-        if refused:
-            reason = f"it needs the class {refused[1]}"
-        elif isinstance(error, OSError):
-            reason = error.strerror or str(error)
-        raise BartError(
-            f"{path}: cannot read the weights: {reason}",
-            hint="only tensors and plain values are loaded; save the state dict on its own",
-        ) from None
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path}: expected a state dict, found {type(content).__name__}")
-    return dict(content)
 
 
 def _read_generation(folder: Path) -> GenerationConfig | None:

@@ -31,6 +31,28 @@ FIXED = {
     "tie_word_embeddings": True,
     "extra_pos_embeddings": 2,
 }
+# Defaults of transformers' BartConfig, for what an old file leaves out: BART-large.
+DEFAULTS = {
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "decoder_layers": 12,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+}
+# Other names that transformers reads these settings under.
+ALIASES = {
+    "d_model": "hidden_size",
+    "encoder_layers": "num_hidden_layers",
+    "encoder_attention_heads": "num_attention_heads",
+}
+# Architectures with other output layers -> what these models do.
+OTHER_HEADS = {
+    "ForSequenceClassification": "classifies texts",
+    "ForQuestionAnswering": "marks answers in texts",
+    "ForCausalLM": "has no encoder",
+}
 # Our name of a generation setting -> Hugging Face's.
 GENERATION = {
     "beams": "num_beams",
@@ -62,6 +84,12 @@ def to_hf(config: ModelConfig) -> Json:
         "architectures": [f"{name}ForConditionalGeneration"],
         "model_type": name.lower(),
         "is_encoder_decoder": True,
+        # transformers does not read these any more; CTranslate2's converter and others do.
+        "normalize_before": config.pre_layer_norm,
+        "normalize_embedding": True,
+        "add_final_layer_norm": config.pre_layer_norm,
+        "add_bias_logits": False,
+        "static_position_embeddings": False,
         "tie_word_embeddings": True,
         "num_hidden_layers": config.encoder_layers,
         "encoder_layerdrop": 0.0,
@@ -71,15 +99,33 @@ def to_hf(config: ModelConfig) -> Json:
     }
 
 
+def _require_bart(settings: Json, path: Path) -> None:
+    """Refuse the `config.json` of another kind of model; `path` is for error lines.
+
+    Raises:
+        UsageError: names the kind.
+    """
+    kind = settings.get("model_type", "bart")  # the first BARTs came without
+    if kind not in ("bart", "mbart"):
+        raise UsageError(f"{path}: model_type is {kind!r}; allowed are 'bart' and 'mbart'")
+    names = settings.get("architectures") or []
+    for name in names if isinstance(names, list) else [names]:
+        for head, work in OTHER_HEADS.items():
+            if str(name).endswith(head):
+                raise UsageError(
+                    f"{path}: {name} {work}; it does not generate any",
+                    hint="Name a model of BartForConditionalGeneration, such as "
+                    "facebook/bart-large-cnn, or facebook/bart-large to fine-tune it.",
+                )
+
+
 def from_hf(settings: Json, path: Path) -> ModelConfig:
     """Read a `config.json`; `path` is for error lines.
 
     Raises:
         UsageError: another kind of model, or a variant of BART that is not implemented.
     """
-    kind = settings.get("model_type")
-    if kind not in ("bart", "mbart"):
-        raise UsageError(f"{path}: model_type is {kind!r}; allowed are 'bart' and 'mbart'")
+    _require_bart(settings, path)
     for name, allowed in FIXED.items():
         if settings.get(name, allowed) != allowed:
             raise UsageError(f"{path}: {name}={settings[name]!r}; only {allowed!r} is implemented")
@@ -88,9 +134,16 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
         raise UsageError(
             f"{path}: activation_function={activation!r}; allowed: {', '.join(ACTIVATIONS)}"
         )
-    fields = {name: settings[name] for name in ModelConfig.model_fields if name in settings}
+    known = {name: value for name, value in settings.items() if value is not None}
+    fields: Json = {}
+    for name in ModelConfig.model_fields:
+        value = known.get(name, known.get(ALIASES.get(name, name), DEFAULTS.get(name)))
+        if value is not None:
+            fields[name] = value
+    if isinstance(fields.get("eos_token_id"), list):  # the first ends; decoding knows them all
+        fields["eos_token_id"] = next(iter(fields["eos_token_id"]), None)
     fields["activation_function"] = ACTIVATIONS[activation]
-    fields["pre_layer_norm"] = kind == "mbart"
+    fields["pre_layer_norm"] = settings.get("model_type") == "mbart"
     try:
         return ModelConfig.model_validate(fields)
     except ValidationError as error:

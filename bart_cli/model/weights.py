@@ -28,6 +28,17 @@ EMBEDDING = (
 )
 # Buffers of fairseq and of old versions of transformers that hold nothing learned.
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.embed_scale|position_ids)$")
+# fairseq 0.12 keeps fused copies of a block's matrices beside them.
+COPIES = re.compile(r"\.layers\.\d+\.(in_proj_\w+|out_proj\.\w+|fc\d_\w+)$")
+FUSED = re.compile(r"(.+)\.in_proj_(weight|bias)$")
+# Wrappers of torch.compile, DDP, FSDP and activation checkpointing: between any two parts.
+WRAPPERS = re.compile(
+    r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+# Other tools put the name of their attribute before ours, Lightning often `model.`.
+PREFIX = re.compile(
+    r"^(?:[^.]+\.)*?(?=(?:shared|encoder|decoder|lm_head|final_logits_bias)(?:\.|$))"
+)
 HEAD_WIDTH = 64  # of every published BART: the number of heads is not visible in the shapes
 
 
@@ -35,16 +46,26 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
     """Bring a state dict of Hugging Face, the reference or fairseq to our names.
 
     Raises:
-        UsageError: the output layer is not the embedding (untied), or there is no embedding.
+        UsageError: the output layer is not the embedding (untied), there is no embedding, or there
+            are two models.
     """
     renamed: State = {}
-    for name, tensor in state.items():
-        if IGNORED.search(name) or "classification_head" in name:
+    places: dict[str, str] = {}
+    for place, tensor in state.items():
+        if IGNORED.search(place) or COPIES.search(place) or "classification_head" in place:
             continue
-        name = name.removeprefix("module.")
+        name = PREFIX.sub("", WRAPPERS.sub("", place))
         if name.startswith(("encoder.", "decoder.", "shared.")):
             name = f"model.{name}"
-        renamed[name.replace(".last_layernorm.", ".layer_norm.")] = tensor
+        name = name.replace(".last_layernorm.", ".layer_norm.")
+        if name in renamed:
+            raise UsageError(
+                f"{path}: two models in one checkpoint: {places[name]} and {place}",
+                hint="Save the state dict of one of them on its own.",
+            )
+        places[name] = place
+        for part, piece in _split(name, tensor):
+            renamed[part] = piece
     copies = [renamed.pop(name) for name in EMBEDDING if name in renamed]
     if not copies:
         raise UsageError(f"{path}: these are not the weights of a BART: no token embedding")
@@ -55,6 +76,19 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
     if "final_logits_bias" not in renamed:
         renamed["final_logits_bias"] = torch.zeros(1, copies[0].shape[0])
     return renamed
+
+
+def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """The three projections of a fused matrix, as fairseq had it before 0.8; others as they are."""
+    if not (fused := FUSED.match(name)):
+        return [(name, tensor)]
+    names = [f"{fused[1]}.{part}_proj.{fused[2]}" for part in "qkv"]
+    return list(zip(names, tensor.chunk(3), strict=True))
+
+
+def is_pre_layer_norm(state: Mapping[str, Tensor]) -> bool:
+    """Whether the stacks end with a LayerNorm, as those of Pre-LN models do."""
+    return "model.encoder.layer_norm.weight" in state
 
 
 def infer_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
@@ -90,7 +124,7 @@ def infer_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
         "encoder_ffn_dim": ffn["encoder"],
         "decoder_ffn_dim": ffn["decoder"],
         "max_position_embeddings": positions,
-        "pre_layer_norm": "model.encoder.layer_norm.weight" in state,
+        "pre_layer_norm": is_pre_layer_norm(state),
     }
     try:
         return ModelConfig.model_validate(fields)

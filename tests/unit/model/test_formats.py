@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -152,9 +155,26 @@ def test_half_a_weights_file_is_an_error_not_a_model(
 
 
 def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
-    torch.save({"model": Path("x")}, tmp_path / "evil.ckpt")
-    with pytest.raises(BartError, match=r"evil\.ckpt: cannot read the weights: it needs the class"):
+    evil = Evil(f"touch {tmp_path / 'ran'}")
+    torch.save({"model": evil}, tmp_path / "evil.ckpt")
+    with pytest.raises(UsageError, match=r"evil\.ckpt: expected a state dict, found an object"):
         load_model(tmp_path / "evil.ckpt")
+    content = {"cfg": evil, "model": Bart(tiny_model_config()).state_dict()}
+    for zipped in (True, False):
+        torch.save(content, tmp_path / "half.ckpt", _use_new_zipfile_serialization=zipped)
+        load_model(tmp_path / "half.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """See pickle."""
+        return os.system, (self.command,)
 
 
 @pytest.mark.parametrize(
@@ -245,4 +265,117 @@ def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model in"):
+        load_model(tmp_path)
+
+
+def wrapped(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda s: {"epoch": 3, "state_dict": wrapped(s, "model."), "hyper_parameters": Path("x")},
+        lambda s: {"state_dict": wrapped(s, "model._orig_mod."), "callbacks": {"a": {"b": Path()}}},
+        lambda s: wrapped(s, "_orig_mod.module."),
+        lambda s: wrapped(s, "module._orig_mod."),
+        lambda s: {"module": wrapped(s, "module.model.bart."), "optimizer": None},
+        lambda s: {"epoch": 1, "model_state_dict": {"model": s}},
+        lambda s: {k.replace("layers.0.", "_orig_mod.layers.0.module."): v for k, v in s.items()},
+        lambda s: {k.removeprefix("model."): v for k, v in s.items()},
+    ],
+)
+def test_checkpoints_of_other_tools_are_read(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path, form: Callable[..., object]
+) -> None:
+    save_model(tmp_path, model, tiny_tokenizer)
+    torch.save(form(model.state_dict()), tmp_path / "x.ckpt")
+    loaded = load_model(tmp_path / "x.ckpt")
+    assert loaded.tokenizer is not None
+    assert_same_weights(loaded.model, model)
+
+
+def test_a_checkpoint_of_fairseq_with_fused_copies_and_a_hydra_configuration(
+    tmp_path: Path,
+) -> None:
+    model = Bart(tiny_model_config(d_model=64, encoder_attention_heads=1, encoder_ffn_dim=128))
+    state = {n.removeprefix("model."): t for n, t in model.state_dict().items()}
+    embedding = state.pop("shared.weight")
+    for name in ("encoder.embed_tokens", "decoder.embed_tokens", "decoder.output_projection"):
+        state[f"{name}.weight"] = embedding
+    del state["final_logits_bias"]
+    layer = "encoder.layers.0"
+    for kind in ("weight", "bias"):
+        parts = [state[f"{layer}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+        state[f"{layer}.in_proj_{kind}"] = torch.cat(parts)
+        state[f"{layer}.out_proj.{kind}"] = state[f"{layer}.self_attn.out_proj.{kind}"]
+        # Before 0.8 there was one matrix only.
+        first = "decoder.layers.1.self_attn"
+        parts = [state.pop(f"{first}.{part}_proj.{kind}") for part in "qkv"]
+        state[f"{first}.in_proj_{kind}"] = torch.cat(parts)
+    content = {
+        "args": None,
+        "cfg": {"model": Path("of"), "task": collections.defaultdict(list, a=[Path("another")])},
+        "model": state,
+        "last_optimizer_state": {"loss_scaler": {Path("class")}},
+    }
+    torch.save(content, tmp_path / "checkpoint_best.pt")
+    loaded = load_model(tmp_path / "checkpoint_best.pt").model
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_two_models_in_one_checkpoint_are_told_apart(model: Bart, tmp_path: Path) -> None:
+    state = model.state_dict()
+    torch.save(wrapped(state, "teacher.") | wrapped(state, "student."), tmp_path / "x.ckpt")
+    with pytest.raises(UsageError, match=r"two models in one checkpoint: teacher\..* and student"):
+        load_model(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "remedy"),
+    [
+        ("tf_model.h5", "TensorFlow weights", "from_tf=True"),
+        ("flax_model.msgpack", "Flax weights", "from_flax=True"),
+        ("adapter_config.json", "LoRA", "merge_and_unload"),
+        ("encoder_model.onnx", "ONNX", "model that they were made of"),
+    ],
+)
+@pytest.mark.parametrize("configured", [True, False])
+def test_weights_of_other_libraries_are_named(
+    tmp_path: Path, name: str, kind: str, remedy: str, configured: bool
+) -> None:
+    (tmp_path / name).touch()
+    if configured:
+        (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+    with pytest.raises(UsageError, match=rf"holds {kind}.*\({name}\)") as caught:
+        load_model(tmp_path)
+    assert remedy in (caught.value.hint or "")
+
+
+def test_old_and_odd_configurations(model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """No model_type, names of other models, null ids, many end tokens, an old list of shards."""
+    save_model(tmp_path, model, tiny_tokenizer)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    settings["hidden_size"] = settings.pop("d_model")
+    settings |= {"eos_token_id": [2, 5], "decoder_start_token_id": None, "extra_pos_embeddings": 2}
+    del settings["model_type"]
+    path.write_text(json.dumps(settings))
+    (tmp_path / "model.safetensors").unlink()
+    parts = {f"pytorch_model-0000{i}-of-00002.bin": {} for i in (1, 2)}
+    places = {}
+    for number, (name, tensor) in enumerate(model.state_dict().items()):
+        places[name] = list(parts)[number % 2]
+        parts[places[name]][name] = tensor
+    for file, part in parts.items():
+        torch.save(part, tmp_path / file)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    loaded = load_model(tmp_path).model
+    assert_same_weights(loaded, model)
+    assert loaded.config.eos_token_id == 2
+
+    path.write_text(json.dumps(settings | {"architectures": ["BartForSequenceClassification"]}))
+    with pytest.raises(UsageError, match="BartForSequenceClassification classifies texts"):
         load_model(tmp_path)

@@ -1,0 +1,105 @@
+"""Weights in pickles of other tools, read without running what is in them.
+
+In: a file of `torch.save`. Out: its content, with real tensors, containers and plain values; an
+object of any other class becomes an `Inert` one, so that a hydra configuration, a tokenizer or a
+Lightning callback beside the weights neither needs its library nor runs any code.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bart_cli.errors import BartError
+
+# Functions and classes that make tensors; all others are replaced.
+SAFE: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+}
+
+
+class Inert(dict):
+    """Stands for an object of a class that is not loaded: takes everything, does nothing."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __new__(cls, *_: Any, **__: Any) -> Inert:
+        """Ignore what the class would have been made with."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __call__(self, *_: Any, **__: Any) -> Inert:
+        """Stand for the result, too."""
+        return Inert()
+
+    def __setstate__(self, _: Any) -> None:
+        """Keep no state."""
+
+    def append(self, _: Any) -> None:
+        """Take the items of a list, or of a set."""
+
+    extend = add = append
+
+
+class Unpickler(pickle.Unpickler):
+    """Finds only SAFE things, dtypes and storages; torch adds its own lookup of storages."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """See pickle."""
+        if found := SAFE.get((module, name)):
+            return found
+        if module == "torch":
+            found = getattr(torch, name, None)
+            if isinstance(found, torch.dtype) or name.endswith("Storage"):
+                return found
+        return Inert
+
+
+def load(file: Any, **options: Any) -> Any:
+    """`pickle.load` for torch, which takes this module as its `pickle_module`."""
+    return Unpickler(file, **options).load()
+
+
+def load_pickle(path: Path) -> Any:
+    """The content of a file of `torch.save`.
+
+    Raises:
+        BartError: it cannot be read.
+    """
+    zipped = zipfile.is_zipfile(path)
+    reason = "it is damaged, or not torch.save's"
+    try:
+        if zipped and any(name.endswith("constants.pkl") for name in _names(path)):
+            reason = "it is a TorchScript program"
+        elif zipped or not tarfile.is_tarfile(path):
+            # Safe: this module's Unpickler finds nothing that runs code.
+            return torch.load(
+                path, "cpu", pickle_module=sys.modules[__name__], weights_only=False, mmap=zipped
+            )
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception:  # unpickling raises whatever the file provokes
+        pass
+    raise BartError(
+        f"{path}: cannot read the weights: {reason}",
+        hint="Save the state dict of the model on its own: torch.save(model.state_dict(), FILE).",
+    )
+
+
+def _names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as file:
+        return file.namelist()
