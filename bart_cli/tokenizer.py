@@ -1,6 +1,7 @@
-"""BART's byte-level BPE (Radford et al. 2019) on the `tokenizers` library: load, train, save.
+"""A tokenizer of any kind that the `tokenizers` library knows: load, train, save, encode, decode.
 
-Text in, ids out, and back. The five special tokens are `<s> <pad> </s> <unk> <mask>`.
+Text in, ids out, and back. What we train ourselves is BART's byte-level BPE (Radford et al. 2019),
+whose special tokens are `<s> <pad> </s> <unk> <mask>`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,28 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import UsageError
 from bart_cli.files import atomic_file, write_text
+from bart_cli.tokenizer_files import (
+    HUB_FILES,
+    LANGUAGE,
+    ROLES,
+    SETTINGS,
+    SPECIAL_TOKENS,
+    Files,
+    assemble,
+    find_roles,
+    frame,
+    read_files,
+    special_tokens,
+    text_encoder,
+)
 
 LARGEST_VOCABULARY = 2**20  # the trainer reserves memory for what it is asked for
 # How byte-level BPE writes bytes: as the character of that number where it can be seen, the others
@@ -24,26 +40,43 @@ LARGEST_VOCABULARY = 2**20  # the trainer reserves memory for what it is asked f
 SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 UNSEEN = sorted(set(range(0x100)).difference(SEEN))
 BYTES = {chr(byte): byte for byte in SEEN} | {chr(0x100 + i): b for i, b in enumerate(UNSEEN)}
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-HUB_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+FALLBACK = {f"<0x{byte:02X}>": byte for byte in range(0x100)}  # bytes of sentencepiece
+# Settings of a tokenizer that say where it came from, not what it is.
+ORIGINS = ("name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local")
 
 
 class Tokenizer:
-    """Byte-level BPE with BART's special tokens.
+    """Text to ids and back, with the special tokens that the tokenizer's own files name.
 
-    Ids are the loaded vocabulary's; in BART's own <s>=0 <pad>=1 </s>=2 <unk>=3 <mask>=50264.
+    Special tokens that a text spells are characters, unlike in `transformers`.
+
+    bos_id, pad_id, eos_id, unk_id, mask_id: None where the vocabulary has no such token (pad_id and
+    eos_id always are ids). prefix, suffix: ids around a source, those of the post-processor.
+    languages: codes that mBART's vocabulary has, with their ids; none for other tokenizers.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        self._backend = backend
-        entries = backend.get_vocab(with_added_tokens=True)
-        _require_special_tokens(entries)
-        self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.mask_id = (
-            entries[token] for token in SPECIAL_TOKENS
-        )
+    def __init__(self, files: Files) -> None:
+        self._backend = backend = files.backend
+        self._settings = files.settings
+        self._text = text_encoder(backend)
+        self.special = special_tokens(backend)
+        ids: dict[str, Any] = {
+            role: backend.token_to_id(token) for role, token in files.roles.items()
+        }
+        self._roles = files.roles
+        self.pad_id: int = ids["pad"]
+        self.eos_id: int = ids["eos"]
+        self.bos_id, self.unk_id, self.mask_id = (ids.get(r) for r in ("bos", "unk", "mask"))
         self._rows: int | None = None  # ids from here on become <unk>
-        backend.no_padding()
-        backend.no_truncation()
+        self.prefix, self.suffix = frame(backend)
+        self.languages = {t: i for t, i in self.special.items() if LANGUAGE.fullmatch(t)}
+        self.target_language: str | None = None
+        if self.languages:
+            self._frame_with_language()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._text.encode_special_tokens = True  # pickling loses it
 
     # ---- making one -------------------------------------------------------------------------
 
@@ -51,52 +84,18 @@ class Tokenizer:
     def from_pretrained(cls, source: str | Path) -> Tokenizer:
         """Load from a folder, a `tokenizer.json` file or a hub id such as `facebook/bart-base`.
 
-        A folder holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
+        A folder holds `tokenizer.json`, or `vocab.json` and `merges.txt`, or `vocab.txt`.
 
         Raises:
-            UsageError: nothing there is a tokenizer, or it lacks BART's special tokens.
+            UsageError: nothing there is a tokenizer, or it lacks special tokens.
             BartError: the hub could not be reached.
         """
         path = Path(source)
-        if path.is_file():
-            return cls._from_file(path)
-        if path.is_dir():
-            if (path / "tokenizer.json").is_file():
-                return cls._from_file(path / "tokenizer.json")
-            if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-                return cls._from_vocabulary(path / "vocab.json", path / "merges.txt")
-            raise UsageError(
-                f"no tokenizer in {path}: expected tokenizer.json, or vocab.json and merges.txt"
-            )
-        return cls._from_hub(str(source))
-
-    @classmethod
-    def _from_file(cls, path: Path) -> Tokenizer:
-        try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except BartError:
-            raise
-        except Exception as error:  # `tokenizers` raises bare Exception
-            raise UsageError(f"{path} is not a tokenizer.json: {error}") from None
-
-    @classmethod
-    def _from_vocabulary(cls, vocabulary: Path, merges: Path) -> Tokenizer:
-        try:
-            bpe = models.BPE.from_file(str(vocabulary), str(merges))
-        except Exception as error:  # `tokenizers` raises bare Exception
-            raise UsageError(f"{vocabulary} and {merges} are not a BPE: {error}") from None
-        backend = tokenizers.Tokenizer(bpe)
-        with vocabulary.open(encoding="utf-8") as file:
-            entries = json.load(file)
-        _assemble(backend, entries)
-        return cls(backend)
-
-    @classmethod
-    def _from_hub(cls, name: str) -> Tokenizer:
+        if path.exists():
+            return cls(read_files(path))
         from bart_cli.hub import fetch  # huggingface_hub is slow to import
 
-        folder = fetch(name, HUB_FILES, what="tokenizer")
-        return cls.from_pretrained(folder)
+        return cls(read_files(fetch(str(source), HUB_FILES, what="tokenizer")))
 
     @classmethod
     def train(
@@ -124,29 +123,29 @@ class Tokenizer:
             show_progress=show_progress,
         )
         backend.train_from_iterator(texts, trainer=trainer)
-        entries = backend.get_vocab(with_added_tokens=True)
-        entries["<mask>"] = len(entries)
-        _assemble(backend, entries)
-        return cls(backend)
+        assemble(backend)
+        return cls(Files(backend, find_roles(backend, {}, "training")))
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and what `transformers` wants beside it, each file at once."""
         with atomic_file(folder / "tokenizer.json") as temporary:
             self._backend.save(str(temporary))
-        bos, pad, eos, unk, mask = SPECIAL_TOKENS
-        settings = {
-            "tokenizer_class": "BartTokenizer",
-            "bos_token": bos,
-            "cls_token": bos,
-            "pad_token": pad,
-            "eos_token": eos,
-            "sep_token": eos,
-            "unk_token": unk,
-            "mask_token": mask,
-            "add_prefix_space": False,
-            "clean_up_tokenization_spaces": False,
-        }
-        write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+        settings = {name: value for name, value in self._settings.items() if name not in ORIGINS}
+        is_bart = self._is_bart()
+        kind = "BartTokenizer" if is_bart else "PreTrainedTokenizerFast"
+        settings.setdefault("tokenizer_class", kind)
+        for role, token in self._roles.items():
+            for name in ROLES[role][0]:
+                settings.setdefault(name, token)
+        if is_bart:
+            settings |= {"add_prefix_space": False, "clean_up_tokenization_spaces": False}
+            self._save_merges(folder)
+        if self.languages:
+            settings |= {"src_lang": self.source_language, "tgt_lang": self.target_language}
+        write_text(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+    def _save_merges(self, folder: Path) -> None:
+        """Write the files of GPT-2's tokenizer, which old programs read."""
         backend = json.loads(self._backend.to_str())["model"]
         entries = self._backend.get_vocab(with_added_tokens=True)  # in no fixed order
         ordered = dict(sorted(entries.items(), key=lambda e: e[1]))
@@ -154,6 +153,15 @@ class Tokenizer:
         merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in backend["merges"])
         lines = "".join(f"{pair}\n" for pair in merges)
         write_text(folder / "merges.txt", f"#version: 0.2\n{lines}")
+
+    def _is_bart(self) -> bool:
+        """Whether `vocab.json` and `merges.txt` say all there is to say."""
+        return (
+            isinstance(self._backend.model, models.BPE)
+            and self.cuts_like_gpt2()
+            and tuple(self._roles.values()) == SPECIAL_TOKENS
+            and (self.prefix, self.suffix) == ([self.bos_id], [self.eos_id])
+        )
 
     # ---- using it ---------------------------------------------------------------------------
 
@@ -178,14 +186,74 @@ class Tokenizer:
         end = self._rows
         if end is None:
             return rows
+        unknown = self.pad_id if self.unk_id is None else self.unk_id
         return [
-            [i if i < end else self.unk_id for i in row] if max(row, default=0) >= end else row
+            [i if i < end else unknown for i in row] if max(row, default=0) >= end else row
             for row in rows
         ]
 
     def fingerprint(self) -> str:
         """SHA-256 of vocabulary and merges: equal for tokenizers that give equal ids."""
-        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        digest = hashlib.sha256(self._backend.to_str().encode())
+        if self.languages:
+            digest.update(f"{self.source_language} {self.target_language}".encode())
+        return digest.hexdigest()
+
+    def with_languages(self, source: str | None, target: str | None) -> Tokenizer:
+        """This tokenizer with language codes around sources and targets; None: as it is.
+
+        Raises:
+            UsageError: the tokenizer has no language codes, or not this one.
+        """
+        for code in (source, target):
+            if code is not None and code not in self.languages:
+                known = ", ".join(sorted(self.languages)) or "none: the model is not multilingual"
+                raise UsageError(f"no language {code} in the tokenizer; it has {known}")
+        if source is target is None:
+            return self
+        changed = copy.copy(self)
+        changed.source_language = source or self.source_language
+        changed.target_language = target or self.target_language
+        changed.prefix, changed.suffix = self._framing(changed.source_language)
+        return changed
+
+    @property
+    def language_first(self) -> bool:
+        """Whether the language code stands before the text (mBART-50), not behind it (mBART)."""
+        return bool(set(self.prefix) & set(self.languages.values()))
+
+    @property
+    def target_frame(self) -> tuple[list[int], list[int]]:
+        """Ids around a target: as around a source, with an end where the source has none."""
+        prefix, suffix = self.prefix, self.suffix
+        if self.languages:
+            prefix, suffix = self._framing(self.target_language or self.source_language)
+        return prefix, suffix if self.eos_id in suffix else [*suffix, self.eos_id]
+
+    def _frame_with_language(self) -> None:
+        """Put the source language around texts, where the tokenizer's class has it."""
+        codes = set(self.languages.values())
+        names = {index: code for code, index in self.languages.items()}
+        found = [names[i] for i in (*self.prefix, *self.suffix) if i in codes]
+        self.source_language = self._settings.get("src_lang") or (found or ["en_XX"])[0]
+        self.target_language = self._settings.get("tgt_lang")
+        for code in (self.source_language, self.target_language):
+            if code is not None and code not in self.languages:
+                raise UsageError(f"{SETTINGS} names the language {code}: the vocabulary lacks it")
+        kind = str(self._settings.get("tokenizer_class", ""))
+        if not found and kind.startswith("MBart"):
+            code = self.languages[self.source_language]
+            before = kind.startswith("MBart50")
+            self.prefix, self.suffix = (
+                ([code], [self.eos_id]) if before else ([], [self.eos_id, code])
+            )
+        self.prefix, self.suffix = self._framing(self.source_language)
+
+    def _framing(self, language: str) -> tuple[list[int], list[int]]:
+        """Prefix and suffix with another language code in place of theirs."""
+        codes, new = set(self.languages.values()), self.languages[language]
+        prefix, suffix = ([new if i in codes else i for i in p] for p in (self.prefix, self.suffix))
+        return prefix, suffix
 
     def cuts_like_gpt2(self) -> bool:
         """Whether words are cut by GPT-2's pattern and nothing is done to the text before."""
@@ -193,33 +261,44 @@ class Tokenizer:
         cutter = content["pre_tokenizer"] or {}
         return (
             content["normalizer"] is None
+            and content["model"]["type"] == "BPE"
             and cutter.get("type") == "ByteLevel"
             and not cutter.get("add_prefix_space")
             and cutter.get("use_regex", True)
         )
 
     def added_tokens(self) -> list[str]:
-        """Strings that are tokens wherever they are in a text: the special ones, and others."""
+        """Strings that are tokens of their own, the special ones and others."""
         return [token.content for token in self._backend.get_added_tokens_decoder().values()]
 
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
-        """`<s> text </s>`, cut to `max_length` ids with both ends kept."""
+        """Ids of a source with its special tokens, cut to `max_length` ids with both ends kept."""
         return self.encode_batch([text], max_length=max_length)[0]
 
     def encode_batch(
         self, texts: Sequence[str], *, special: bool = True, max_length: int | None = None
     ) -> list[list[int]]:
-        """Ids of many texts, on all cores. `special`: with <s> and </s> around each."""
+        """Ids of many texts, on all cores. `special`: with those of a source around each."""
+        ends = (self.prefix, self.suffix) if special else ([], [])
+        return self._encode(texts, *ends, max_length)
+
+    def encode_targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many targets with their special tokens."""
+        return self._encode(texts, *self.target_frame, None)
+
+    def _encode(
+        self, texts: Sequence[str], prefix: list[int], suffix: list[int], max_length: int | None
+    ) -> list[list[int]]:
         clean = [encodable(text) for text in texts]
         rows = [
             encoding.ids
-            for encoding in self._backend.encode_batch_fast(clean, add_special_tokens=False)
+            for encoding in self._text.encode_batch_fast(clean, add_special_tokens=False)
         ]
         rows = self.known(rows)
-        if special:
-            room = None if max_length is None else max(max_length - 2, 0)
-            return [[self.bos_id, *row[:room], self.eos_id] for row in rows]
-        return rows if max_length is None else [row[:max_length] for row in rows]
+        if max_length is not None:
+            room = max(max_length - len(prefix) - len(suffix), 0)
+            rows = [row[:room] for row in rows]
+        return [[*prefix, *row, *suffix] for row in rows] if prefix or suffix else rows
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of ids; bytes that are no UTF-8 become U+FFFD."""
@@ -232,17 +311,38 @@ class Tokenizer:
         return self._backend.decode_batch([list(row) for row in rows], skip_special)
 
     def word_starts(self) -> np.ndarray:
-        """[vocabulary] bool: tokens that begin a word (a leading space), and special tokens."""
+        """[vocabulary] bool: tokens that begin a word, and special tokens.
+
+        A word begins with the space before it (byte-level BPE, sentencepiece), or where no prefix
+        such as ## says that it goes on (WordPiece). In tokenizers of another kind each token does.
+        """
+        backend, model = self._backend, self._backend.model
+        around = repr((backend.normalizer, backend.pre_tokenizer, backend.decoder))
+        if isinstance(model, models.WordPiece):
+            inside = model.continuing_subword_prefix
+
+            def begins(token: str) -> bool:
+                return not token.startswith(inside)
+
+        else:
+            marks = [("Ġ", "Ċ")] * ("ByteLevel" in around) + [("▁",)] * ("▁" in around)
+
+            def begins(token: str) -> bool:
+                return not marks or any(token.startswith(mark) for mark in marks)
+
         starts = np.zeros(self.vocab_size, dtype=bool)
         for token, index in self._backend.get_vocab(with_added_tokens=True).items():
-            starts[index] = token.startswith(("Ġ", "Ċ")) or token in SPECIAL_TOKENS
+            starts[index] = begins(token)
+        starts[list(self.special.values())] = True
         return starts
 
     def character_starts(self) -> np.ndarray:
         """[vocabulary] bool: tokens that do not begin in the middle of a character."""
+        byte_level = isinstance(self._backend.decoder, decoders.ByteLevel)
         starts = np.ones(self.vocab_size, dtype=bool)
         for token, index in self._backend.get_vocab(with_added_tokens=True).items():
-            starts[index] = not 0x80 <= BYTES.get(token[:1], 0) < 0xC0  # these go on with one
+            first = BYTES.get(token[:1], 0) if byte_level else FALLBACK.get(token, 0)
+            starts[index] = not 0x80 <= first < 0xC0  # these go on with a character
         return starts
 
     def token_bytes(self) -> list[bytes] | None:
@@ -259,31 +359,6 @@ class Tokenizer:
                 plain = plain and all(character in BYTES for character in token)
                 table[index] = bytes(BYTES.get(character, 0) for character in token)
         return table if plain else None
-
-
-def _assemble(backend: tokenizers.Tokenizer, entries: dict[str, int]) -> None:
-    """Give a BPE the pieces around it that make it BART's."""
-    _require_special_tokens(entries)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(
-        # As in the original: a <mask> in the text swallows the space before it.
-        [AddedToken(token, lstrip=token == "<mask>", normalized=False) for token in SPECIAL_TOKENS]
-    )
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", entries["<s>"]), ("</s>", entries["</s>"])],
-    )
-
-
-def _require_special_tokens(entries: dict[str, int]) -> None:
-    missing = [token for token in SPECIAL_TOKENS if token not in entries]
-    if missing:
-        raise UsageError(
-            f"the vocabulary lacks the special token(s) {' '.join(missing)}",
-            hint="BART needs " + " ".join(SPECIAL_TOKENS),
-        )
 
 
 def encodable(text: str) -> str:

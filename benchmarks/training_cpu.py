@@ -118,7 +118,7 @@ def full_batch(config: ModelConfig) -> Batch:
     return Batch(
         source=source,
         source_mask=torch.ones_like(source, dtype=torch.bool),
-        decoder_input=shift_right(labels, start_id=2, pad_id=1),
+        decoder_input=shift_right(labels, start=2, pad_id=1),
         labels=labels,
     )
 

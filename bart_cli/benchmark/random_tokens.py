@@ -109,7 +109,7 @@ def _batch(rng: np.random.Generator, source_B: Ids, target_B: Ids, config: Model
         source=source,
         source_mask=torch.arange(source.shape[1])[None] < torch.from_numpy(source_B)[:, None],
         decoder_input=shift_right(
-            target, start_id=config.decoder_start_token_id, pad_id=config.pad_token_id
+            target, start=config.decoder_start_token_id, pad_id=config.pad_token_id
         ),
         labels=target.masked_fill(padding, IGNORE),
     )

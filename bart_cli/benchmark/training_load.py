@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,9 +138,9 @@ def _from_data(
         world_size=world.size,
     )
     assert run.data.path is not None
-    options = {
+    options: dict[str, Any] = {
         "seed": run.training.seed,
-        "decoder_start_id": run.model.decoder_start_token_id,
+        "decoder_start_id": run.model.training_start_id,
         "positions": run.model.max_position_embeddings,
     }
     if isinstance(run, PretrainConfig):

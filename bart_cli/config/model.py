@@ -40,6 +40,14 @@ class ModelConfig(Section):
     eos_token_id: int = Field(2, ge=0, description="id of </s>")
     decoder_start_token_id: int = Field(2, ge=0, description="first input of the decoder (</s>)")
 
+    @property
+    def training_start_id(self) -> int | None:
+        """First input of the decoder in training; None: the last token of the target.
+
+        mBART (Pre-LN) moves that to the front: a target's language code, or </s>.
+        """
+        return None if self.pre_layer_norm else self.decoder_start_token_id
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for side in ("encoder", "decoder"):

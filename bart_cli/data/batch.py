@@ -43,9 +43,13 @@ class Batch:
         return self.source, self.source_mask, self.decoder_input, self.labels
 
 
-def shift_right(target: Tensor, *, start_id: int, pad_id: int) -> Tensor:
-    """Decoder input of a target [B, T] padded with `pad_id`: `start_id`, then all but the last."""
+def shift_right(target: Tensor, *, start: Tensor | int, pad_id: int) -> Tensor:
+    """Decoder input of a target [B, T] padded with `pad_id`: `start`, then all but the last.
+
+    Args:
+        start: an id, or one for each row [B].
+    """
     shifted = torch.full_like(target, pad_id)
-    shifted[:, 0] = start_id
+    shifted[:, 0] = start
     shifted[:, 1:] = target[:, :-1]
     return shifted

@@ -37,19 +37,26 @@ def make_batch(
     targets: Sequence[Ids | list[int]],
     *,
     pad_id: int,
-    decoder_start_id: int,
+    decoder_start_id: int | None,
     positions: int | None = None,
 ) -> Batch:
-    """Rows of source and target ids, special tokens included, to a Batch; see `pad_rows`."""
+    """Rows of source and target ids, special tokens included, to a Batch; see `pad_rows`.
+
+    Args:
+        decoder_start_id: first input of the decoder; None: each target's last token.
+    """
     source = pad_rows(sources, pad_id, positions=positions)
     target = pad_rows(targets, pad_id, positions=positions)
     lengths = torch.tensor([len(row) for row in targets])
     padding = torch.arange(target.shape[1])[None] >= lengths[:, None]
+    start: Tensor | int = target.gather(1, lengths[:, None] - 1)[:, 0]
+    if decoder_start_id is not None:
+        start = decoder_start_id
     source_lengths = torch.tensor([len(row) for row in sources])
     return Batch(
         source=source,
         source_mask=torch.arange(source.shape[1])[None] < source_lengths[:, None],
-        decoder_input=shift_right(target, start_id=decoder_start_id, pad_id=pad_id),
+        decoder_input=shift_right(target, start=start, pad_id=pad_id),
         labels=target.masked_fill(padding, IGNORE),
     )
 

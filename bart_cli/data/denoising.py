@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.random_keys import Keys, derive, uniform
+from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
 Ids = NDArray[np.int64]
@@ -57,15 +58,22 @@ class Denoiser:
     Args:
         config: the recipe.
         tokenizer: for the <mask> id and for which tokens begin a word.
+
+    Raises:
+        UsageError: the tokenizer has no mask token.
     """
 
     def __init__(self, config: DenoisingConfig, tokenizer: Tokenizer) -> None:
         self._config = config
+        if tokenizer.mask_id is None:
+            raise UsageError(
+                "the tokenizer has no mask token, which denoising needs",
+                hint='Name one of its tokens in tokenizer_config.json: "mask_token": "…".',
+            )
         self._mask_id = tokenizer.mask_id
         self._word_starts = tokenizer.word_starts()
-        special = [tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.unk_id]
         ordinary = np.ones(tokenizer.vocab_size, dtype=bool)
-        ordinary[[*special, tokenizer.mask_id]] = False
+        ordinary[list(tokenizer.special.values())] = False
         self._ordinary = np.flatnonzero(ordinary)
         self._poisson = _poisson_table(config.poisson_lambda)
 

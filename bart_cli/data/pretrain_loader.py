@@ -38,12 +38,13 @@ class SampleReader:
         denoising: DenoisingConfig,
         tokenizer: Tokenizer,
         seed: int,
-        decoder_start_id: int,
+        decoder_start_id: int | None,
         positions: int | None = None,
     ) -> None:
         self.order = SampleOrder(folder.counts, data.streams, seed)
         self._folder = folder
-        self._room = data.sequence_length - 2  # without <s> and </s>
+        self._ends = tokenizer.target_frame
+        self._room = data.sequence_length - sum(map(len, self._ends))
         self._kept = data.streams + 2  # shards in memory at most
         self._tokenizer = tokenizer
         self._seed = seed
@@ -105,9 +106,9 @@ class SampleReader:
 
     def _with_ends(self, rows: Ragged) -> list[Ids]:
         ends = np.cumsum(rows.lengths)
-        bos, eos = [self._tokenizer.bos_id], [self._tokenizer.eos_id]
+        prefix, suffix = (np.array(part, dtype=np.int64) for part in self._ends)
         return [
-            np.concatenate([bos, rows.values[end - length : end], eos])
+            np.concatenate([prefix, rows.values[end - length : end], suffix])
             for end, length in zip(ends.tolist(), rows.lengths.tolist(), strict=True)
         ]
 
@@ -124,7 +125,7 @@ class PretrainLoader:
         share: Share,
         *,
         seed: int,
-        decoder_start_id: int,
+        decoder_start_id: int | None,
         positions: int | None = None,
     ) -> None:
         shards = open_shards(folder)
@@ -174,7 +175,7 @@ def validation_batches(
     share: Share,
     *,
     seed: int,
-    decoder_start_id: int,
+    decoder_start_id: int | None,
     positions: int | None = None,
     limit: int = 2048,
 ) -> Iterator[Batch]:

@@ -1,8 +1,9 @@
 """Shards of pre-training samples: LDDL's parquet layout with token ids beside the text.
 
 A folder holds `shard-{i}.parquet` with the columns `sentences` (string, what LDDL's own loader
-reads), `input_ids` (list<uint16>, without <s> and </s>) and `sentence_lengths` (list<uint16>), and
-`.num_samples.json` (file name -> samples). Shards with `sentences` only are tokenised on reading.
+reads), `input_ids` (list<uint16>, for large vocabularies uint32; without special tokens) and
+`sentence_lengths` (list<uint16>), and `.num_samples.json` (file name -> samples). Shards with
+`sentences` only are tokenized on reading.
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ from bart_cli.tokenizer import Tokenizer
 
 COUNTS = ".num_samples.json"
 ROW_GROUP = 16384  # samples
-SCHEMA = pa.schema(
-    [
-        ("sentences", pa.string()),
-        ("input_ids", pa.list_(pa.uint16())),
-        ("sentence_lengths", pa.list_(pa.uint16())),
-    ]
-)
+
+
+def shard_schema(vocab_size: int) -> pa.Schema:
+    """Columns of a shard; ids of a vocabulary above 65,536 entries take four bytes each."""
+    ids = pa.uint16() if vocab_size <= 2**16 else pa.uint32()
+    return pa.schema(
+        [
+            ("sentences", pa.string()),
+            ("input_ids", pa.list_(ids)),
+            ("sentence_lengths", pa.list_(pa.uint16())),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -174,16 +180,16 @@ def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
     return Samples(Ragged(flat, tokens), Ragged(lengths, per_sample))
 
 
-def write_shard(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write tables in SCHEMA as one file, at once; the same rows give the same bytes.
+def write_shard(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables of one schema as one file, atomically; the same rows give the same bytes.
 
     No more than ROW_GROUP rows and one of the tables are held in memory.
     """
     with (
         atomic_file(path) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        held = SCHEMA.empty_table()
+        held = schema.empty_table()
         for table in tables:
             held = pa.concat_tables([held, table])
             while held.num_rows >= ROW_GROUP:

@@ -48,24 +48,36 @@ def load_encoded(
     ids = None if file is None else read_token_ids(file, limit, tokenizer)
     if ids is not None:
         sources, targets = map(tokenizer.known, ids)
-        return cut_pairs(sources, targets, data)
+        return cut_pairs(sources, targets, data, tokenizer)
     pairs = read_pairs(path, split, limit=limit)
     return cut_pairs(
         tokenizer.encode_batch([pair.source for pair in pairs]),
-        tokenizer.encode_batch([pair.target for pair in pairs]),
+        tokenizer.encode_targets([pair.target for pair in pairs]),
         data,
+        tokenizer,
     )
 
 
 def cut_pairs(
-    sources: list[list[int]], targets: list[list[int]], data: SummarizationDataConfig
+    sources: list[list[int]],
+    targets: list[list[int]],
+    data: SummarizationDataConfig,
+    tokenizer: Tokenizer,
 ) -> EncodedPairs:
-    """Cut both sides to their limits; the last token, </s>, stays."""
+    """Cut both sides to their limits; the special tokens at the end stay."""
     sides, cut = [], []
-    for rows, limit in ((sources, data.max_source_length), (targets, data.max_target_length)):
+    for rows, limit, suffix in (
+        (sources, data.max_source_length, tokenizer.suffix),
+        (targets, data.max_target_length, tokenizer.target_frame[1]),
+    ):
         cut.append(sum(len(row) > limit for row in rows))
-        sides.append([row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows])
+        sides.append([cut_row(row, limit, suffix) for row in rows])
     return EncodedPairs(sides[0], sides[1], cut[0], cut[1])
+
+
+def cut_row(row: list[int], limit: int, suffix: list[int]) -> list[int]:
+    """At most `limit` ids of a row that ends with `suffix`, which stays."""
+    return row if len(row) <= limit else row[: limit - len(suffix)] + suffix
 
 
 class SummarizationLoader:
@@ -79,7 +91,7 @@ class SummarizationLoader:
         share: Share,
         *,
         seed: int,
-        decoder_start_id: int,
+        decoder_start_id: int | None,
         positions: int | None = None,
     ) -> None:
         self.samples_per_epoch = len(pairs.sources)
@@ -149,7 +161,7 @@ def summarization_validation_batches(
     tokenizer: Tokenizer,
     share: Share,
     *,
-    decoder_start_id: int,
+    decoder_start_id: int | None,
     positions: int | None = None,
 ) -> Iterator[Batch]:
     """This rank's part of all pairs, once, longest first."""

@@ -18,6 +18,7 @@ import torch
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.collate import micro_batches
 from bart_cli.data.pairs import Pair
+from bart_cli.data.summarization_loader import cut_row
 from bart_cli.errors import BartError, UsageError
 from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
 from bart_cli.inference.generate import generate
@@ -118,7 +119,7 @@ def _encode(
             for ids in tokenizer.encode_batch(texts, max_length=limit + 1):
                 if len(ids) > limit:
                     cut += 1
-                    ids = [*ids[: limit - 1], ids[-1]]
+                    ids = cut_row(ids, limit, tokenizer.suffix)
                 rows.append(np.array(ids, dtype=np.int32))
             task.advance(len(texts))
     return rows, cut

@@ -58,6 +58,8 @@ def load_for_inference(
     loaded = load_model(source, device=place, dtype=DTYPES[precision])
     own = Tokenizer.from_pretrained(tokenizer) if tokenizer is not None else loaded.tokenizer
     if own is None:
+        if any(loaded.folder.glob("*.model")):
+            Tokenizer.from_pretrained(loaded.folder)  # raises, with the way to convert it
         raise UsageError(
             f"{loaded.folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt)",
             hint="`bart export` with --tokenizer writes a folder that has one; `bart evaluate` "

@@ -23,9 +23,9 @@ PARAGRAPH = re.compile(r"\n\s*\n")
 class Encoded:
     """A text as the model reads it.
 
-    pieces: ids with <s> and </s>, each no longer than the model's positions; none for a text
-    without words. tokens: of the whole text; used: of what is in the pieces; both with one <s> and
-    one </s>.
+    pieces: ids with special tokens, each no longer than the model's positions; none for a text
+    without words. tokens: of the whole text; used: of those in the pieces; both count the special
+    tokens of one piece.
     """
 
     pieces: list[list[int]]
@@ -44,7 +44,8 @@ def encode_texts(
     folded = [" ".join(text.split()) for text in texts]
     short = [i for i, text in enumerate(folded) if len(text) <= PART]
     rows = dict(zip(short, _rows([folded[i] for i in short], tokenizer), strict=True))
-    room = limit - 2
+    special = len(tokenizer.prefix) + len(tokenizer.suffix)
+    room = limit - special
     encoded = []
     for i, text in enumerate(folded):
         if not text:
@@ -59,8 +60,8 @@ def encode_texts(
         else:
             pieces = [kept[:room]]
         used = sum(map(len, pieces))
-        framed = [[tokenizer.bos_id, *piece, tokenizer.eos_id] for piece in pieces]
-        encoded.append(Encoded(framed, count + 2, used + 2))
+        framed = [[*tokenizer.prefix, *piece, *tokenizer.suffix] for piece in pieces]
+        encoded.append(Encoded(framed, count + special, used + special))
     return encoded
 
 

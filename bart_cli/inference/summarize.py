@@ -28,7 +28,7 @@ from bart_cli.progress import Reporter, Task
 # What decides a summary, among all that may lie in a model's folder (our own results as well).
 MODEL_FILES = (
     *("*.safetensors", "*.bin", "*.ckpt", "*.pt"),
-    *("*config.json", "tokenizer.json", "vocab.json", "merges.txt"),
+    *("*config.json", "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"),
 )
 NOTICES = 20  # lines about single inputs; what comes after is only counted
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from bart_cli import tokenizer_files
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
@@ -61,8 +62,7 @@ MISSING_SHARE = 0.01  # entries of a tokenizer that may lack an embedding
 # No `*.json`: a repository may hold the megabytes of a trainer's state as well.
 HUB_FILES = (
     *("config.json", "generation_config.json", "*.index.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "*.model"),
+    *tokenizer_files.HUB_FILES,
 )
 # In order of preference; of a repository that has several forms one is downloaded.
 HUB_WEIGHTS = (
@@ -150,7 +150,7 @@ def load_model(
     if dropouts is not None:
         config = config.model_copy(update={name: getattr(dropouts, name) for name in DROPOUTS})
     model = build(config, state, path).to(device=device, dtype=dtype).eval()
-    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    has_tokenizer = any((folder / name).is_file() for name in tokenizer_files.FILES)
     return LoadedModel(
         model=model,
         tokenizer=Tokenizer.from_pretrained(folder) if has_tokenizer else None,

@@ -61,7 +61,7 @@ def run_finetune(
             train_pairs = load_encoded(data.path, "train", data.n_train, data, tokenizer)
             task.advance(len(train_pairs.sources))
         _tell_cuts(train_pairs, config, reporter)
-        start_id = model.config.decoder_start_token_id
+        start_id = model.config.training_start_id
         positions = model.config.max_position_embeddings
         return run_training(
             config,
@@ -147,7 +147,7 @@ def _validation(
             pairs,
             tokenizer,
             share,
-            decoder_start_id=model.config.decoder_start_token_id,
+            decoder_start_id=model.config.training_start_id,
             positions=model.config.max_position_embeddings,
         )
         loss = mean_loss(model, batches, world, training.precision)

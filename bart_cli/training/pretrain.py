@@ -58,11 +58,6 @@ def run_pretrain(
         if is_finished(run, config, resume, world, reporter):
             return finished_result(run, world)
         model = start_model(config, tokenizer, world, reporter, grow=True)
-        ids = {
-            "seed": config.training.seed,
-            "decoder_start_id": model.config.decoder_start_token_id,
-            "positions": model.config.max_position_embeddings,
-        }
         return run_training(
             config,
             run,
@@ -70,7 +65,16 @@ def run_pretrain(
             model,
             tokenizer,
             lambda share: iter(
-                PretrainLoader(shards, data, config.denoising, tokenizer, share, **ids)
+                PretrainLoader(
+                    shards,
+                    data,
+                    config.denoising,
+                    tokenizer,
+                    share,
+                    seed=config.training.seed,
+                    decoder_start_id=model.config.training_start_id,
+                    positions=model.config.max_position_embeddings,
+                )
             ),
             _validation(config, shards, tokenizer, model, world),
             None,
@@ -102,7 +106,7 @@ def _validation(
         tokenizer,
         share,
         seed=config.training.seed,
-        decoder_start_id=model.config.decoder_start_token_id,
+        decoder_start_id=model.config.training_start_id,
         positions=model.config.max_position_embeddings,
     )
 

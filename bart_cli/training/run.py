@@ -86,14 +86,18 @@ def start_model(
 
 def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The same architecture with the vocabulary and the special ids of a tokenizer."""
+    eos = tokenizer.eos_id
     return ModelConfig.model_validate(
         config.model_dump()
         | {
             "vocab_size": tokenizer.vocab_size,
-            "bos_token_id": tokenizer.bos_id,
+            "bos_token_id": eos if tokenizer.bos_id is None else tokenizer.bos_id,
             "pad_token_id": tokenizer.pad_id,
-            "eos_token_id": tokenizer.eos_id,
-            "decoder_start_token_id": tokenizer.eos_id,
+            "eos_token_id": eos,
+            # As in training: mBART's decoder begins with the last token of the target.
+            "decoder_start_token_id": tokenizer.target_frame[1][-1]
+            if config.pre_layer_norm
+            else eos,
         }
     )
 

@@ -24,7 +24,7 @@ from bart_cli.data.documents import Block, read_block
 from bart_cli.data.preprocess.packing import Sample, last_start, pack
 from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import split_sentences
-from bart_cli.data.shards import SCHEMA, write_shard
+from bart_cli.data.shards import shard_schema, write_shard
 from bart_cli.files import write_text
 from bart_cli.tokenizer import Tokenizer
 
@@ -105,7 +105,7 @@ def process_block(task: BlockTask) -> BlockReport:
     """
     if task.done.is_file():
         return BlockReport(**json.loads(task.done.read_text(encoding="utf-8")))
-    words, *starts = _tools(task.tokenizer)
+    words, schema, *starts = _tools(task.tokenizer)
     report = BlockReport()
     documents: dict[str, list[list[list[int]]]] = {split: [] for split in SPLITS}
     left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
@@ -128,7 +128,7 @@ def process_block(task: BlockTask) -> BlockReport:
             if task.cross_documents:
                 members = [[sentence for document in members for sentence in document]]
             samples = [s for rows in members for s in pack(rows, length - 2, *starts)]
-            _write(task.output(length, split), samples, words)
+            _write(task.output(length, split), samples, words, schema)
             report.samples[f"{length}/{split}"] = len(samples)
             sizes = np.array([s.tokens for s in samples], dtype=np.int64)
             report.packed_tokens[f"{length}/{split}"] = int(sizes.sum())
@@ -156,7 +156,7 @@ class MergeTask:
 def merge_shard(task: MergeTask) -> int:
     """Write one balanced shard, a row group at a time; its sample count."""
     if not task.path.is_file():
-        write_shard(task.path, _tables(task))
+        write_shard(task.path, _tables(task), _tools(task.tokenizer)[1])
     return int(pq.read_metadata(task.path).num_rows)
 
 
@@ -181,7 +181,7 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
     lengths, ids = row["sentence_lengths"], row["input_ids"]
     if len(ids) < 2:
         return None
-    words, *starts = _tools(tokenizer)
+    words, schema, *starts = _tools(tokenizer)
     if len(lengths) == 1:
         half = len(ids) // 2
         half = next(filter(None, (last_start(ids, half, kind) for kind in starts)), half)
@@ -190,14 +190,15 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
     cut = sum(lengths[:middle])
     parts = [(ids[:cut], lengths[:middle]), (ids[cut:], lengths[middle:])]
     rows, halves = [part for part, _ in parts], [part for _, part in parts]
-    return _table(rows, halves, words)
+    return _table(rows, halves, words, schema)
 
 
 @lru_cache(maxsize=1)
-def _tools(folder: Path) -> tuple[WordCache, NDArray[np.bool_], NDArray[np.bool_]]:
-    """The words, which tokens begin one, which a character: once per process."""
+def _tools(folder: Path) -> tuple[WordCache, pa.Schema, NDArray[np.bool_], NDArray[np.bool_]]:
+    """The words, the schema of shards, which tokens begin a word or a character: per process."""
     tokenizer = Tokenizer.from_pretrained(folder)
-    return WordCache(tokenizer), tokenizer.word_starts(), tokenizer.character_starts()
+    schema = shard_schema(tokenizer.vocab_size)
+    return WordCache(tokenizer), schema, tokenizer.word_starts(), tokenizer.character_starts()
 
 
 def _split(name: str, validation_share: float) -> str:
@@ -206,13 +207,15 @@ def _split(name: str, validation_share: float) -> str:
     return "validation" if digest < validation_share * 2**64 else "train"
 
 
-def _write(path: Path, samples: list[Sample], words: WordCache) -> None:
+def _write(path: Path, samples: list[Sample], words: WordCache, schema: pa.Schema) -> None:
     rows = [[token for s in sample.sentences for token in s] for sample in samples]
     lengths = [[len(s) for s in sample.sentences] for sample in samples]
-    write_shard(path, [_table(rows, lengths, words)])
+    write_shard(path, [_table(rows, lengths, words, schema)], schema)
 
 
-def _table(rows: list[list[int]], lengths: list[list[int]], words: WordCache) -> pa.Table:
+def _table(
+    rows: list[list[int]], lengths: list[list[int]], words: WordCache, schema: pa.Schema
+) -> pa.Table:
     texts = [text.strip() for text in words.decode(rows)]
     columns = {"sentences": texts, "input_ids": rows, "sentence_lengths": lengths}
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=schema)

@@ -38,8 +38,6 @@ from bart_cli.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from distributed import Client
 
-LARGEST_ID = 2**16 - 1  # of a uint16 column
-
 
 @dataclass(frozen=True)
 class PreprocessSettings:
@@ -102,10 +100,6 @@ def preprocess_pretrain(
             holds the result of other settings.
         BartError: the scheduler does not answer.
     """
-    if tokenizer.vocab_size > LARGEST_ID + 1:
-        raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size:,} entries; shards hold {LARGEST_ID + 1}"
-        )
     blocks = [b for _, path, form in settings.inputs for b in plan_blocks(path, form)]
     work = out / ".work"
     if _claim(out, settings, blocks, tokenizer, reporter):

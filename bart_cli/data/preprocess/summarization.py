@@ -1,7 +1,7 @@
 """Pairs checked, cleaned and tokenised: a table per split that fine-tuning reads.
 
 In: pairs in any known form. Out: OUT/{train,validation,test}.parquet with `id`, `article`,
-`summary` and the token ids of both (uncut, <s> and </s> included), and OUT/report.json.
+`summary` and the token ids of both (uncut, special tokens included), and OUT/report.json.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _tokenise(pairs: list[Pair], tokenizer: Tokenizer) -> pa.Table:
             "article": [pair.source for pair in pairs],
             "summary": [pair.target for pair in pairs],
             "source_ids": pa.array(tokenizer.encode_batch([p.source for p in pairs]), ids),
-            "target_ids": pa.array(tokenizer.encode_batch([p.target for p in pairs]), ids),
+            "target_ids": pa.array(tokenizer.encode_targets([p.target for p in pairs]), ids),
         },
         metadata={VOCABULARY: tokenizer.fingerprint()},
     )

@@ -5,7 +5,7 @@ Back to text it is joining the bytes of the tokens.
 BPE works on the pieces that GPT-2's pattern cuts a text into, and running text repeats its pieces.
 Here Python's `re` cuts the text, a dictionary holds the ids of pieces that were seen, and the
 tokenizer encodes the others. Text with a character outside SAFE, or with
-a special token in it, goes to the tokenizer as a whole, so that the ids are always its own.
+an added token in it, goes to the tokenizer as a whole, so that the ids are always its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class WordCache:
         self._ids: dict[str, tuple[int, ...]] = {}  # tuples: no work for the collector
         self._usable = tokenizer.cuts_like_gpt2()
         self._bytes = tokenizer.token_bytes()
-        self._added = re.compile("|".join(map(re.escape, tokenizer.added_tokens())))
+        # Special tokens that a text spells are pieces like others; other added tokens are not.
+        added = set(tokenizer.added_tokens()).difference(tokenizer.special)
+        self._added = re.compile("|".join(map(re.escape, added)) or r"(?!)")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The rows that `tokenizer.encode_batch(texts, special=False)` gives."""

@@ -44,20 +44,29 @@ def test_texts_are_those_of_the_tokenizer_also_of_half_characters(rows: list[lis
 
 def test_a_tokenizer_that_cuts_differently_is_asked_itself(tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path)
-    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    file = tmp_path / "tokenizer.json"
+    backend = tokenizers.Tokenizer.from_file(str(file))
     backend.add_tokens([AddedToken("bridge")])
-    other = Tokenizer(backend)
     texts = ["The new bridges opened", "on Monday"]
-    ids = other.encode_batch(texts, special=False)
-    assert WordCache(other).encode(texts) == ids
-    assert WordCache(other).decode(ids) == other.decode_batch(ids)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    assert WordCache(other).encode(texts) == other.encode_batch(texts, special=False)
+    for add_prefix_space in (True, False):
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+        backend.save(str(file))
+        other = Tokenizer.from_pretrained(file)
+        ids = other.encode_batch(texts, special=False)
+        assert WordCache(other).encode(texts) == ids
+        assert WordCache(other).decode(ids) == other.decode_batch(ids)
+
+
+def test_a_special_token_in_the_text_is_made_of_its_characters() -> None:
+    texts = ["The <mask> opened </s> on <s>Monday", "a<pad>"]
+    (row, other) = ids = CACHE.encode(texts)
+    assert ids == TOKENIZER.encode_batch(texts, special=False)
+    assert not set(row + other) & set(TOKENIZER.special.values())
+    assert CACHE.decode(ids) == TOKENIZER.decode_batch(ids) == texts
 
 
 def test_a_thread_that_empties_the_cache_does_not_disturb_another(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Interrupted(Tokenizer):
         others: tuple[str, ...] = ()
@@ -69,7 +78,9 @@ def test_a_thread_that_empties_the_cache_does_not_disturb_another(
             return super().encode_batch(texts, **options)
 
     monkeypatch.setattr("bart_cli.data.preprocess.word_cache.CAPACITY", 2)
-    tokenizer = Interrupted(TOKENIZER._backend)
+    TOKENIZER.save(tmp_path)
+    tokenizer = Interrupted.from_pretrained(tmp_path)
+    assert isinstance(tokenizer, Interrupted)
     cache = WordCache(tokenizer)
     cache.encode(["The mayor"])
     tokenizer.others = ("opened", "closed")
