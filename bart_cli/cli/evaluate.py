@@ -37,6 +37,13 @@ def command(
     bleu: Annotated[
         bool | None, typer.Option("--bleu", help=field_help(EvaluationConfig, "bleu"))
     ] = None,
+    rouge_tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="ascii|unicode", help=field_help(EvaluationConfig, "tokenizer")),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help=field_help(EvaluationConfig, "language"))
+    ] = None,
     settings: ConfigOptions = ConfigOptions(),
     decoding: DecodingOptions = DecodingOptions(),
     processes: ProcessesOption = None,
@@ -64,6 +71,8 @@ def command(
             "evaluation.split": split,
             "evaluation.limit": limit,
             "evaluation.bleu": bleu,
+            "evaluation.tokenizer": rouge_tokenizer,
+            "evaluation.language": language,
         },
     )
     if processes is None and ":" in config.evaluation.device:

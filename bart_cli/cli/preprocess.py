@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import JsonOption
+from bart_cli.config.data import LANGUAGE_HELP
 from bart_cli.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare data for training.")
@@ -58,6 +59,9 @@ def pretrain(
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Leave out documents that came before.")
     ] = False,
+    language: Annotated[
+        str, typer.Option(help=LANGUAGE_HELP[0].upper() + LANGUAGE_HELP[1:] + ".")
+    ] = "auto",
     workers: Annotated[
         int,
         typer.Option(
@@ -90,6 +94,7 @@ def pretrain(
         validation_share=validation_share,
         cross_documents=cross_documents,
         deduplicate=deduplicate,
+        language=language,
     )
     report = preprocess_pretrain(
         settings,

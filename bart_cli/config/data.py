@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import Field
 
 from bart_cli.config.base import Section
+
+LANGUAGE = re.compile("auto|[a-z]{2,3}")
+LANGUAGE_HELP = (
+    "language whose rules split text into sentences: an ISO 639-1 code such as de, or auto: by the "
+    "script of each text, with Latin letters taken for English"
+)
 
 
 class DenoisingConfig(Section):

@@ -8,7 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bart_cli.config.base import Section
+from bart_cli.config.data import LANGUAGE, LANGUAGE_HELP
 
+RougeTokenizer = Literal["ascii", "unicode"]
 DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 TokenId = Annotated[int, Field(ge=0)]
 Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
@@ -125,11 +127,24 @@ class EvaluationConfig(Section):
         description="where to decode: cpu, cuda, cuda:N, or auto (a GPU when there is one)",
     )
     stemmer: bool = Field(True, description="Porter stemming before ROUGE compares words")
+    tokenizer: RougeTokenizer = Field(
+        "ascii",
+        description="words that ROUGE compares: ascii (a-z and 0-9 only, as in published scores), "
+        "or unicode: words of any script, single characters in Chinese, Japanese and Thai",
+    )
+    language: str = Field("auto", description=LANGUAGE_HELP)
     limit: int | None = Field(None, ge=1, description="score the first N pairs only")
     bootstrap: int = Field(
         1000, ge=0, description="resamples for the confidence intervals; 0: none"
     )
     bleu: bool = Field(False, description="BLEU as well, by sacrebleu")
+
+    @field_validator("language")
+    @classmethod
+    def _code(cls, value: str) -> str:
+        if not LANGUAGE.fullmatch(value):
+            raise ValueError("input should be auto, or an ISO 639 code such as de")
+        return value
 
     @field_validator("device")
     @classmethod

@@ -7,9 +7,9 @@ In-filling masks `mask_ratio` of the words, in spans of Poisson(`poisson_lambda`
 becomes one <mask>. A span of length zero inserts a <mask> between words. The spans of a sample are
 drawn until they cover the wanted number of words, the last one is cut to fit, and then spans and
 remaining words are put in a random order, so that spans never overlap and the ratio is exact (to a
-word, rounded at random). Units are words (tokens that begin with a space, and what follows them),
-or tokens when `whole_words` is off. Of all masks `random_ratio` become a random token instead,
-as in fairseq's recipe for the released models.
+word, rounded at random). Units are words (a token that begins one, see `words.py`, and those
+that follow it), or tokens when `whole_words` is off. Of all masks `random_ratio` become a random
+token instead, as in fairseq's recipe for the released models.
 """
 
 # Legend: B samples, W words of the longest sample, I items (words kept, spans, insertions) of it.
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.random_keys import Keys, derive, uniform
+from bart_cli.data.words import word_starts
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
@@ -71,7 +72,7 @@ class Denoiser:
                 hint='Name one of its tokens in tokenizer_config.json: "mask_token": "…".',
             )
         self._mask_id = tokenizer.mask_id
-        self._word_starts = tokenizer.word_starts()
+        self._word_starts = word_starts(tokenizer)
         ordinary = np.ones(tokenizer.vocab_size, dtype=bool)
         ordinary[list(tokenizer.special.values())] = False
         self._ordinary = np.flatnonzero(ordinary)

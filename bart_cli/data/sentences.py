@@ -1,11 +1,23 @@
-"""Sentence splitting by rules, for English: one text in, its sentences out, nothing lost.
+"""Sentence splitting by rules: one text in, its sentences out, no character but white space lost.
 
 One splitter serves pre-processing, evaluation (ROUGE-Lsum) and the summaries of long documents.
+English has rules of its own. All other languages share theirs: marks that end a sentence in any
+script, a capital letter behind a full stop where the script has capitals, and abbreviations by
+language. `auto` goes by the script and takes Latin letters for English.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+from bart_cli.data.abbreviations import ABBREVIATIONS as FOREIGN
+from bart_cli.data.abbreviations import ENDING, GERMAN_STARTERS
+
+AUTO = "auto"
+SAME_RULES = {"nb": "no", "nn": "no", "be": "ru", "bg": "ru"}
+
+# ---- English ------------------------------------------------------------------------------------
 
 ABBREVIATIONS = frozenset(
     """
@@ -29,20 +41,93 @@ LAST_WORD = re.compile(r"([^\s\"'“”‘’()\[\]]+)\.$")
 REACH = 24  # characters before a stop that may tell an abbreviation
 INITIAL = re.compile(r"^[A-Z]$|^([A-Za-z]\.)+[A-Za-z]$")
 
+# ---- other languages ----------------------------------------------------------------------------
 
-def split_sentences(text: str) -> list[str]:
-    """Sentences of a text, stripped, in order; an empty list for blank text."""
-    sentences = []
+LATIN = "A-Za-zÀ-ÖØ-öø-ɏ"
+# Letters of a script, and the language whose rules its text is split by.
+SCRIPTS = {
+    "ru": re.compile("[\u0400-\u052f]"),
+    "el": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"),
+    # All others: Armenian to Myanmar and Ethiopic, Khmer, Chinese, Japanese, Korean.
+    "": re.compile(
+        "[\u0530-\u139f\u1780-\u18af\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff]"
+    ),
+}
+SAMPLE = 4096  # characters that tell the script of a text
+CLOSERS = "\"'”’»›)\\]"
+WIDE_CLOSERS = "”’」』》〉）】〕］"
+# What may end a sentence: a mark of scripts that need no space behind it, a mark and a space,
+# a blank line, or a space in scripts that part sentences by nothing else.
+STOP = re.compile(
+    rf"(?P<wide>[。｡！？．؟۔।॥։።፧။។៕]+[{WIDE_CLOSERS}{CLOSERS}]*|[!?]+(?=[\u3040-\u9fff]))\s*"
+    rf"|(?<![.!?…;])(?P<mark>[.!?…;]+)(?:[{CLOSERS}“‘«]|\s[»›])*\s+"
+    r"|\n[^\S\n]*\n\s*"
+    r"|(?<=[\u0e00-\u0eff])(?P<space>\s+)(?=[\u0e00-\u0eff])"
+)
+QUOTED = re.compile("と|って|、|。|，")  # behind a closing quote, the sentence around it goes on
+PHRASES = 60  # characters of a Thai or Lao sentence, after which the next space ends it
+FIRST_LETTER = re.compile(r"[\W_]*(\w+)")
+BEFORE = re.compile(r"([^\s\"'“”„«»‘’()\[\]]+)\.[^\w.]*$")
+LETTERS = re.compile(r"([^\W\d_]{1,2}\.\s?)*[^\W\d_]")  # initials, "z. B", "т.е"
+# Single letters that do end a sentence before a capital: "5 h.", "1999 г.", "и т. д.", "до н. э."
+LETTER_END = re.compile(r"(\d\s?[^\W\d_]|т\.\s?[дп]|н\.\s?э)\.\s*$")
+
+
+def split_sentences(text: str, language: str = AUTO) -> list[str]:
+    """Sentences of a text, stripped, in order; an empty list for blank text.
+
+    Args:
+        language: code of ISO 639-1, or `auto`.
+    """
+    return [sentence.strip() for sentence in _parts(text, language) if not sentence.isspace()]
+
+
+def spaced_sentences(text: str, language: str = AUTO) -> list[str]:
+    """Sentences that give the text when joined: each after the first keeps one space before it.
+
+    Chinese and Japanese have none between sentences, and get none.
+    """
+    sentences: list[str] = []
+    space = ""
+    for part in _parts(text, language):
+        stripped = part.strip()
+        if part[0].isspace():
+            space = " "
+        if stripped:
+            sentences.append(f"{space}{stripped}" if sentences else stripped)
+            space = " " if part[-1].isspace() else ""
+    return sentences
+
+
+def language_of(text: str) -> str:
+    """The rules for a text of unknown language: `en`, `ru`, `el`, or none of these."""
+    if text.isascii():
+        return "en"
+    sample = text[:SAMPLE]
+    counts = {code: len(letters.findall(sample)) for code, letters in SCRIPTS.items()}
+    best = max(counts, key=counts.__getitem__)
+    latin = len(re.findall(f"[{LATIN}]", sample))
+    return best if counts[best] * 2 > latin else "en"
+
+
+def _parts(text: str, language: str) -> Iterator[str]:
+    """The text cut behind the white space that follows each sentence."""
+    language = language_of(text) if language == AUTO else SAME_RULES.get(language, language)
+    begin = 0
+    for end in _english(text) if language == "en" else _other(text, language):
+        yield text[begin:end]
+        begin = end
+    if begin < len(text):
+        yield text[begin:]
+
+
+def _english(text: str) -> Iterator[int]:
     begin = 0
     for match in BORDER.finditer(text):
-        end = match.end(1)
         before = text[max(begin, match.start() - REACH) : match.start()]
-        if _is_abbreviation(before, text[match.end() : match.end() + 16]):
-            continue
-        sentences.append(text[begin:end].strip())
-        begin = match.end()
-    sentences.append(text[begin:].strip())
-    return [sentence for sentence in sentences if sentence]
+        if not _is_abbreviation(before, text[match.end() : match.end() + 16]):
+            begin = match.end()
+            yield begin
 
 
 def _is_abbreviation(before: str, after: str) -> bool:
@@ -59,7 +144,52 @@ def _is_abbreviation(before: str, after: str) -> bool:
         return after[:1].isdigit()
     if lower in ABBREVIATIONS or INITIAL.match(word):
         if lower in AMBIGUOUS or (INITIAL.match(word) and len(word) > 1):
-            first = re.match(r"[\W_]*(\w+)", after)
+            first = FIRST_LETTER.match(after)
             return not (first and first[1].lower() in STARTERS and first[1][0].isupper())
         return True
     return False
+
+
+def _other(text: str, language: str) -> Iterator[int]:
+    begin = 0
+    for match in STOP.finditer(text):
+        kind = match.lastgroup
+        after = text[match.end() : match.end() + REACH]
+        if kind == "space":
+            goes_on = match.start() - begin < PHRASES
+        elif kind == "wide":
+            goes_on = match["wide"][-1] in "」』" and QUOTED.match(after) is not None
+        elif kind == "mark":
+            before = text[max(begin, match.start() - REACH) : match.end()]
+            goes_on = _goes_on(before, match["mark"], after, language)
+        else:
+            goes_on = False
+        if not goes_on and match.end() < len(text):
+            begin = match.end()
+            yield begin
+
+
+def _goes_on(before: str, mark: str, after: str, language: str) -> bool:
+    """Whether the sentence goes on behind a mark and a space."""
+    if mark[-1] == ";" and language != "el":
+        return True
+    first = FIRST_LETTER.match(after)
+    if first is not None and first[1][0].islower():
+        return True
+    if mark != ".":
+        return False
+    word = BEFORE.search(before)
+    if word is None:
+        return False
+    known, lower = word[1], word[1].lower()
+    if known.isdigit():
+        if word.start() == 0 or before[: word.start()].isspace():
+            return True  # the number of an item
+        ordinal = language == "de" and len(known) < 3 and after[:1].isalpha()
+        return ordinal and first is not None and first[1].lower() not in GERMAN_STARTERS
+    if LETTER_END.search(before):
+        return False
+    if lower in FOREIGN.get(language, ()) or lower in FOREIGN[""]:
+        is_end = lower in ENDING.get(language, ()) and first is not None and first[1][0].isupper()
+        return not is_end
+    return LETTERS.fullmatch(known) is not None and (known[0].isupper() or len(known) < 6)

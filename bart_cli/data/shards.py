@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bart_cli.data.denoising import Ids, Ragged
-from bart_cli.data.sentences import split_sentences
+from bart_cli.data.sentences import spaced_sentences
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.tokenizer import Tokenizer
@@ -165,13 +165,9 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
 
 def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
     """Split and tokenise the texts of samples."""
-    sentences = [split_sentences(text) for text in texts]
-    spaced = [
-        sentence if number == 0 else f" {sentence}"
-        for sample in sentences
-        for number, sentence in enumerate(sample)
-    ]
-    rows = tokenizer.encode_batch(spaced, special=False)
+    sentences = [spaced_sentences(text) for text in texts]
+    flattened = [sentence for sample in sentences for sentence in sample]
+    rows = tokenizer.encode_batch(flattened, special=False)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     per_sample = np.array([len(sample) for sample in sentences], dtype=np.int64)
     owners = np.repeat(np.arange(len(texts)), per_sample)

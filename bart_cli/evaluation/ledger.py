@@ -23,7 +23,7 @@ from bart_cli.model.formats import resolve_model
 LEDGER = "progress.jsonl"
 MODEL_FILES = ("*.safetensors", "pytorch_model*.bin", "config.json", "vocab.json", "merges.txt")
 # Settings of an evaluation that decoding does not read: they may change when it goes on.
-SCORING = ("split", "limit", "stemmer", "bootstrap", "bleu")
+SCORING = ("split", "limit", "stemmer", "tokenizer", "language", "bootstrap", "bleu")
 
 
 @dataclass(frozen=True)

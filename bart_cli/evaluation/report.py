@@ -5,7 +5,6 @@ In: an `Evaluation` and its pairs. The template escapes every text that comes fr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bart_cli.config.generation import RougeTokenizer
 from bart_cli.config.presets import flatten
 from bart_cli.data.pairs import Pair
 from bart_cli.evaluation.plots import HEIGHT, WIDTH, Histogram, Interval, histogram
+from bart_cli.evaluation.rouge import normal_form, word_pattern
 from bart_cli.evaluation.scoring import MODEL, Evaluation
 from bart_cli.files import atomic_file
 
@@ -23,7 +24,6 @@ NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLs
 RANKED_BY = "rouge2"
 SHOWN = 5  # examples of each sort
 ARTICLE_CHARACTERS = 3000  # of an example; the rest is counted
-WORD = re.compile(r"([A-Za-z0-9]+)")  # what rouge-score takes for a word
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,19 @@ def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
         temporary.write_text(clean, encoding="utf-8")
 
 
-def mark_shared(prediction: str, reference: str, *, stemmer: bool) -> list[Piece]:
+def mark_shared(
+    prediction: str, reference: str, *, stemmer: bool, tokenizer: RougeTokenizer = "ascii"
+) -> list[Piece]:
     """Cut a prediction into pieces that do and do not count for ROUGE-2."""
-    parts = WORD.split(prediction)  # words stand at the odd places
-    words = [_normal(word, stemmer) for word in parts[1::2]]
-    theirs = [_normal(word, stemmer) for word in WORD.findall(reference)]
+    pattern = word_pattern(tokenizer)
+    begin = 0
+    parts = []  # words stand at the odd places
+    for match in pattern.finditer(prediction):
+        parts += [prediction[begin : match.start()], match[0]]
+        begin = match.end()
+    parts.append(prediction[begin:])
+    words = [normal_form(word, stemmer=stemmer) for word in parts[1::2]]
+    theirs = [normal_form(word, stemmer=stemmer) for word in pattern.findall(reference)]
     known = set(pairwise(theirs))
     shared = [False] * len(words)
     for i in range(len(words) - 1):
@@ -100,13 +108,6 @@ def mark_shared(prediction: str, reference: str, *, stemmer: bool) -> list[Piece
         elif text:
             pieces.append(Piece(text, flag))
     return pieces
-
-
-def _normal(word: str, stemmer: bool) -> str:
-    from nltk.stem.porter import PorterStemmer
-
-    lower = word.lower()
-    return PorterStemmer().stem(lower) if stemmer and len(lower) > 3 else lower
 
 
 def _charts(result: Evaluation) -> dict[str, list[Interval]]:
@@ -158,6 +159,7 @@ def _example(result: Evaluation, pair: Pair, index: int) -> ShownExample:
             result.predictions[index]["prediction"],
             pair.target,
             stemmer=result.settings["stemmer"],
+            tokenizer=result.settings["tokenizer"],
         ),
         rouge={name: result.each[kind][index] for kind, name in NAMES.items()},
     )

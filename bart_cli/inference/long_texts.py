@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bart_cli.data.sentences import split_sentences
+from bart_cli.data.sentences import spaced_sentences
+from bart_cli.data.words import word_starts
 from bart_cli.tokenizer import Tokenizer
 
 PART = 2**16  # characters given to the tokenizer at once, of a long text
@@ -96,13 +97,12 @@ def _fill(lengths: Sequence[int], capacity: int) -> list[range]:
 
 def _pieces(text: str, tokenizer: Tokenizer, room: int) -> list[list[int]]:
     """Ids of a long text, cut at ends of sentences; a sentence that is too long, within it."""
-    sentences = [
-        " ".join(sentence.split())
-        for paragraph in PARAGRAPH.split(text)
-        for sentence in split_sentences(paragraph)
-    ]
     # As inside a text: what follows another word begins with its space.
-    spaced = [f" {sentence}" for sentence in sentences]
+    spaced = [
+        " " * (number == 0 or sentence[0] == " ") + " ".join(sentence.split())
+        for paragraph in PARAGRAPH.split(text)
+        for number, sentence in enumerate(spaced_sentences(paragraph))
+    ]
     rows = [
         part
         for begin in range(0, len(spaced), SENTENCES)
@@ -120,7 +120,7 @@ def _pieces(text: str, tokenizer: Tokenizer, room: int) -> list[list[int]]:
 
 def _cut(row: list[int], tokenizer: Tokenizer, room: int) -> Iterator[list[int]]:
     """Parts of at most `room`, even if it can be; between words or at least between characters."""
-    starts = tokenizer.word_starts()
+    starts = word_starts(tokenizer)
     begin = 0
     while begin < len(row):
         left = len(row) - begin

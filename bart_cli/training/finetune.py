@@ -182,5 +182,12 @@ def _generated_rouge(
     scores: Row = {}
     if parts is not None:
         texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
-        scores = dict(rouge_scores(texts, references, stemmer=config.evaluation.stemmer).mean)
+        scored = rouge_scores(
+            texts,
+            references,
+            stemmer=config.evaluation.stemmer,
+            tokenizer=config.evaluation.tokenizer,
+            language=config.evaluation.language,
+        )
+        scores = dict(scored.mean)
     return world.broadcast(scores)

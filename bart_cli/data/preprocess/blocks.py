@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from bart_cli.data.documents import Block, read_block
 from bart_cli.data.preprocess.packing import Sample, last_start, pack
 from bart_cli.data.preprocess.word_cache import WordCache
-from bart_cli.data.sentences import split_sentences
+from bart_cli.data.sentences import AUTO, spaced_sentences
 from bart_cli.data.shards import shard_schema, write_shard
+from bart_cli.data.words import word_starts
 from bart_cli.files import write_text
 from bart_cli.tokenizer import Tokenizer
 
@@ -64,6 +65,7 @@ class BlockTask:
     validation_share: float
     cross_documents: bool
     deduplicate: bool = False
+    language: str = AUTO
 
     def output(self, length: int, split: str) -> Path:
         """Where the samples of one length and split go."""
@@ -113,9 +115,7 @@ def process_block(task: BlockTask) -> BlockReport:
         if number in left_out:
             report.duplicates += 1
             continue
-        sentences = split_sentences(text)
-        spaced = [s if i == 0 else f" {s}" for i, s in enumerate(sentences)]
-        rows = words.encode(spaced)
+        rows = words.encode(spaced_sentences(text, task.language))
         documents[_split(name, task.validation_share)].append(rows)
         report.documents += 1
         report.sentences += len(rows)
@@ -198,7 +198,7 @@ def _tools(folder: Path) -> tuple[WordCache, pa.Schema, NDArray[np.bool_], NDArr
     """The words, the schema of shards, which tokens begin a word or a character: per process."""
     tokenizer = Tokenizer.from_pretrained(folder)
     schema = shard_schema(tokenizer.vocab_size)
-    return WordCache(tokenizer), schema, tokenizer.word_starts(), tokenizer.character_starts()
+    return WordCache(tokenizer), schema, word_starts(tokenizer), tokenizer.character_starts()
 
 
 def _split(name: str, validation_share: float) -> str:

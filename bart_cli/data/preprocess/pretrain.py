@@ -18,6 +18,7 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bart_cli.config.data import LANGUAGE
 from bart_cli.data.documents import Block, Form, plan_blocks
 from bart_cli.data.preprocess.blocks import (
     SPLITS,
@@ -29,6 +30,7 @@ from bart_cli.data.preprocess.blocks import (
 )
 from bart_cli.data.preprocess.duplicates import hash_block, mark_duplicates
 from bart_cli.data.preprocess.plot import plot_lengths
+from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import remove_leftovers, write_text
@@ -49,6 +51,7 @@ class PreprocessSettings:
     validation_share: float = 0.01
     cross_documents: bool = False
     deduplicate: bool = False
+    language: str = AUTO  # of sentence splitting
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -60,6 +63,10 @@ class PreprocessSettings:
             raise UsageError(f"--shards {self.shards}: at least 1")
         if not 0 <= self.validation_share < 1:
             raise UsageError(f"--validation-share {self.validation_share}: from 0 up to below 1")
+        if not LANGUAGE.fullmatch(self.language):
+            raise UsageError(
+                f"--language {self.language}: expected auto, or an ISO 639 code such as de"
+            )
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ def preprocess_pretrain(
             validation_share=settings.validation_share,
             cross_documents=settings.cross_documents,
             deduplicate=settings.deduplicate,
+            language=settings.language,
         )
         for number, block in enumerate(blocks)
     ]

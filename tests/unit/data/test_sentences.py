@@ -1,0 +1,114 @@
+"""Sentence splitting and word starts in scripts other than Latin, and in languages but English."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from bart_cli.config.data import DenoisingConfig
+from bart_cli.data.denoising import Denoiser, Ragged
+from bart_cli.data.random_keys import derive
+from bart_cli.data.sentences import language_of, spaced_sentences, split_sentences
+from bart_cli.tokenizer import Tokenizer
+
+GOLDEN = {
+    "de": [
+        "Am 3. Oktober kam Dr. Müller, z. B. nach Berlin.",
+        "Er blieb bis zum 5. Mai 1990.",
+        "Das war i. d. R. zu teuer, vgl. S. 7.",
+        "„Kommst du?“, fragte sie.",
+        "Die Firma Huber & Co. zahlt ca. 5 Mio. Euro.",
+        "Um 20 Uhr war Schluss.",
+    ],
+    "ru": [
+        "В 2010 г. он жил в г. Зареченске, т. е. в столице края.",
+        "А. С. Орлов родился на ул. Садовой, д. 5.",
+        "Там были столы, стулья и т. д.",
+        "В 1999 г.",
+        "Иван ушёл.",
+        "«Да!» — сказал он.",
+    ],
+    "el": ["Τι κάνεις;", "Ο κ. Γ. Παπάς είναι εδώ.", "Ευχαριστώ!"],
+    "fr": ["« Bonjour ! » dit M. Dupont.", "Il est parti à 5 h. environ.", "C’est tôt !"],
+    "es": ["¿Cómo está el Sr. López?", "¡Muy bien!", "La Dra. Ruiz llegó tarde."],
+    "hi": ["मेयर ने पुल खोला।", "क्या वह बड़ा है?", "हाँ।"],
+    "ar": ["كيف حالك؟", "أنا بخير.", "شكرا!"],
+    "hy": ["Ինչպե՞ս ես։", "Ես լավ եմ։"],
+    "ko": ["시장이 다리를 열었다.", "사람들이 기뻐했다!", "정말?"],
+    "pl": ["Prof. Nowak mieszka przy ul. Długiej, tzn. w centrum.", "Ma 5 tys. książek."],
+}
+UNSPACED = {
+    "zh": ["市长开放了新桥。", "“真的吗？”", "人们很高兴！", "第1.5节在这里。"],
+    "ja": ["「行こう。」と彼は言った。", "雨が降る。", "本当？", "はい。"],
+}
+
+
+@pytest.mark.parametrize("language", GOLDEN)
+def test_sentences_end_where_readers_of_the_language_end_them(language: str) -> None:
+    assert split_sentences(" ".join(GOLDEN[language]), language) == GOLDEN[language]
+
+
+@pytest.mark.parametrize("language", UNSPACED)
+def test_scripts_without_spaces_are_split_and_stay_without(language: str) -> None:
+    text = "".join(UNSPACED[language])
+    assert split_sentences(text) == UNSPACED[language]
+    assert "".join(spaced_sentences(text)) == text
+
+
+def test_other_scripts_are_split_without_a_language_and_latin_is_english() -> None:
+    for language in ("ru", "el", "hi", "ar", "hy", "ko"):
+        text = " ".join(GOLDEN[language])
+        assert split_sentences(text) == GOLDEN[language], language
+    assert language_of("Der Bürgermeister öffnete die Brücke.") == "en"
+    assert language_of("Мэр открыл мост in London.") == "ru"
+
+
+def test_thai_is_split_at_spaces_once_a_sentence_is_long() -> None:
+    text = " ".join(["นายกเทศมนตรีเปิดสะพานใหม่"] * 60)
+    sentences = split_sentences(text)
+    assert len(sentences) == 20
+    assert " ".join(sentences) == text
+
+
+def test_no_character_but_white_space_is_lost_and_none_is_moved() -> None:
+    alphabet = 'aZ.!?。！？।؟;։…1г\n \t\u2028\xa0\u3000"“”«»()「」é\u0301\ud800字ก\x00'
+    generator = random.Random(0)
+    for _ in range(3000):
+        text = "".join(generator.choices(alphabet, k=generator.randint(0, 40)))
+        for language in ("auto", "en", "de", "ru", "ja", "el"):
+            for split in (split_sentences, spaced_sentences):
+                assert "".join("".join(split(text, language)).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize("unit", ["г. ", ".", "。", '"', "\n", " ", "\n ", "ก ", "1. ", "«»"])
+def test_no_text_stalls_the_splitter(unit: str) -> None:
+    split_sentences(unit * 200_000, "ru")  # quadratic code would take minutes
+
+
+def chinese(generator: random.Random) -> str:
+    letters = "市长昨天开放了新桥人们很高兴水果工厂学校河流城北南东西山路车站医院老师"
+    return "".join(
+        "".join(generator.choices(letters, k=generator.randint(6, 30))) + "。" for _ in range(8)
+    )
+
+
+@pytest.mark.parametrize("corpus", ["chinese", "english"])
+def test_the_masked_share_of_chinese_text_is_the_ratio(corpus: str) -> None:
+    generator = random.Random(1)
+    texts = [chinese(generator) for _ in range(300)]
+    learned_from = texts if corpus == "chinese" else ["The mayor opened the bridge."]
+    tokenizer = Tokenizer.train(learned_from, 600)  # learned from English: bytes of characters
+    rows = tokenizer.encode_batch(texts, special=False)
+    tokens = Ragged(np.array([t for r in rows for t in r]), np.array([len(r) for r in rows]))
+    sentences = Ragged(tokens.lengths, np.ones(len(rows), dtype=np.int64))
+    denoise = Denoiser(DenoisingConfig(random_ratio=0), tokenizer)
+    origins = denoise.origins(
+        tokens, sentences, derive(0, 0, np.arange(len(rows)).astype(np.uint64))
+    )
+    kept = np.array([(origins.row(i) >= 0).sum() for i in range(len(rows))])
+    shares = 1 - kept / tokens.lengths
+    assert abs(1 - kept.sum() / tokens.lengths.sum() - 0.3) < 0.01
+    assert shares.min() > 0.1  # of each sample, not only of all
+    assert shares.max() < 0.5

@@ -1,0 +1,41 @@
+"""ROUGE of text that is not English: words of any script."""
+
+from __future__ import annotations
+
+import pytest
+
+from bart_cli.evaluation.report import mark_shared
+from bart_cli.evaluation.rouge import KINDS, rouge_scores, share_without_words
+
+TEXTS = {
+    "ru": ("Мэр открыл новый мост. Он велик.", "Мэр закрыл старый мост. Дождь идёт."),
+    "zh": ("市长开放了新桥。人们很高兴。", "市长关闭了旧路。下雨了。"),
+    "hi": ("मेयर ने नया पुल खोला।", "मेयर ने पुरानी सड़क बंद की।"),
+    "th": ("นายกเทศมนตรีเปิดสะพาน", "ฝนตกหนัก"),
+}
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_equal_texts_of_any_script_score_100_and_others_less(language: str) -> None:
+    text, other = TEXTS[language]
+    scores = rouge_scores([text, other], [text, text], tokenizer="unicode")
+    for kind in KINDS:
+        assert scores.each[kind][0] == pytest.approx(100)
+        assert scores.each[kind][1] < 70
+    assert rouge_scores([text], [text]).mean["rouge1"] == 0  # rouge-score's own words
+    assert share_without_words([text, "The mayor."]) == 0.5
+
+
+def test_english_text_has_the_same_scores_with_words_of_any_script() -> None:
+    pair = ["The mayor opened two bridges."], ["A mayor opens 2 old bridges."]
+    assert rouge_scores(*pair, tokenizer="unicode").mean == rouge_scores(*pair).mean
+
+
+def test_accents_written_in_two_ways_are_the_same_word() -> None:
+    scores = rouge_scores(["Le caf\u00e9."], ["le cafe\u0301"], tokenizer="unicode")
+    assert scores.mean["rouge1"] == pytest.approx(100)
+
+
+def test_the_report_marks_words_of_any_script() -> None:
+    pieces = mark_shared("новый мост", "Старый новый мост", stemmer=True, tokenizer="unicode")
+    assert [(piece.text, piece.shared) for piece in pieces] == [("новый мост", True)]
