@@ -40,7 +40,6 @@ NEEDED = {
     "fastwarc": "bart download common-crawl",
     "resiliparse": "bart download common-crawl",
     "trafilatura": "bart download common-crawl",
-    "mwparserfromhell": "bart download wikipedia --dump",
 }
 OPTIONAL = {
     "transformers": ("bart benchmark --compare transformers", "pip install transformers"),

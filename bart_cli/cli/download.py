@@ -163,6 +163,10 @@ def wikipedia(
         str | None,
         typer.Option(help="Clean this instead: path or address of pages-articles.xml(.bz2)."),
     ] = None,
+    skip_lists: Annotated[
+        bool,
+        typer.Option("--skip-lists", help="With --dump: leave out disambiguation pages and lists."),
+    ] = False,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),
 ) -> None:
@@ -187,7 +191,12 @@ def wikipedia(
         _print_dry_run("1 dump", size or 0, hub.as_json)
         return
     report = download_wikipedia_dump(
-        dump, out_folder, fetcher=fetcher, jobs=jobs, reporter=make_reporter()
+        dump,
+        out_folder,
+        fetcher=fetcher,
+        jobs=jobs,
+        skip_lists=skip_lists,
+        reporter=make_reporter(),
     )
     _print_report(report, "articles", hub.as_json)
 

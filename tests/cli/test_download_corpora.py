@@ -192,7 +192,7 @@ def test_a_wikipedia_dump_is_cleaned(tmp_path: Path) -> None:
     assert local.returncode == 0, local.stderr
     expected = (
         "wikipedia-5 A is a small town on the Alda. See its page. 2001: A Space Odyssey was shown. "
-        "Prices are < 5 €. History It was founded in 1200.\n"
+        "Prices are < 5 €. History. It was founded in 1200.\n"
     )
     for folder in "ab":
         assert (tmp_path / folder / "source" / "wikipedia-00000.txt").read_text() == expected

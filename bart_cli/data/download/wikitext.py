@@ -1,0 +1,427 @@
+"""Wikitext to running text, in time linear in its length.
+
+In: the source of an article. Out: its paragraphs and headings, a line each. Templates with content
+are expanded (`EXPANDERS`). Where an unknown one leaves a hole in a sentence, the sentence is left
+out. Tables, references, files and lists of links at the end are no running text.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from bart_cli.data.sentences import split_sentences
+
+# File, Media and Category in the large wikis: pages use the English names and these aliases.
+NO_TEXT = frozenset(
+    "file image media category datei bild kategorie fichier catégorie archivo imagen categoría "
+    "ficheiro imagem categoria immagine bestand afbeelding categorie plik grafika kategoria файл "
+    "изображение категория зображення категорія fil kategori tiedosto kuva luokka soubor kategorie "
+    "súbor obrázok kategória fájl kép kategória fișier imagine dosya resim αρχείο εικόνα κατηγορία "
+    "קובץ תמונה קטגוריה ملف صورة تصنيف پرونده رده चित्र श्रेणी ไฟล์ ภาพ หมวดหมู่ "
+    "berkas gambar ファイル 画像 カテゴリ 文件 檔案 图像 圖像 分类 分類 파일 그림 분류 "
+    "datoteka slika kategorija датотека слика категорија fitxer imatge fitxategi irudi média "
+    "médias".split()
+) | {"tập tin", "hình ảnh", "thể loại"}
+LINK_SECTIONS = {
+    "see also", "references", "notes", "footnotes", "external links", "further reading",
+    "bibliography", "sources", "citations", "works cited", "notes and references", "gallery",
+    "references and notes", "literature", "discography", "filmography", "publications",
+}  # fmt: skip
+# Elements without running text. Of the first, a hole is left where they stand in a sentence.
+HOLES = ("math", "chem", "ce", "hiero", "syntaxhighlight", "source")
+DROPPED = (
+    *HOLES, "ref", "references", "table", "gallery", "timeline", "imagemap", "score", "pre",
+    "graph", "mapframe", "maplink", "includeonly", "templatestyles", "rp", "rt",
+)  # fmt: skip
+BLOCKS = (
+    "br|p|div|blockquote|center|li|ul|ol|dl|dt|dd|hr|tr|td|th|caption|h[1-6]|poem|section|tbody"
+)
+INLINE = (
+    "b|i|u|s|em|strong|span|small|big|sup|sub|code|tt|font|abbr|cite|var|kbd|samp|del|ins|mark|q|"
+    "bdi|bdo|ruby|rb|time|data|noinclude|onlyinclude|strike|wbr|nowiki|dfn|a|img|table|ref|math"
+)
+# Templates that mark disambiguation pages, and titles of lists, in the large wikis.
+LIST_PAGE = re.compile(
+    r"\{\{\s*(?:disamb\w*|[\w ]+disambiguation|hndis|geodis|mil-unit-dis|surname|given name|"
+    r"set index article|sia|begriffsklärung|homonymie|desambiguaci[óo]n|desambiguação|disambigua|"
+    r"dp|ujednoznacznienie|неоднозначность|неоднозначність|aimai|曖昧さ回避|消歧义|消歧義)\s*[|}]",
+    re.I,
+)
+LIST_TITLE = re.compile(
+    r"lists? of |index of |outline of |liste? (?:der|von|des|de|d')|lista (?:de|di)|"
+    r"anexo:|lijst van|список |.+一覧$",
+    re.I,
+)
+COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
+PARAMETER = re.compile(r"\{\{\{[^{}|]*\|?([^{}]*)\}\}\}")
+ELEMENT = re.compile(rf"<(/?)({'|'.join(DROPPED)}|nowiki)(?=[\s/>])([^<>]*)>", re.I)
+MARK = re.compile(r"\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})", re.M)
+CLOSING = {"}}": "{{", "]]": "[[", "|}": "{|"}
+ADDRESS = re.compile(r"\[(?:(?:https?|ftp):|mailto:|//)[^\s\[\]]*[ \t]*([^\[\]\n]*)\]", re.I)
+POWER = re.compile(r"(?<=\d)<sup(?:\s[^<>]*)?>(?=[-\u2212\d])", re.I)
+BLOCK = re.compile(rf"</?(?:{BLOCKS})(?:[\s/][^<>]*)?>", re.I)
+TAG = re.compile(rf"</?(?:{INLINE})(?:[\s/][^<>]*)?>", re.I)
+ARGUMENT = re.compile(r"\s*([\w .-]+?)\s*=(.*)", re.S)
+# Private characters: a hole, and markup that is text (`<nowiki>`).
+HOLE = "\U000f0000"
+LITERAL = {ord(c): 0xF0000 + ord(c) for c in "{}[]|<>'=*#:;!_&"}
+PLAIN = {private: code for code, private in LITERAL.items()}
+
+NO_CONTENT = re.compile(
+    r"(?:cite|citation|sfn|harv|efn|refn?|r|rp|note|notelist|fact|cn|who|when|where|which|clarify|"
+    r"dubious|by whom|according to whom|verify|failed|page needed|better source|vague|full|main|"
+    r"see|further|about|for|other|redirect|hatnote|infobox|taxobox|automatic|coord|geobox|use|"
+    r"short description|portal|commons|wiktionary|wikisource|sister|authority|default|reflist|"
+    r"clear|-|toc|anchor|ipa|ipac|pron|respell|audio|listen|nav|succession|s-|col|div|multicol|"
+    r"multiple|image|quote box|update|pp|protect|unreferenced|refimprove|more|pov|expand|stub|"
+    r"disambig|hndis|geodis|dead|webarchive|isbn|doi|issn|oclc|dn|sic|lead|cleanup|featured|good)"
+    r"(?:[\s\-:|].*)?|.*[ -]stub",
+    re.I | re.S,
+)
+MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
+RANGES = {"to": " to ", "-": "\u2013", "\u2013": "\u2013", "and": " and ", "or": " or ",
+          "x": " \u00d7 ", "by": " by ", "+/-": " \u00b1 ", "to(-)": " to ",
+          "xx": " \u00d7 "}  # fmt: skip
+UNITS = {"sqmi": "sq mi", "sqft": "sq ft", "C": "\u00b0C", "F": "\u00b0F", "km2": "km\u00b2",
+         "m2": "m\u00b2", "m3": "m\u00b3", "km3": "km\u00b3", "kph": "km/h", "km/h": "km/h",
+         "mi": "miles", "acre": "acres", "t": "tonnes", "MT": "tonnes", "long ton": "long tons",
+         "impgal": "imperial gallons", "USgal": "US gallons", "cuft": "cu ft",
+         "nmi": "nautical miles"}  # fmt: skip
+Arguments = tuple[list[str], dict[str, str]]
+
+
+def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
+    """The running text of an article: paragraphs and headings, without markup.
+
+    Args:
+        no_text: namespaces (lower case) whose links are not running text.
+    """
+    text = COMMENT.sub("", wikitext.translate(dict.fromkeys(PLAIN)))
+    text = PARAMETER.sub(r"\1", text)
+    text = _expand(_elements(_cut_link_sections(text)), no_text)
+    text = ADDRESS.sub(r"\1", text)
+    text = TAG.sub("", BLOCK.sub("\n", POWER.sub("^", text)))
+    lines: list[str] = []
+    headings: list[tuple[int, str]] = []  # that wait for text below them
+    for raw in text.split("\n"):
+        heading = _heading(raw)
+        line = html.unescape(_line(heading[1] if heading else raw)).translate(PLAIN)
+        line = " ".join(line.replace("\u200b", "").split())
+        if heading and line:
+            while headings and headings[-1][0] >= heading[0]:
+                headings.pop()
+            headings.append((heading[0], line if line[-1] in ".!?:\u3002" else f"{line}."))
+        elif line:
+            lines += [title for _, title in headings]
+            headings.clear()
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _elements(text: str) -> str:
+    """Without the elements that hold no text; the content of `<nowiki>` is masked."""
+    tags = list(ELEMENT.finditer(text))
+    last_close = {tag[2].lower(): tag.start() for tag in tags if tag[1]}
+    pieces: list[str] = []
+    position, inside = 0, ""
+    for tag in tags:
+        name = tag[2].lower()
+        if inside:
+            if not tag[1] or name != inside:
+                continue
+            content = text[position : tag.start()]
+            pieces.append(content.translate(LITERAL) if inside == "nowiki" else "")
+            if inside in HOLES:
+                pieces.append(HOLE)
+            inside = ""
+        else:
+            pieces.append(text[position : tag.start()])
+            whole = tag[1] or tag[3].endswith("/")
+            if not whole and last_close.get(name, -1) > tag.start():
+                inside = name
+        position = tag.end()
+    return "".join([*pieces, text[position:]])
+
+
+def _expand(text: str, no_text: frozenset[str]) -> str:
+    """Resolve templates, links and tables from the inside out. What is not closed stays text."""
+    stack: list[tuple[str, list[str]]] = [("", [])]
+    opened: Counter[str] = Counter()
+    position = 0
+    for found in MARK.finditer(text):
+        mark = found[0].strip(" \t:")
+        stack[-1][1].append(text[position : found.start()])
+        position = found.end()
+        if mark in CLOSING.values():
+            stack.append((mark, []))
+            opened[mark] += 1
+            continue
+        if not opened[CLOSING[mark]]:
+            continue
+        while True:
+            kind, pieces = stack.pop()
+            opened[kind] -= 1
+            content = "".join(pieces)
+            if kind == CLOSING[mark]:
+                break
+            stack[-1][1].append(content)
+        if kind == "{{":
+            content = _template(content)
+        else:
+            content = _link(content, no_text) if kind == "[[" else "\n"
+        stack[-1][1].append(content)
+    stack[-1][1].append(text[position:])
+    while len(stack) > 1:
+        kind, pieces = stack.pop()
+        content = "".join(pieces)
+        if kind == "{|":
+            rows = content.split("\n")[1:]
+            content = "\n".join(row for row in rows if row.lstrip()[:1] not in ("|", "!"))
+        stack[-1][1].append(content)
+    return "".join(stack[0][1])
+
+
+def _link(content: str, no_text: frozenset[str]) -> str:
+    target, pipe, label = content.partition("|")
+    if "\n" in target:
+        return content  # two brackets that have nothing to do with each other
+    shown = target.strip().removeprefix(":")
+    prefix, colon, _ = target.replace("_", " ").partition(":")
+    prefix = prefix.strip().lower()
+    other_language = not pipe and re.fullmatch(r"[a-z]{2,3}(?:-[a-z]+)*", prefix)
+    if colon and prefix and (prefix in no_text or other_language):
+        return ""
+    if not pipe:
+        return shown
+    return (
+        label if label.strip() else re.sub(r"\s*\([^()]*\)$", "", shown.partition(":")[2] or shown)
+    )
+
+
+def _template(content: str) -> str:
+    head, *rest = content.split("|")
+    name = " ".join(head.replace("_", " ").split()).lower()
+    for function in ("formatnum:", "lc:", "uc:", "ucfirst:", "lcfirst:", "nowrap:"):
+        if name.startswith(function):
+            return head.partition(":")[2].strip()
+    given: list[str] = []
+    named: dict[str, str] = {}
+    for part in rest:
+        if found := ARGUMENT.fullmatch(part):
+            named[found[1]] = found[2].strip()
+        else:
+            given.append(part.strip())
+    for key in sorted((k for k in named if k.isdecimal() and len(k) < 3), key=int):
+        given.insert(int(key) - 1, named[key])
+    expand = EXPANDERS.get(name)
+    if expand is None and re.fullmatch(r"lang-[\w-]+|langx", name):
+        expand = _last if name == "langx" else _first
+    if expand is not None:
+        try:
+            return expand((given, named))
+        except (IndexError, ValueError):
+            return HOLE
+    return "" if NO_CONTENT.fullmatch(name) else HOLE
+
+
+def _first(arguments: Arguments) -> str:
+    given, named = arguments
+    return given[0] if given else named.get("text", HOLE)
+
+
+def _last(arguments: Arguments) -> str:
+    return arguments[0][-1]
+
+
+def _second(arguments: Arguments) -> str:
+    return arguments[0][1]
+
+
+def _block(arguments: Arguments) -> str:
+    return f"\n{_first(arguments)}\n"
+
+
+def _all(arguments: Arguments) -> str:
+    return ", ".join(given for given in arguments[0] if given)
+
+
+def _nihongo(arguments: Arguments) -> str:
+    shown, *others = arguments[0]
+    others = [other for other in others[:2] if other]
+    return f"{shown} ({', '.join(others)})" if shown and others else shown or _all((others, {}))
+
+
+def _convert(arguments: Arguments) -> str:
+    given = arguments[0]
+    text, expects_unit = given[0], True
+    index = 1
+    while index < len(given):
+        word = given[index]
+        if expects_unit and word in RANGES:
+            text += RANGES[word] + given[index + 1]
+            index += 2
+            continue
+        if not expects_unit:
+            break
+        text += f" {UNITS.get(word, word)}"
+        # Feet and inches: a number and its unit follow.
+        index += 1
+        feet = word in ("ft", "st", "lb", "mi", "yd") and index + 1 < len(given)
+        if (
+            feet
+            and re.fullmatch(r"[\d.,/+]+", given[index])
+            and not re.fullmatch(r"[\d.-]+", given[index + 1])
+        ):
+            text += f" {given[index]}"
+            index += 1
+        else:
+            expects_unit = False
+    return text
+
+
+def _date(arguments: Arguments) -> str:
+    given, named = arguments
+    numbers = [value for value in given if value]
+    if not re.fullmatch(r"\d{1,4}", numbers[0]):
+        return numbers[0]  # written out
+    if len(numbers) < 2 or not re.fullmatch(r"0?[1-9]|1[0-2]", numbers[1]):
+        return numbers[0]
+    month = MONTHS[int(numbers[1]) - 1]
+    if len(numbers) < 3:
+        return f"{month} {numbers[0]}"
+    day = int(numbers[2])
+    if named.get("df", "").startswith("y"):
+        return f"{day} {month} {numbers[0]}"
+    return f"{month} {day}, {numbers[0]}"
+
+
+def _as_of(arguments: Arguments) -> str:
+    given, named = arguments
+    if "alt" in named:
+        return named["alt"]
+    word = "Since" if named.get("since") else "As of"
+    word = word.lower() if named.get("lc") else word
+    if len(given) > 1 and not given[1].isdecimal():
+        return f"{word} {' '.join(reversed(given[:3]))}"
+    return f"{word} {_date((given, {'df': 'y'}))}"
+
+
+def _fraction(arguments: Arguments) -> str:
+    *whole, above, below = ["1", *arguments[0]] if len(arguments[0]) == 1 else arguments[0]
+    return " ".join([*whole, f"{above}/{below}"])
+
+
+def _value(arguments: Arguments) -> str:
+    given, named = arguments
+    text = given[0] + (f" \u00b1 {given[1]}" if len(given) > 1 else "")
+    text += f" \u00d7 10^{named['e']}" if "e" in named else ""
+    unit = named.get("u", named.get("ul", ""))
+    return named.get("p", "") + text + (f" {unit}" if unit else "")
+
+
+def _constant(text: str) -> Callable[[Arguments], str]:
+    return lambda _: text
+
+
+def _names(names: str, expand: Callable[[Arguments], str]) -> dict[str, Callable[[Arguments], str]]:
+    return dict.fromkeys(names.split(","), expand)
+
+
+EXPANDERS: dict[str, Callable[[Arguments], str]] = {
+    **_names("nowrap,nobr,small,smaller,big,larger,sup,sub,abbr,tooltip,em,strong,bold,italic,"
+             "linktext,angle bracket,mvar,var,math,smallcaps,sc,not a typo,typo,proper name,"
+             "nobold,noitalic,keypress,key,code,tt,mono,script,unicode,polytonic,hebrew,rtl-lang,"
+             "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,uss,"
+             "inflation,player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
+             "resize,underline,strikethrough,vanchor,text", _first),
+    **_names("lang,transl,transliteration,translit,color,colored text,font color,rtl,zh", _last),
+    **_names("sort,hs,wict,link,wikt", _last),
+    **_names("quote,blockquote,cquote,quotation,bquote,poemquote,poem quote,verse translation,"
+             "rquote,block quote,verse", _block),
+    **_names("nihongo,nihongo foot,nihongo2,nihongo3,nihongo krt,korean,chinese", _nihongo),
+    **_names("convert,cvt,conv", _convert),
+    **_names("birth date,death date,birth date and age,death date and age,start date,end date,"
+             "bda,dda,dob,start date and age,birth year and age,death year and age,film date,"
+             "birth-date,death-date,birth-date and age,death-date and age,"
+             "release date,launch date,dts,date,start-date,end-date", _date),
+    **_names("as of,asof", _as_of),
+    **_names("frac,fraction,sfrac,sfraction", _fraction),
+    **_names("val", _value),
+    **_names("circa,ca,c.", lambda a: " \u2013 ".join(f"c. {given}" for given in a[0]) or "c."),
+    **_names("floruit,fl.", lambda a: f"fl. {_all(a)}"),
+    **_names("reign,r.", lambda a: f"r. {chr(0x2013).join(a[0])}"),
+    **_names("flag,flagcountry,flagu,flagdeco,flag country", _first),
+    **_names("flagicon,flag icon", _constant("")),
+    **_names("nbsp,space,spaces,,thin space,thinsp,hair space,zwsp,pad,0", _constant(" ")),
+    **_names("snd,spnd,snds,spaced ndash,spaced en dash,spndash", _constant(" \u2013 ")),
+    **_names("ndash,en dash,\u2013", _constant("\u2013")),
+    **_names("mdash,em dash,\u2014", _constant("\u2014")),
+    **_names("',apostrophe", _constant("'")),
+    **_names("'s,'s", _constant("'s")),
+    **_names("!", _constant("|".translate(LITERAL))),
+    **_names("=", _constant("=".translate(LITERAL))),
+    **_names("\u00b7,\u2022,bull,dot,middot,bullet", _constant(" \u00b7 ")),
+    **_names("ubl,unbulleted list,plainlist,plain list,hlist,flatlist,flat list", _all),
+    **_names("number sign,hash", _constant("#".translate(LITERAL))),
+    **_names("us$,usd", lambda a: f"US${a[0][0]}"),
+    **_names("gbp,\u00a3,pound sign", lambda a: f"\u00a3{_all(a)}"),
+    **_names("eur,euro,\u20ac", lambda a: f"\u20ac{_all(a)}"),
+    **_names("h2o", _constant("H2O")),
+}  # fmt: skip
+
+
+def _heading(line: str) -> tuple[int, str] | None:
+    stripped = line.strip()
+    if not stripped.startswith("=") or not stripped.endswith("="):
+        return None
+    before = len(stripped) - len(stripped.lstrip("="))
+    after = len(stripped) - len(stripped.rstrip("="))
+    level = min(before, after, 6)
+    title = stripped[level:-level].strip()
+    return (level, title) if title else None
+
+
+def _line(line: str) -> str:
+    """A line without quotes of bold and italic, list marks and holes."""
+    line = line.lstrip(" \t")
+    line = line.lstrip("*#:;") if line[:1] in ("*", "#", ":", ";") else line
+    if line.startswith("----"):
+        line = line.lstrip("-")
+    line = re.sub(r"'{5}|'{2,3}", "", line)
+    line = re.sub(r"__[A-Z]{3,}__", "", line)
+    if HOLE in line:
+        line = _without_holes(line)
+    if "(" in line:
+        line = re.sub(r"\([\s,;:]+", "(", line)
+        line = re.sub(r"[,;:][\s,;:]*\)", ")", line)
+        line = re.sub(r"[ \t]*\(\)", "", line)
+    return re.sub(r"[ \t]+(?=[,;)](?:\s|$))", "", line)
+
+
+def _without_holes(line: str) -> str:
+    """A hole behind a word or a sentence is a footnote; otherwise its sentence is left out."""
+    line = re.sub(rf"\([^()]*{HOLE}[^()]*\)", "", line)
+    line = re.sub(rf"(?<=\S){HOLE}+(?=\s|$)|(?<=[.!?])\s*{HOLE}+\s*$", "", line)
+    if HOLE not in line:
+        return line
+    return " ".join(s for s in split_sentences(line) if HOLE not in s)
+
+
+def _cut_link_sections(wikitext: str) -> str:
+    """Without the sections that are lists of links and sources."""
+    kept, skipping = [], 0
+    for line in wikitext.splitlines():
+        if heading := _heading(line):
+            level, title = heading
+            if skipping and level <= skipping:
+                skipping = 0
+            if not skipping and title.lower() in LINK_SECTIONS:
+                skipping = level
+        if not skipping:
+            kept.append(line)
+    return "\n".join(kept)

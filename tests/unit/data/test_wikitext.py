@@ -1,0 +1,89 @@
+"""Wikitext: no word lost or glued, no hole in a sentence, time linear in the length."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bart_cli.data.download.wikipedia_dump import WikiPage, _is_list
+from bart_cli.data.download.wikitext import NO_TEXT, clean_wikitext
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "text"),
+    [
+        ("born in London<br>and died in Paris.<br />Her years", "born in London and died in Paris. Her years"),
+        ("One.<p>Two.</p><div class=x>Three.</div>Four.", "One. Two. Three. Four."),
+        ("{{convert|93|m|ft}} and {{cvt|5|to|10|sqmi}}, {{convert|5|ft|10|in}}", "93 m and 5 to 10 sq mi, 5 ft 10 in"),
+        ("{{formatnum:1200}} of {{val|3.5|u=kg}}, {{frac|1|2}}", "1200 of 3.5 kg, 1/2"),
+        ("The city of {{lang|de|Neustadt}} ({{lang-de|Neustadt}})", "The city of Neustadt (Neustadt)"),
+        ("{{Nihongo|Tokyo|\u6771\u4eac|T\u014dky\u014d}} is", "Tokyo (\u6771\u4eac, T\u014dky\u014d) is"),
+        ("He said:{{quote|To be.}}Then", "He said: To be. Then"),
+        ("{{nowrap|a b}}{{nbsp}}c{{snd}}d", "a b c \u2013 d"),
+        ("Ada ({{birth date|1815|12|10|df=y}} {{ndash}} {{death date|1852|11|27}})", "Ada (10 December 1815 \u2013 November 27, 1852)"),
+        ("{{circa|1200}}, {{as of|2012|3|lc=y}}", "c. 1200, as of March 2012"),
+        ("A fly ({{IPA-en|fla\u026a}}) is small.{{cn}}", "A fly is small."),
+        ("One is here. There are {{unknown|x}} of them. Two is here.", "One is here. Two is here."),
+        ("One. The sum <math>x^2</math> is large. Two.", "One. Two."),
+        ("Write &lt;b&gt; and <nowiki>[[x]] {{y}} ''z''</nowiki>.", "Write <b> and [[x]] {{y}} ''z''."),
+        ("A<ref name=a>B {{cite|c}}</ref> b.<ref name=a /> C<!-- d", "A b. C"),
+        ("[[Imagem:a.jpg|thumb|A [[b]] c]][[\u0424\u0430\u0439\u043b:a.jpg]] D", "D"),
+        ("See [[:Category:Towns]], [[:Category:X|x]].[[Category:Y]]", "See Category:Towns, x."),
+        ("[[Foo (bar)|]] [[a|b]]s [[de:A]] [[2001: A]]", "Foo bs 2001: A"),
+        ("! one\n| two\n#three", "! one | two three"),
+        ("a\n{| class=x\n| b\n{|\n|c\n|}\n|}\nd", "a d"),
+        ("a\n{|\n| b\nc", "a c"),
+        ("== A ==\n=== B ===\nText.\n== Why? ==\nMore.\n== Empty ==", "A. B. Text. Why? More."),
+        ("[http://x.example a page] [http://x.example]", "a page"),
+        ("'''''a''''' ''b'' 10<sup>6</sup> H<sub>2</sub>O", "a b 10^6 H2O"),
+        ("{{{1|a}}} {{!}} {{unclosed [[b c", "a | unclosed b c"),
+    ],
+)  # fmt: skip
+def test_markup(wikitext: str, text: str) -> None:
+    assert " ".join(clean_wikitext(wikitext).split()) == text
+
+
+WRAPPED = [
+    "{}", "[[{}]]", "[[Target|{}]]", "''{}''", "'''{}'''", "{{{{lang|de|{}}}}}", "{{{{nowrap|{}}}}}",
+    "<small>{}</small>", "{}<ref>gone</ref>", "{}{{{{cn|date=x}}}}", "[http://x.example {}]",
+    "<!-- gone -->{}", "[[File:gone.jpg|thumb|[[gone]] gone]] {}", "<nowiki>{}</nowiki>", "|{}", "!{}",
+    "\n\n* {}", "\n# {}", "\n== {} ==\ntext", "\n{{|\n| gone\n|}}\n{}", "{{{{quote|{}}}}}", "<div>{}</div>",
+    "\n{{{{Infobox|a={{{{b}}}}|c=[[gone]]}}}}\n{}",
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(WRAPPED), st.sampled_from([" ", "<br>", "<br/>", "\n"]))),
+    st.lists(st.sampled_from(["{{", "[[", "{|", "''", "<div>"]), max_size=2),
+)
+def test_words_survive_and_are_never_glued(parts: list[tuple[str, str]], open_: list[str]) -> None:
+    pieces = [wrap.format(f"w{i}") + end for i, (wrap, end) in enumerate(parts)]
+    found = re.findall(r"w\d+|gone", clean_wikitext("".join([*pieces, " ", *open_, " end"])))
+    words = [f"w{i}" for i in range(len(parts))]
+    assert found == words
+    text = clean_wikitext("".join(pieces) + " end")
+    assert not re.search(r"w\d+w\d", text)
+
+
+def test_namespaces_and_lists() -> None:
+    assert clean_wikitext("[[Soubory:x]]a", NO_TEXT | {"soubory"}) == "a"
+    pages = {
+        "Ada (disambiguation)": "{{Disambiguation|geo}}",
+        "List of towns": "",
+        "Ada": "{{dpx}}",
+    }
+    found = [t for t, text in pages.items() if _is_list(WikiPage("1", text, NO_TEXT, t))]
+    assert found == ["Ada (disambiguation)", "List of towns"]
+
+
+@pytest.mark.parametrize(
+    "mark", ["{{", "[[", "{|\n", "<ref>", "<!--", "[http://x ", "=", "''", "(", "<math", "}}]]"]
+)
+def test_many_marks_without_end_are_no_trap(mark: str) -> None:
+    """Quadratic time would take minutes here."""
+    assert isinstance(clean_wikitext(mark * 20_000), str)
