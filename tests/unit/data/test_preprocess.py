@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from bart_cli.data.preprocess.packing import pack
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, _run, preprocess_pretrain
 from bart_cli.data.preprocess.summarization import clean_pairs, preprocess_summarization
 from bart_cli.data.sentences import split_sentences
+from bart_cli.data.shards import shard_schema, write_shard
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
@@ -429,3 +431,13 @@ def test_damaged_pairs_are_named(tmp_path: Path, name: str, content: bytes, mess
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=message):
         read_pairs(tmp_path, "train")
+
+
+def test_ids_of_a_large_vocabulary_do_not_wrap(tmp_path: Path) -> None:
+    rows = pa.table(
+        {"sentences": ["a b"], "input_ids": [[3, 250_053]], "sentence_lengths": [[2]]},
+        schema=shard_schema(250_054),
+    )
+    write_shard(tmp_path / "shard-0.parquet", [rows], rows.schema)
+    assert pq.read_table(tmp_path / "shard-0.parquet")["input_ids"].to_pylist() == [[3, 250_053]]
+    assert shard_schema(2**16).field("input_ids").type == pa.list_(pa.uint16())
