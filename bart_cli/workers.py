@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from threading import Thread
 
 from bart_cli.errors import BartError
 
@@ -29,7 +31,7 @@ def worker_processes(workers: int) -> Iterator[Executor]:
         BartError: one of the processes was killed.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_die_on_interrupt) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(os.getpid(),)) as pool:
         try:
             yield pool
         except BrokenProcessPool:
@@ -41,6 +43,22 @@ def worker_processes(workers: int) -> Iterator[Executor]:
             raise
 
 
-def _die_on_interrupt() -> None:
+def end_with_parent(parent: int) -> None:
+    """End this process within a second after its parent (a pid), even one that was killed.
+
+    A thread watches the parent. PR_SET_PDEATHSIG would fire when the *thread* that started this
+    process ends, and download threads end before their run does.
+    """
+    Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _start(parent: int) -> None:
     # Ctrl-C reaches the whole process group; the parent alone has something to say about it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent(parent)

@@ -106,8 +106,12 @@ def test_articles_of_the_period_and_the_language_are_kept(undisturbed: Path) -> 
             assert "Home" not in text
     manifest = json.loads((undisturbed / "manifest.json").read_text())["files"]
     first, second, _ = (manifest[f"source/{f.name}"] for f in files)
-    assert first["dropped"] == {"other language": 1, "outside the period": 1}
-    assert second["dropped"] == {"no date": 2}
+    assert first["dropped"] == {
+        "not answered with 200": 1,
+        "other language": 1,
+        "outside the period": 1,
+    }
+    assert second["dropped"] == {"no date": 2, "not HTML": 1}
     assert not (undisturbed / "warc").exists()
 
 
@@ -311,6 +315,54 @@ def test_wrong_options_give_one_line(
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+LETTERS = {  # label -> (codec, text): what a browser decodes by the label
+    "utf-8": ("utf-8", "Żółty most, мост, 橋"),
+    "utf-16le": ("utf-16-le", "Żółty most, мост, 橋"),
+    "iso-8859-1": ("cp1252", "The “café” – for 5 €"),
+    "iso-8859-2": ("iso8859-2", "Starosta města otevřel nový most přes řeku"),
+    "windows-1251": ("cp1251", "Мэр открыл новый мост через реку"),
+    "koi8-r": ("koi8-r", "Мэр открыл новый мост через реку"),
+    "windows-1253": ("cp1253", "Ο δήμαρχος εγκαινίασε τη νέα γέφυρα τη Δευτέρα"),
+    "shift_jis": ("cp932", "市長は川に架かる新しい橋を①開通させた"),
+    "euc-jp": ("euc_jp", "市長は月曜日の朝、川に架かる新しい橋を開通させた"),
+    "gb2312": ("gb18030", "市长为横跨河流的新桥揭幕，朱镕基"),
+    "big5": ("big5", "市長為橫跨河流的新橋揭幕，距開工已有兩年"),
+    "euc-kr": ("cp949", "시장은 강을 가로지르는 새 다리를 개통했다"),
+}
+
+
+def test_pages_in_twelve_charsets_give_their_text(tmp_path: Path) -> None:
+    """The charset is declared by HTTP, by <meta>, by both differently (HTTP wins), or not."""
+    pages, expected = [], []
+    for label, (codec, letters) in LETTERS.items():
+        sentence = f"{letters}. {letters}, 1; {letters}, 2."
+        body = "".join(f"<p>{number} {sentence}</p>" for number in range(4))
+        for meta, header in (
+            (None, f'TEXT/HTML; Charset="{label}"'),
+            (label, "text/html"),
+            ("windows-1257", f"text/html;charset={label}"),
+            (None, "text/html"),
+            (label, ""),
+        ):
+            if label == "utf-16le" and (meta == label or "utf-16" not in header):
+                continue  # <meta> cannot declare it
+            tag = f"<meta http-equiv=Content-Type content='text/html; charset={meta}'>"
+            html = f"<html><head>{tag if meta else ''}<title>{letters}</title></head>"
+            html += f"<body><article>{body}</article></body></html>"
+            url = f"https://a.example/2016/09/20/{len(pages)}"
+            pages.append(News(url, html.encode(codec), content_type=header))
+            expected.append(sentence)
+    write_warc(tmp_path / "c" / write_listing(tmp_path / "c", "2016/09", NAMES[:1])[0], pages)
+    with serve_files(tmp_path / "c") as web:
+        result = run(web, tmp_path / "cc", "--warc-end", "2016-09-30", "--language", "all")
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "cc" / "source" / NAMES[0].replace(".warc.gz", ".txt")).read_text()
+    texts = lines.splitlines()
+    assert len(texts) == len(pages)
+    wrong = [page for page, text, s in zip(pages, texts, expected, strict=True) if s not in text]
+    assert not [(page.content_type, page.html[:90]) for page in wrong]
 
 
 @pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])

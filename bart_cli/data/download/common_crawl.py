@@ -62,7 +62,7 @@ class NewsFilter:
         host = urlsplit(page.url).hostname or ""
         if self.hosts and not any(host == h or host.endswith(f".{h}") for h in self.hosts):
             return "other host"
-        day = publishing_date(page)
+        day = publishing_date(page, doubtful=self.strict_date)
         if day is None and self.strict_date:
             return "no date"
         if day is not None and not self.start <= day <= self.end:
@@ -226,7 +226,11 @@ def extract_warc(job: WarcJob) -> WarcReport:
     dropped: Counter[str] = Counter()
 
     def articles() -> Iterator[tuple[str, str]]:
-        for crawled in read_pages(job.warc, report.damaged.append):
+        def drop(reason: str) -> None:
+            report.pages += 1
+            dropped[reason] += 1
+
+        for crawled in read_pages(job.warc, report.damaged.append, drop):
             report.pages += 1
             try:
                 reason = job.filter.reason_to_drop(crawled.page)

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import logging
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
-from typing import Literal
+from datetime import UTC, date, datetime
+from functools import cached_property
+from html import unescape
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from bart_cli.data.download.page_encoding import decode
 from bart_cli.errors import UsageError
 
 Extractor = Literal["trafilatura", "resiliparse", "news-please"]
@@ -24,6 +31,21 @@ MODULES: dict[Extractor, str] = {
     "news-please": "newsplease",
 }
 
+SHORT = 0.5  # of the longest other extraction: shorter than this, the exact one lost the article
+SHORTEST_LEAD = 60  # characters
+JSON_LD = re.compile(
+    r"<script\b[^>]*application/ld\+json[^>]*>(.*?)</script", re.IGNORECASE | re.DOTALL
+)
+FIRST_YEAR, LAST_YEAR = 1990, 2100  # of an epoch that is taken for a date
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+URL_DATES = (
+    re.compile(r"/((?:19|20)\d\d)[/-](\d\d?)[/-](\d\d?)(?=\D|$)"),
+    re.compile(rf"/((?:19|20)\d\d)[/-]((?:{'|'.join(MONTHS)})[a-z]*)[/-](\d\d?)(?=\D|$)"),
+    re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?!\d)"),
+)
+PUBLISHED = re.compile(r"\b(?:first )?published\b(?: on| at)?[\s:]*([^|<\n]{6,40})", re.IGNORECASE)
+COPYRIGHT = re.compile(r"(?:©|&copy;|\(c\)|copyright)[^<]{0,80}", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -31,6 +53,12 @@ class Page:
 
     url: str
     html: bytes
+    content_type: str = ""  # of the HTTP header
+
+    @cached_property
+    def text(self) -> str:
+        """The page decoded, as a browser does it."""
+        return decode(self.html, self.content_type)
 
 
 def load_extractor(name: Extractor) -> Callable[[Page], str]:
@@ -56,15 +84,86 @@ def load_extractor(name: Extractor) -> Callable[[Page], str]:
     }[name]
 
 
-def publishing_date(page: Page) -> date | None:
-    """The day an article was first published, from the page's metadata, address or text."""
+def publishing_date(page: Page, *, doubtful: bool = True) -> date | None:
+    """The day an article was first published, or None.
+
+    Looks at the page's metadata (JSON-LD, `<meta>`, `<time>`), its URL and lines such as "Updated
+    2 May | Published 1 May".
+
+    Args:
+        doubtful: take a date from the running text when nothing better is found. The year of a
+            copyright notice is never taken.
+    """
+    html = page.text
+    return _date_of_json(html) or _date_of_url(page.url) or _date_of_page(page, html, doubtful)
+
+
+def _date_of_json(html: str) -> date | None:
+    for node in _json_ld(html):
+        value = node.get("datePublished")
+        if isinstance(value, str) and (found := re.match(r"\s*(\d{4})-(\d\d)-(\d\d)", value)):
+            return _day(*found.groups())
+        if isinstance(value, int | float) or (isinstance(value, str) and value.strip().isdigit()):
+            seconds = float(value)
+            seconds /= 1000 if seconds > 1e11 else 1  # milliseconds since 1973 exceed this
+            if FIRST_YEAR <= 1970 + seconds / 31_556_952 < LAST_YEAR:
+                return datetime.fromtimestamp(seconds, UTC).date()
+    return None
+
+
+def _date_of_url(url: str) -> date | None:
+    """A date in the path: `/2016/09/14/`, `/2016-09-14-`, `/20160914/`, `/2016/sep/14/`."""
+    path = urlsplit(url).path.lower()
+    for pattern in URL_DATES:
+        if found := pattern.search(path):
+            year, month, day = found.groups()
+            number = str(MONTHS.index(month[:3]) + 1) if month[:3] in MONTHS else month
+            if day := _day(year, number, day):
+                return day
+    return None
+
+
+def _date_of_page(page: Page, html: str, doubtful: bool) -> date | None:
     from htmldate import find_date
 
+    def find(text: str, extensive: bool) -> date | None:
+        try:
+            found = find_date(text, url=page.url, original_date=True, extensive_search=extensive)
+        except (ValueError, AttributeError, TypeError):
+            return None  # htmldate on a page without a tree
+        return None if found is None else date.fromisoformat(found)
+
+    if line := PUBLISHED.search(re.sub(r"<[^>]*>", " ", html)):
+        stated = find(f"<html><body><p>{line[1]}</p></body></html>", True)
+        if stated is not None:
+            return stated
+    certain = find(html, False)
+    if certain is not None or not doubtful:
+        return certain
+    return find(COPYRIGHT.sub(" ", html), True)
+
+
+def _day(year: str, month: str, day: str) -> date | None:
     try:
-        found = find_date(decode(page.html), url=page.url, original_date=True)
-    except (ValueError, AttributeError, TypeError):
-        return None  # htmldate on a page without a tree
-    return None if found is None else date.fromisoformat(found)
+        return date(int(year), int(month), int(day))
+    except ValueError:
+        return None
+
+
+def _json_ld(html: str) -> Iterator[dict[str, Any]]:
+    """Every object of the page's JSON-LD blocks; a block that does not parse is skipped."""
+    for block in JSON_LD.findall(html):
+        try:
+            nodes = [json.loads(block, strict=False)]
+        except (ValueError, RecursionError):
+            continue
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, dict):
+                yield node
+            nodes += (
+                node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+            )
 
 
 def language(page: Page) -> str:
@@ -75,33 +174,96 @@ def language(page: Page) -> str:
     return code
 
 
-def decode(html: bytes) -> str:
-    """A page's text in the encoding that its bytes tell of."""
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+def metadata(page: Page) -> dict[str, str | None]:
+    """Title, author, publishing date (ISO 8601) and URL of an article; None where unknown."""
+    import trafilatura
 
-    text: str = bytes_to_str(html, detect_encoding(html) or "utf-8")
-    return text
+    found = trafilatura.extract_metadata(page.text, default_url=page.url)
+    day = publishing_date(page)
+    return {
+        "title": found.title if found else None,
+        "author": found.author if found else None,
+        "date": day.isoformat() if day else None,
+        "url": page.url,
+    }
+
+
+def keep_lead(html: str) -> str:
+    """`html` without the class and id of a lead paragraph that is called a teaser.
+
+    trafilatura drops every element of that name as a pointer to another article. Pointers come in
+    groups and are links; a lead occurs once and is text. (Other usual names of a lead, such as
+    standfirst, intro, summary and dek, are dropped by none of the extractors.)
+    """
+    if "teaser" not in html and "Teaser" not in html:
+        return html
+    from lxml import etree
+    from lxml.html import HTMLParser, document_fromstring, tostring
+
+    try:
+        # From bytes: lxml refuses a text that declares its encoding in an XML declaration.
+        parser = HTMLParser(encoding="utf-8")
+        tree = document_fromstring(html.encode("utf-8", "replace"), parser=parser)
+    except (etree.ParserError, ValueError):
+        return html
+    named = [
+        node
+        for node in tree.iter("*")
+        if "teaser" in f"{node.get('class', '')} {node.get('id', '')}".lower()
+    ]
+    names = Counter(node.get("class") for node in named)
+    for node in named:
+        text = " ".join(node.text_content().split())
+        links = sum(len(" ".join(link.text_content().split())) for link in node.iter("a"))
+        alone = node.get("class") is None or names[node.get("class")] == 1
+        if alone and len(text) >= SHORTEST_LEAD and links < len(text) / 3:
+            node.attrib.pop("class", None)
+            node.attrib.pop("id", None)
+    return tostring(tree, encoding="unicode", doctype="<!DOCTYPE html>")
 
 
 def _trafilatura(page: Page) -> str:
+    """The exact extraction, unless it holds less than half of what others find.
+
+    A precise extractor that takes the wrong element loses the article. Then the publisher's own
+    `articleBody` is taken, the tolerant extraction or resiliparse's: the first long enough.
+    """
     import trafilatura
 
-    text = trafilatura.extract(
-        decode(page.html),
-        url=page.url,
-        fast=True,
-        favor_precision=True,
-        include_comments=False,
-        include_tables=False,
-    )
-    return text or ""
+    def extract(precise: bool) -> str:
+        text = trafilatura.extract(
+            html,
+            url=page.url,
+            fast=True,
+            favor_precision=precise,
+            include_comments=False,
+            include_tables=False,
+        )
+        return text or ""
+
+    html = keep_lead(page.text)
+    exact, plain, body = extract(True), _resiliparse(page), _article_body(page.text)
+    enough = max(len(plain), len(body)) * SHORT
+    if len(exact) >= enough:
+        return exact
+    if len(body) >= enough:
+        return body
+    tolerant = extract(False)
+    return tolerant if len(tolerant) >= enough else plain
+
+
+def _article_body(html: str) -> str:
+    """The longest `articleBody` of the page's JSON-LD, as text."""
+    bodies = (node.get("articleBody") for node in _json_ld(html))
+    body = max((text for text in bodies if isinstance(text, str)), key=len, default="")
+    return unescape(re.sub(r"<[^>]*>", " ", unescape(body)))
 
 
 def _resiliparse(page: Page) -> str:
     from resiliparse.extract.html2text import extract_plain_text
 
     text: str = extract_plain_text(
-        decode(page.html), main_content=True, alt_texts=False, links=False, comments=False
+        page.text, main_content=True, alt_texts=False, links=False, comments=False
     )
     return text
 
@@ -109,4 +271,4 @@ def _resiliparse(page: Page) -> str:
 def _news_please(page: Page) -> str:
     from newsplease import NewsPlease
 
-    return NewsPlease.from_html(decode(page.html), url=page.url).maintext or ""
+    return NewsPlease.from_html(keep_lead(page.text), url=page.url).maintext or ""

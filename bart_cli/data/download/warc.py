@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import brotli
 
 from bart_cli.data.download.extractors import Page
 
 MEMBER = b"\x1f\x8b\x08"  # how a gzip member begins
+HTML = {"text/html", "application/xhtml+xml"}
+UNKNOWN = {"", "unknown/unknown", "application/unknown", "*/*"}  # sniffed, as a browser does
+MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
+SNIFFED = 1445  # bytes of a body that are looked at for its type (WHATWG MIME sniffing)
+CHUNK_SIZE = re.compile(rb"(?:\r\n)?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 @dataclass(frozen=True)
@@ -20,8 +30,12 @@ class Crawled:
     page: Page
 
 
-def read_pages(path: Path, on_damage: Callable[[int], None]) -> Iterator[Crawled]:
-    """The HTML pages that were answered with 200, in order.
+def read_pages(
+    path: Path, on_damage: Callable[[int], None], on_drop: Callable[[str], None] = lambda _: None
+) -> Iterator[Crawled]:
+    """The HTML pages that were answered with 200, in order, their bodies decoded.
+
+    A record of another kind is told to `on_drop` with the reason.
 
     A damaged record is told to `on_damage` (position in bytes of the last page before it); reading
     goes on at the next gzip member.
@@ -41,7 +55,7 @@ def read_pages(path: Path, on_damage: Callable[[int], None]) -> Iterator[Crawled
             try:
                 for record in ArchiveIterator(stream, record_types=WarcRecordType.response):
                     last, told = record.stream_pos, False
-                    if crawled := _crawled(record):
+                    if crawled := _crawled(record, on_drop):
                         yield crawled
                 return
             except Exception:  # fastwarc raises many kinds, AttributeError among them
@@ -51,13 +65,67 @@ def read_pages(path: Path, on_damage: Callable[[int], None]) -> Iterator[Crawled
                     told = True
 
 
-def _crawled(record: object) -> Crawled | None:
-    headers = record.http_headers  # type: ignore[attr-defined]
-    kind = record.http_content_type or ""  # type: ignore[attr-defined]
-    if headers.status_code != 200 or "html" not in kind:
+def _crawled(record: Any, on_drop: Callable[[str], None]) -> Crawled | None:
+    headers = record.http_headers
+    if headers is None or headers.status_code != 200:
+        on_drop("not answered with 200")
         return None
-    html = record.reader.read()  # type: ignore[attr-defined]
-    if len(html) < record.content_length:  # type: ignore[attr-defined]
+    body = record.reader.read()
+    if len(body) < record.content_length:
         raise EOFError  # fastwarc is silent about a file that is cut in its last record
-    page = Page(url=record.headers["WARC-Target-URI"], html=html)  # type: ignore[attr-defined]
-    return Crawled(record.headers["WARC-Record-ID"].strip("<>").rpartition(":")[2], page)  # type: ignore[attr-defined]
+    fields = {name.lower(): value for name, value in headers.items()}
+    html = _decoded(body, fields)
+    if html is None:
+        on_drop("unreadable body")
+        return None
+    kind = fields.get("content-type", "")
+    media_type = kind.partition(";")[0].strip().lower()
+    if media_type not in HTML and (
+        media_type not in UNKNOWN or not MARKUP.search(html[:SNIFFED].replace(b"\0", b""))
+    ):
+        on_drop("not HTML")
+        return None
+    page = Page(record.headers["WARC-Target-URI"], html, kind)
+    return Crawled(record.headers["WARC-Record-ID"].strip("<>").rpartition(":")[2], page)
+
+
+def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:
+    """The body without its transfer and content codings; None when it cannot be decoded.
+
+    Crawlers store bodies decoded or as received, and keep the headers in both cases, some under the
+    prefix `X-Crawl-`. So a body that does not look encoded is taken as it is.
+    """
+    if "chunked" in _field(fields, "transfer-encoding"):
+        body = _joined(body)
+    for coding in reversed(_field(fields, "content-encoding").split(",")):
+        if MARKUP.search(body[:SNIFFED]):
+            break
+        try:
+            match coding.strip():
+                case "gzip" | "x-gzip" if body.startswith(MEMBER[:2]):
+                    body = zlib.decompressobj(31).decompress(body)
+                case "deflate":
+                    # Zlib's format, says the standard; some servers send the bare stream.
+                    bare = (int.from_bytes(body[:2], "big") % 31) or body[0] & 15 != 8
+                    body = zlib.decompressobj(-15 if bare else 15).decompress(body)
+                case "br":
+                    body = brotli.decompress(body)
+        except (zlib.error, brotli.error, IndexError):
+            return None
+    return body
+
+
+def _field(fields: Mapping[str, str], name: str) -> str:
+    return (fields.get(name) or fields.get(f"x-crawl-{name}") or "").lower()
+
+
+def _joined(body: bytes) -> bytes:
+    """The chunks of a chunked body put together; `body` itself when it holds no chunk sizes."""
+    pieces, at = [], 0
+    while size := CHUNK_SIZE.match(body, at):
+        length = int(size[1], 16)
+        pieces.append(body[size.end() : size.end() + length])
+        at = size.end() + length + 2
+        if not length:
+            break
+    return b"".join(pieces) or body

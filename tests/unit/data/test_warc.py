@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from bart_cli.data.download.warc import read_pages
+from tests.servers.cc_news import News, write_warc
 
 
 def record(number: int) -> bytes:
@@ -31,3 +33,34 @@ def test_a_file_that_is_cut_in_its_last_record_is_told(tmp_path: Path, cut: int)
     damaged: list[int] = []
     assert [crawled.record for crawled in read_pages(path, damaged.append)] == ["0", "1", "2"]
     assert damaged == [sum(len(record(number)) for number in range(3))]
+
+
+def test_bodies_are_decoded_and_other_records_are_counted(tmp_path: Path) -> None:
+    import brotli
+
+    html = b"<!doctype html><html><body>" + b"<p>The bridge is open.</p>" * 30 + b"</body></html>"
+    bare = zlib.compressobj(wbits=-15)
+    chunked = b"%x\r\n" % 100 + html[:100] + b"\r\n%X;x=1\r\n" % len(html[100:]) + html[100:]
+    bodies = {
+        "Content-Encoding: gzip": gzip.compress(html),
+        "X-Crawl-Content-Encoding: GZIP": html,
+        "Content-Encoding: deflate": zlib.compress(html),
+        "Content-Encoding: deflate, identity": bare.compress(html) + bare.flush(),
+        "Content-Encoding: br": brotli.compress(html),
+        "Transfer-Encoding: chunked": chunked + b"\r\n0\r\n\r\n",
+        "Transfer-Encoding: Chunked\r\nX": html,
+    }
+    pages = [
+        News("https://a.example/", body, content_type=f"Text/HTML\r\n{header}")
+        for header, body in bodies.items()
+    ]
+    pages += [News("https://a.example/", html, content_type=kind) for kind in ("", "X/HTML")]
+    pages += [
+        News("https://a.example/", b"no", content_type="text/html\r\nContent-Encoding: br"),
+        News("https://a.example/", html, status=404),
+    ]
+    write_warc(tmp_path / "a.warc.gz", pages)
+    dropped: list[str] = []
+    found = list(read_pages(tmp_path / "a.warc.gz", lambda _: None, dropped.append))
+    assert [crawled.page.html for crawled in found] == [html] * (len(bodies) + 1)
+    assert dropped == ["not HTML", "unreadable body", "not answered with 200"]

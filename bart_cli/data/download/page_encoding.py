@@ -1,0 +1,97 @@
+"""The text of an HTML page from its bytes, decoded as a browser does (WHATWG).
+
+The first source that names a known encoding wins: byte order mark, charset of the HTTP header,
+`<meta>` or XML declaration, detection. A byte that is invalid there becomes U+FFFD; the bytes
+around it decode as if it were absent.
+"""
+
+from __future__ import annotations
+
+import re
+
+import webencodings
+
+BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xfe\xff", "utf-16be"), (b"\xff\xfe", "utf-16le"))
+# Browsers prescan 1,024 bytes, but a declaration that the parser meets later restarts it.
+DECLARATION_WITHIN = 2**16
+CHARSET = re.compile(r"charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.IGNORECASE)
+XML = re.compile(rb"\s*<\?xml\s[^>]*?encoding\s*=\s*[\"']([^\"'>]+)[\"']")
+# Every pattern also ends at the end of the page: unclosed markup must not cost a second pass.
+ATTRIBUTES = rb"(?:\s|/)(?:[^>\"']|\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))*"
+MARKUP = re.compile(
+    rb"<!--.*?(?:-->|\Z)|<(script|style|title|textarea)\b.*?(?:</\1|\Z)"
+    rb"|<meta(" + ATTRIBUTES + rb")(?:>|\Z)",
+    re.IGNORECASE | re.DOTALL,
+)
+ATTRIBUTE = re.compile(
+    rb"(?<![^\s/=>\"'])([^\s/=>\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))"
+)
+TAG = re.compile(rb"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL)
+TOLERATED = 0.3  # invalid bytes by non-ASCII characters in a page that is still taken for UTF-8
+
+
+def decode(html: bytes, content_type: str = "") -> str:
+    """The text of a page.
+
+    Args:
+        content_type: the HTTP header, such as `text/html; charset=koi8-r`; empty when unknown.
+    """
+    encoding, skip = _sniff(html, content_type)
+    if encoding.name == "gbk":  # decoded as its superset, says the standard
+        encoding = webencodings.lookup("gb18030")
+    return encoding.codec_info.decode(html[skip:], "replace")[0].replace("\0", "\ufffd")
+
+
+def _sniff(html: bytes, content_type: str) -> tuple[webencodings.Encoding, int]:
+    """The encoding of a page, and the length of its byte order mark."""
+    for mark, name in BOMS:
+        if html.startswith(mark):
+            return webencodings.lookup(name), len(mark)
+    return _of_header(content_type) or _declared(html) or _detected(html), 0
+
+
+def _of_header(content_type: str) -> webencodings.Encoding | None:
+    found = CHARSET.search(content_type)
+    return webencodings.lookup(found[1] or found[2] or found[3] or "") if found else None
+
+
+def _declared(html: bytes) -> webencodings.Encoding | None:
+    """The encoding of the first `<meta>` or XML declaration with a known label."""
+    head = html[:DECLARATION_WITHIN]
+    labels = [found[1].decode("latin-1")] if (found := XML.match(head)) else []
+    for tag in MARKUP.finditer(head):
+        if tag[2] is None:
+            continue
+        attributes: dict[bytes, str] = {}
+        for name, *values in ATTRIBUTE.findall(tag[2]):
+            attributes.setdefault(name.lower(), b"".join(values).decode("latin-1"))
+        if b"charset" in attributes:
+            labels.append(attributes[b"charset"])
+        elif attributes.get(b"http-equiv", "").strip().lower() == "content-type" and (
+            found_in := CHARSET.search(attributes.get(b"content", ""))
+        ):
+            labels.append(found_in[1] or found_in[2] or found_in[3] or "")
+    for label in labels:
+        encoding = webencodings.lookup(label)
+        if encoding is None:
+            continue
+        # A declaration that could be read as ASCII is not UTF-16 (HTML standard, prescan).
+        instead = {"utf-16le": "utf-8", "utf-16be": "utf-8", "x-user-defined": "windows-1252"}
+        return webencodings.lookup(instead.get(encoding.name, encoding.name))
+    return None
+
+
+def _detected(html: bytes) -> webencodings.Encoding:
+    from resiliparse.parse.encoding import detect_encoding
+
+    head = html[:512].lstrip(b"\0 \t\r\n")
+    if head[:4].count(0) == 2:  # UTF-16 without a mark: every other byte of ASCII is zero
+        return webencodings.lookup("utf-16le" if html[1::2][:256].count(0) else "utf-16be")
+    text = html.decode("utf-8", "replace")
+    wide = len(text) - len(text.encode("ascii", "ignore"))
+    if text.count("\ufffd") <= wide * TOLERATED:
+        return webencodings.UTF8
+    # Markup is ASCII in every encoding and would drown the letters.
+    label = detect_encoding(TAG.sub(b" ", html), html5_compatible=False)
+    name = {"cp949": "euc-kr"}.get(label or "", (label or "").replace("_", "-"))
+    return webencodings.lookup(name) or webencodings.lookup("windows-1252")
