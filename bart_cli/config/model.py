@@ -40,6 +40,8 @@ class ModelConfig(Section):
     eos_token_id: int = Field(2, ge=0, description="id of </s>")
     decoder_start_token_id: int = Field(2, ge=0, description="first input of the decoder (</s>)")
 
+    prefix: str = Field("", description="text that the model expects before every article")
+
     @property
     def training_start_id(self) -> int | None:
         """First input of the decoder in training; None: the last token of the target.

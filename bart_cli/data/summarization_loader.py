@@ -20,6 +20,7 @@ from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share, rank_positions
 from bart_cli.data.pairs import find_split, read_pairs, read_token_ids
 from bart_cli.data.random_keys import permutation
+from bart_cli.data.source_text import source_text
 from bart_cli.tokenizer import Tokenizer
 
 PAIRS, GROUPS = 104, 105  # purposes of random numbers
@@ -37,22 +38,30 @@ class EncodedPairs:
 
 
 def load_encoded(
-    path: Path, split: str, limit: int | None, data: SummarizationDataConfig, tokenizer: Tokenizer
+    path: Path,
+    split: str,
+    limit: int | None,
+    data: SummarizationDataConfig,
+    tokenizer: Tokenizer,
+    prefix: str = "",
 ) -> EncodedPairs:
-    """The pairs of a split as ids; tokenised now, unless `bart preprocess` did it with this BPE.
+    """The pairs of a split as ids; tokenized now, unless `bart preprocess` did it with this BPE.
+
+    Args:
+        prefix: see `source_text`; prepared ids have none.
 
     Raises:
         UsageError: see read_pairs.
     """
     file = find_split(path, split)
-    ids = None if file is None else read_token_ids(file, limit, tokenizer)
+    ids = None if file is None or prefix.strip() else read_token_ids(file, limit, tokenizer)
     if ids is not None:
         sources, targets = map(tokenizer.known, ids)
         return cut_pairs(sources, targets, data, tokenizer)
     pairs = read_pairs(path, split, limit=limit)
     return cut_pairs(
-        tokenizer.encode_batch([pair.source for pair in pairs]),
-        tokenizer.encode_targets([pair.target for pair in pairs]),
+        tokenizer.encode_batch([source_text(pair.source, prefix) for pair in pairs]),
+        tokenizer.encode_targets([source_text(pair.target) for pair in pairs]),
         data,
         tokenizer,
     )

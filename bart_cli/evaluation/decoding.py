@@ -18,6 +18,7 @@ import torch
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.collate import micro_batches
 from bart_cli.data.pairs import Pair
+from bart_cli.data.source_text import source_text
 from bart_cli.data.summarization_loader import cut_row
 from bart_cli.errors import BartError, UsageError
 from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
@@ -56,9 +57,9 @@ def decode_split(
         config.data.tokenizer,
         device=evaluation.device,
     )
-    limit = config.data.max_source_length
-    sources, cut = _encode(pairs, loaded.tokenizer, limit, reporter)
-    _check_positions(sources, loaded)
+    limit = min(config.data.max_source_length, loaded.model.config.max_position_embeddings)
+    texts = [source_text(pair.source, loaded.model.config.prefix) for pair in pairs]
+    sources, cut = _encode(texts, loaded.tokenizer, limit, reporter)
     lengths = np.array([len(source) for source in sources], dtype=np.int64)
     plan = list(micro_batches(lengths, evaluation.batch_size, evaluation.max_tokens))
     if cut:
@@ -107,32 +108,28 @@ def _require_one_device_each(device: str, world: World) -> None:
 
 
 def _encode(
-    pairs: Sequence[Pair], tokenizer: Tokenizer, limit: int, reporter: Reporter
+    texts: Sequence[str], tokenizer: Tokenizer, limit: int, reporter: Reporter
 ) -> tuple[list[np.ndarray], int]:
-    """Ids of the articles, cut to `limit`, and how many of them were longer."""
+    """Ids of the articles, cut to `limit`, and how many of them were longer.
+
+    An empty article has no ids: its summary is empty.
+    """
     rows: list[np.ndarray] = []
     cut = 0
-    with reporter.task("tokenize", total=len(pairs), unit="articles") as task:
-        for begin in range(0, len(pairs), ENCODED_AT_ONCE):
-            texts = [pair.source for pair in pairs[begin : begin + ENCODED_AT_ONCE]]
+    with reporter.task("tokenize", total=len(texts), unit="articles") as task:
+        for begin in range(0, len(texts), ENCODED_AT_ONCE):
+            part = texts[begin : begin + ENCODED_AT_ONCE]
             # One more than there is room for tells that there is more.
-            for ids in tokenizer.encode_batch(texts, max_length=limit + 1):
+            found = tokenizer.encode_batch(part, max_length=limit + 1)
+            for text, ids in zip(part, found, strict=True):
+                if not text:
+                    ids = []
                 if len(ids) > limit:
                     cut += 1
                     ids = cut_row(ids, limit, tokenizer.suffix)
                 rows.append(np.array(ids, dtype=np.int32))
-            task.advance(len(texts))
+            task.advance(len(part))
     return rows, cut
-
-
-def _check_positions(sources: Sequence[np.ndarray], loaded: InferenceModel) -> None:
-    positions = loaded.model.config.max_position_embeddings
-    longest = max(map(len, sources))
-    if longest > positions:
-        raise UsageError(
-            f"articles of up to {longest:,} tokens, but the model has {positions:,} positions",
-            hint=f"--set data.max_source_length={positions} cuts them",
-        )
 
 
 def _decode_batch(
@@ -142,10 +139,11 @@ def _decode_batch(
     loaded: InferenceModel,
     config: EvaluateConfig,
 ) -> DecodedBatch:
-    batch: list[Any] = [sources[row].tolist() for row in rows]
+    read = [row for row in rows if len(sources[row])]
+    batch: list[Any] = [sources[row].tolist() for row in read]
     start = time.perf_counter()
     try:
-        found = generate(loaded.model, batch, config.generation, batch_size=len(batch))
+        found = generate(loaded.model, batch, config.generation, batch_size=max(1, len(batch)))
     except torch.OutOfMemoryError:
         raise BartError(
             f"out of GPU memory: {len(batch)} articles of up to {len(batch[0]):,} tokens, "
@@ -153,8 +151,10 @@ def _decode_batch(
             hint=f"try --batch-size {max(1, config.evaluation.batch_size // 2)}",
         ) from None
     seconds = time.perf_counter() - start
-    articles = []
-    for row, hypotheses in zip(rows, found, strict=True):
+    count = config.generation.return_sequences
+    empty = [int(row) for row in rows if not len(sources[row])]
+    articles = [Decoded(row, [""] * count, [0.0] * count) for row in empty]
+    for row, hypotheses in zip(read, found, strict=True):
         texts = loaded.tokenizer.decode_batch([hypothesis.tokens for hypothesis in hypotheses])
         articles.append(
             Decoded(

@@ -50,6 +50,10 @@ def load_for_inference(
     Raises:
         UsageError: no model there, no tokenizer, no such device, or a precision that it lacks.
     """
+    if precision not in DTYPES:
+        raise UsageError(f"precision={precision!r}: allowed are {', '.join(DTYPES)}")
+    if not isinstance(device, str):
+        raise UsageError(f"device={device!r}: expected auto, cpu, cuda or cuda:N")
     place = find_device(device)
     problem = int8_problem(place) if precision == "int8" else problem_of(precision, place)
     if problem:

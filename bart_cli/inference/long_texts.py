@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bart_cli.data.sentences import spaced_sentences
+from bart_cli.data.source_text import source_text
 from bart_cli.data.words import word_starts
 from bart_cli.tokenizer import Tokenizer
 
@@ -35,20 +36,21 @@ class Encoded:
 
 
 def encode_texts(
-    texts: Sequence[str], tokenizer: Tokenizer, limit: int, *, whole: bool
+    texts: Sequence[str], tokenizer: Tokenizer, limit: int, *, whole: bool, prefix: str = ""
 ) -> list[Encoded]:
-    """Encode texts, white space folded, for a model of `limit` positions.
+    """Encode texts for a model of `limit` positions.
 
     Args:
+        prefix: see `source_text`; of several pieces only the first one has it.
         whole: a text that is too long becomes several pieces; else its first `limit` tokens remain.
     """
-    folded = [" ".join(text.split()) for text in texts]
-    short = [i for i, text in enumerate(folded) if len(text) <= PART]
-    rows = dict(zip(short, _rows([folded[i] for i in short], tokenizer), strict=True))
+    read = [source_text(text, prefix) for text in texts]
+    short = [i for i, text in enumerate(read) if len(text) <= PART]
+    rows = dict(zip(short, _rows([read[i] for i in short], tokenizer), strict=True))
     special = len(tokenizer.prefix) + len(tokenizer.suffix)
     room = limit - special
     encoded = []
-    for i, text in enumerate(folded):
+    for i, text in enumerate(read):
         if not text:
             encoded.append(Encoded([], 0, 0))
             continue
@@ -56,7 +58,7 @@ def encode_texts(
         if count <= room:
             pieces = [kept]
         elif whole:
-            pieces = _pieces(texts[i], tokenizer, room)
+            pieces = _pieces(text, tokenizer, room)
             count = sum(map(len, pieces))
         else:
             pieces = [kept[:room]]

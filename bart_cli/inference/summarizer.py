@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import get_args
+from typing import Any, get_args, overload
 
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig
+from bart_cli.config.presets import check_section
 from bart_cli.config.summarize import LongText
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import Hypothesis, generate
 from bart_cli.inference.load import InferenceModel, load_for_inference
 from bart_cli.inference.long_texts import Encoded, encode_texts
 from bart_cli.inference.windows import windows
+from bart_cli.model.formats import resolve_model
 from bart_cli.progress import Reporter
 
 Decode = Callable[[list[list[int]]], list[list[Hypothesis]]]
 
 SHORTER = 0.9  # `reduce` goes on while a round leaves at most this share of the tokens
+
+
+class ArgumentError(UsageError, ValueError):
+    """A wrong argument, for callers that expect Python's own kind of error as well."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ class Summarizer:
     """
 
     def __init__(self, loaded: InferenceModel, generation: GenerationConfig | None = None) -> None:
+        if generation is not None and not isinstance(generation, GenerationConfig):
+            raise ArgumentError(
+                f"generation is {_named(generation)}: expected a GenerationConfig",
+                hint="Import it from bart_cli, or pass single settings to summarize: beams=6.",
+            )
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.folder = loaded.folder
@@ -67,6 +78,7 @@ class Summarizer:
         precision: DecodingPrecision = "fp32",
         device: str = "auto",
         generation: GenerationConfig | None = None,
+        checkpoint: str | int | None = None,
     ) -> Summarizer:
         """Load a run, a model folder or a hub id.
 
@@ -74,11 +86,16 @@ class Summarizer:
             precision: fp32, tf32, bf16, fp16, or int8 on a CPU.
             device: cpu, cuda, cuda:N, or auto: a GPU when there is one.
             generation: default: the settings that the model was saved with.
+            checkpoint: of a run: best, last or a step; default: the best if the run has validated.
 
         Raises:
             UsageError: no model there, or a device or precision that this machine lacks.
             BartError: the hub could not be reached.
         """
+        if not isinstance(source, str | Path):
+            raise ArgumentError(f"source is {_named(source)}: expected a path or a hub id")
+        if checkpoint is not None:
+            source = resolve_model(source, str(checkpoint))
         return cls(load_for_inference(str(source), precision, device=device), generation)
 
     @property
@@ -86,19 +103,28 @@ class Summarizer:
         """Tokens that the model can read at once, <s> and </s> among them."""
         return self.model.config.max_position_embeddings
 
+    @overload
+    def summarize(self, texts: str, **options: Any) -> Summary: ...
+
+    @overload
+    def summarize(self, texts: Sequence[str], **options: Any) -> list[Summary]: ...
+
     def summarize(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         *,
         long: LongText = "truncate",
         batch_size: int = 8,
         max_tokens: int | None = None,
         reporter: Reporter | None = None,
         **changes: object,
-    ) -> list[Summary]:
-        """A summary of each text, in order; a text without words gets an empty one.
+    ) -> Summary | list[Summary]:
+        """The summary of a text, or of each of several texts, in order.
+
+        A text without words gets an empty summary.
 
         Args:
+            texts: one text (then one `Summary` is returned), or a sequence of texts.
             long: what to do with a text that is longer than the model's positions. truncate: read
                 its beginning; chunk: summarize pieces that end with sentences, and join; reduce: as
                 chunk, then summarize the joined summaries until one piece holds them (or until that
@@ -108,15 +134,32 @@ class Summarizer:
             changes: decoding settings, such as `beams=6`.
 
         Raises:
-            ValueError: a setting that is not allowed (pydantic's, which names it).
-            UsageError: `long` or `max_length` that is not allowed.
+            ArgumentError: an argument of the wrong type or out of range; the message names it.
         """
+        if isinstance(texts, str):
+            return self.summarize(
+                [texts],
+                long=long,
+                batch_size=batch_size,
+                max_tokens=max_tokens,
+                reporter=reporter,
+                **changes,
+            )[0]
+        texts = _checked_texts(texts)
         if long not in get_args(LongText):
-            raise UsageError(f"long={long}: allowed are {', '.join(get_args(LongText))}")
+            raise ArgumentError(f"long={long!r}: allowed are {', '.join(get_args(LongText))}")
+        for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+            none = name == "max_tokens" and value is None
+            if not none and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ArgumentError(f"{name}={value!r}: expected a whole number of at least 1")
+        try:
+            generation = check_section(GenerationConfig, self.generation.model_dump() | changes)
+        except UsageError as error:
+            raise ArgumentError(error.message.removeprefix("options: ")) from None
         decode = partial(
             generate,
             self.model,
-            generation=GenerationConfig.model_validate(self.generation.model_dump() | changes),
+            generation=generation,
             batch_size=batch_size,
             max_tokens=max_tokens,
             reporter=reporter,
@@ -140,12 +183,20 @@ class Summarizer:
         Texts are taken in windows that grow from one text to four batches (one text always, when
         `batch_size` is 1); one window is in memory.
         """
+        if isinstance(texts, str):
+            raise ArgumentError("texts is one string: expected an iterable of strings")
         options = {"long": long, "batch_size": batch_size, "max_tokens": max_tokens} | changes
-        for window in windows(texts, batch_size, len):
-            yield from self.summarize(window, **options)  # type: ignore[arg-type]
+        for window in windows((_checked(text) for text in texts), batch_size, len):
+            yield from self.summarize(window, **options)
 
     def _encode(self, texts: Sequence[str], long: LongText) -> list[Encoded]:
-        return encode_texts(texts, self.tokenizer, self.positions, whole=long != "truncate")
+        return encode_texts(
+            texts,
+            self.tokenizer,
+            self.positions,
+            whole=long != "truncate",
+            prefix=self.model.config.prefix,
+        )
 
     def _round(self, encoded: Sequence[Encoded], decode: Decode) -> list[Summary]:
         """Decode every piece of every text; a text's summary is its pieces' joined."""
@@ -192,3 +243,20 @@ class Summarizer:
                 for i, summary in zip(shorter, again, strict=True)
                 if summary.pieces > 1
             }
+
+
+def _checked_texts(texts: object) -> list[str]:
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise ArgumentError(f"texts is {_named(texts)}: expected a string or a list of strings")
+    return [_checked(text, i) for i, text in enumerate(texts)]
+
+
+def _checked(text: object, index: int | None = None) -> str:
+    if not isinstance(text, str):
+        where = "a text" if index is None else f"texts[{index}]"
+        raise ArgumentError(f"{where} is {_named(text)}: expected a string")
+    return text
+
+
+def _named(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"

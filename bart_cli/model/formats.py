@@ -159,27 +159,52 @@ def load_model(
     )
 
 
-def resolve_model(source: str | Path) -> Path:
+def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
     """The folder with `config.json`, or the `.ckpt` / `.pt` file, that a name stands for.
 
-    A run stands for its final `model`, before the run has ended for the `best`, before that for its
-    newest checkpoint. What is no path is asked from the hub.
+    A run stands for its `best` model if it has validated, else for its final `model`, before the
+    run has ended for its newest checkpoint. Any other name is asked from the hub.
+
+    Args:
+        checkpoint: of a run: best, last or a step.
 
     Raises:
-        UsageError: a path with no model in it.
+        UsageError: a path with no model in it, or a run without that checkpoint.
     """
     path = Path(source)
+    if checkpoint is not None:
+        return _checkpoint(path, checkpoint)
     if path.is_file():
         return path
     if not path.exists():
         return fetch(str(source), HUB_FILES, what="model", weights=HUB_WEIGHTS)
     checkpoints = sorted(path.glob("checkpoints/step-*/model"), reverse=True)
-    for folder in (path, path / "model", path / "best", *checkpoints):
+    for folder in (path, path / "best", path / "model", *checkpoints):
         if (folder / "config.json").is_file():
             return folder
     _refuse_foreign(path)
     raise UsageError(
         f"no model in {path}: expected config.json and model.safetensors, or a run with checkpoints"
+    )
+
+
+def _checkpoint(run: Path, name: str) -> Path:
+    steps = {
+        int(folder.parent.name.removeprefix("step-")): folder
+        for folder in sorted(run.glob("checkpoints/step-*/model"))
+        if (folder / "config.json").is_file()
+    }
+    places = {"best": run / "best", "last": run / "model"}
+    if name == "last" and not places["last"].is_dir() and steps:
+        return steps[max(steps)]
+    folder = places.get(name) or steps.get(int(name) if name.isdecimal() else -1)
+    if folder is not None and (folder / "config.json").is_file():
+        return folder
+    there = [word for word, place in places.items() if (place / "config.json").is_file()]
+    there += [str(step) for step in steps]
+    raise UsageError(
+        f"--checkpoint {name}: not in {run}",
+        hint=f"It has {', '.join(there)}." if there else "--model must be a run that has saved.",
     )
 
 

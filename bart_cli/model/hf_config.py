@@ -143,6 +143,8 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
     if isinstance(fields.get("eos_token_id"), list):  # the first ends; decoding knows them all
         fields["eos_token_id"] = next(iter(fields["eos_token_id"]), None)
     fields["activation_function"] = ACTIVATIONS[activation]
+    task = (settings.get("task_specific_params") or {}).get("summarization") or {}
+    fields["prefix"] = settings.get("prefix") or task.get("prefix") or ""
     fields["pre_layer_norm"] = settings.get("model_type") == "mbart"
     try:
         return ModelConfig.model_validate(fields)

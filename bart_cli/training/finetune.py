@@ -58,7 +58,9 @@ def run_finetune(
         _check_positions(config, model)
         tokenizer = tokenizer.fitted(model.config.vocab_size)
         with reporter.task("read the pairs", unit="pairs") as task:
-            train_pairs = load_encoded(data.path, "train", data.n_train, data, tokenizer)
+            train_pairs = load_encoded(
+                data.path, "train", data.n_train, data, tokenizer, model.config.prefix
+            )
             task.advance(len(train_pairs.sources))
         _tell_cuts(train_pairs, config, reporter)
         start_id = model.config.training_start_id
@@ -133,7 +135,9 @@ def _validation(
             f"{training.validate_every}",
             hint="add validation.jsonl, or --set training.validate_every=null",
         )
-    pairs = load_encoded(data.path, "validation", data.n_validation, data, tokenizer)
+    pairs = load_encoded(
+        data.path, "validation", data.n_validation, data, tokenizer, model.config.prefix
+    )
     references = [p.target for p in read_pairs(data.path, "validation", limit=data.n_validation)]
     share = Share(
         global_batch=world.size * training.micro_batch,

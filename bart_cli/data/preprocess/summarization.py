@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bart_cli.data.pairs import VOCABULARY, Pair, find_split, read_pairs
+from bart_cli.data.source_text import source_text
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.progress import Reporter
@@ -91,21 +92,18 @@ def _check_folder(path: Path, out: Path, found: list[str]) -> None:
 def clean_pairs(pairs: list[Pair]) -> tuple[list[Pair], dict[str, int]]:
     """Drop pairs that teach nothing; the reasons with their counts come along.
 
-    White space is folded to single spaces, but the lines of a summary (one sentence each in
-    CNN-DailyMail) are kept apart.
+    White space around a text is removed, white space inside is kept (see `source_text`).
     """
     dropped = {"empty article": 0, "empty summary": 0, "summary is the article": 0, "duplicate": 0}
     seen: set[tuple[str, str]] = set()
     kept = []
     for pair in pairs:
-        source = " ".join(pair.source.split())
-        lines = (" ".join(line.split()) for line in pair.target.splitlines())
-        target = "\n".join(line for line in lines if line)
+        source, target = source_text(pair.source), source_text(pair.target)
         if not source:
             dropped["empty article"] += 1
         elif not target:
             dropped["empty summary"] += 1
-        elif source == target.replace("\n", " "):
+        elif source.split() == target.split():
             dropped["summary is the article"] += 1
         elif (source, target) in seen:
             dropped["duplicate"] += 1

@@ -54,6 +54,54 @@ def test_decoding_settings_can_be_changed_per_call(folder: Path) -> None:
         summarizer.summarize([SENTENCES[0]], beams=0)
 
 
+def test_one_text_has_one_summary(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    assert summarizer.summarize(SENTENCES[0]) == summarizer.summarize([SENTENCES[0]])[0]
+    assert summarizer.summarize("").text == ""
+
+
+def test_wrong_arguments_are_named(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    wrong: list[tuple[object, dict[str, object], str]] = [
+        ([None], {}, r"texts\[0\] is None: expected a string"),
+        (None, {}, "texts is None"),
+        (b"text", {}, "texts is of type bytes"),
+        (["a"], {"batch_size": 0}, "batch_size=0: expected"),
+        (["a"], {"batch_size": "4"}, "batch_size='4': expected"),
+        (["a"], {"max_tokens": 0}, "max_tokens=0: expected"),
+        (["a"], {"long": "half"}, "long='half': allowed are truncate"),
+        (["a"], {"beams": "many"}, "beams=many"),
+        (["a"], {"beam": 4}, "unknown key 'beam'"),
+    ]
+    for texts, options, words in wrong:
+        with pytest.raises(ValueError, match=words) as caught:
+            summarizer.summarize(texts, **options)  # type: ignore[call-overload]
+        assert isinstance(caught.value, UsageError)
+    with pytest.raises(UsageError, match="texts is one string"):
+        next(summarizer.stream("abc"))
+    for arguments, words in (
+        ({"precision": "fp8"}, "precision='fp8': allowed are fp32"),
+        ({"device": 0}, "device=0: expected auto"),
+        ({"generation": {}}, "generation is of type dict: expected a GenerationConfig"),
+        ({"checkpoint": "best"}, "--checkpoint best: not in"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            bart_cli.Summarizer.from_pretrained(folder, **arguments)  # type: ignore[arg-type]
+
+
+def test_line_breaks_are_read_and_the_prefix_stands_before_every_text(folder: Path) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    seen: list[list[int]] = []
+    summarizer._round = lambda encoded, decode: seen.extend(e.pieces[0] for e in encoded) or []  # type: ignore[assignment,func-returns-value,method-assign]
+    text = "Ann: Hi.\r\nBob:  Yes."
+    summarizer.summarize([text, f" {text}\n"])
+    assert seen == [summarizer.tokenizer.encode(text)] * 2
+    config = summarizer.model.config
+    summarizer.model.config = config.model_copy(update={"prefix": "summarize: "})
+    summarizer.summarize([text])
+    assert seen[2] == summarizer.tokenizer.encode(f"summarize: {text}")
+
+
 def test_sampling_is_repeatable_and_follows_its_seed(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
     options = {"beams": 1, "sample": True, "top_k": 20, "top_p": 0.9, "return_sequences": 4}

@@ -122,15 +122,21 @@ def test_a_fairseq_checkpoint_is_read_and_its_shape_inferred(tmp_path: Path, zip
     assert_same_weights(loaded.model, model)
 
 
-def test_a_run_stands_for_its_final_then_best_then_newest_model(tmp_path: Path) -> None:
+def test_a_run_stands_for_its_best_then_final_then_newest_model(tmp_path: Path) -> None:
     for name in ("checkpoints/step-00000100/model", "checkpoints/step-00000200/model"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").touch()
     assert resolve_model(tmp_path) == tmp_path / "checkpoints/step-00000200/model"
-    for name in ("best", "model"):
+    for name in ("model", "best"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").touch()
         assert resolve_model(tmp_path) == tmp_path / name
+    assert resolve_model(tmp_path, "last") == tmp_path / "model"
+    assert resolve_model(tmp_path, "100") == tmp_path / "checkpoints/step-00000100/model"
+    for wrong in ("300", "first"):
+        with pytest.raises(UsageError, match=f"--checkpoint {wrong}") as caught:
+            resolve_model(tmp_path, wrong)
+        assert caught.value.hint == "It has best, last, 100, 200."
 
 
 def test_weights_that_do_not_fit_are_named(
