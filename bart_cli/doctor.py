@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 from bart_cli import __version__
 from bart_cli.config.training import Precision
+from bart_cli.runtime.cores import usable_cores
 
 State = Literal["ok", "note", "broken"]
 OLDEST_PYTHON = (3, 11)
@@ -123,7 +124,8 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     from bart_cli.inference.engine import int8_problem
-    from bart_cli.training.precision import problem_of
+    from bart_cli.inference.products import measure_products
+    from bart_cli.training.precision import problem_of, slow_precision
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for number in range(gpus):
@@ -147,18 +149,12 @@ def _devices() -> Iterator[Finding]:
     supported = [p for p in get_args(Precision) if problem_of(p, device) is None]
     if int8_problem(device) is None:
         supported.append("int8 (decoding)")
-    advice = ""
-    if not gpus and not _fast_bf16():
-        advice = "this CPU has no bf16 instructions: bf16 works but is slower than fp32"
-    yield Finding("precisions", "ok", ", ".join(supported), advice)
-
-
-def _fast_bf16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return True  # not known: no advice is better than a wrong one
-    text = cpuinfo.read_text()
-    return any(flag in text for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    yield Finding("precisions", "ok", ", ".join(supported), slow_precision("bf16", device) or "")
+    if not gpus:
+        seconds = measure_products()
+        ranked = sorted(seconds, key=lambda name: seconds[name])
+        ratios = ", ".join(f"{name} {seconds['fp32'] / seconds[name]:.1f} x" for name in ranked)
+        yield Finding("decoding speed", "ok", f"{ratios} (products of a step, fp32 = 1)")
 
 
 def _apex() -> Finding:
@@ -188,10 +184,10 @@ def _apex() -> Finding:
 def _threads() -> Finding:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     threads = torch.get_num_threads()
     advice = ""
-    if cores and threads < cores and "OMP_NUM_THREADS" in os.environ:
+    if threads < cores and "OMP_NUM_THREADS" in os.environ:
         advice = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} leaves cores idle; unset it"
     return Finding("cores", "note" if advice else "ok", f"{cores}; torch uses {threads}", advice)
 

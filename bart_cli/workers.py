@@ -1,7 +1,6 @@
 """Pools of worker processes that start clean and stop without a word."""
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -11,13 +10,6 @@ from contextlib import contextmanager
 from threading import Thread
 
 from bart_cli.errors import BartError
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: what a container or `srun` leaves to it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import IO
 from bart_cli.benchmark.session import Message, Session
 from bart_cli.benchmark.spec import ArmSpec
 from bart_cli.errors import BartError
+from bart_cli.runtime.cores import usable_cores
 from bart_cli.training.world import World
 
 OUT_OF_MEMORY: Message = {"status": "out of memory"}
@@ -84,7 +85,7 @@ class Crew:
         count = self.arm.processes
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         if count > 1:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+            cores = usable_cores()
             environment |= {
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),

@@ -20,6 +20,7 @@ from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import int8_problem
 from bart_cli.inference.load import DTYPES
+from bart_cli.runtime.cores import usable_cores
 from bart_cli.training.optimizers import backend_problem
 from bart_cli.training.precision import problem_of
 from bart_cli.training.world import launched
@@ -143,7 +144,7 @@ def plan_decoding(
 
 def plan_data(spec: DataSpec, workers: Sequence[int], benchmark: BenchmarkConfig) -> list[Group]:
     """A group for each stage; its sizes are numbers of processes."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     counts = _ascending(workers or sorted({1, min(cores, 2), cores}))
     return [
         [
@@ -201,7 +202,7 @@ def _processes(asked: Sequence[int]) -> Sequence[int]:
             if gpus and count > gpus:
                 raise UsageError(f"--processes {count}: this machine has {gpus} GPUs")
         return _ascending(asked)
-    return sorted({1, gpus or min(2, os.cpu_count() or 1)})
+    return sorted({1, gpus or min(2, usable_cores())})
 
 
 def _ascending(sizes: Sequence[int]) -> tuple[int, ...]:

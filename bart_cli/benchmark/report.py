@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bart_cli.benchmark.session import Message
 from bart_cli.benchmark.sweep import Results
 from bart_cli.benchmark.tables import TextTable
 from bart_cli.files import atomic_file, write_text
+from bart_cli.runtime.cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Machine:
         gpu = torch.cuda.is_available()
         return cls(
             device=torch.cuda.get_device_name(0) if gpu else _processor(),
-            devices=torch.cuda.device_count() if gpu else (os.cpu_count() or 1),
+            devices=torch.cuda.device_count() if gpu else usable_cores(),
             torch=torch.__version__,
             bart=__version__,
             date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -18,6 +18,7 @@ import typer
 
 from bart_cli import __version__
 from bart_cli.errors import BartError, did_you_mean
+from bart_cli.runtime.cores import configure_threads
 
 COMMANDS = {
     "demo": "The whole road on the embedded sample, in minutes, on a CPU.",
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    configure_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = _completed_words() if "_BART_COMPLETE" in os.environ else given
     requested = next((word for word in words if not word.startswith("-")), None)

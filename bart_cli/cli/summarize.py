@@ -119,6 +119,8 @@ def command(
 
     keep_freed_memory()
     loaded = load_for_inference(model, evaluation.precision, device=evaluation.device)
+    if loaded.notice:
+        reporter.info(loaded.notice)
     saved = loaded.generation.model_dump() if loaded.generation else {}
     base = load_config(EvaluateConfig, options=generation_keys(saved) | decoding.generation())
     summarizer = Summarizer(loaded, base.generation)
@@ -130,7 +132,7 @@ def command(
         form=chosen,
         batch_size=evaluation.batch_size,
         max_tokens=evaluation.max_tokens,
-        precision=evaluation.precision,
+        precision=loaded.precision,
         heading=(_heading if out_file is None else str) if lines or len(inputs) > 1 else None,
     )
     stream = sys.stdout  # by its own name: a live bar on a terminal takes over `sys.stdout`

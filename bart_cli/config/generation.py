@@ -11,7 +11,7 @@ from bart_cli.config.base import Section
 from bart_cli.config.data import LANGUAGE, LANGUAGE_HELP
 
 RougeTokenizer = Literal["ascii", "unicode"]
-DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
+DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8", "auto"]
 TokenId = Annotated[int, Field(ge=0)]
 Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
 
@@ -120,7 +120,9 @@ class EvaluationConfig(Section):
         None, ge=1, description="source tokens decoded together at most, padding included"
     )
     precision: DecodingPrecision = Field(
-        "fp32", description="arithmetic of decoding: fp32, tf32, bf16, fp16, or int8 on a CPU"
+        "fp32",
+        description="arithmetic of decoding: fp32, tf32, bf16, fp16, int8 (CPU), or auto, "
+        "the fastest here",
     )
     device: str = Field(
         "auto",

@@ -22,8 +22,8 @@ from bart_cli.data.denoising import Denoiser, Ids, Ragged
 from bart_cli.data.order import SampleOrder, Share, rank_positions
 from bart_cli.data.random_keys import derive
 from bart_cli.data.shards import Samples, ShardFolder, open_shards
+from bart_cli.runtime.cores import usable_cores
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.workers import usable_cores
 
 NOISE = 103  # purpose of random numbers
 

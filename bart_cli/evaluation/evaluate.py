@@ -20,6 +20,7 @@ from bart_cli.evaluation.ledger import Ledger, open_ledger, origin_of
 from bart_cli.evaluation.report import write_report
 from bart_cli.evaluation.scoring import Evaluation, score
 from bart_cli.files import atomic_file, remove_leftovers, require_folder, write_text
+from bart_cli.inference.load import choose_precision, find_device
 from bart_cli.progress import Reporter
 from bart_cli.training.world import World, join_world
 
@@ -48,6 +49,7 @@ def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Ev
     pairs = read_pairs(config.data.path, config.evaluation.split, limit=_limit(config))
     with join_world() as world:
         reporter = reporter if world.leads else Reporter()
+        config = _with_precision(config, world, reporter)
         ledger = _claim(config, out, pairs, world, reporter)
         if world.broadcast(ledger is not None and ledger.complete):
             reporter.info(f"all {len(pairs):,} articles are decoded already")
@@ -58,6 +60,18 @@ def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Ev
     result = score(config, pairs, ledger, reporter)
     _write(result, pairs, out)
     return result
+
+
+def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) -> EvaluateConfig:
+    """The configuration with the precision to compute in, the same on every rank."""
+    evaluation = config.evaluation
+    precision, notice = world.broadcast(
+        choose_precision(evaluation.precision, find_device(evaluation.device))
+    )
+    if notice:
+        reporter.info(notice)
+    changed = evaluation.model_copy(update={"precision": precision})
+    return config.model_copy(update={"evaluation": changed})
 
 
 def _limit(config: EvaluateConfig) -> int | None:

@@ -18,7 +18,7 @@ from bart_cli.evaluation.baselines import LEADS, lead
 from bart_cli.evaluation.ledger import Ledger
 from bart_cli.evaluation.rouge import KINDS, RougeScores, score_systems, share_without_words
 from bart_cli.progress import Reporter
-from bart_cli.workers import usable_cores
+from bart_cli.runtime.cores import usable_cores
 
 PERCENTILES = (50, 90, 95, 99)
 LOST = 0.1  # share of references without most of their letters that is worth a warning

@@ -21,6 +21,7 @@ from bart_cli.errors import UsageError
 from bart_cli.inference.products import Product, fuse, has_onednn, make_product
 from bart_cli.model.bart import Bart, key_mask
 from bart_cli.model.layers import DecoderLayer, PositionEmbedding
+from bart_cli.training.precision import onednn_has_bf16
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -133,7 +134,8 @@ def int8_problem(device: torch.device) -> str | None:
 
 def bf16_or_fp32() -> torch.dtype:
     """bf16 where this processor multiplies it, else fp32: emulation is slower than fp32."""
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    native = torch.cpu._is_avx512_bf16_supported() and onednn_has_bf16()
+    return torch.bfloat16 if native else torch.float32
 
 
 def _as(module: Module, dtype: torch.dtype) -> Module:

@@ -9,12 +9,19 @@ decoder, so its time is that of reading them, and the ordinary kernels lay them 
 
 from __future__ import annotations
 
+import functools
+import math
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bart_cli.config.generation import DecodingPrecision
+from bart_cli.training.precision import onednn_has_bf16
 
 Product = Callable[[Tensor], Tensor]
 
@@ -29,7 +36,7 @@ def make_product(weight_ND: Tensor, bias_N: Tensor, *, int8: bool = False) -> Pr
     """
     if int8:
         return Int8Product(weight_ND, bias_N)
-    if weight_ND.device.type == "cpu" and weight_ND.dtype in PACKED_DTYPES and has_onednn():
+    if weight_ND.device.type == "cpu" and has_packed(weight_ND.dtype):
         return PackedProduct(weight_ND, bias_N)
     return partial(F.linear, weight=weight_ND, bias=bias_N)
 
@@ -48,7 +55,11 @@ def has_onednn() -> bool:
     )
 
 
-PACKED_DTYPES = (torch.float32, torch.bfloat16)
+def has_packed(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has a fast packed product in this dtype here."""
+    return has_onednn() and (
+        dtype == torch.float32 or (dtype == torch.bfloat16 and onednn_has_bf16())
+    )
 
 
 class PackedProduct:
@@ -65,38 +76,123 @@ class PackedProduct:
 
 
 class Int8Product:
-    """Integers times integers: the weight with a scale per output, each row with one of its own.
+    """Integers times integers: a weight with a scale per output, each row with a scale of its own.
 
-    A row's scale depends on this row alone, so results do not depend on the batch.
+    The rows are *unsigned* bytes with a zero point: processors without AMX have no instruction for
+    signed times signed, and oneDNN then falls back to its reference kernel. A row's scale depends
+    on that row alone, so results do not depend on the batch.
     """
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor) -> None:
         weight = weight_ND.detach().float()
         scale_N = weight.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny) / LARGEST_INT8
-        integers = (weight / scale_N[:, None]).round_().to(torch.int8)
-        self._packed = torch.ops.onednn.qlinear_prepack(integers, None)
+        integers_ND = (weight / scale_N[:, None]).round_().to(torch.int8)
+        self._rows = BytesTimesInt8(integers_ND)
         self._scale = scale_N
-        self._zero = torch.zeros(len(scale_N), dtype=torch.int64)
         self._bias = bias_N.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., N] in fp32."""
         rows_MD = x.reshape(-1, x.shape[-1]).float()
         largest_M1 = rows_MD.abs().amax(1, keepdim=True).clamp_(min=1e-30)
-        integers_MD = (rows_MD * (LARGEST_INT8 / largest_M1)).round_().to(torch.int8)
-        y_MN: Tensor = torch.ops.onednn.qlinear_pointwise(
-            integers_MD,
-            1.0 / LARGEST_INT8,
-            0,
-            self._packed,
-            self._scale,
-            self._zero,
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
+        y_MN = self._rows(rows_MD / largest_M1).mul_(self._scale)
         return torch.addcmul(self._bias, y_MN, largest_M1).view(*x.shape[:-1], -1)
+
+
+class BytesTimesInt8:
+    """Rows within [-1, 1], quantized to bytes, times an int8 weight: [M, D] -> [M, N] in fp32.
+
+    With VNNI or AMX, oneDNN multiplies 8-bit rows (zero point 128). Without, both libraries add
+    pairs of products in 16 bits, which saturate (vpmaddubsw), so the rows get 7 bits (zero point
+    64): 2 x 127 x 127 fits. There FBGEMM is the faster one, for it packs the weight only once.
+    """
+
+    def __init__(self, integers_ND: Tensor) -> None:
+        exact = onednn_bytes_are_exact()
+        self._levels, self._zero = (127, 128) if exact else (63, 64)
+        ones_N = torch.ones(len(integers_ND))
+        zeros_N = torch.zeros(len(integers_ND), dtype=torch.int64)
+        self._fbgemm = has_fbgemm() and not exact
+        if self._fbgemm:
+            with warnings.catch_warnings():
+                # torch deprecates quantized tensors, but its FBGEMM kernels take nothing else.
+                warnings.filterwarnings("ignore", "torch.quantize_per_tensor")
+                weight = torch._make_per_channel_quantized_tensor(
+                    integers_ND, ones_N.double(), zeros_N, 0
+                )
+            engine = torch.backends.quantized.engine
+            torch.backends.quantized.engine = "fbgemm"
+            try:
+                self._packed = torch.ops.quantized.linear_prepack(weight, None)
+            finally:
+                torch.backends.quantized.engine = engine
+        else:
+            self._packed = torch.ops.onednn.qlinear_prepack(integers_ND, None)
+            self._one, self._none = ones_N, zeros_N
+
+    def __call__(self, rows_MD: Tensor) -> Tensor:
+        y_MN: Tensor
+        if self._fbgemm:
+            y_MN = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+                rows_MD, 1.0 / self._levels, self._zero, self._packed
+            )
+        else:
+            bytes_MD = (rows_MD * self._levels).round_().add_(self._zero).to(torch.uint8)
+            y_MN = _onednn_int8(
+                bytes_MD, 1.0 / self._levels, self._zero, self._packed, self._one, self._none
+            )
+        return y_MN
+
+
+def _onednn_int8(
+    bytes_MD: Tensor, scale: float, zero: int, packed: Tensor, scale_N: Tensor, zero_N: Tensor
+) -> Tensor:
+    y_MN: Tensor = torch.ops.onednn.qlinear_pointwise(
+        *(bytes_MD, scale, zero, packed, scale_N, zero_N),
+        *(None, 1.0, 0, torch.float32, "none", [], ""),
+    )
+    return y_MN
+
+
+@functools.cache
+def onednn_bytes_are_exact() -> bool:
+    """Whether oneDNN sums unsigned times signed bytes in 32 bits here, found by trying."""
+    rows = torch.full((16, 64), 255, dtype=torch.uint8)
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((16, 64), 127, dtype=torch.int8), None)
+    ones, zeros = torch.ones(16), torch.zeros(16, dtype=torch.int64)
+    sums = _onednn_int8(rows, 1.0, 0, packed, ones, zeros)
+    return bool((sums == 64 * 255 * 127).all())
+
+
+def has_fbgemm() -> bool:
+    """Whether this torch has FBGEMM's int8 product with fp32 in and out."""
+    return "fbgemm" in torch.backends.quantized.supported_engines and hasattr(
+        torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32"
+    )
+
+
+def measure_products() -> dict[DecodingPrecision, float]:
+    """Seconds that a CPU takes for a decoding step's products, by precision; fast kernels only.
+
+    16 rows (4 articles of 4 beams) times 38 million weights of BART-base's feed-forward shape,
+    more than a cache holds: the best of five rounds, in which the precisions take turns.
+    """
+    weights_ND = [torch.randn(3072, 768) for _ in range(16)]
+    rows_MD, bias_N = torch.randn(16, 768), torch.zeros(3072)
+    runs: dict[DecodingPrecision, tuple[list[Product], Tensor]] = {
+        "fp32": ([make_product(weight, bias_N) for weight in weights_ND], rows_MD)
+    }
+    if onednn_has_bf16():
+        halves = [make_product(weight.bfloat16(), bias_N.bfloat16()) for weight in weights_ND]
+        runs["bf16"] = (halves, rows_MD.bfloat16())
+    if has_onednn() and hasattr(torch.ops.onednn, "qlinear_prepack"):
+        runs["int8"] = ([Int8Product(weight, bias_N) for weight in weights_ND], rows_MD)
+    seconds = dict.fromkeys(runs, math.inf)
+    with torch.inference_mode():
+        for _ in range(5):
+            for name, (products, rows) in runs.items():
+                start = time.perf_counter()
+                for product in products:
+                    product(rows)
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds

@@ -83,7 +83,7 @@ class Summarizer:
         """Load a run, a model folder or a hub id.
 
         Args:
-            precision: fp32, tf32, bf16, fp16, or int8 on a CPU.
+            precision: fp32, tf32, bf16, fp16, int8 on a CPU, or auto: the fastest here.
             device: cpu, cuda, cuda:N, or auto: a GPU when there is one.
             generation: default: the settings that the model was saved with.
             checkpoint: of a run: best, last or a step; default: the best if the run has validated.

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from bart_cli.errors import BartError, UsageError
+from bart_cli.runtime.cores import usable_cores
 from bart_cli.training.world import launched
-from bart_cli.workers import usable_cores
 
 CHECKPOINT_SECONDS = 600  # what workers get to write a checkpoint after a signal
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -9,6 +10,27 @@ import torch
 from bart_cli.config.training import Precision
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+# Values of ONEDNN_MAX_CPU_ISA without bf16: it makes a newer processor compute as an older one.
+ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
+
+
+def onednn_has_bf16() -> bool:
+    """Whether oneDNN multiplies bf16 by fast kernels on this CPU (AVX-512, AVX-NE-CONVERT, AMX)."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return (
+        limit not in ISAS_WITHOUT_BF16
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+def slow_precision(precision: str, device: torch.device) -> str | None:
+    """A warning about a precision that this device can only emulate, or None."""
+    if device.type == "cpu" and precision == "bf16" and not onednn_has_bf16():
+        return "this CPU has no bf16 instructions: bf16 is emulated, several times slower than fp32"
+    return None
 
 
 def problem_of(precision: Precision, device: torch.device) -> str | None:
@@ -26,7 +48,13 @@ def problem_of(precision: Precision, device: torch.device) -> str | None:
 
 
 def apply_matmul_precision(precision: Precision) -> None:
-    """Let fp32 matrix products run in tf32 or not; affects the whole process."""
+    """Choose the kernels of matrix products for the whole process.
+
+    tf32 lets fp32 products run in tf32. bf16 turns oneDNN off on a CPU for which it has reference
+    code only: torch's own kernels are much faster.
+    """
+    if precision == "bf16" and not onednn_has_bf16():
+        torch.backends.mkldnn.set_flags(False)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 

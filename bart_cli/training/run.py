@@ -29,6 +29,7 @@ from bart_cli.training.checkpoint import restore, whole_weights, writing
 from bart_cli.training.checks import TrainingRun
 from bart_cli.training.loop import Job, schedule_of, train
 from bart_cli.training.metrics import Row, draw_curves, read_metrics
+from bart_cli.training.precision import slow_precision
 from bart_cli.training.setup import equip, place
 from bart_cli.training.world import World
 
@@ -117,6 +118,8 @@ def run_training(
 ) -> RunResult:
     """Train in the run folder and write what is left behind at the end."""
     training = config.training
+    if warning := slow_precision(training.precision, world.device):
+        reporter.warn(warning)
     optimizer, scaler = equip(model, training, config.optimizer, world)
     progress = restore(resume, run, model, optimizer, scaler, world, reporter)
     if world.leads:  # from here on the folder is this run's

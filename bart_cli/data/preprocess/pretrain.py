@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -349,6 +350,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
         return
     with (
         dask.config.set({"logging.distributed": "critical"}),
+        _same_environment() as restore,
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -358,4 +360,26 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        restore()
         yield client
+
+
+@contextmanager
+def _same_environment() -> Iterator[Callable[[], None]]:
+    """Yield a function that restores the environment variables; the end of the block calls it too.
+
+    Before each worker starts, Dask's nanny writes variables meant for it (OMP_NUM_THREADS=1,
+    PYTHONHASHSEED) into the environment of *this* process. A torch that is loaded afterwards, here
+    or in a child, would compute on one core.
+    """
+    before = dict(os.environ)
+
+    def restore() -> None:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+    try:
+        yield restore
+    finally:
+        restore()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,6 +130,7 @@ def test_bytes_that_are_not_utf8_are_named_with_their_position(tmp_path: Path) -
 
 def shards(tmp_path: Path, tokenizer: Tokenizer, name: str, **settings: object) -> Path:
     out = tmp_path / name
+    environment = dict(os.environ)
     preprocess_pretrain(
         PreprocessSettings(
             inputs=(("x", tmp_path / "corpus", "lines"),),
@@ -141,6 +143,8 @@ def shards(tmp_path: Path, tokenizer: Tokenizer, name: str, **settings: object) 
         workers=1,
         reporter=Reporter(),
     )
+    # Dask would leave OMP_NUM_THREADS=1 behind, and torch would train on one core.
+    assert dict(os.environ) == environment
     return out
 
 

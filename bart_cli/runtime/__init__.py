@@ -1,0 +1,1 @@
+"""Processes, cores and devices: what every engine runs on."""
