@@ -1,6 +1,7 @@
 """Pools of worker processes that start clean and stop without a word."""
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator
