@@ -59,3 +59,30 @@ def test_transformers_generates_what_we_do_with_the_settings_of_the_export(
         assert inputs["input_ids"][0].tolist() == tiny_tokenizer.encode(text)
         tokens = theirs.generate(**inputs)[0]
         assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == summary.text
+
+
+def test_ctranslate2_converts_an_export(
+    tiny_tokenizer: Tokenizer, tmp_path: Path, tiny_config: ModelConfig
+) -> None:
+    """Its own converter reads more of config.json than transformers; its beams find the same."""
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    from ctranslate2.converters import TransformersConverter
+
+    if tiny_config.pre_layer_norm:
+        pytest.skip("CTranslate2 takes mBART's first token from the tokenizer")
+    torch.manual_seed(5)
+    config = tiny_config.model_copy(
+        update={"init_std": 0.4, "vocab_size": tiny_tokenizer.vocab_size}
+    )
+    save_model(tmp_path / "model", Bart(config), tiny_tokenizer, GenerationConfig(beams=2))
+    export_model(str(tmp_path / "model"), tmp_path / "export", ExportConfig())
+    TransformersConverter(str(tmp_path / "export")).convert(str(tmp_path / "converted"))
+    entries = AutoTokenizer.from_pretrained(tmp_path / "export")
+    source = entries.convert_ids_to_tokens(tiny_tokenizer.encode(SENTENCES[0]))
+    translator = ctranslate2.Translator(str(tmp_path / "converted"), device="cpu", intra_threads=1)
+    found = translator.translate_batch([source], beam_size=1, max_decoding_length=12)
+    summarizer = Summarizer.from_pretrained(tmp_path / "export")
+    options = {"beams": 1, "max_length": 13, "no_repeat_ngram": 0, "forced_bos": False}
+    expected = summarizer.summarize([SENTENCES[0]], forced_eos=False, **options)[0]
+    ids = entries.convert_tokens_to_ids(found[0].hypotheses[0])
+    assert tiny_tokenizer.decode(ids).strip() == expected.text

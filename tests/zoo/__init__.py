@@ -1,0 +1,1 @@
+"""Stand-ins for published models: their files as they are, the weights small and random."""

@@ -1,0 +1,137 @@
+"""Published models decode as with `transformers`: the folder's own settings, token for token.
+
+The judge is `BartForConditionalGeneration.generate` in fp32, on articles of CNN-DailyMail with the
+real vocabulary where they are at hand, else on a few sentences with a tiny one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from bart_cli.errors import UsageError
+from bart_cli.inference.generate import generate
+from bart_cli.inference.load import load_for_inference
+from bart_cli.printable import printable
+from bart_cli.tokenizer import Tokenizer
+from tests.command import bart
+from tests.conftest import SENTENCES
+from tests.zoo.models import CONFIGS, STORAGES, Storage, build
+
+SHORT = [" ".join(SENTENCES)]
+LONG = [" ".join(SENTENCES * 30)]
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+logging.getLogger("transformers").setLevel(logging.ERROR)
+transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Articles of different length; the longest does not fit 1,024 positions."""
+    file = DATA / "cnn_dm/test.jsonl"
+    if not file.is_file():
+        return SHORT + LONG
+    with file.open(encoding="utf-8") as lines:
+        articles = [json.loads(next(lines))["article"] for _ in range(40)]
+    articles = sorted((" ".join(article.split()) for article in articles), key=len)
+    return [articles[0], articles[-1]]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_tokenizer: Tokenizer) -> Tokenizer:
+    real = DATA / "bart-tokenizer"
+    return Tokenizer.from_pretrained(real) if real.is_dir() else tiny_tokenizer
+
+
+def assert_equal(folder: Path, texts: list[str]) -> None:
+    """Both sides read the folder and nothing else."""
+    loaded = load_for_inference(str(folder))
+    assert loaded.generation is not None
+    positions = loaded.model.config.max_position_embeddings
+    sources = loaded.tokenizer.encode_batch(texts, max_length=positions)
+    ours = generate(loaded.model, sources, loaded.generation)
+    theirs = transformers.BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    for text, source, found in zip(texts, sources, ours, strict=True):
+        inputs = words(text, max_length=positions, truncation=True, return_tensors="pt")
+        assert inputs["input_ids"][0].tolist() == source
+        tokens = theirs.generate(**inputs)[0].tolist()
+        assert found[0].tokens == tokens[1:]
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"bart-large-mnli", "bart-large"}))
+def test_a_published_model(
+    name: str, texts: list[str], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    files = "new" if name.startswith("bart-large") else "old"
+    folder = build(name, tmp_path / name, tokenizer, files=files)
+    assert_equal(folder, texts if name == "bart-large-cnn" else texts[:1])
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_way_to_store_weights(
+    storage: Storage, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    folder = build("distilbart-xsum-12-6", tmp_path / "m", tiny_tokenizer, storage=storage)
+    assert_equal(folder, SHORT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"forced_bos_token_id": None},
+        {"forced_bos_token_id": 0, "forced_eos_token_id": None},
+        {"eos_token_id": [2, 50]},
+        {"max_length": None},
+        {"extra_pos_embeddings": None, "normalize_before": None, "task_specific_params": None},
+        {"num_beams": 1},
+        {"num_beams": None, "early_stopping": None},
+    ],
+    ids=lambda changes: ", ".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_settings_old_and_new(
+    changes: dict[str, object], tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    folder = build("distilbart-xsum-12-6", tmp_path / "m", tiny_tokenizer, **changes)
+    assert_equal(folder, SHORT)
+
+
+def test_positions_that_8_does_not_divide(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Of KoBART, 1,026; its texts are cut there."""
+    build("bart-large-xsum", tmp_path / "m", tiny_tokenizer)
+    theirs = transformers.BartForConditionalGeneration.from_pretrained(tmp_path / "m")
+    config = transformers.BartConfig.from_pretrained(tmp_path / "m")
+    config.max_position_embeddings = 1026
+    wider = transformers.BartForConditionalGeneration(config)
+    state = theirs.state_dict()
+    for side in ("encoder", "decoder"):
+        del state[f"model.{side}.embed_positions.weight"]
+    wider.load_state_dict(state, strict=False)
+    wider.generation_config = theirs.generation_config
+    wider.save_pretrained(tmp_path / "wider")
+    tiny_tokenizer.save(tmp_path / "wider")
+    assert_equal(tmp_path / "wider", LONG)
+
+
+def test_a_model_that_classifies_is_refused(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = build("bart-large-mnli", tmp_path / "m", tiny_tokenizer)
+    with pytest.raises(UsageError, match="BartForSequenceClassification classifies") as caught:
+        load_for_inference(str(folder))
+    assert "facebook/bart-large-cnn" in (caught.value.hint or "")
+
+
+def test_the_first_command_of_the_readme(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    build("bart-large-cnn", tmp_path / "bart-large-cnn", tiny_tokenizer)
+    (tmp_path / "article.txt").write_text(SHORT[0], encoding="utf-8")
+    result = bart("summarize", "article.txt", "--model", "bart-large-cnn", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    theirs = transformers.BartForConditionalGeneration.from_pretrained(tmp_path / "bart-large-cnn")
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "bart-large-cnn")
+    tokens = theirs.generate(**words(SHORT[0], return_tensors="pt"))[0]
+    summary = words.decode(tokens, skip_special_tokens=True).strip()
+    assert result.stdout.strip() == printable(summary)
