@@ -11,7 +11,7 @@ from rich.table import Table
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.generation import DecodingOptions
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, JsonOption, field_help
 from bart_cli.cli.training import ProcessesOption, start_workers
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
@@ -26,6 +26,7 @@ KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLs
 @option_groups
 def command(
     model: Annotated[str | None, typer.Option(help="Run, model folder or hub id to score.")] = None,
+    checkpoint: CheckpointOption = None,
     data: Annotated[
         Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
     ] = None,
@@ -66,7 +67,7 @@ def command(
         decoding.generation()
         | decoding.evaluation()
         | {
-            "model_path": model,
+            "model_path": _place(model, checkpoint),
             "data.path": data,
             "evaluation.split": split,
             "evaluation.limit": limit,
@@ -108,6 +109,15 @@ def show_scores(result: Evaluation, folder: Path) -> None:
         f"{result.articles:,} articles; predictions, metrics.json and report.html in {folder}",
         soft_wrap=True,
     )
+
+
+def _place(model: str | None, checkpoint: str | None) -> str | None:
+    """The folder of a checkpoint, where one was chosen."""
+    if model is None or checkpoint is None:
+        return model
+    from bart_cli.model.formats import resolve_model
+
+    return str(resolve_model(model, checkpoint))
 
 
 def _default_out(model: str | None, config: EvaluateConfig) -> Path:

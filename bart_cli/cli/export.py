@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import out, print_json
-from bart_cli.cli.options import JsonOption, field_help
+from bart_cli.cli.options import CheckpointOption, JsonOption, field_help
 from bart_cli.config.export import ExportConfig
 
 
@@ -34,6 +34,7 @@ def command(
     tokenizer: Annotated[
         str | None, typer.Option(metavar="NAME", help=field_help(ExportConfig, "tokenizer"))
     ] = None,
+    checkpoint: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model for others: weights, configuration, tokenizer and decoding settings.
@@ -45,10 +46,13 @@ def command(
     """
     from bart_cli.config.presets import load_config
     from bart_cli.model.export import export_model
+    from bart_cli.model.formats import resolve_model
 
     config = load_config(
         ExportConfig, options={"format": form, "dtype": dtype, "tokenizer": tokenizer}
     )
+    if checkpoint is not None:
+        model = str(resolve_model(model, checkpoint))
     done = export_model(model, out_folder, config)
     if as_json:
         print_json(asdict(done))

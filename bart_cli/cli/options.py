@@ -27,6 +27,13 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any other setting: section.key=value; may be given many times."),
 ]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="last|best|STEP",
+        help="Which model of a run. Default: the best, if the run has validated, else the last.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of a table.")
 ]

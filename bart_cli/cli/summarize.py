@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from io import TextIOWrapper
@@ -14,7 +15,7 @@ from rich.text import Text
 from bart_cli.cli.console import make_reporter, out
 from bart_cli.cli.generation import DecodingOptions, generation_keys
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import field_help
+from bart_cli.cli.options import CheckpointOption, SetOption, field_help
 from bart_cli.config.summarize import SummarizeConfig
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
@@ -23,15 +24,21 @@ DEFAULT_MODEL = "facebook/bart-large-cnn"
 @option_groups
 def command(
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Files (.txt, .md, .html, .jsonl; others are read as text), folders with such "
-            "files, quoted patterns such as 'news/**/*.txt', - for standard input.",
+            "files, quoted patterns such as 'news/**/*.txt', web pages (https://…), - for standard "
+            "input. Default: standard input, if it is not a terminal.",
         ),
-    ],
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="Run, model folder or hub id.", show_default=True)
-    ] = DEFAULT_MODEL,
+        str | None,
+        typer.Option(
+            help="Run, model folder or hub id. Default: the environment variable BART_MODEL, "
+            f"else {DEFAULT_MODEL}."
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = None,
     out_file: Annotated[
         Path | None,
         typer.Option(
@@ -57,6 +64,7 @@ def command(
         typer.Option(metavar="truncate|chunk|reduce", help=field_help(SummarizeConfig, "long")),
     ] = None,
     decoding: DecodingOptions = DecodingOptions(),
+    sets: SetOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The same as --format json: one JSON document.")
     ] = False,
@@ -74,6 +82,8 @@ def command(
     [bold]bart summarize article.txt --model runs/finetune[/bold]
 
     [bold]bart summarize 'news/*.html' --long chunk --out summaries.jsonl[/bold]
+
+    [bold]cat article.txt | bart summarize[/bold]
 
     [bold]cat articles.jsonl | bart summarize - --jsonl --field body > summaries.jsonl[/bold]
     """
@@ -94,6 +104,13 @@ def command(
         },
     )
     reporter = make_reporter()
+    if not files:
+        if sys.stdin.isatty():
+            raise UsageError(
+                "no input: name a file, a folder, a pattern or a web address",
+                hint="Or pipe a text: cat article.txt | bart summarize",
+            )
+        files = ["-"]
     if "-" in files and sys.stdin.isatty():
         reporter.info("reading from the terminal; Ctrl-D ends the text")
     inputs = find_inputs(files, jsonl=config.jsonl)
@@ -103,7 +120,7 @@ def command(
     # What goes with what is known when the model's own settings are; until then, widest limits.
     widest = {"generation.beams": 64, "generation.max_length": 2**20}
     options = widest | decoding.generation() | decoding.evaluation()
-    evaluation = load_config(EvaluateConfig, options=options).evaluation
+    evaluation = load_config(EvaluateConfig, options=options, sets=sets or []).evaluation
 
     # Only now, so that what is wrong with the command is said before torch is imported.
     from bart_cli.inference.load import load_for_inference
@@ -114,15 +131,29 @@ def command(
         summarize_to_stream,
     )
     from bart_cli.inference.summarizer import Summarizer
+    from bart_cli.model.formats import resolve_model
     from bart_cli.progress import Task
     from bart_cli.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    loaded = load_for_inference(model, evaluation.precision, device=evaluation.device)
+    origin = "" if model else "BART_MODEL: "
+    model = model or os.environ.get("BART_MODEL") or ""
+    origin = origin if model else ""
+    model = model or DEFAULT_MODEL
+    try:
+        source = str(resolve_model(model, checkpoint))
+        loaded = load_for_inference(source, evaluation.precision, device=evaluation.device)
+    except BartError as error:
+        error.message = origin + error.message
+        raise
     if loaded.notice:
         reporter.info(loaded.notice)
     saved = loaded.generation.model_dump() if loaded.generation else {}
-    base = load_config(EvaluateConfig, options=generation_keys(saved) | decoding.generation())
+    base = load_config(
+        EvaluateConfig,
+        options=generation_keys(saved) | decoding.generation(),
+        sets=sets or [],
+    )
     summarizer = Summarizer(loaded, base.generation)
     chosen = choose_format(config, out_file, inputs)
     lines = any(given.kind == "jsonl" for given in inputs)

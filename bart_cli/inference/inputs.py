@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from bart_cli.data.text_files import HEAD, decode, refuse_binary
 from bart_cli.errors import UsageError
@@ -31,19 +32,21 @@ STANDARD_INPUT = "standard input"
 
 @dataclass(frozen=True)
 class Input:
-    """A file to read, or standard input (`path` None).
+    """A file to read, or standard input or a web address (`path` None).
 
-    text: of standard input and of pipes (`<(…)`), which can be read once only; not of JSON lines.
+    text: of standard input, of web pages and of pipes (`<(…)`), which are read once only; not of
+    JSON lines.
     """
 
     path: Path | None
     kind: Kind
     text: str = ""
+    url: str = ""
 
     @property
     def name(self) -> str:
         """What it is called in results and messages."""
-        return STANDARD_INPUT if self.path is None else str(self.path)
+        return self.url or (STANDARD_INPUT if self.path is None else str(self.path))
 
     @property
     def lasting(self) -> bool:
@@ -55,7 +58,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
     """The inputs that the words stand for, those that are named checked.
 
     A folder stands for its files with a suffix of KINDS, a pattern (`*`, `?`, `[…]`, `**` for
-    folders below) for the files that fit it, `-` for standard input.
+    folders below) for the files that fit it, `-` for standard input, a web address for its page.
 
     Args:
         jsonl: take every input as JSON lines.
@@ -63,6 +66,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
     Raises:
         UsageError: a word that stands for nothing; a file that is named and that is missing, empty
             or not UTF-8. Files found in folders and by patterns are not looked into.
+        BartError: a web page that cannot be downloaded.
     """
     if list(words).count("-") > 1:
         raise UsageError("standard input (-) is named twice; it can be read once only")
@@ -70,6 +74,9 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
     for word in words:
         if word == "-":
             inputs.append(_standard_input(jsonl))
+            continue
+        if word.startswith(("http://", "https://")):
+            inputs.append(_web_page(word, jsonl))
             continue
         if not word:
             raise UsageError(
@@ -127,6 +134,21 @@ def _standard_input(jsonl: bool) -> Input:
     return Input(None, "text", _decode(STANDARD_INPUT, sys.stdin.buffer.read()))
 
 
+def _web_page(url: str, jsonl: bool) -> Input:
+    """A page (its main text) or a plain text file of the web, downloaded now."""
+    from bart_cli.data.download.http import Fetcher
+
+    if jsonl or Path(urlsplit(url).path).suffix == ".jsonl":
+        raise UsageError(
+            f"{url}: JSON lines are not read from the web", hint="Download the file first."
+        )
+    content, content_type = Fetcher(attempts=2).page(url)
+    refuse_binary(url, content)
+    if content_type.startswith("text/plain"):
+        return Input(None, "text", _decode(url, content), url)
+    return Input(None, "html", _main_text(url, content, content_type), url)
+
+
 def _kind(path: Path, jsonl: bool) -> Kind:
     return "jsonl" if jsonl else KINDS.get(path.suffix.lower(), "text")
 
@@ -169,11 +191,15 @@ def _text(given: Input) -> str:
     if given.kind == "text":
         _refuse_records(given.name)
         return _decode(given.name, content)
+    return _main_text(given.name, content)
+
+
+def _main_text(name: str, content: bytes, content_type: str = "") -> str:
     from bart_cli.data.download.extractors import Page, load_extractor
 
-    text = load_extractor("trafilatura")(Page(url="", html=content))
+    text = load_extractor("trafilatura")(Page(url="", html=content, content_type=content_type))
     if not text.strip():
-        raise UsageError(f"{given.name} is a page without a main text")
+        raise UsageError(f"{name} is a page without a main text")
     return text
 
 

@@ -30,6 +30,7 @@ MODEL_FILES = (
     *("*.safetensors", "*.bin", "*.ckpt", "*.pt"),
     *("*config.json", "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"),
 )
+BOOK = 200_000  # characters of a window whose pieces take long enough for a progress bar
 NOTICES = 20  # lines about single inputs; what comes after is only counted
 
 
@@ -118,7 +119,7 @@ def _run(
 ) -> None:
     items = itertools.islice(read_items(job.inputs, job.config.field), skip, None)
     notices = 0
-    for results in _results(summarizer, items, job):
+    for results in _results(summarizer, items, job, reporter):
         for result in results:
             write(result)
             _count(result, counts)
@@ -131,7 +132,7 @@ def _run(
 
 
 def _results(
-    summarizer: Summarizer, items: Iterator[Text | Failure], job: Job
+    summarizer: Summarizer, items: Iterator[Text | Failure], job: Job, reporter: Reporter
 ) -> Iterator[list[Result]]:
     for window in windows(items, job.batch_size, _weight):
         texts = [item.text for item in window if isinstance(item, Text)]
@@ -142,6 +143,7 @@ def _results(
                     long=job.config.long,
                     batch_size=job.batch_size,
                     max_tokens=job.max_tokens,
+                    reporter=reporter if sum(map(len, texts)) > BOOK else None,
                 )
             )
         except torch.OutOfMemoryError:

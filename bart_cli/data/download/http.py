@@ -66,6 +66,21 @@ class Fetcher:
 
         return self._persist(url, ask)
 
+    def page(self, url: str) -> tuple[bytes, str]:
+        """A small file in memory, and its content type as the server names it.
+
+        Raises:
+            MissingError, UsageError, BartError: as `read`.
+        """
+
+        def ask() -> tuple[bytes, str]:
+            answer = requests.get(url, headers=HEADERS, timeout=TIMEOUT)
+            _check_status(answer)
+            _check_length(answer, len(answer.content))
+            return answer.content, answer.headers.get("content-type", "")
+
+        return self._persist(url, ask)
+
     def read(self, url: str) -> bytes:
         """A small file in memory.
 
@@ -75,13 +90,7 @@ class Fetcher:
             BartError: the server cannot be reached, or goes on failing.
         """
 
-        def ask() -> bytes:
-            answer = requests.get(url, headers=HEADERS, timeout=TIMEOUT)
-            _check_status(answer)
-            _check_length(answer, len(answer.content))
-            return answer.content
-
-        return self._persist(url, ask)
+        return self.page(url)[0]
 
     def fetch(
         self, url: str, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None

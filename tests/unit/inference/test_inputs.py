@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.inference import records
 from bart_cli.inference.inputs import find_inputs, read_items
 from bart_cli.inference.records import Failure, Origin, Text, read_records
 from bart_cli.inference.windows import windows
+from tests.servers.web import serve_files
 
 PAGE = """<html><head><title>News</title></head><body><nav><a href="/">Home page</a></nav>
 <article><h1>Bridge</h1><p>The mayor opened the new bridge on Monday. Heavy rain had closed the
@@ -214,3 +215,18 @@ def test_windows_grow_and_are_bounded_in_number_and_weight() -> None:
     heavy = [len(window) for window in windows(range(30), 8, lambda _: 2**21)]
     assert max(heavy) == 2
     assert sum(heavy) == 30
+
+
+def test_a_web_address_stands_for_its_main_text_or_its_plain_text(tmp_path: Path) -> None:
+    lead = "The mayor of Glenford opened the new bridge across the river on Monday morning. " * 4
+    (tmp_path / "page.html").write_text(f"<html><body><article><p>{lead}</p></article></body>")
+    with serve_files(tmp_path) as web:
+        address = f"{web.url.rstrip('/')}/page.html"
+        (item,) = read_items(find_inputs([address]))
+        assert isinstance(item, Text)
+        assert item.origin.file == address
+        assert lead.strip() in item.text
+        with pytest.raises(BartError, match=r"none\.html"):
+            find_inputs([f"{web.url.rstrip('/')}/none.html"])
+        with pytest.raises(UsageError, match="JSON lines are not read from the web"):
+            find_inputs([f"{web.url.rstrip('/')}/rows.jsonl"])
