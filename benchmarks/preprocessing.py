@@ -1,11 +1,13 @@
 """Preprocessing on one core beside LDDL's algorithm, on the same text in the same run.
 
-    python benchmarks/preprocessing.py CORPUS TOKENIZER [--megabytes 4] [--repeats 5]
+    python benchmarks/preprocessing.py CORPUS TOKENIZER [--megabytes 2] [--repeats 5]
 
 CORPUS: a folder with one document a line, id first. LDDL's algorithm (lddl/dask/bart/pretrain.py):
 sentences by nltk's Punkt, chunks of 125 words split at white space, a parquet file of strings. Ours
-does the BPE as well, fills samples exactly and writes the ids. Punkt runs with its default
-parameters: the trained ones are a download, and the algorithm costs the same without them.
+does the BPE as well, fills samples exactly and writes the ids; it is timed on text whose words are
+all remembered (cached), on new text after other text (new), and from an empty memory (cold). Punkt
+runs with its default parameters: the trained ones are a download, and the algorithm costs the same
+without them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core
@@ -24,9 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-from bart_cli.data.documents import plan_blocks, read_block
-from bart_cli.data.preprocess.blocks import BlockTask, process_block
+from bart_cli.data.documents import Block, plan_blocks, read_block
+from bart_cli.data.preprocess.blocks import BlockTask, _tools, process_block
 from bart_cli.tokenizer import Tokenizer
+
+STATES = ("new", "cached", "cold")  # of the words that are remembered; in this order
 
 
 def lddl_chunks(article: str, split: Callable[[str], list[str]]) -> list[str]:
@@ -45,53 +50,65 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("tokenizer")
-    parser.add_argument("--megabytes", type=float, default=4.0)
+    parser.add_argument("--megabytes", type=float, default=2.0)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--language", default="auto")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Tokenizer.from_pretrained(options.tokenizer).save(folder / "bpe")
-        text = folder / "text.txt"
-        with text.open("w", encoding="utf-8") as stream:
-            for block in plan_blocks(options.corpus, "lines"):
-                for document, content in read_block(block):
-                    if stream.tell() < options.megabytes * 1e6:
-                        stream.write(f"{document} {content}\n")
-        size = text.stat().st_size / 1e6
-        (block,) = plan_blocks(text, "lines", size=2**40)
+        # One part for each repeat, and the first of all, which only warms up.
+        parts = [folder / f"part-{number}.txt" for number in range(options.repeats + 1)]
+        documents = (d for b in plan_blocks(options.corpus, "lines") for d in read_block(b))
+        for part in parts:
+            with part.open("w", encoding="utf-8") as stream:
+                while stream.tell() < options.megabytes * 1e6:
+                    stream.write(" ".join(next(documents, ("", ""))) + "\n")
         punkt = PunktSentenceTokenizer()
 
-        def lddl(number: int) -> None:
+        def lddl(block: Block) -> None:
             chunks = [c for _, t in read_block(block) for c in lddl_chunks(t, punkt.tokenize)]
-            pq.write_table(pa.table({"sentences": chunks}), folder / f"lddl-{number}.parquet")
+            pq.write_table(pa.table({"sentences": chunks}), folder / "lddl.parquet")
 
-        def ours(number: int) -> None:
+        runs = count()
+
+        def ours(block: Block) -> None:
             process_block(
                 BlockTask(
-                    number=number,
+                    number=next(runs),
                     block=block,
                     work=folder / "work",
                     tokenizer=folder / "bpe",
                     target_lengths=(128,),
                     validation_share=0.01,
                     cross_documents=False,
+                    language=options.language,
                 )
             )
 
-        speeds: dict[str, list[float]] = {"lddl": [], "bart": []}
-        ours(10**5)  # loads the tokenizer
-        for number in range(options.repeats):
-            for label, function in (("lddl", lddl), ("bart", ours)):
+        speeds: dict[str, list[float]] = {label: [] for label in ("lddl", *STATES)}
+        for number, part in enumerate(parts):
+            (block,) = plan_blocks(part, "lines", size=2**40)
+            for label in speeds:
+                if label == "cold":
+                    _tools.cache_clear()
+                    _tools(folder / "bpe")  # loading the tokenizer is not timed
                 begin = time.perf_counter()
-                function(number)
-                speeds[label].append(size / (time.perf_counter() - begin))
-    print(f"{size:.1f} MB of text, one core, {options.repeats} runs of each, in turn")
+                (lddl if label == "lddl" else ours)(block)
+                if number:
+                    seconds = time.perf_counter() - begin
+                    speeds[label].append(part.stat().st_size / 1e6 / seconds)
+            # Leave a cache that knows all text so far, as the next part finds it in a long run.
+            for earlier in parts[: number + 1]:
+                (block,) = plan_blocks(earlier, "lines", size=2**40)
+                ours(block)
+    print(f"{options.repeats} parts of {options.megabytes:g} MB, one core, all in turn")
     for label, values in speeds.items():
+        ratios = [b / a for a, b in zip(speeds["lddl"], values, strict=True)]
         print(
             f"{label}: {statistics.median(values):.2f} MB/s ({min(values):.2f} - {max(values):.2f})"
+            f", {statistics.median(ratios):.2f} times LDDL ({min(ratios):.2f} - {max(ratios):.2f})"
         )
-    ratios = [b / a for a, b in zip(speeds["lddl"], speeds["bart"], strict=True)]
-    print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from bart_cli.data.abbreviations import ABBREVIATIONS as FOREIGN
 from bart_cli.data.abbreviations import ENDING, GERMAN_STARTERS
+from bart_cli.data.words import UNSPACED
 
 AUTO = "auto"
 SAME_RULES = {"nb": "no", "nn": "no", "be": "ru", "bg": "ru"}
@@ -54,23 +55,23 @@ SCRIPTS = {
     ),
 }
 SAMPLE = 4096  # characters that tell the script of a text
-CLOSERS = "\"'”’»›)\\]"
-WIDE_CLOSERS = "”’」』》〉）】〕］"
-# What may end a sentence: a mark of scripts that need no space behind it, a mark and a space,
-# a blank line, or a space in scripts that part sentences by nothing else.
+WIDE = "。｡！？．؟۔।॥։።፧။។៕"  # marks that end a sentence without a space behind them
+MARKS = ".!?…;" + WIDE
+# A mark or the end of a line first: Python's `re` finds a leading class of characters fast.
 STOP = re.compile(
-    rf"(?P<wide>[。｡！？．؟۔।॥։።፧။។៕]+[{WIDE_CLOSERS}{CLOSERS}]*|[!?]+(?=[\u3040-\u9fff]))\s*"
-    rf"|(?<![.!?…;])(?P<mark>[.!?…;]+)(?:[{CLOSERS}“‘«]|\s[»›])*\s+"
-    r"|\n[^\S\n]*\n\s*"
-    r"|(?<=[\u0e00-\u0eff])(?P<space>\s+)(?=[\u0e00-\u0eff])"
+    rf"(?P<run>[{MARKS}\n][{MARKS}]*)"
+    r"(?P<close>[\"'”’»›)\]“‘«」』》〉）】〕］]*(?:\s[»›])*)(?P<space>\s*)"
 )
+OPENERS = re.compile("[“‘«\"']")  # in `close`, behind a mark of WIDE
+UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
 QUOTED = re.compile("と|って|、|。|，")  # behind a closing quote, the sentence around it goes on
+THAI_SPACE = re.compile("(?<=[\u0e00-\u0eff])\\s+(?=[\u0e00-\u0eff])")  # Lao too
 PHRASES = 60  # characters of a Thai or Lao sentence, after which the next space ends it
 FIRST_LETTER = re.compile(r"[\W_]*(\w+)")
-BEFORE = re.compile(r"([^\s\"'“”„«»‘’()\[\]]+)\.[^\w.]*$")
+BEFORE_WORD = "\"'“”„«»‘’([—–-"
 LETTERS = re.compile(r"([^\W\d_]{1,2}\.\s?)*[^\W\d_]")  # initials, "z. B", "т.е"
 # Single letters that do end a sentence before a capital: "5 h.", "1999 г.", "и т. д.", "до н. э."
-LETTER_END = re.compile(r"(\d\s?[^\W\d_]|т\.\s?[дп]|н\.\s?э)\.\s*$")
+LETTER_END = re.compile(r"(\d\s?[^\W\d_]|т\.\s?[дп]|н\.\s?э)$")
 
 
 def split_sentences(text: str, language: str = AUTO) -> list[str]:
@@ -153,20 +154,40 @@ def _is_abbreviation(before: str, after: str) -> bool:
 def _other(text: str, language: str) -> Iterator[int]:
     begin = 0
     for match in STOP.finditer(text):
-        kind = match.lastgroup
-        after = text[match.end() : match.end() + REACH]
-        if kind == "space":
-            goes_on = match.start() - begin < PHRASES
-        elif kind == "wide":
-            goes_on = match["wide"][-1] in "」』" and QUOTED.match(after) is not None
-        elif kind == "mark":
-            before = text[max(begin, match.start() - REACH) : match.end()]
-            goes_on = _goes_on(before, match["mark"], after, language)
-        else:
-            goes_on = False
-        if not goes_on and match.end() < len(text):
-            begin = match.end()
-            yield begin
+        end = match.end()
+        if _ends(text, begin, match, language):
+            if match["run"][-1] in WIDE and (opener := OPENERS.search(match["close"])):
+                end = match.start("close") + opener.start()
+            yield from _phrases(text, begin, end)
+            begin = end
+            if end < len(text):
+                yield end
+    yield from _phrases(text, begin, len(text))
+
+
+def _phrases(text: str, begin: int, end: int) -> Iterator[int]:
+    """Borders within what is Thai or Lao, where only spaces part sentences."""
+    if end - begin > PHRASES:
+        for match in THAI_SPACE.finditer(text, begin, end):
+            if match.start() - begin >= PHRASES:
+                begin = match.end()
+                yield begin
+
+
+def _ends(text: str, begin: int, match: re.Match[str], language: str) -> bool:
+    """Whether the sentence from `begin` on ends with what STOP found."""
+    run, close, space = match.groups()
+    if "\n" in space and (run == "\n" or space.count("\n") > 1):
+        return True  # a blank line
+    if run == "\n":
+        return False
+    after = text[match.end() : match.end() + REACH]
+    if run[-1] in WIDE:
+        return close[-1:] not in ("」", "』") or QUOTED.match(after) is None
+    if not space:
+        return run[-1] in "!?" and not close and UNSPACED_LETTER.match(after) is not None
+    before = text[max(begin, match.start() - REACH) : match.start()]
+    return not _goes_on(before, run, after, language)
 
 
 def _goes_on(before: str, mark: str, after: str, language: str) -> bool:
@@ -178,16 +199,17 @@ def _goes_on(before: str, mark: str, after: str, language: str) -> bool:
         return True
     if mark != ".":
         return False
-    word = BEFORE.search(before)
-    if word is None:
+    words = before.split()
+    if not words:
         return False
-    known, lower = word[1], word[1].lower()
+    known = words[-1].lstrip(BEFORE_WORD)
+    lower = known.lower()
     if known.isdigit():
-        if word.start() == 0 or before[: word.start()].isspace():
+        if len(words) == 1:
             return True  # the number of an item
         ordinal = language == "de" and len(known) < 3 and after[:1].isalpha()
         return ordinal and first is not None and first[1].lower() not in GERMAN_STARTERS
-    if LETTER_END.search(before):
+    if len(known) < 6 and LETTER_END.search(before):
         return False
     if lower in FOREIGN.get(language, ()) or lower in FOREIGN[""]:
         is_end = lower in ENDING.get(language, ()) and first is not None and first[1][0].isupper()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,9 @@ SMALL_MODEL = """model.d_model=32 model.encoder_layers=1 model.decoder_layers=1
 SMALL_RUN = """training.max_steps=3 schedule.warmup_steps=1 training.global_batch=8
     training.micro_batch=2 training.log_every=1 training.checkpoint_every=3
     training.precision=fp32""".split()
+# A run that has to learn something: its scores are above 0.
+LEARNING_RUN = """training.max_steps=80 training.checkpoint_every=80 schedule.warmup_steps=5
+    optimizer.learning_rate=1e-2""".split()
 SMALL_LOADER = ["data.workers=0", "data.streams=8"]
 SMALL_SCORES = "evaluation.batch_size=2 evaluation.precision=fp32 evaluation.bootstrap=5".split()
 SMALL_DECODING = "generation.beams=2 generation.max_length=8 generation.min_length=0".split()
@@ -100,6 +104,7 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
         sets = SMALL_RUN
     elif command in ("pretrain", "finetune"):
         sets = [*SMALL_MODEL, *SMALL_RUN]
+        sets += LEARNING_RUN if "runs/finetuned-ru" in arguments else []
         sets += SMALL_LOADER if command == "pretrain" else [*SMALL_SCORES, *SMALL_DECODING]
     elif command == "evaluate":
         more = ["--limit", "3"]
@@ -122,6 +127,26 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
             more += ["--workers", "1", "--tokenizer", "data/tokenizer"]
     changed = [word for key in sets for word in ("--set", key)]
     return [*arguments, *more, *changed]
+
+
+def write_russian(folder: Path) -> None:
+    """`text-ru` and `pairs-ru`: a corpus and pairs in a language of one's own."""
+    towns, things = "Зареченск Орлов Дубки Белый".split(), "мост парк завод музей театр".split()
+    pairs = [
+        {
+            "article": f"В 2010 г. в г. {town} открыли новый {thing}. Люди, т. е. горожане, рады.",
+            "summary": f"Мэр открыл новый {thing}.",
+        }
+        for town in towns
+        for thing in things
+    ]
+    for name in ("text-ru", "pairs-ru"):
+        (folder / name).mkdir()
+    text = "\n\n".join(pair["article"] for pair in pairs)
+    (folder / "text-ru/news.txt").write_text(text, encoding="utf-8")
+    for split in ("train", "validation", "test"):
+        lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+        (folder / f"pairs-ru/{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
 def environment(patch: pytest.MonkeyPatch, hub: str, cache: Path) -> None:

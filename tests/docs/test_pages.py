@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from tests.cli.test_download_common_crawl import crawl  # noqa: F401
 from tests.cli.test_download_corpora import hub  # noqa: F401
 from tests.conftest import SENTENCES, tiny_model_config
 from tests.docs.pages import PAGES, ROOT, Block, commands, read_blocks
-from tests.docs.stage import Stage, environment
+from tests.docs.stage import Stage, environment, write_russian
 from tests.servers.hub import serve_hub
 from tests.servers.web import serve_files
 
@@ -51,6 +52,7 @@ def stage(
         tiny_tokenizer.save(hub / "facebook" / name)
     for name in ("FILE.txt", "article.txt"):
         (folder / name).write_text(" ".join(SENTENCES), encoding="utf-8")
+    write_russian(folder)
     (folder / "cache").mkdir()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -101,6 +103,11 @@ def test_a_page_can_be_worked_through_after_the_readme(
     folder = tmp_path / "page"
     shutil.copytree(stage.folder, folder)
     run_page(replace(stage, folder=folder), page)
+    if page == "docs/recipes.md":
+        for name in ("final-evaluation", "evaluation-test"):
+            metrics = json.loads((folder / "runs/finetuned-ru" / name / "metrics.json").read_text())
+            assert metrics["rouge"]["rouge1"] > 0
+            assert metrics["settings"]["tokenizer"] == "unicode"
 
 
 def test_every_command_has_an_example_in_the_readme() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from bart_cli.config.generation import EvaluationConfig
+from bart_cli.config.run import EvaluateConfig
 from bart_cli.evaluation.report import mark_shared
 from bart_cli.evaluation.rouge import KINDS, rouge_scores, share_without_words
+from bart_cli.evaluation.scoring import _rouge
+from bart_cli.progress import Reporter
 
 TEXTS = {
     "ru": ("Мэр открыл новый мост. Он велик.", "Мэр закрыл старый мост. Дождь идёт."),
@@ -39,3 +43,18 @@ def test_accents_written_in_two_ways_are_the_same_word() -> None:
 def test_the_report_marks_words_of_any_script() -> None:
     pieces = mark_shared("новый мост", "Старый новый мост", stemmer=True, tokenizer="unicode")
     assert [(piece.text, piece.shared) for piece in pieces] == [("новый мост", True)]
+
+
+@pytest.mark.parametrize(("tokenizer", "warnings"), [("ascii", 1), ("unicode", 0)])
+def test_lost_references_are_warned_of(tokenizer: str, warnings: int) -> None:
+    said = []
+
+    class Recorder(Reporter):
+        def warn(self, message: str) -> None:
+            said.append(message)
+
+    settings = {"tokenizer": tokenizer, "bootstrap": 0}
+    config = EvaluateConfig(evaluation=EvaluationConfig.model_validate(settings))
+    _rouge(config, {"model": [TEXTS["ru"][0]]}, [TEXTS["ru"][0]], Recorder())
+    assert len(said) == warnings
+    assert all("100%" in message and "--rouge-tokenizer unicode" in message for message in said)

@@ -81,3 +81,22 @@ def test_paragraphs_end_sentences(tiny_tokenizer: Tokenizer) -> None:
 def test_a_text_of_nothing_but_abbreviations_does_not_stall_the_splitter() -> None:
     text = "Mr. " * 100_000  # quadratic code would take minutes
     assert split_sentences(text) == [text.strip()]
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["市长昨天开放了新桥。", "人们很高兴。"],
+        ["Мэр открыл новый мост. ", "Люди рады, т. е. горожане. "],
+    ],
+)
+def test_pieces_of_other_scripts_end_with_sentences(sentences: list[str]) -> None:
+    text = "".join(sentences * 30)
+    tokenizer = Tokenizer.train([text], 300)
+    (encoded,) = encode_texts([text], tokenizer, 64, whole=True)
+    pieces = [tokenizer.decode(piece) for piece in encoded.pieces]
+    assert len(pieces) > 2
+    for piece in pieces:
+        assert piece[-1] in ".。"
+        assert not piece.endswith("т. е.")
+    assert "".join("".join(pieces).split()) == "".join(text.split())
