@@ -12,6 +12,7 @@ from rich.table import Table
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import JsonOption
 from bart_cli.config.data import LANGUAGE_HELP
+from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare data for training.")
@@ -38,9 +39,16 @@ def pretrain(
     texts: Annotated[
         list[Path] | None,
         typer.Option(
-            "--text", help="Plain text, a file or a folder of .txt; blank lines part documents."
+            "--text", help="Text without ids: a file, or a folder of .txt or .jsonl (also .gz)."
         ),
     ] = None,
+    documents: Annotated[
+        Literal["auto", "line", "blank-line"],
+        typer.Option(
+            help="Separator of documents in --text; auto: blank lines if there are any, else "
+            "lines, unless the lines are wrapped."
+        ),
+    ] = "auto",
     target_lengths: Annotated[
         list[int] | None,
         typer.Option("--target-length", help="Tokens of a sample; many in one pass. Default 128."),
@@ -84,10 +92,11 @@ def pretrain(
     from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
     from bart_cli.tokenizer import Tokenizer
 
+    form: Form = "plain" if documents == "blank-line" else documents
     settings = PreprocessSettings(
         inputs=(
             *(_named(text) for text in inputs or []),
-            *((path.stem, path, "plain") for path in texts or []),
+            *((path.stem, path, form) for path in texts or []),
         ),
         target_lengths=tuple(dict.fromkeys(target_lengths or [128])),
         shards=shards,

@@ -34,7 +34,7 @@ def train(
 
         def texts() -> object:
             for path in files:
-                for text in read_texts(path, "lines" if with_ids else "plain"):
+                for text in read_texts(path, "lines" if with_ids else "auto"):
                     task.advance()
                     yield text
 

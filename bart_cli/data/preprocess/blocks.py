@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bart_cli.data.documents import Block, read_block
+from bart_cli.data.documents import Block, read_blocks
 from bart_cli.data.preprocess.packing import Sample, last_start, pack
 from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import AUTO, spaced_sentences
@@ -66,6 +66,12 @@ class BlockTask:
     cross_documents: bool
     deduplicate: bool = False
     language: str = AUTO
+    more: tuple[Block, ...] = ()  # small files that share the task
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All that it reads."""
+        return (self.block, *self.more)
 
     def output(self, length: int, split: str) -> Path:
         """Where the samples of one length and split go."""
@@ -111,7 +117,7 @@ def process_block(task: BlockTask) -> BlockReport:
     report = BlockReport()
     documents: dict[str, list[list[list[int]]]] = {split: [] for split in SPLITS}
     left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
-    for number, (name, text) in enumerate(read_block(task.block)):
+    for number, (name, text) in enumerate(read_blocks(task.blocks)):
         if number in left_out:
             report.duplicates += 1
             continue

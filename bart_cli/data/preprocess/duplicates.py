@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bart_cli.data.documents import Block, read_block
+from bart_cli.data.documents import Block, read_blocks
 from bart_cli.files import atomic_file
 
 HASH = np.dtype([("high", "<u8"), ("low", "<u8")])
 
 
-def hash_block(task: tuple[Block, Path]) -> int:
+def hash_block(task: tuple[tuple[Block, ...], Path]) -> int:
     """Write the hashes of a block's documents to a .npy file, unless it is there; their number."""
-    block, path = task
+    blocks, path = task
     if path.is_file():
         return len(np.load(path))
     digests = b"".join(
         hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
-        for _, text in read_block(block)
+        for _, text in read_blocks(blocks)
     )
     hashes = np.frombuffer(digests, dtype=HASH)
     _save(path, hashes)

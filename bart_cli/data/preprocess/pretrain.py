@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bart_cli.config.data import LANGUAGE
-from bart_cli.data.documents import Block, Form, plan_blocks
+from bart_cli.data.documents import (
+    Block,
+    Form,
+    find_form,
+    group_blocks,
+    plan_blocks,
+    require_ids,
+    scan_corpus,
+)
 from bart_cli.data.preprocess.blocks import (
     SPLITS,
     BlockReport,
@@ -108,14 +116,20 @@ def preprocess_pretrain(
             holds the result of other settings.
         BartError: the scheduler does not answer.
     """
-    blocks = [b for _, path, form in settings.inputs for b in plan_blocks(path, form)]
+    blocks = []
+    for _, path, asked in settings.inputs:
+        form = _understand(path, asked, reporter)
+        blocks += plan_blocks(path, form)
     work = out / ".work"
     if _claim(out, settings, blocks, tokenizer, reporter):
         return _read_report(out)
+    # Workers may stand elsewhere.
+    absolute = [replace(block, path=block.path.absolute()) for block in blocks]
     tasks = [
         BlockTask(
             number=number,
-            block=replace(block, path=block.path.absolute()),  # workers may stand elsewhere
+            block=group[0],
+            more=group[1:],
             work=work.absolute(),
             tokenizer=(out / "tokenizer").absolute(),
             target_lengths=settings.target_lengths,
@@ -124,11 +138,11 @@ def preprocess_pretrain(
             deduplicate=settings.deduplicate,
             language=settings.language,
         )
-        for number, block in enumerate(blocks)
+        for number, group in enumerate(group_blocks(absolute))
     ]
     with _dask(workers, scheduler) as client:
         if settings.deduplicate:
-            hashing = [(task.block, task.hashes) for task in tasks]
+            hashing = [(task.blocks, task.hashes) for task in tasks]
             _run(client, hash_block, hashing, "duplicates", "blocks", reporter)
             mark_duplicates([t.hashes for t in tasks], [t.duplicates for t in tasks])
         reports: list[BlockReport] = _run(client, process_block, tasks, "text", "blocks", reporter)
@@ -158,6 +172,21 @@ def preprocess_pretrain(
     write_text(out / "report.json", json.dumps(asdict(report), indent=2) + "\n")
     shutil.rmtree(work)
     return report
+
+
+def _understand(path: Path, form: Form, reporter: Reporter) -> Form:
+    """How documents are separated, checked or found out; says what is not read."""
+    files, others = scan_corpus(path)
+    if others:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(others.items())[:8])
+        reporter.warn(f"{path}: {len(files):,} text files; not read: {kinds}")
+    if form == "lines":
+        require_ids(path)
+    elif form == "auto":
+        form = find_form(path)
+        how = "a document a line" if form == "line" else "documents are separated by blank lines"
+        reporter.info(f"{path}: {how} (--documents line or blank-line overrides this)")
+    return form
 
 
 def _claim(
