@@ -17,8 +17,10 @@ from bart_cli.data.inspect import (
     Piece,
     find_shard_folders,
     find_tokenizer,
+    has_shards,
     noised_examples,
     summarize_shards,
+    summarize_source,
 )
 from bart_cli.tokenizer import Tokenizer
 
@@ -34,7 +36,7 @@ def group() -> None:
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Folder of shards, or one that has some below.")],
+    path: Annotated[Path, typer.Argument(help="Shards, raw text or pairs: a file or folder.")],
     samples: Annotated[int, typer.Option(min=0, help="Samples to show of each folder.")] = 2,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed shows others.")] = 0,
     tokenizer: Annotated[
@@ -54,6 +56,9 @@ def inspect(
 
     [bold]bart data inspect shards[/bold]
     """
+    if path.exists() and not has_shards(path):
+        _show_source(path, samples, as_json)
+        return
     denoising = DenoisingConfig(mask_ratio=mask_ratio, poisson_lambda=poisson_lambda)
     documents = []
     for folder in find_shard_folders(path):
@@ -78,6 +83,27 @@ def inspect(
             out.print(table)
     if as_json:
         print_json(documents)
+
+
+def _show_source(path: Path, samples: int, as_json: bool) -> None:
+    """Raw text or pairs: what they are understood as, and the first of them."""
+    found = summarize_source(path, count=samples)
+    if as_json:
+        print_json([asdict(summary) for summary in found])
+        return
+    for summary in found:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.not_read.items())
+        unit = "pairs" if summary.kind == "pairs" else "documents"
+        out.print(
+            Text(
+                f"{summary.path}: {summary.kind}, {summary.form}; {summary.count:,} {unit} in "
+                f"{summary.files:,} files" + (f"; not read: {kinds}" if kinds else "")
+            ),
+            soft_wrap=True,
+        )
+        for example in summary.examples:
+            for side in example:
+                out.print(Text(f"  {side[:300]}"), soft_wrap=True)
 
 
 def _text(pieces: tuple[Piece, ...]) -> Text:

@@ -14,6 +14,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -153,7 +154,7 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
         with _open(file) as stream:
             total, room = file.stat().st_size, size
             if isinstance(stream, gzip.GzipFile):
-                total = _unpacked_size(stream, file)
+                total = _unpacked_size(stream)
                 room = max(size, total // GZIP_BLOCKS)
             longest = total if _is_json(file) else max(4 * room, 4 * BLOCK_BYTES)
             begin, continued = 0, False
@@ -238,16 +239,23 @@ def _is_json(path: Path) -> bool:
     return path.name.lower().endswith((".jsonl", ".jsonl.gz"))
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _unpacked_size(stream: gzip.GzipFile, path: Path) -> int:
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked. Raises UsageError: a damaged .gz."""
+    if path.suffix.lower() != ".gz":
+        with path.open("rb") as stream:
+            yield stream
+        return
     try:
-        while stream.read(2**20):
-            pass
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(path) as packed:
+            yield packed  # type: ignore[misc]
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UsageError(f"{path} is damaged: {error}", hint="Pack it again.") from None
+
+
+def _unpacked_size(stream: gzip.GzipFile) -> int:
+    while stream.read(2**20):
+        pass
     return stream.tell()
 
 

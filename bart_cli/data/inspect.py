@@ -1,15 +1,29 @@
-"""A look into prepared shards: what they hold, and samples beside their noised form."""
+"""A look into data: what shards, text or pairs hold; samples beside their noised form."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.denoising import Denoiser, Ragged
+from bart_cli.data.documents import (
+    Form,
+    find_form,
+    plan_blocks,
+    read_blocks,
+    read_texts,
+    require_ids,
+    scan_corpus,
+)
+from bart_cli.data.pairs import read_pairs
 from bart_cli.data.random_keys import derive, permutation
 from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
@@ -52,6 +66,75 @@ class Example:
     row: int
     original: tuple[Piece, ...]
     noised: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What a folder of raw text or pairs was understood as, and some of its content.
+
+    `form`: how documents are separated, or the split. `not_read`: other files by suffix.
+    """
+
+    path: str
+    kind: str
+    form: str
+    count: int
+    files: int
+    not_read: dict[str, int]
+    examples: tuple[tuple[str, ...], ...]
+
+
+FORMS = {
+    "lines": "an id and a document a line",
+    "line": "a document a line",
+    "plain": "documents separated by blank lines",
+}
+
+
+def has_shards(path: Path) -> bool:
+    """True for a shard, or a folder with shards at or below it that are not tables of pairs."""
+    files = path.rglob("*.parquet") if path.is_dir() else iter(())
+    try:
+        return any({"sentences", "input_ids"} & set(pq.read_schema(f).names) for f in files)
+    except (pa.ArrowInvalid, OSError):
+        return True  # whoever reads the shards names the damaged one
+
+
+def summarize_source(path: Path, *, count: int) -> list[SourceSummary]:
+    """What raw text or pairs are understood as: a row for each split of pairs, one for text.
+
+    Raises:
+        UsageError: neither text nor pairs.
+    """
+    found = []
+    for split in ("train", "validation", "test") if path.is_dir() else ("train",):
+        try:
+            pairs = read_pairs(path, split)
+        except UsageError:
+            continue
+        examples = tuple((pair.source, pair.target) for pair in pairs[:count])
+        name = split if path.is_dir() else "one file"
+        found.append(SourceSummary(str(path), "pairs", name, len(pairs), 1, {}, examples))
+    if found:
+        return found
+    files, others = scan_corpus(path)
+    try:
+        require_ids(path)
+        with_ids = any(re.search(r"[\d_:-]", name) for name, _ in islice(_lines(path), 5))
+        form: Form = "lines" if with_ids else find_form(path)
+    except UsageError:
+        form = find_form(path)
+    shown: list[tuple[str, ...]] = []
+    number = 0
+    for text in read_texts(path, form):
+        number += 1
+        if len(shown) < count:
+            shown.append((text,))
+    return [SourceSummary(str(path), "text", FORMS[form], number, len(files), others, tuple(shown))]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    return read_blocks(plan_blocks(path, "lines"))
 
 
 def find_shard_folders(path: Path) -> list[Path]:

@@ -167,6 +167,16 @@ class _Steps(IterableDataset):
             start += workers * share.global_batch
 
 
+def share_of_cut_tokens(folder: Path, tokenizer: Tokenizer, sequence_length: int) -> float:
+    """Share of the tokens of the first shard that lie behind the sequence length and are cut.
+
+    LDDL counts the tokens of another tokenizer: its samples are longer in BPE.
+    """
+    lengths = open_shards(folder).read(0, tokenizer).tokens.lengths
+    cut = np.maximum(lengths - (sequence_length - 2), 0)
+    return float(cut.sum() / max(lengths.sum(), 1))
+
+
 def validation_batches(
     folder: Path,
     data: PretrainDataConfig,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.order import Share
-from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
+from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
 from bart_cli.data.shards import resolve_shards
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
@@ -57,6 +57,13 @@ def run_pretrain(
         check_run(config, world, problems)
         if is_finished(run, config, resume, world, reporter):
             return finished_result(run, world)
+        cut = share_of_cut_tokens(shards, tokenizer, data.sequence_length) if world.leads else 0.0
+        if cut >= 0.01:
+            reporter.warn(
+                f"{cut:.1%} of the tokens of {shards} are never read: samples are longer than "
+                f"data.sequence_length={data.sequence_length}. Preprocess the text again with "
+                f"--target-length {data.sequence_length}, or raise the sequence length"
+            )
         model = start_model(config, tokenizer, world, reporter, grow=True)
         return run_training(
             config,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.data.inspect import summarize_source
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
 from tests.conftest import SENTENCES
@@ -60,6 +61,25 @@ def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
         assert result.returncode == 2
         assert str(path) in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("One is here.\nTwo is here.\n")
+    (tmp_path / "text" / "b.pdf").write_text("x")
+    shown = bart("data", "inspect", tmp_path / "text")
+    assert shown.returncode == 0, shown.stderr
+    assert "text, a document a line; 2 documents in 1 files; not read: 1 .pdf" in shown.stdout
+    assert "One is here." in shown.stdout
+    (tmp_path / "pairs").mkdir()
+    row = {"article": "A long text.", "summary": "Short."}
+    (tmp_path / "pairs" / "train.jsonl").write_text(json.dumps(row))
+    (summary,) = summarize_source(tmp_path / "pairs", count=1)
+    assert (summary.kind, summary.form, summary.count) == ("pairs", "train", 1)
+    assert summary.examples == (("A long text.", "Short."),)
+    (tmp_path / "ids.txt").write_text("".join(f"id-{i} A text.\n" for i in range(9)))
+    (ids,) = summarize_source(tmp_path / "ids.txt", count=1)
+    assert (ids.form, ids.examples) == ("an id and a document a line", (("A text.",),))
 
 
 @pytest.mark.parametrize(

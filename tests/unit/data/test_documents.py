@@ -1,0 +1,127 @@
+"""Corpora on disk: separators are found, other files named, every form gives the same documents."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from bart_cli.data import documents
+from bart_cli.data.documents import (
+    find_form,
+    find_text_files,
+    group_blocks,
+    plan_blocks,
+    read_blocks,
+    read_texts,
+    require_ids,
+    scan_corpus,
+)
+from bart_cli.errors import UsageError
+
+TEXTS = [f"Town {i} has a bridge.  It is number {i}." for i in range(40)]
+FOLDED = [" ".join(text.split()) for text in TEXTS]
+
+
+@pytest.mark.parametrize("size", [1, 200, 2**22])
+def test_every_form_gives_the_same_documents(tmp_path: Path, size: int) -> None:
+    forms = {
+        "line.txt": "\n".join(TEXTS),
+        "blank.TXT": "\n \n".join(TEXTS),
+        "rows.jsonl": "".join(json.dumps({"text": text}) + "\n" for text in TEXTS),
+    }
+    for name, content in forms.items():
+        path = tmp_path / name
+        path.write_text(content)
+        packed = path.with_name(f"{name.lower()}.gz")
+        packed.write_bytes(gzip.compress(content.encode()))
+        for file in (path, packed):
+            found = [text for _, text in read_blocks(plan_blocks(file, "auto", size))]
+            assert found == FOLDED, file
+    assert len(find_text_files(tmp_path)) == 6
+
+
+def test_how_documents_are_separated(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for content, form in (
+        ("One.\nTwo.\nThree.\n", "line"),
+        ("One.\n\nTwo.\nThree.\n", "plain"),
+        ("It is wrapped\nat a few words\nand ends here.\n\n", "plain"),
+        ("A title without a dot\n" + "A long line. " * 20 + "and on\n", "line"),
+        ("One line.", "plain"),
+        ("\u8fd9\u662f\u4e00\u3002\n\u8fd9\u662f\u4e8c\u3002\n", "line"),
+    ):
+        path.write_text(content, encoding="utf-8")
+        assert find_form(path) == form, content
+
+
+def test_text_is_not_taken_for_ids(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("The town is small.\n" * 9)
+    with pytest.raises(
+        UsageError, match=r"a\.txt: the first words of its lines are no ids"
+    ) as info:
+        require_ids(tmp_path)
+    assert "--text" in str(info.value.hint)
+    path.write_text("".join(f"wiki-{i} The town.\n" for i in range(9)))
+    require_ids(tmp_path)
+
+
+def test_what_lies_beside_the_text_is_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    for name in ("merges.txt", "vocab.json", "tokenizer.json"):
+        (tmp_path / "tokenizer" / name).write_text("{}")
+    (tmp_path / "a.pdf").write_text("x")
+    (tmp_path / "merges.txt").write_text("A text of this name.")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "b.txt").write_text("Far.")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "near").symlink_to(tmp_path / "far")
+    (tmp_path / "corpus" / "again").symlink_to(tmp_path / "corpus")
+    (tmp_path / "corpus" / "c.txt").symlink_to(tmp_path / "far" / "b.txt")
+    files, others = scan_corpus(tmp_path)
+    assert tmp_path / "merges.txt" in files
+    assert not [f for f in files if f.parent.name == "tokenizer"]
+    assert others == {"merges.txt": 1, "vocab.json": 1, "tokenizer.json": 1, ".pdf": 1}
+    assert [f.name for f in find_text_files(tmp_path / "corpus")] == ["c.txt", "b.txt"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.pdf").write_text("")
+    with pytest.raises(UsageError, match=r"no text file below .*; found 1 \.pdf"):
+        find_text_files(tmp_path / "other")
+
+
+def test_small_files_share_a_task(tmp_path: Path) -> None:
+    for i in range(30):
+        (tmp_path / f"{i:02d}.txt").write_text(TEXTS[i])
+    blocks = plan_blocks(tmp_path, "auto")
+    groups = group_blocks(blocks, 400)
+    assert len(blocks) == 30
+    assert len(groups) < 5
+    assert [text for group in groups for _, text in read_blocks(group)] == FOLDED[:30]
+
+
+@pytest.mark.parametrize("text", ["word " * 5000, "\u8bcd" * 9000])
+def test_an_endless_document_is_cut_between_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """A line of 50 MB was one block."""
+    monkeypatch.setattr(documents, "BLOCK_BYTES", 1000)
+    (tmp_path / "a.txt").write_text(f"id-1 {text}\nid-2 End.\n", encoding="utf-8")
+    blocks = plan_blocks(tmp_path, "lines", 1000)
+    found = list(read_blocks(blocks))
+    assert len(found) > 1
+    assert [found[0][0], found[-1]] == ["id-1", ("id-2", "End.")]
+    glue = " " if " " in text else ""
+    assert glue.join(part for _, part in found[:-1]) == text.strip()
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"article": "x"}'])
+def test_a_line_that_is_no_document_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' + line)
+    with pytest.raises(UsageError, match=r"a\.jsonl, line 2"):
+        list(read_texts(tmp_path, "auto"))
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"One. " * 999)[:20])
+    with pytest.raises(UsageError, match="is damaged"):
+        list(read_texts(tmp_path / "b.txt.gz", "auto"))
