@@ -66,6 +66,7 @@ def command(
         EvaluateConfig,
         decoding.generation()
         | decoding.evaluation()
+        | decoding.languages()
         | {
             "model_path": _place(model, checkpoint),
             "data.path": data,

@@ -10,6 +10,7 @@ import typer
 
 from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.evaluate import show_scores
+from bart_cli.cli.generation import SourceLanguageOption, TargetLanguageOption
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
 from bart_cli.cli.training import TrainingOptions, show_result, start_workers
@@ -31,6 +32,8 @@ def command(
         Path | None, typer.Option("--out", help="Run folder; default runs/finetune-PRESET.")
     ] = None,
     training: TrainingOptions = TrainingOptions(),
+    source_language: SourceLanguageOption = None,
+    target_language: TargetLanguageOption = None,
     max_tokens: Annotated[
         int | None, typer.Option(help=field_help(SummarizationDataConfig, "max_tokens"))
     ] = None,
@@ -61,6 +64,8 @@ def command(
         | {
             "data.path": data,
             "data.max_tokens": max_tokens,
+            "data.source_language": source_language,
+            "data.target_language": target_language,
             "init_from": init_from,
             "keep_encoder_layers": _layers("--keep-encoder-layers", keep_encoder_layers),
             "keep_decoder_layers": _layers("--keep-decoder-layers", keep_decoder_layers),

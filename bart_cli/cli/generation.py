@@ -9,11 +9,22 @@ from typing import Annotated
 import typer
 
 from bart_cli.cli.options import field_help
+from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig
 
 BeamsOption = Annotated[int | None, typer.Option(help=field_help(GenerationConfig, "beams"))]
 MaxLengthOption = Annotated[
     int | None, typer.Option(help=field_help(GenerationConfig, "max_length"))
+]
+
+
+SourceLanguageOption = Annotated[
+    str | None,
+    typer.Option(metavar="CODE", help=field_help(SummarizationDataConfig, "source_language")),
+]
+TargetLanguageOption = Annotated[
+    str | None,
+    typer.Option(metavar="CODE", help=field_help(SummarizationDataConfig, "target_language")),
 ]
 
 
@@ -66,6 +77,16 @@ class DecodingOptions:
     seed: Annotated[
         int | None, typer.Option("--seed", help=field_help(GenerationConfig, "seed"))
     ] = None
+
+    source_language: SourceLanguageOption = None
+    target_language: TargetLanguageOption = None
+
+    def languages(self) -> dict[str, object]:
+        """Languages that were given, as configuration keys."""
+        return {
+            "data.source_language": self.source_language,
+            "data.target_language": self.target_language,
+        }
 
     def evaluation(self) -> dict[str, object]:
         """What was given of batches and device, as configuration keys."""

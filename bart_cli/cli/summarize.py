@@ -142,7 +142,13 @@ def command(
     model = model or DEFAULT_MODEL
     try:
         source = str(resolve_model(model, checkpoint))
-        loaded = load_for_inference(source, evaluation.precision, device=evaluation.device)
+        loaded = load_for_inference(
+            source,
+            evaluation.precision,
+            device=evaluation.device,
+            source_language=decoding.source_language,
+            target_language=decoding.target_language,
+        )
     except BartError as error:
         error.message = origin + error.message
         raise

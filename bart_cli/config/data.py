@@ -63,6 +63,12 @@ class SummarizationDataConfig(Section):
     tokenizer: str | None = Field(
         None, description="tokenizer folder or hub id; default: the model's own"
     )
+    source_language: str | None = Field(
+        None, description="mBART's code of the articles' language, such as fr_XX; default: saved"
+    )
+    target_language: str | None = Field(
+        None, description="mBART's code of the summaries' language, such as fr_XX; default: saved"
+    )
     max_source_length: int = Field(1024, ge=8, description="tokens of an article; the rest is cut")
     max_target_length: int = Field(142, ge=4, description="tokens of a summary; the rest is cut")
     n_train: int | None = Field(None, ge=1, description="use the first N training pairs only")

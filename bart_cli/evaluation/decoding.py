@@ -23,7 +23,7 @@ from bart_cli.data.summarization_loader import cut_row
 from bart_cli.errors import BartError, UsageError
 from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
 from bart_cli.inference.generate import generate
-from bart_cli.inference.load import InferenceModel, load_for_inference
+from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.signals import StopRequest
@@ -56,6 +56,8 @@ def decode_split(
         evaluation.precision,
         config.data.tokenizer,
         device=evaluation.device,
+        source_language=config.data.source_language,
+        target_language=config.data.target_language,
     )
     limit = min(config.data.max_source_length, loaded.model.config.max_position_embeddings)
     texts = [source_text(pair.source, loaded.model.config.prefix) for pair in pairs]
@@ -141,9 +143,10 @@ def _decode_batch(
 ) -> DecodedBatch:
     read = [row for row in rows if len(sources[row])]
     batch: list[Any] = [sources[row].tolist() for row in read]
+    generation = in_language(loaded.tokenizer, config.generation)
     start = time.perf_counter()
     try:
-        found = generate(loaded.model, batch, config.generation, batch_size=max(1, len(batch)))
+        found = generate(loaded.model, batch, generation, batch_size=max(1, len(batch)))
     except torch.OutOfMemoryError:
         raise BartError(
             f"out of GPU memory: {len(batch)} articles of up to {len(batch[0]):,} tokens, "

@@ -46,6 +46,8 @@ def load_for_inference(
     tokenizer: str | None = None,
     *,
     device: str = "auto",
+    source_language: str | None = None,
+    target_language: str | None = None,
 ) -> InferenceModel:
     """Load a run, a folder, a hub id or a checkpoint file for decoding.
 
@@ -53,6 +55,7 @@ def load_for_inference(
         precision: arithmetic of the whole model; see `choose_precision`.
         tokenizer: folder or hub id, for formats without one.
         device: cpu, cuda, cuda:N, or auto.
+        source_language, target_language: mBART's codes; None: those saved with the model.
 
     Raises:
         UsageError: no model there, no tokenizer, no such device, or a precision that it lacks.
@@ -75,6 +78,7 @@ def load_for_inference(
             "also takes --set data.tokenizer=FOLDER",
         )
     require_room(own, loaded.model.config)
+    own = own.with_languages(source_language, target_language)
     engine = Engine(loaded.model, int8=precision == "int8", name=source)
     own = own.fitted(loaded.model.config.vocab_size)
     return InferenceModel(engine, own, loaded.generation, loaded.folder, precision, notice)
@@ -108,6 +112,21 @@ def choose_precision(
     if slow_precision(precision, device):
         return "fp32", "this CPU has no bf16 instructions: decoding in fp32, which is faster here"
     return precision, None
+
+
+def in_language(tokenizer: Tokenizer, generation: GenerationConfig) -> GenerationConfig:
+    """Decoding settings that begin a summary with the tokenizer's target language, if it has one.
+
+    mBART-50 generates the code first; mBART's decoder starts with it.
+    """
+    if tokenizer.target_language is None:
+        return generation
+    code = tokenizer.languages[tokenizer.target_language]
+    if tokenizer.language_first:
+        changes: dict[str, object] = {"forced_bos": True, "forced_bos_token": code}
+    else:
+        changes = {"forced_bos": False, "start_token": code}
+    return generation.model_copy(update=changes)
 
 
 def find_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from bart_cli.config.presets import check_section
 from bart_cli.config.summarize import LongText
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import Hypothesis, generate
-from bart_cli.inference.load import InferenceModel, load_for_inference
+from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
 from bart_cli.inference.long_texts import Encoded, encode_texts
 from bart_cli.inference.windows import windows
 from bart_cli.model.formats import resolve_model
@@ -68,7 +68,9 @@ class Summarizer:
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.folder = loaded.folder
-        self.generation = generation or loaded.generation or GenerationConfig()
+        self.generation = in_language(
+            self.tokenizer, generation or loaded.generation or GenerationConfig()
+        )
 
     @classmethod
     def from_pretrained(
@@ -79,6 +81,8 @@ class Summarizer:
         device: str = "auto",
         generation: GenerationConfig | None = None,
         checkpoint: str | int | None = None,
+        source_language: str | None = None,
+        target_language: str | None = None,
     ) -> Summarizer:
         """Load a run, a model folder or a hub id.
 
@@ -87,6 +91,7 @@ class Summarizer:
             device: cpu, cuda, cuda:N, or auto: a GPU when there is one.
             generation: default: the settings that the model was saved with.
             checkpoint: of a run: best, last or a step; default: the best if the run has validated.
+            source_language, target_language: of a multilingual model, such as fr_XX.
 
         Raises:
             UsageError: no model there, or a device or precision that this machine lacks.
@@ -96,7 +101,14 @@ class Summarizer:
             raise ArgumentError(f"source is {_named(source)}: expected a path or a hub id")
         if checkpoint is not None:
             source = resolve_model(source, str(checkpoint))
-        return cls(load_for_inference(str(source), precision, device=device), generation)
+        loaded = load_for_inference(
+            str(source),
+            precision,
+            device=device,
+            source_language=source_language,
+            target_language=target_language,
+        )
+        return cls(loaded, generation)
 
     @property
     def positions(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.order import Share
 from bart_cli.data.pairs import find_split, read_pairs
@@ -41,12 +42,17 @@ def run_finetune(
         UsageError: nothing was started: settings or data that cannot work.
         BartError: the run failed.
     """
+    from bart_cli.inference.load import in_language
+
     with join_world() as world:
         reporter = reporter if world.leads else Reporter()
         data, training = config.data, config.training
         if data.path is None:
             raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config))
+        tokenizer = _with_languages(tokenizer, data)
+        generation = in_language(tokenizer, config.generation)
+        config = config.model_copy(update={"generation": generation})
         check_run(config, world, [])
         if is_finished(run, config, resume, world, reporter):
             return finished_result(run, world)
@@ -102,6 +108,14 @@ def _tokenizer_of(config: FinetuneConfig) -> str | Path:
         "no tokenizer: neither --init-from nor pairs prepared by `bart preprocess summarization`",
         hint="give one with --set data.tokenizer=FOLDER",
     )
+
+
+def _with_languages(tokenizer: Tokenizer, data: SummarizationDataConfig) -> Tokenizer:
+    """The tokenizer with the languages of the data; a summary's is the article's by default."""
+    source, target = data.source_language, data.target_language
+    if tokenizer.languages and target is None:
+        target = tokenizer.target_language or source or tokenizer.source_language
+    return tokenizer.with_languages(source, target)
 
 
 def _tell_cuts(pairs: EncodedPairs, config: FinetuneConfig, reporter: Reporter) -> None:

@@ -25,11 +25,15 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as Backend
 
+from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.collate import make_batch
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import load_for_inference
+from bart_cli.inference.summarizer import Summarizer
+from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.finetune import run_finetune
 
 ENGLISH = "The mayor opened the new bridge on Monday. Şeful a deschis podul la 7."
 FRENCH = "Le maire a inauguré le nouveau pont lundi. C'était « très attendu »."
@@ -299,3 +303,64 @@ def test_languages_frame_sources_and_targets(zoo: dict[str, Path], kind: str) ->
     assert torch.equal(batch.decoder_input, expected)
     with pytest.raises(UsageError, match="no language xx_XX"):
         ours.with_languages("xx_XX", None)
+
+
+@pytest.mark.parametrize("kind", ["mbart25", "mbart50"])
+def test_a_target_language_begins_the_summary_as_in_transformers(
+    zoo: dict[str, Path], kind: str
+) -> None:
+    folder = zoo[kind]
+    summarizer = Summarizer.from_pretrained(folder, target_language="fr_XX")
+    code = summarizer.tokenizer.languages["fr_XX"]
+    (row,) = summarizer.tokenizer.encode_batch([ENGLISH])
+    ((best,),) = generate(summarizer.model, [row], summarizer.generation)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    first = "forced_bos_token_id" if kind == "mbart50" else "decoder_start_token_id"
+    expected = model.generate(torch.tensor([row]), **{first: code})[0].tolist()
+    assert best.tokens == expected[1:]
+    with pytest.raises(UsageError, match="no language de_DE in the tokenizer; it has en_XX"):
+        Summarizer.from_pretrained(folder, target_language="de_DE")
+
+
+def test_fine_tuning_mbart50_and_decoding_in_its_language(
+    zoo: dict[str, Path], tmp_path: Path
+) -> None:
+    lines = [json.dumps({"article": ENGLISH, "summary": "Şeful a deschis podul."})] * 4
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    config = FinetuneConfig.model_validate(
+        {
+            "init_from": str(zoo["mbart50"]),
+            "data": {
+                "path": tmp_path,
+                "source_language": "en_XX",
+                "target_language": "ro_RO",
+                "max_source_length": 512,
+                "max_target_length": 64,
+            },
+            "model": {"dropout": 0.0},
+            "schedule": {"warmup_steps": 1},
+            "training": {
+                "label_smoothing": 0.0,
+                "log_every": 1,
+                "max_steps": 2,
+                "micro_batch": 2,
+                "global_batch": 2,
+                "precision": "fp32",
+                "validate_every": None,
+            },
+        }
+    )
+    result = run_finetune(config, tmp_path / "run", reporter=Reporter())
+    assert result.model is not None
+    assert result.first_loss is not None
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(zoo["mbart50"]).eval()
+    tokenizer = Tokenizer.from_pretrained(zoo["mbart50"]).with_languages("en_XX", "ro_RO")
+    source, target = tokenizer.encode(ENGLISH), tokenizer.encode_targets(["Şeful a deschis podul."])
+    labels = torch.tensor(target)
+    loss = float(theirs(input_ids=torch.tensor([source]), labels=labels).loss)
+    assert result.first_loss == pytest.approx(loss, rel=1e-4)
+    summarizer = Summarizer.from_pretrained(result.model)
+    assert summarizer.tokenizer.target_language == "ro_RO"
+    ((best,),) = generate(summarizer.model, [source], summarizer.generation)
+    assert best.tokens[0] == summarizer.tokenizer.languages["ro_RO"]
