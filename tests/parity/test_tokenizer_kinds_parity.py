@@ -358,7 +358,7 @@ def test_fine_tuning_mbart50_and_decoding_in_its_language(
     tokenizer = Tokenizer.from_pretrained(zoo["mbart50"]).with_languages("en_XX", "ro_RO")
     source, target = tokenizer.encode(ENGLISH), tokenizer.encode_targets(["Şeful a deschis podul."])
     labels = torch.tensor(target)
-    loss = float(theirs(input_ids=torch.tensor([source]), labels=labels).loss)
+    loss = theirs(input_ids=torch.tensor([source]), labels=labels).loss.item()
     assert result.first_loss == pytest.approx(loss, rel=1e-4)
     summarizer = Summarizer.from_pretrained(result.model)
     assert summarizer.tokenizer.target_language == "ro_RO"
