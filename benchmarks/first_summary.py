@@ -1,0 +1,92 @@
+"""Time to the first summary, and peak memory, of a BART-large in bf16 on disk.
+
+    python benchmarks/first_summary.py [--rounds N] [--tokens N] [--arms …]
+
+Random weights of BART-large's shape with the rows and settings of facebook/bart-large-cnn, beside
+transformers: each arm is a fresh process that imports, loads, and summarizes one article with
+4 beams; all arms in turn, round after round. Printed: seconds from the start of the process to the
+summary (median, spread), and the peak of its resident memory, pages of the weights file included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ARTICLE = "The mayor of Glenford opened the new bridge across the river on Monday morning. " * 20
+OURS = """
+import sys
+from bart_cli import Summarizer
+model = Summarizer.from_pretrained(sys.argv[1], precision=sys.argv[2], device="cpu")
+model.summarize([sys.argv[3]])
+"""
+THEIRS = """
+import sys, torch, transformers
+dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[sys.argv[2]]
+words = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+model = transformers.AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], dtype=dtype).eval()
+inputs = words(sys.argv[3], return_tensors="pt", max_length=1024, truncation=True)
+words.decode(model.generate(**inputs)[0], skip_special_tokens=True)
+"""
+ARMS = {f"{name} {precision}": (code, precision) for precision in ("bf16", "fp32")
+        for name, code in (("bart", OURS), ("transformers", THEIRS))}  # fmt: skip
+
+
+def make_model(folder: Path, tokens: int) -> None:
+    import torch
+
+    from bart_cli.config.generation import GenerationConfig
+    from bart_cli.config.presets import preset_config
+    from bart_cli.model.bart import Bart
+    from bart_cli.model.formats import save_model
+    from bart_cli.tokenizer import Tokenizer
+
+    torch.manual_seed(0)
+    config = preset_config("bart-large").model.model_copy(update={"vocab_size": 50264})
+    generation = GenerationConfig(beams=4, min_length=tokens + 1, max_length=tokens + 1)
+    tokenizer = Tokenizer.train([ARTICLE], 400)
+    save_model(folder, Bart(config).bfloat16(), tokenizer, generation)
+
+
+def measure(folder: Path, code: str, precision: str) -> tuple[float, float]:
+    """Seconds, and GB of resident memory at most."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), precision, ARTICLE], stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"a process failed: run it by hand with {folder} to see why")
+    return seconds, usage.ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=20, help="tokens of the summary")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "bart-large-cnn"
+        make_model(folder, given.tokens)
+        found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in given.arms}
+        for _ in range(given.rounds):
+            for arm in given.arms:
+                found[arm].append(measure(folder, *ARMS[arm]))
+    for arm, rows in found.items():
+        seconds, memory = zip(*rows, strict=True)
+        print(
+            f"{arm:18} {statistics.median(seconds):6.1f} s "
+            f"({min(seconds):.1f} … {max(seconds):.1f}), {max(memory):.2f} GB"
+        )
+
+
+if __name__ == "__main__":
+    main()
