@@ -95,6 +95,7 @@ def _write_sample(sample: Path, megabytes: float, test: int, reporter: Reporter)
 
 
 def _prepare(sample: Path, prepared: Path, reporter: Reporter) -> None:
+    from bart_cli.config.data import SummarizationDataConfig
     from bart_cli.data.documents import read_texts
     from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
     from bart_cli.data.preprocess.summarization import preprocess_summarization
@@ -108,9 +109,8 @@ def _prepare(sample: Path, prepared: Path, reporter: Reporter) -> None:
     tokenizer = Tokenizer.from_pretrained(folder)
     settings = PreprocessSettings(inputs=(("sample", corpus, "lines"),), shards=SHARDS)
     preprocess_pretrain(settings, prepared / "shards", tokenizer, reporter=reporter)
-    preprocess_summarization(
-        sample / "summarization", prepared / "pairs", tokenizer, reporter=reporter
-    )
+    pairs = SummarizationDataConfig(path=sample / "summarization")
+    preprocess_summarization(pairs, prepared / "pairs", tokenizer, reporter=reporter)
 
 
 def _pretrain(

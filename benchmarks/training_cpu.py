@@ -31,6 +31,7 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, shift_right
 from bart_cli.data.collate import make_batch
 from bart_cli.data.order import Share
+from bart_cli.data.pairs import open_pairs
 from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
 from bart_cli.model.bart import Bart
 from bart_cli.tokenizer import Tokenizer
@@ -125,8 +126,8 @@ def full_batch(config: ModelConfig) -> Batch:
 
 def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Batch], list[Batch]]:
     """`count` batches of the same pairs: from our loader, and as transformers' collator pads."""
-    data = SummarizationDataConfig(n_train=count * BATCH)
-    pairs = load_encoded(path, "train", data.n_train, data, tokenizer)
+    data = SummarizationDataConfig(path=path, n_train=count * BATCH)
+    pairs = load_encoded(open_pairs(data), "train", data.n_train, data, tokenizer)
     share = Share(global_batch=BATCH, micro_batch=BATCH, rank=0, world_size=1)
     loader: Iterator[list[Batch]] = iter(
         SummarizationLoader(pairs, data, tokenizer, share, seed=1, decoder_start_id=2)

@@ -17,6 +17,7 @@ from bart_cli.config.data import DenoisingConfig, PretrainDataConfig, Summarizat
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
+from bart_cli.data.pairs import open_pairs
 from bart_cli.data.preprocess.blocks import BlockTask, process_block
 from bart_cli.data.pretrain_loader import PretrainLoader, SampleReader
 from bart_cli.data.shards import open_shards
@@ -64,8 +65,8 @@ class DataLoad:
                 )
             )
         else:
-            data = SummarizationDataConfig()
-            pairs = load_encoded(self._spec.pairs, "train", None, data, self._tokenizer)
+            data = SummarizationDataConfig(path=self._spec.pairs)
+            pairs = load_encoded(open_pairs(data), "train", None, data, self._tokenizer)
             self._batches = iter(
                 SummarizationLoader(
                     pairs,

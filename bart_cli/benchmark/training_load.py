@@ -156,11 +156,12 @@ def _from_data(
         )
         _check_vocabulary(words, run)
         return iter(PretrainLoader(folder, run.data, run.denoising, words, share, **options))
+    from bart_cli.data.pairs import open_pairs
     from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
 
     words = data_tokenizer(run.data.path, run.data.tokenizer)
     _check_vocabulary(words, run)
-    pairs = load_encoded(run.data.path, "train", run.data.n_train, run.data, words)
+    pairs = load_encoded(open_pairs(run.data), "train", run.data.n_train, run.data, words)
     return iter(SummarizationLoader(pairs, run.data, words, share, **options))
 
 

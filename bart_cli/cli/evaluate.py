@@ -11,7 +11,13 @@ from rich.table import Table
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.generation import DecodingOptions
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, JsonOption, field_help
+from bart_cli.cli.options import (
+    CheckpointOption,
+    ConfigOptions,
+    JsonOption,
+    PairOptions,
+    field_help,
+)
 from bart_cli.cli.training import ProcessesOption, start_workers
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
@@ -30,6 +36,7 @@ def command(
     data: Annotated[
         Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
     ] = None,
+    pairs: PairOptions = PairOptions(),
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Default: `evaluation-SPLIT` inside the run.")
     ] = None,
@@ -60,13 +67,16 @@ def command(
     """
     from bart_cli.evaluation.evaluate import run_evaluate
 
-    if model and (Path(model) / "config.yaml").is_file():
+    own = None
+    if model and not settings.name and (Path(model) / "config.yaml").is_file():
         settings = settings.or_file(Path(model) / "config.yaml")
+        own = settings.load(EvaluateConfig, {}).data
     config = settings.load(
         EvaluateConfig,
         decoding.generation()
         | decoding.evaluation()
         | decoding.languages()
+        | {f"data.{key}": value for key, value in pairs.settings().items()}
         | {
             "model_path": _place(model, checkpoint),
             "data.path": data,
@@ -77,6 +87,8 @@ def command(
             "evaluation.language": language,
         },
     )
+    if own is not None:
+        config = _for_other_data(config, own)
     if processes is None and ":" in config.evaluation.device:
         processes = 1  # one GPU is named, of however many there are
     start_workers(processes, max_restarts=0, stopped_is_good=False)
@@ -88,6 +100,23 @@ def command(
         print_json(result.numbers() | {"out": folder})
         return
     show_scores(result, folder)
+
+
+def _for_other_data(config: EvaluateConfig, own: SummarizationDataConfig) -> EvaluateConfig:
+    """The configuration without the run's own columns and shares, when the data is not the run's.
+
+    Args:
+        own: the data that the run was trained on.
+    """
+    data = config.data
+    if data.path is None or own.path is None or data.path.absolute() == own.path.absolute():
+        return config
+    inherited = {
+        name: SummarizationDataConfig.model_fields[name].default
+        for name in PairOptions.__dataclass_fields__
+        if getattr(data, name) == getattr(own, name)
+    }
+    return config.model_copy(update={"data": data.model_copy(update=inherited)})
 
 
 def show_scores(result: Evaluation, folder: Path) -> None:

@@ -12,7 +12,7 @@ from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.generation import SourceLanguageOption, TargetLanguageOption
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
+from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
 from bart_cli.cli.training import TrainingOptions, show_result, start_workers
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
@@ -25,6 +25,7 @@ def command(
     data: Annotated[
         Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
     ] = None,
+    pairs: PairOptions = PairOptions(),
     init_from: Annotated[
         str | None, typer.Option(help=field_help(FinetuneConfig, "init_from"))
     ] = None,
@@ -61,6 +62,7 @@ def command(
     config = settings.load(
         FinetuneConfig,
         training.settings()
+        | {f"data.{key}": value for key, value in pairs.settings().items()}
         | {
             "data.path": data,
             "data.max_tokens": max_tokens,
@@ -72,7 +74,7 @@ def command(
         },
     )
     start_workers(training.processes, training.max_restarts)
-    from bart_cli.data.pairs import find_split
+    from bart_cli.data.pairs import open_pairs
     from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
     from bart_cli.training.finetune import run_finetune
     from bart_cli.training.world import join_world
@@ -84,9 +86,7 @@ def command(
         result = run_finetune(config, run, resume=training.resume, reporter=reporter)
         if not as_json:
             show_result(result)
-        assert config.data.path is not None
-        has_test = config.data.path.is_dir() and find_split(config.data.path, "test") is not None
-        if evaluate and has_test and result.model is not None:
+        if evaluate and result.model is not None and "test" in open_pairs(config.data).splits:
             scores = run_evaluate(
                 evaluation_of(config, run), run / "final-evaluation", reporter=reporter
             )

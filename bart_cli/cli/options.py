@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from bart_cli.config.base import Section
+from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.errors import UsageError
 
 Config = TypeVar("Config", bound=Section)
@@ -37,6 +38,13 @@ CheckpointOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of a table.")
 ]
+
+
+def field_help(section: type[BaseModel], name: str) -> str:
+    """The description of a configuration field, as the help of the option that sets it."""
+    text = section.model_fields[name].description
+    assert text, f"{section.__name__}.{name} has no description"
+    return text[0].upper() + text[1:] + "."
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,30 @@ class ConfigOptions:
         )
 
 
+@dataclass(frozen=True)
+class PairOptions:
+    """How pairs are read, beside their place."""
+
+    source_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "source_field")),
+    ] = None
+    target_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "target_field")),
+    ] = None
+    validation_share: Annotated[
+        float | None, typer.Option(help=field_help(SummarizationDataConfig, "validation_share"))
+    ] = None
+    test_share: Annotated[
+        float | None, typer.Option(help=field_help(SummarizationDataConfig, "test_share"))
+    ] = None
+
+    def settings(self) -> dict[str, object]:
+        """Keys of SummarizationDataConfig; None where an option was not given."""
+        return asdict(self)
+
+
 def numbers(option: str, text: str | None) -> list[int]:
     """The value of an option such as `1,4,8`; empty when it was not given.
 
@@ -97,10 +129,3 @@ def numbers(option: str, text: str | None) -> list[int]:
     if not all(word.isdigit() and int(word) > 0 for word in words):
         raise UsageError(f"{option} {text}: expected numbers above 0, as in 1,4,8")
     return [int(word) for word in words]
-
-
-def field_help(section: type[BaseModel], name: str) -> str:
-    """The description of a configuration field, as the help of the option that sets it."""
-    text = section.model_fields[name].description
-    assert text, f"{section.__name__}.{name} has no description"
-    return text[0].upper() + text[1:] + "."

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.options import JsonOption
-from bart_cli.config.data import LANGUAGE_HELP
+from bart_cli.cli.groups import option_groups
+from bart_cli.cli.options import JsonOption, PairOptions, field_help
+from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
 
@@ -131,25 +132,38 @@ def pretrain(
 
 
 @app.command()
+@option_groups
 def summarization(
-    source: Annotated[Path, typer.Option("--input", help="Folder (or file) of pairs.")],
+    source: Annotated[
+        Path,
+        typer.Option("--input", "--data", help=field_help(SummarizationDataConfig, "path")),
+    ],
     out_folder: OutOption,
     tokenizer: TokenizerOption,
+    pairs: PairOptions = PairOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Check, clean and tokenise pairs of article and summary.
+    """Check and tokenize pairs of article and summary.
 
-    Reads {train,validation,test} as .jsonl (article + summary or highlights), .parquet, or
-    .source + .target. Empty sides, duplicates and summaries that equal the article are dropped.
+    Reads .jsonl, .json, .csv, .tsv, .parquet, .arrow, .source + .target, each also as .gz, and
+    data sets of the hub. Pairs with an empty side are left out, and from the train split also
+    duplicates and summaries that equal the article.
 
     [bold]bart preprocess summarization --input data/cnn_dm --tokenizer facebook/bart-base --out
     data/cnn_dm-tokens[/bold]
+
+    [bold]bart preprocess summarization --input my.csv --validation-share 0.05 --test-share 0.05
+    --tokenizer facebook/bart-base --out data/my-tokens[/bold]
     """
+    from bart_cli.config.presets import load_config
     from bart_cli.data.preprocess.summarization import preprocess_summarization
     from bart_cli.tokenizer import Tokenizer
 
     reports = preprocess_summarization(
-        source, out_folder, Tokenizer.from_pretrained(tokenizer), reporter=make_reporter()
+        load_config(SummarizationDataConfig, options={"path": source} | pairs.settings()),
+        out_folder,
+        Tokenizer.from_pretrained(tokenizer),
+        reporter=make_reporter(),
     )
     if as_json:
         print_json({split: asdict(report) for split, report in reports.items()})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bart_cli.config.base import Section
 
@@ -57,9 +58,25 @@ class PretrainDataConfig(Section):
 
 
 class SummarizationDataConfig(Section):
-    """Pairs of article and summary: a folder with `{train,validation,test}` in any known format."""
+    """Pairs of article and summary: a folder, a file or a data set of the hub."""
 
-    path: Path | None = Field(None, description="folder (or file) of pairs")
+    path: Path | None = Field(
+        None,
+        description="pairs: a folder with train, validation and test, a file, or a data set of the "
+        "hub such as abisee/cnn_dailymail:3.0.0",
+    )
+    source_field: str | None = Field(
+        None, description="column of the articles; default: a usual name, such as article"
+    )
+    target_field: str | None = Field(
+        None, description="column of the summaries; default: a usual name, such as summary"
+    )
+    validation_share: float = Field(
+        0.0, ge=0, lt=1, description="share of data without a validation split to hold out for it"
+    )
+    test_share: float = Field(
+        0.0, ge=0, lt=1, description="share of data without a test split to hold out for it"
+    )
     tokenizer: str | None = Field(
         None, description="tokenizer folder or hub id; default: the model's own"
     )
@@ -82,3 +99,12 @@ class SummarizationDataConfig(Section):
         ge=64,
         description="micro-batches by source tokens (padding included) instead of by count",
     )
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"validation_share={self.validation_share} and test_share={self.test_share} "
+                "leave no pair for training"
+            )
+        return self

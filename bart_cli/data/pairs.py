@@ -1,29 +1,48 @@
-"""Pairs of article and summary on disk, in every form that is in use.
+"""Pairs of article and summary: the one reader of preprocessing, fine-tuning and evaluation.
 
-In: a folder with `{train,validation,test}` as `.jsonl`, `.parquet` or `.source` + `.target`, or
-one such file. Out: pairs.
+In: what `--data` names: a folder with `{train,validation,test}` in any form of pair_files, one such
+file, what `datasets` saved to disk, or a data set of the hub. Out: the pairs of a split.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bart_cli.errors import UsageError
+from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.data.pair_files import (
+    FORMS,
+    NAMES,
+    ROWS,
+    Fields,
+    FilePart,
+    Row,
+    find_parts,
+    table_rows,
+)
+from bart_cli.data.source_text import source_text
+from bart_cli.data.text_files import MARK
+from bart_cli.errors import BartError, UsageError
+from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer, encodable
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 SPLITS = {
-    "train": ("train",),
+    "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test",),
+    "test": ("test", "testing"),
 }
 VOCABULARY = b"bart_vocabulary"  # in the metadata of a table: the fingerprint of its ids
-SUFFIXES = (".jsonl", ".parquet", ".source")
-SOURCE_FIELDS = ("article", "document", "source", "text", "dialogue")
-TARGET_FIELDS = ("summary", "highlights", "target", "abstract")
+# OWNER/NAME, @ a branch, tag or commit, : a configuration.
+HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?(?::([\w.+-]+))?")
+NAMED = 5  # pairs that a warning names
 
 
 @dataclass(frozen=True)
@@ -35,94 +54,295 @@ class Pair:
     target: str
 
 
-def find_split(path: Path, split: str) -> Path | None:
-    """The file of a split (of `.source` / `.target` the former), None when there is none.
+@dataclass(frozen=True)
+class TablePart:
+    """A split that `datasets` has loaded."""
+
+    name: str
+    dataset: Dataset
+
+    def rows(self, fields: Fields) -> Iterator[Row]:
+        """See FilePart."""
+        columns = fields.require(self.dataset.column_names, self.name)
+        chosen = self.dataset.select_columns([name for name in columns if name])
+        return table_rows(chosen.with_format("arrow").iter(ROWS), fields, self.name)
+
+
+Part = FilePart | TablePart
+
+
+@dataclass
+class Split:
+    """The pairs of a split.
+
+    read: how many there were. dropped: the others, by reason. first: where the first of each is.
+    """
+
+    name: str
+    pairs: list[Pair] = field(default_factory=list)
+    read: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, reason: str, where: str) -> None:
+        """Count a pair that is left out."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self.first.setdefault(reason, where)
+
+    def tell(self, reporter: Reporter) -> None:
+        """Name the pairs that were left out."""
+        if self.dropped:
+            reasons = ", ".join(
+                f"{count:,} {reason} (first: {self.first[reason]})"
+                for reason, count in self.dropped.items()
+            )
+            reporter.warn(
+                f"{self.name} split: {sum(self.dropped.values()):,} of {self.read:,} pairs are "
+                f"left out: {reasons}"
+            )
+
+
+class PairSource:
+    """The splits of what `--data` names; `open_pairs` makes one.
+
+    splits: those that exist or are held out. divided: those that are parts of one file.
+    """
+
+    def __init__(self, data: SummarizationDataConfig) -> None:
+        assert data.path is not None
+        self.path, self._data = data.path, data
+        self._fields = Fields(data.source_field, data.target_field)
+        self._tables: dict[str, list[Part]] = {}
+        self._single = False
+        self._open()
+        own = [split for split in SPLITS if self.parts(split)]
+        shares = {"validation": data.validation_share, "test": data.test_share}
+        self._shares = {split: share for split, share in shares.items() if share}
+        for split in self._shares:
+            if split in own:
+                raise UsageError(
+                    f"{self.path} has a {split} split of its own, but {split}_share="
+                    f"{shares[split]}",
+                    hint=f"Leave out --{split}-share.",
+                )
+        if self._shares and "train" not in own:
+            raise UsageError(f"{self.path} has no train split to divide")
+        self.splits = [split for split in SPLITS if split in own or split in self._shares]
+
+    def _open(self) -> None:
+        path = self.path
+        if path.is_file():
+            self._single, self._tables = True, {"train": [FilePart(path)]}
+        elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            self._load(path.name, _saved(path))
+        elif not path.is_dir():
+            self._load(str(path), _of_the_hub(path))
+
+    def _load(self, name: str, content: Any) -> None:
+        """Take the splits of a DatasetDict; a Dataset is one undivided table."""
+        if not isinstance(content, dict):
+            self._single, content = True, {"train": content}
+        for split in content:
+            part = TablePart(name if self._single else f"{name}, split {split}", content[split])
+            self._tables[split] = [part]
+
+    def parts(self, split: str) -> list[Part]:
+        """The files or tables of a split; none where it has to be held out, or does not exist."""
+        names = SPLITS.get(split, (split,))
+        if self._tables:
+            found = [name for name in names if name in self._tables]
+            return self._tables[found[0]] if found else []
+        return list(find_parts(self.path, names))
+
+    def prepared(self, split: str) -> Path | None:
+        """The one table of a split, where it may be of `bart preprocess summarization`."""
+        parts = self.parts(split)
+        if len(parts) == 1 and isinstance(parts[0], FilePart) and parts[0].form == "Parquet":
+            return None if self._shares else parts[0].path
+        return None
+
+    def read(self, split: str, *, limit: int | None = None) -> Split:
+        """The pairs of a split.
+
+        Pairs with an empty side are left out; of the train split also duplicates and those whose
+        summary is the article. One file without shares is the split that is asked for.
+
+        Raises:
+            UsageError: no such split, a file that cannot be read, columns that are missing, or no
+                usable pair.
+        """
+        parts = self.parts(split)
+        if split in self._shares or (split == "train" and self._shares):
+            return self._held_out(split, limit)
+        if not parts and self._single and not self._shares:
+            parts = self.parts("train")
+        if not parts:
+            raise self._missing(split)
+        return self._read(parts, split, limit)
+
+    def _read(self, parts: Iterable[Part], split: str, limit: int | None) -> Split:
+        result = Split(split)
+        seen: set[bytes] = set()
+        for part in parts:
+            for row in part.rows(self._fields):
+                where = f"{part.name}, {row.unit} {row.number}"
+                result.read += 1
+                source, target = _text(row.source, where, " "), _text(row.target, where, "\n")
+                number = str(row.number if row.id in (None, "") else row.id)
+                pair = Pair(encodable(number), source, target)
+                if not pair.source:
+                    result.drop("empty article", where)
+                elif not pair.target:
+                    result.drop("empty summary", where)
+                elif split != "train":
+                    result.pairs.append(pair)
+                elif source.split() == target.split():
+                    result.drop("summary is the article", where)
+                elif (key := _digest(pair.source, pair.target)) in seen:
+                    result.drop("duplicate", where)
+                else:
+                    seen.add(key)
+                    result.pairs.append(pair)
+                if limit is not None and len(result.pairs) == limit:
+                    return result
+        if not result.pairs:
+            names = ", ".join(dict.fromkeys(part.name for part in parts))
+            if not result.read:
+                raise UsageError(f"{names} is empty: there is no pair in it")
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in result.dropped.items())
+            raise UsageError(f"{names} has no usable pair: {reasons}")
+        return result
+
+    def _held_out(self, split: str, limit: int | None) -> Split:
+        """The share of the train split that is held out as `split`, or what is left for training.
+
+        Articles are ordered by a keyed hash; the test split is taken from the beginning, the
+        validation split from the end. Equal articles stay together.
+        """
+        whole = self._read(self.parts("train"), "train", None)
+        order = sorted(
+            ((_digest(pair.source), number) for number, pair in enumerate(whole.pairs)),
+        )
+        where = ["train"] * len(order)
+        for name, ranked in (("test", order), ("validation", order[::-1])):
+            count = max(1, round(self._shares.get(name, 0) * len(order)))
+            border = ranked[min(count, len(ranked)) - 1][0]
+            for key, number in ranked if name in self._shares else []:
+                if (key > border) if name == "test" else (key < border):
+                    break
+                where[number] = name
+        pairs = [pair for pair, name in zip(whole.pairs, where, strict=True) if name == split]
+        if not pairs or "train" not in where:
+            shares = " and ".join(f"{n}_share={share}" for n, share in self._shares.items())
+            raise UsageError(f"{self.path} has {len(order):,} pairs: too few to divide by {shares}")
+        return Split(split, pairs[:limit], whole.read, whole.dropped, whole.first)
+
+    def _in_training(self, split: Split) -> list[Pair]:
+        """Those of the pairs whose article is also in the train split."""
+        if "train" not in self.splits or split.name in ("train", *self._shares):
+            return []
+        if self._single:  # asked for under another name
+            return []
+        train = self._read(self.parts("train"), "train", None).pairs
+        found = {pair.source for pair in split.pairs}.intersection(p.source for p in train)
+        return [pair for pair in split.pairs if pair.source in found]
+
+    def tell_overlap(self, split: Split, reporter: Reporter) -> int:
+        """Warn of pairs whose article is also in the train split; how many there are."""
+        found = self._in_training(split)
+        if found:
+            names = ", ".join(pair.id for pair in found[:NAMED])
+            more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+            reporter.warn(
+                f"{len(found):,} of {len(split.pairs):,} articles of the {split.name} split are "
+                f"also in the train split: id {names}{more}"
+            )
+        return len(found)
+
+    def _missing(self, split: str) -> UsageError:
+        if self.splits:
+            hint = f"It has: {', '.join(self.splits)}."
+            if split in ("validation", "test") and "train" in self.splits:
+                hint = f"Pass --{split}-share 0.05 to hold out a part of the train split."
+            return UsageError(f"no {split} split in {self.path}", hint=hint)
+        there = [p.name for p in sorted(self.path.iterdir()) if FilePart(p).form]
+        name = SPLITS.get(split, (split,))[0]
+        return UsageError(
+            f"no {split} split in {self.path}: expected {name} as {NAMES}",
+            hint=f"Name one of its files: {', '.join(there[:NAMED])}." if there else None,
+        )
+
+
+def open_pairs(data: SummarizationDataConfig) -> PairSource:
+    """Look at what `data.path` names.
 
     Raises:
-        UsageError: the path does not exist.
+        UsageError: it does not exist, or shares that do not go with its splits.
+        BartError: the hub could not be reached.
     """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UsageError(f"no such file or folder: {path}")
-    for name in SPLITS.get(split, (split,)):
-        for suffix in SUFFIXES:
-            file = path / f"{name}{suffix}"
-            if file.is_file():
-                return file
-    return None
+    return PairSource(data)
 
 
 def read_pairs(path: Path, split: str, *, limit: int | None = None) -> list[Pair]:
-    """The pairs of a split.
-
-    Args:
-        path: a folder, or one file (then `split` is not looked at).
-        limit: the first so many.
-
-    Raises:
-        UsageError: no such split, a file that is not UTF-8 or not JSON, fields that are missing,
-            sides of different length, or no pair at all.
-    """
-    file = find_split(path, split)
-    if file is None:
-        expected = ", ".join(f"{name}.jsonl" for name in SPLITS.get(split, (split,)))
-        there = ", ".join(sorted({f.stem for s in SUFFIXES for f in path.glob(f"*{s}")}))
-        raise UsageError(
-            f"no {split} split in {path}: expected {expected} (or .parquet, .source + .target)",
-            hint=f"there are: {there}" if there else None,
-        )
-    if file.suffix == ".parquet":
-        rows = _parquet_rows(file)
-    elif file.suffix in (".source", ".target"):
-        rows = _parallel_rows(file)
-    else:
-        rows = _json_rows(file)
-    pairs = []
-    for pair in rows:
-        pairs.append(pair)
-        if limit is not None and len(pairs) == limit:
-            break
-    if not pairs:
-        raise UsageError(f"{file} is empty: there is no pair in it")
-    return pairs
+    """The (first) pairs of a split, with the usual columns; see PairSource.read."""
+    return open_pairs(SummarizationDataConfig(path=path)).read(split, limit=limit).pairs
 
 
-def _json_rows(file: Path) -> Iterator[Pair]:
-    for number, line in enumerate(read_lines(file), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{file}, line {number}: not valid JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UsageError(f"{file}, line {number}: expected a JSON object")
-        yield _pair(row, f"{file}, line {number}", number)
-
-
-def _parquet_rows(file: Path) -> Iterator[Pair]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _saved(path: Path) -> Any:
+    """What `datasets` saved to disk."""
+    import datasets
 
     try:
-        table = pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{file}: not a readable parquet file: {error}") from None
-    text_columns = [n for n in table.column_names if n in (*SOURCE_FIELDS, *TARGET_FIELDS, "id")]
-    for number, row in enumerate(table.select(text_columns).to_pylist(), 1):
-        yield _pair(row, f"{file}, row {number}", number)
+        return datasets.load_from_disk(str(path))
+    except Exception as error:  # `datasets` lets through what its readers raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path}: not a readable data set: {reason}") from None
 
 
-def _parallel_rows(file: Path) -> Iterator[Pair]:
-    sides = [list(read_lines(file.with_suffix(suffix))) for suffix in (".source", ".target")]
-    if len(sides[0]) != len(sides[1]):
-        raise UsageError(
-            f"{file} has {len(sides[0]):,} lines, {file.with_suffix('.target').name} has "
-            f"{len(sides[1]):,}: line N of one must belong to line N of the other"
-        )
-    for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
-        yield Pair(str(number), source, target)
+def _of_the_hub(path: Path) -> Any:
+    """The splits of a data set of the hub.
+
+    Raises:
+        UsageError: `path` cannot be the name of one, or there is none.
+        BartError: the hub could not be reached.
+    """
+    known = HUB_ID.fullmatch(str(path))
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if known is None or suffix in FORMS or Path(path.parts[0]).exists():
+        hint = None
+        if len(path.parts) == 1 and suffix not in FORMS:
+            hint = "A data set of the hub is named OWNER/NAME, as in EdinburghNLP/xsum."
+        raise UsageError(f"no such file or folder: {path}", hint=hint)
+    try:
+        return _load_from_hub(*known.groups())
+    except BartError as error:
+        raise type(error)(
+            f"no such file or folder: {path}; and on the hub: {error.message}",
+            hint=error.hint and error.hint.replace("--dataset", "--data"),
+            exit_code=error.exit_code,
+        ) from None
+
+
+@cache
+def _load_from_hub(repository: str, revision: str | None, configuration: str | None) -> Any:
+    from bart_cli.data.download.hub_dataset import HubDataset
+
+    return HubDataset(repository, configuration, revision).load(None)
+
+
+def _text(value: Any, where: str, between: str) -> str:
+    """A side of a pair; sentences in a list are joined by `between`."""
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple) and all(v is None or isinstance(v, str) for v in value):
+        value = between.join(v.strip() for v in value if v and v.strip())
+    if not isinstance(value, str):
+        raise UsageError(f"{where}: expected a text or a list of texts, found {value!r:.60}")
+    return source_text(encodable(value).replace(MARK, ""))  # JSON can hold what UTF-8 cannot
+
+
+def _digest(*texts: str) -> bytes:
+    return blake2b("\0".join(texts).encode(), digest_size=16, key=b"bart pairs").digest()
 
 
 def read_token_ids(
@@ -130,11 +350,9 @@ def read_token_ids(
 ) -> tuple[list[list[int]], list[list[int]]] | None:
     """Source and target ids of a table of `bart preprocess summarization`.
 
-    None for other files, and where the ids are of another vocabulary: the table itself says of
+    None for other tables, and where the ids are of another vocabulary: the table itself says of
     which, for a tokenizer beside it may be that of another run.
     """
-    if file.suffix != ".parquet":
-        return None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -148,37 +366,3 @@ def read_token_ids(
         return None
     table = pq.read_table(file, columns=columns).slice(0, limit)
     return table["source_ids"].to_pylist(), table["target_ids"].to_pylist()
-
-
-def read_lines(file: Path) -> Iterator[str]:
-    """Lines of a text file without their ends.
-
-    Raises:
-        UsageError: no such file, or not UTF-8 (with the line).
-    """
-    if not file.is_file():
-        raise UsageError(f"no such file: {file}")
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                raise UsageError(f"{file} is not UTF-8: line {number}, byte 0x{byte:02x}") from None
-            yield text.rstrip("\r\n")
-
-
-def _pair(row: Mapping[str, Any], where: str, number: int) -> Pair:
-    source, target = (
-        next((row[name] for name in names if isinstance(row.get(name), str)), None)
-        for names in (SOURCE_FIELDS, TARGET_FIELDS)
-    )
-    if source is None or target is None:
-        wanted = SOURCE_FIELDS if source is None else TARGET_FIELDS
-        raise UsageError(
-            f"{where}: no field for the {'article' if source is None else 'summary'}; "
-            f"looked for {', '.join(wanted)}, found {', '.join(row)}"
-        )
-    name = row.get("id")
-    texts = (str(number if name is None else name), source, target)
-    return Pair(*(encodable(text) for text in texts))  # JSON can hold what UTF-8 cannot

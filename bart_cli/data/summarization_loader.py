@@ -5,10 +5,9 @@ As for pre-training, the batches are a pure function of the number of samples co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from bart_cli.data.batch import Batch
 from bart_cli.data.collate import make_batch, micro_batches
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share, rank_positions
-from bart_cli.data.pairs import find_split, read_pairs, read_token_ids
+from bart_cli.data.pairs import Pair, PairSource, read_token_ids
 from bart_cli.data.random_keys import permutation
 from bart_cli.data.source_text import source_text
+from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
 PAIRS, GROUPS = 104, 105  # purposes of random numbers
@@ -38,12 +38,13 @@ class EncodedPairs:
 
 
 def load_encoded(
-    path: Path,
+    source: PairSource,
     split: str,
     limit: int | None,
     data: SummarizationDataConfig,
     tokenizer: Tokenizer,
     prefix: str = "",
+    reporter: Reporter = Reporter(),
 ) -> EncodedPairs:
     """The pairs of a split as ids; tokenized now, unless `bart preprocess` did it with this BPE.
 
@@ -51,14 +52,22 @@ def load_encoded(
         prefix: see `source_text`; prepared ids have none.
 
     Raises:
-        UsageError: see read_pairs.
+        UsageError: see PairSource.read.
     """
-    file = find_split(path, split)
-    ids = None if file is None or prefix.strip() else read_token_ids(file, limit, tokenizer)
+    table = None if prefix.strip() else source.prepared(split)
+    ids = None if table is None else read_token_ids(table, limit, tokenizer)
     if ids is not None:
         sources, targets = map(tokenizer.known, ids)
         return cut_pairs(sources, targets, data, tokenizer)
-    pairs = read_pairs(path, split, limit=limit)
+    found = source.read(split, limit=limit)
+    found.tell(reporter)
+    return encode_pairs(found.pairs, data, tokenizer, prefix)
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], data: SummarizationDataConfig, tokenizer: Tokenizer, prefix: str = ""
+) -> EncodedPairs:
+    """Pairs as ids, cut to their limits."""
     return cut_pairs(
         tokenizer.encode_batch([source_text(pair.source, prefix) for pair in pairs]),
         tokenizer.encode_targets([source_text(pair.target) for pair in pairs]),

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
-from bart_cli.data.pairs import Pair, read_pairs
+from bart_cli.data.pairs import Pair, open_pairs
 from bart_cli.errors import BartError, UsageError
 from bart_cli.evaluation.decoding import decode_split
 from bart_cli.evaluation.ledger import Ledger, open_ledger, origin_of
@@ -46,11 +46,16 @@ def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Ev
         raise UsageError("no model: give --model with a run, a model folder or a hub id")
     if config.data.path is None:
         raise UsageError("no data: give --data with a folder of pairs (test.jsonl …)")
-    pairs = read_pairs(config.data.path, config.evaluation.split, limit=_limit(config))
+    source = open_pairs(config.data)
+    found = source.read(config.evaluation.split, limit=_limit(config))
+    pairs = found.pairs
     with join_world() as world:
         reporter = reporter if world.leads else Reporter()
+        if world.leads:
+            found.tell(reporter)
+            source.tell_overlap(found, reporter)
         config = _with_precision(config, world, reporter)
-        ledger = _claim(config, out, pairs, world, reporter)
+        ledger = _claim(config, out, pairs, world)
         if world.broadcast(ledger is not None and ledger.complete):
             reporter.info(f"all {len(pairs):,} articles are decoded already")
         else:
@@ -81,9 +86,7 @@ def _limit(config: EvaluateConfig) -> int | None:
     return evaluation.limit or limits.get(evaluation.split)
 
 
-def _claim(
-    config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: World, reporter: Reporter
-) -> Ledger | None:
+def _claim(config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: World) -> Ledger | None:
     """Bind `out` to this evaluation: the ledger on rank 0, None on the others.
 
     Raises:
@@ -102,9 +105,6 @@ def _claim(
     problem = world.broadcast(problem)
     if problem is not None:
         raise problem
-    blank = sum(not pair.target.strip() for pair in pairs)
-    if blank:
-        reporter.warn(f"{blank:,} of {len(pairs):,} references are empty: they score 0")
     return ledger
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bart_cli.data.pairs import SOURCE_FIELDS
+from bart_cli.data.pair_files import SOURCE_FIELDS, plain
 
 MAX_LINE = 16 * 2**20  # bytes; what is longer is no text but a mistake
 SHOWN_FIELDS = 6  # how many names of fields an error line lists, and …
@@ -103,7 +103,7 @@ def _item(line: bytes, origin: Origin, field: str | None) -> Text | Failure:
     if isinstance(row.get("id"), str | int) and not isinstance(row["id"], bool):
         origin = Origin(origin.file, origin.line, row["id"])
     names = SOURCE_FIELDS if field is None else (field,)
-    present = [name for name in names if name in row]
+    present = [key for name in names for key in row if key == name or plain(key) == plain(name)]
     if not present:
         wanted = f"looked for {', '.join(names)}" if field is None else f"'{field}' is not there"
         return Failure(origin, f"no field with the text: {wanted}, found {_shown(list(row))}")

@@ -8,10 +8,11 @@ from pathlib import Path
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.order import Share
-from bart_cli.data.pairs import find_split, read_pairs
+from bart_cli.data.pairs import PairSource, open_pairs
 from bart_cli.data.summarization_loader import (
     EncodedPairs,
     SummarizationLoader,
+    encode_pairs,
     load_encoded,
     summarization_validation_batches,
 )
@@ -53,7 +54,15 @@ def run_finetune(
         tokenizer = _with_languages(tokenizer, data)
         generation = in_language(tokenizer, config.generation)
         config = config.model_copy(update={"generation": generation})
+        source = open_pairs(data)
         check_run(config, world, [])
+        if training.validate_every is not None and "validation" not in source.splits:
+            raise UsageError(
+                f"no validation split in {data.path}, but training.validate_every="
+                f"{training.validate_every}",
+                hint="Pass --validation-share 0.05 to hold out a part of the pairs, or "
+                "--set training.validate_every=null.",
+            )
         if is_finished(run, config, resume, world, reporter):
             return finished_result(run, world)
         model = keep_layers(
@@ -65,7 +74,7 @@ def run_finetune(
         tokenizer = tokenizer.fitted(model.config.vocab_size)
         with reporter.task("read the pairs", unit="pairs") as task:
             train_pairs = load_encoded(
-                data.path, "train", data.n_train, data, tokenizer, model.config.prefix
+                source, "train", data.n_train, data, tokenizer, model.config.prefix, reporter
             )
             task.advance(len(train_pairs.sources))
         _tell_cuts(train_pairs, config, reporter)
@@ -88,7 +97,7 @@ def run_finetune(
                     positions=positions,
                 )
             ),
-            _validation(config, tokenizer, model, world),
+            _validation(config, source, tokenizer, model, world, reporter),
             config.generation,
             resume=resume,
             reporter=reporter,
@@ -101,7 +110,8 @@ def _tokenizer_of(config: FinetuneConfig) -> str | Path:
         path = resolve_model(config.init_from)
         return path.parent if path.is_file() else path
     assert config.data.path is not None
-    beside = config.data.path / "tokenizer"
+    path = config.data.path
+    beside = (path.parent if path.is_file() else path) / "tokenizer"
     if beside.is_dir():
         return beside
     raise UsageError(
@@ -136,23 +146,23 @@ def _check_positions(config: FinetuneConfig, model: Bart) -> None:
 
 
 def _validation(
-    config: FinetuneConfig, tokenizer: Tokenizer, model: Bart, world: World
+    config: FinetuneConfig,
+    source: PairSource,
+    tokenizer: Tokenizer,
+    model: Bart,
+    world: World,
+    reporter: Reporter,
 ) -> Callable[[], Row] | None:
     """Loss on the validation split, and ROUGE of generated summaries when that decides."""
     data, training = config.data, config.training
-    assert data.path is not None
     if training.validate_every is None:
         return None
-    if find_split(data.path, "validation") is None:
-        raise UsageError(
-            f"no validation split in {data.path}, but training.validate_every="
-            f"{training.validate_every}",
-            hint="add validation.jsonl, or --set training.validate_every=null",
-        )
-    pairs = load_encoded(
-        data.path, "validation", data.n_validation, data, tokenizer, model.config.prefix
-    )
-    references = [p.target for p in read_pairs(data.path, "validation", limit=data.n_validation)]
+    found = source.read("validation", limit=data.n_validation)
+    found.tell(reporter)
+    if world.leads:
+        source.tell_overlap(found, reporter)
+    pairs = encode_pairs(found.pairs, data, tokenizer, model.config.prefix)
+    references = [pair.target for pair in found.pairs]
     share = Share(
         global_batch=world.size * training.micro_batch,
         micro_batch=training.micro_batch,

@@ -211,7 +211,7 @@ def test_parallel_files_are_a_split_too(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--data {}/pairs --split dev2", ["no dev2 split", "there are: test, val"]),
+        ("--data {}/pairs --split dev2", ["no dev2 split", "It has: validation, test"]),
         ("--data {}/empty", ["test.jsonl is empty"]),
         ("--data {}/none", ["no such file or folder"]),
         ("--data {}/pairs --preset tiny-cpu", ["is for `bart pretrain`", "tiny-cpu-finetune"]),

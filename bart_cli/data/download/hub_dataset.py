@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bart_cli.errors import BartError, UsageError
 from bart_cli.hub import endpoint, refusal
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 # Data sets that are scripts on the hub, and the complete copy of each that can be read.
 CONVERTED = {
@@ -41,10 +38,11 @@ class HubDataset:
         part = f" {self.configuration}" if self.configuration else ""
         return f"{endpoint()}/datasets/{self.repository}{at}{part}"
 
-    def load(self, split: str, jobs: int = 1, *, bars: bool = False) -> Dataset:
-        """The rows of a split.
+    def load(self, split: str | None, jobs: int = 1, *, bars: bool = False) -> Any:
+        """The rows of a split (a `Dataset`), or all splits by name (a `DatasetDict`).
 
         Args:
+            split: None: all.
             bars: show the library's own, with bytes and speed, on a terminal.
 
         Raises:
@@ -60,9 +58,10 @@ class HubDataset:
         else:
             datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
-        if part := self._partial(split, self.revision):
+        needed = split or "train"
+        if part := self._partial(needed, self.revision):
             raise UsageError(
-                f"data set '{self.repository}' holds only a part of the {split} split: {part}",
+                f"data set '{self.repository}' holds only a part of the {needed} split: {part}",
                 hint=f"Choose a complete copy: {self._complete_copy()}",
             )
         try:
@@ -78,7 +77,7 @@ class HubDataset:
         except ValueError as error:  # unknown configuration or split: the message lists them
             raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
         except RuntimeError as error:
-            part = self._partial(split, PARQUET)
+            part = self._partial(needed, PARQUET)
             raise BartError(
                 f"data set '{self.repository}': {_first_line(error)}",
                 hint=f"Choose a complete copy: {self._complete_copy()} (the hub's own conversion "

@@ -20,7 +20,8 @@ from tempfile import TemporaryFile
 from bart_cli.data.download.hub_dataset import HubDataset
 from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.writing import DownloadReport, write_pairs
-from bart_cli.data.pairs import SOURCE_FIELDS, TARGET_FIELDS, Pair
+from bart_cli.data.pair_files import SOURCE_FIELDS, TARGET_FIELDS
+from bart_cli.data.pairs import Pair
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
 from bart_cli.progress import Reporter

@@ -1,7 +1,8 @@
-"""Pairs checked, cleaned and tokenised: a table per split that fine-tuning reads.
+"""Pairs checked and tokenized: a table per split that fine-tuning reads.
 
-In: pairs in any known form. Out: OUT/{train,validation,test}.parquet with `id`, `article`,
-`summary` and the token ids of both (uncut, special tokens included), and OUT/report.json.
+In: pairs in any form that `data/pairs.py` reads. Out: OUT/{train,validation,test}.parquet with
+`id`, `article`, `summary` and the token ids of both (uncut, special tokens included), and
+OUT/report.json.
 """
 
 from __future__ import annotations
@@ -14,56 +15,57 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bart_cli.data.pairs import VOCABULARY, Pair, find_split, read_pairs
-from bart_cli.data.source_text import source_text
+from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.data.pair_files import FilePart
+from bart_cli.data.pairs import SPLITS, VOCABULARY, Pair, PairSource, open_pairs
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
-SPLITS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Pairs read and kept, why others were dropped; lengths in tokens: median, 95%, longest."""
+    """Pairs read and kept, why others were dropped; lengths in tokens: median, 95%, longest.
+
+    kept: of divided data the pairs of this split, read and dropped those of the whole.
+    in_training: pairs whose article is also in the train split.
+    """
 
     read: int
     kept: int
     dropped: dict[str, int]
+    in_training: int
     source_tokens: tuple[int, int, int]
     target_tokens: tuple[int, int, int]
 
 
 def preprocess_summarization(
-    path: Path, out: Path, tokenizer: Tokenizer, *, reporter: Reporter
+    data: SummarizationDataConfig, out: Path, tokenizer: Tokenizer, *, reporter: Reporter
 ) -> dict[str, SplitReport]:
-    """Write the splits that `path` has.
+    """Write the splits of `data.path`.
 
     Raises:
         UsageError: no split there, a damaged file, no pair left, or an `out` with other pairs.
     """
-    found = [split for split in SPLITS if find_split(path, split) is not None]
-    if path.is_file():
-        found = ["train"]
-    if not found:
-        raise UsageError(f"no pairs in {path}: expected train.jsonl, validation.jsonl, test.jsonl")
-    _check_folder(path, out, found)
+    source = open_pairs(data)
+    if not source.splits:
+        source.read("train")  # says what is missing
+    _check_folder(source, out)
     reports = {}
-    for split in found:
-        pairs = read_pairs(path, split)
-        kept, dropped = clean_pairs(pairs)
-        if not kept:
-            raise UsageError(f"{path}: no usable pair in the {split} split: {dropped}")
-        with reporter.task(f"tokenise {split}", total=len(kept), unit="pairs") as task:
-            table = _tokenise(kept, tokenizer)
-            task.advance(len(kept))
+    for split in source.splits:
+        found = source.read(split)
+        in_training = source.tell_overlap(found, reporter)
+        with reporter.task(f"tokenize {split}", total=len(found.pairs), unit="pairs") as task:
+            table = _tokenize(found.pairs, tokenizer)
+            task.advance(len(found.pairs))
         with atomic_file(out / f"{split}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
         reports[split] = SplitReport(
-            read=len(pairs),
-            kept=len(kept),
-            dropped=dropped,
+            read=found.read,
+            kept=len(found.pairs),
+            dropped=found.dropped,
+            in_training=in_training,
             source_tokens=_spread(table["source_ids"]),
             target_tokens=_spread(table["target_ids"]),
         )
@@ -73,47 +75,23 @@ def preprocess_summarization(
     return reports
 
 
-def _check_folder(path: Path, out: Path, found: list[str]) -> None:
+def _check_folder(source: PairSource, out: Path) -> None:
     """Nothing of `out` may be overwritten that is the input, or stay that is of other pairs."""
     for split in SPLITS:
         table = out / f"{split}.parquet"
         if not table.is_file():
             continue
-        source = find_split(path, split) if split in found else None
-        if source is None:
+        if split not in source.splits:
             raise UsageError(
-                f"{out} holds a {split} split, {path} has none: it is of other pairs",
+                f"{out} holds a {split} split, {source.path} has none: it is of other pairs",
                 hint=START_ANEW,
             )
-        if table.samefile(source):
+        parts = [*source.parts(split), *source.parts("train")]
+        if any(isinstance(part, FilePart) and table.samefile(part.path) for part in parts):
             raise UsageError(f"{table} would be read and overwritten", hint="choose another --out")
 
 
-def clean_pairs(pairs: list[Pair]) -> tuple[list[Pair], dict[str, int]]:
-    """Drop pairs that teach nothing; the reasons with their counts come along.
-
-    White space around a text is removed, white space inside is kept (see `source_text`).
-    """
-    dropped = {"empty article": 0, "empty summary": 0, "summary is the article": 0, "duplicate": 0}
-    seen: set[tuple[str, str]] = set()
-    kept = []
-    for pair in pairs:
-        source, target = source_text(pair.source), source_text(pair.target)
-        if not source:
-            dropped["empty article"] += 1
-        elif not target:
-            dropped["empty summary"] += 1
-        elif source.split() == target.split():
-            dropped["summary is the article"] += 1
-        elif (source, target) in seen:
-            dropped["duplicate"] += 1
-        else:
-            seen.add((source, target))
-            kept.append(Pair(pair.id, source, target))
-    return kept, dropped
-
-
-def _tokenise(pairs: list[Pair], tokenizer: Tokenizer) -> pa.Table:
+def _tokenize(pairs: list[Pair], tokenizer: Tokenizer) -> pa.Table:
     ids = pa.list_(pa.int32())
     return pa.table(
         {

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.documents import plan_blocks, read_block, read_texts
-from bart_cli.data.pairs import Pair, read_pairs
+from bart_cli.data.pairs import read_pairs
 from bart_cli.data.preprocess.blocks import BlockTask, _halves
 from bart_cli.data.preprocess.packing import pack
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, _run, preprocess_pretrain
-from bart_cli.data.preprocess.summarization import clean_pairs, preprocess_summarization
+from bart_cli.data.preprocess.summarization import preprocess_summarization
 from bart_cli.data.sentences import split_sentences
 from bart_cli.data.shards import shard_schema, write_shard
 from bart_cli.errors import BartError, UsageError
@@ -385,19 +386,6 @@ def test_splitting_sentences_loses_nothing_but_white_space(text: str) -> None:
     assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
 
 
-def test_pairs_that_teach_nothing_are_dropped_and_counted() -> None:
-    pairs = [
-        Pair("1", " a  long article ", "line one \n\n line two"),
-        Pair("2", "", "x"),
-        Pair("3", "x", " "),
-        Pair("4", "same text", "same  text"),
-        Pair("5", "a long article", "line one\nline two"),
-    ]
-    kept, dropped = clean_pairs(pairs)
-    assert kept == [Pair("1", "a long article", "line one\nline two")]
-    assert list(dropped.values()) == [1, 1, 1, 1]
-
-
 @pytest.mark.parametrize("layout", ["jsonl", "highlights", "parallel", "prepared"])
 def test_every_layout_of_pairs_reads_alike(
     tmp_path: Path, tiny_tokenizer: Tokenizer, layout: str
@@ -413,7 +401,12 @@ def test_every_layout_of_pairs_reads_alike(
         rows = [{"article": a, field: s} for a, s in expected]
         (path / "validation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     if layout == "prepared":
-        preprocess_summarization(path, tmp_path / "out", tiny_tokenizer, reporter=Reporter())
+        preprocess_summarization(
+            SummarizationDataConfig(path=path),
+            tmp_path / "out",
+            tiny_tokenizer,
+            reporter=Reporter(),
+        )
         path = tmp_path / "out"
     assert [(p.source, p.target) for p in read_pairs(path, "validation")] == expected
     assert len(read_pairs(path, "validation", limit=1)) == 1
@@ -424,8 +417,8 @@ def test_every_layout_of_pairs_reads_alike(
     [
         ("train.jsonl", b"", "is empty"),
         ("train.jsonl", b"{", "line 1: not valid JSON"),
-        ("train.jsonl", b'{"article": "a"}\n', "no field for the summary.*found article"),
-        ("train.jsonl", b'{"article": "\xff"}\n', "is not UTF-8: line 1"),
+        ("train.jsonl", b'{"article": "a"}\n', "no column for the summary.*found article"),
+        ("train.jsonl", b'{"article": "\xff"}\n', "is not UTF-8 text: .* in line 1"),
         ("train.source", b"a\nb\n", "no such file: .*train.target"),
         ("test.jsonl", b"{}", "no train split"),
         ("train.parquet", b"nonsense", "not a readable parquet"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import Share
-from bart_cli.data.pairs import read_pairs, read_token_ids
+from bart_cli.data.pairs import open_pairs, read_pairs, read_token_ids
 from bart_cli.data.summarization_loader import (
     EncodedPairs,
     SummarizationLoader,
@@ -143,9 +143,11 @@ def test_pairs_are_cut_and_limited(
     folder = tmp_path
     if prepared:
         folder = tmp_path / "prepared"
-        preprocess_summarization(tmp_path, folder, tiny_tokenizer, reporter=Reporter())
-    data = SummarizationDataConfig(max_source_length=8, max_target_length=6)
-    pairs = load_encoded(folder, "train", 3, data, tiny_tokenizer)
+        preprocess_summarization(
+            SummarizationDataConfig(path=tmp_path), folder, tiny_tokenizer, reporter=Reporter()
+        )
+    data = SummarizationDataConfig(path=folder, max_source_length=8, max_target_length=6)
+    pairs = load_encoded(open_pairs(data), "train", 3, data, tiny_tokenizer)
     assert (len(pairs.sources), pairs.cut_sources, pairs.cut_targets) == (3, 3, 3)
     for source, target in zip(pairs.sources, pairs.targets, strict=True):
         assert (len(source), len(target)) == (8, 6)
@@ -162,9 +164,12 @@ def test_ids_of_another_vocabulary_are_not_taken_whatever_tokenizer_lies_beside_
 
     (tmp_path / "train.jsonl").write_text(json.dumps({"article": "A b c.", "summary": "A."}))
     other = Tokenizer.train(SENTENCES[2:], vocab_size=300)
-    preprocess_summarization(tmp_path, tmp_path / "out", other, reporter=Reporter())
+    preprocess_summarization(
+        SummarizationDataConfig(path=tmp_path), tmp_path / "out", other, reporter=Reporter()
+    )
     tiny_tokenizer.save(tmp_path / "out" / "tokenizer")
-    pairs = load_encoded(tmp_path / "out", "train", None, SummarizationDataConfig(), tiny_tokenizer)
+    data = SummarizationDataConfig(path=tmp_path / "out")
+    pairs = load_encoded(open_pairs(data), "train", None, data, tiny_tokenizer)
     assert pairs.sources == [tiny_tokenizer.encode("A b c.")]
     assert read_token_ids(tmp_path / "out" / "train.parquet", None, other) == (
         [other.encode("A b c.")],
@@ -185,7 +190,10 @@ def test_pairs_of_two_sources_are_not_mixed_and_the_input_is_not_overwritten(
 
     def prepare(source: str, out: str) -> None:
         preprocess_summarization(
-            tmp_path / source, tmp_path / out, tiny_tokenizer, reporter=Reporter()
+            SummarizationDataConfig(path=tmp_path / source),
+            tmp_path / out,
+            tiny_tokenizer,
+            reporter=Reporter(),
         )
 
     prepare("both", "out")
@@ -205,7 +213,12 @@ def test_what_json_can_hold_and_utf8_cannot_is_replaced(
     rows = ['{"id": "\\udc00", "article": "a \\ud800 b", "summary": "c"}']
     rows.append('{"id": null, "article": "d e", "summary": "f"}')
     (tmp_path / "train.jsonl").write_text("\n".join(rows))
-    preprocess_summarization(tmp_path, tmp_path / "out", tiny_tokenizer, reporter=Reporter())
+    preprocess_summarization(
+        SummarizationDataConfig(path=tmp_path),
+        tmp_path / "out",
+        tiny_tokenizer,
+        reporter=Reporter(),
+    )
     pairs = [(p.id, p.source) for p in read_pairs(tmp_path / "out", "train")]
     assert pairs == [("\ufffd", "a \ufffd b"), ("2", "d e")]
     (tmp_path / "train.jsonl").write_text("[" * 100_000)

@@ -1,0 +1,385 @@
+"""Rows of the files that pairs come in: JSON (lines), CSV, TSV, Parquet, Arrow, .source + .target.
+
+In: a file, and the names of its columns if they are not the usual ones. Out: rows with the raw
+values of id, source and target.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bart_cli.data.download.manifest import recorded_source
+from bart_cli.data.text_files import read_lines
+from bart_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SOURCE_FIELDS = (
+    *("article", "document", "source", "text", "dialogue"),
+    *("source_text", "input_text", "full_text", "report", "transcript"),
+)
+TARGET_FIELDS = (
+    *("summary", "highlights", "target", "abstract"),
+    *("summary_text", "target_text", "reference_summary"),
+)
+FORMS = {
+    ".jsonl": "JSON",
+    ".ndjson": "JSON",
+    ".json": "JSON",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".parquet": "Parquet",
+    ".arrow": "Arrow",
+    ".source": "parallel",
+    ".target": "parallel",
+}
+NAMES = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, or .source + .target"
+# `train-00000-of-00002`; older data sets of the hub have a hash behind it.
+SHARD = re.compile(r"-\d{5}-of-(\d{5})(-[0-9a-f]+)?$")
+DELIMITERS = (",", ";", "\t", "|")
+ROWS = 1024  # of a table that are in memory as Python objects
+
+
+class Row(NamedTuple):
+    """A row: its place in the file, and its values as they are stored.
+
+    unit: of `number`, "line" or "row".
+    """
+
+    number: int
+    unit: str
+    id: Any
+    source: Any
+    target: Any
+
+
+class Columns(NamedTuple):
+    """Names of the columns of a file; None: it has no such column."""
+
+    id: str | None
+    source: str | None
+    target: str | None
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The names of the columns that hold both sides; None: the usual ones."""
+
+    source: str | None = None
+    target: str | None = None
+
+    def find(self, names: Sequence[str], where: str) -> Columns:
+        """The columns among `names`, in upper or lower case.
+
+        Raises:
+            UsageError: several could be meant.
+        """
+        source, target = (
+            next((n for n in names if n == wanted), None)
+            or next((n for n in names if wanted is not None and plain(n) == plain(wanted)), None)
+            for wanted in (self.source, self.target)
+        )
+        if self.source is None:
+            source = _only([n for n in names if n != target], SOURCE_FIELDS, where, "source")
+        if self.target is None:
+            target = _only([n for n in names if n != source], TARGET_FIELDS, where, "target")
+        return Columns(next((n for n in names if plain(n) == "id"), None), source, target)
+
+    def require(self, names: Sequence[str], where: str) -> Columns:
+        """As `find`.
+
+        Raises:
+            UsageError: also where a column is missing.
+        """
+        columns = self.find(names, where)
+        for side, known in (("source", SOURCE_FIELDS), ("target", TARGET_FIELDS)):
+            if getattr(columns, side) is None:
+                raise self._missing(side, known, names, where)
+        return columns
+
+    def _missing(
+        self, side: str, known: Sequence[str], names: Sequence[str], where: str
+    ) -> UsageError:
+        what = "article" if side == "source" else "summary"
+        given = getattr(self, side)
+        wanted = f"'{given}' (--{side}-field)" if given else f"one of {', '.join(known)}"
+        return UsageError(
+            f"{where}: no column for the {what}: expected {wanted}; found "
+            f"{', '.join(names) or 'none'}",
+            hint=f"Pass --{side}-field with the column of the {what}.",
+        )
+
+
+def plain(name: str) -> str:
+    """A column's name in lower case, words joined by underscores."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _only(names: Sequence[str], known: Sequence[str], where: str, side: str) -> str | None:
+    found = [name for name in names if plain(name) in known]
+    if len(found) > 1:
+        what = "article" if side == "source" else "summary"
+        raise UsageError(
+            f"{where}: {len(found)} columns could be the {what}: {', '.join(found)}",
+            hint=f"Choose one with --{side}-field.",
+        )
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A file with rows."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return str(self.path)
+
+    @cached_property
+    def form(self) -> str | None:
+        """A value of FORMS, by the suffix; None for other files."""
+        return FORMS.get(_stem_and_suffix(self.path)[1])
+
+    def rows(self, fields: Fields) -> Iterator[Row]:
+        """The rows in order.
+
+        Raises:
+            UsageError: not readable, not of its form (with the line), or a column that is missing.
+        """
+        if self.form == "JSON":
+            return _json_rows(self.path, fields)
+        if self.form in ("CSV", "TSV"):
+            return _separated_rows(self.path, self.form, fields)
+        if self.form == "parallel":
+            return _parallel_rows(self.path)
+        if self.form is None:
+            raise UsageError(f"{self.path} is of no known form: expected {NAMES}; also with .gz")
+        batches = _parquet_batches if self.form == "Parquet" else _arrow_batches
+        return table_rows(batches(self.path, fields), fields, self.name)
+
+
+def find_parts(folder: Path, names: Sequence[str]) -> list[FilePart]:
+    """The files of a split in a folder or in its `data/`: one, or all shards of it.
+
+    Args:
+        names: what the split may be called.
+
+    Raises:
+        UsageError: the split is there twice, or a shard is missing.
+    """
+    found: dict[tuple[object, ...], list[Path]] = {}
+    for place in (folder, folder / "data"):
+        for path in sorted(place.iterdir()) if place.is_dir() else []:
+            stem, suffix = _stem_and_suffix(path)
+            if suffix not in FORMS or suffix == ".target" or not path.is_file():
+                continue  # a .target is read with the .source beside it
+            name = SHARD.sub("", stem)
+            if name in names:
+                key = (place, name, path.suffix, SHARD.search(stem) is None)
+                found.setdefault(key, []).append(path)
+    groups = list(found.values())
+    if len(groups) > 1 and recorded_source(folder).get("parallel"):
+        # `bart download --parallel` writes the same pairs in two forms.
+        groups = [group for group in groups if FilePart(group[0]).form != "parallel"]
+    if len(groups) > 1:
+        listed = " and ".join(str(group[0].relative_to(folder)) for group in groups)
+        raise UsageError(
+            f"{folder} holds the {names[0]} split {len(groups)} times: {listed}",
+            hint="Keep one of them, or name the file itself.",
+        )
+    files = groups[0] if groups else []
+    for path in files:
+        shard = SHARD.search(_stem_and_suffix(path)[0])
+        if shard is not None and int(shard[1]) != len(files):
+            raise UsageError(
+                f"{path.parent} holds {len(files)} of the {int(shard[1])} shards of the "
+                f"{names[0]} split",
+                hint="Download the missing ones.",
+            )
+    return [FilePart(path) for path in files]
+
+
+def _stem_and_suffix(path: Path) -> tuple[str, str]:
+    """The name in lower case without `.gz`, cut at its last dot: `train`, `.jsonl`."""
+    name = Path(path.name.lower().removesuffix(".gz"))
+    return name.stem, name.suffix
+
+
+# ---- the forms -----------------------------------------------------------------------------------
+
+
+def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
+    known: dict[tuple[str, ...], Columns] = {}
+    first: tuple[tuple[str, ...], str] | None = None
+    found = False
+    for number, unit, row in _json_objects(path):
+        where = f"{path}, {unit} {number}"
+        if not isinstance(row, dict):
+            raise UsageError(f"{where}: expected a JSON object")
+        names = tuple(row)
+        columns = known.get(names)
+        if columns is None:
+            columns = known[names] = fields.find(names, where)
+        first = first or (names, where)
+        found = found or None not in (columns.source, columns.target)
+        yield Row(number, unit, *(None if name is None else row[name] for name in columns))
+    if first is not None and not found:  # a row may lack a side, but not every row
+        fields.require(*first)
+
+
+def _json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """The records of JSON lines, of an array or of an object with "data", with their places."""
+    head = next((line for line in read_lines(path) if line.strip()), "").lstrip()
+    if head.startswith("[") or (head and _stem_and_suffix(path)[1] == ".json"):
+        try:
+            content = json.loads("".join(read_lines(path)))
+        except json.JSONDecodeError as error:
+            # A second object: JSON lines are often called .json as well.
+            if error.msg != "Extra data" or not head.startswith("{"):
+                raise _bad_json(path, error.lineno, error) from None
+        except (ValueError, RecursionError) as error:
+            raise _bad_json(path, 1, error) from None
+        else:
+            if isinstance(content, dict):
+                content = content["data"] if isinstance(content.get("data"), list) else [content]
+            for number, row in enumerate(content if isinstance(content, list) else [content], 1):
+                yield number, "row", row
+            return
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _bad_json(path, number, error) from None
+            yield number, "line", row
+
+
+def _bad_json(path: Path, line: int, error: Exception) -> UsageError:
+    problem = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        problem = f"{error.msg.removesuffix(' at')} (column {error.colno})"
+    return UsageError(f"{path}, line {line}: not valid JSON: {problem}")
+
+
+def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
+    """Rows of CSV or TSV below a header; CSV may be separated by one of DELIMITERS."""
+    csv.field_size_limit(2**31 - 1)
+    header = next((line for line in read_lines(path) if line.strip()), "")
+    delimiter = "\t"
+    if form == "CSV":
+        delimiter = max(DELIMITERS, key=header.count)
+    strict = form == "CSV" or _quotes_as_csv(path)
+    reader = csv.reader(
+        read_lines(path),
+        delimiter=delimiter,
+        strict=strict,
+        quoting=csv.QUOTE_MINIMAL if strict else csv.QUOTE_NONE,
+    )
+    names: list[str] = []
+    places: list[int | None] = []
+    begin = 1  # the line where a row begins, which may be many lines long
+    try:
+        for values in reader:
+            where = f"{path}, line {begin}"
+            if values and not names:
+                names = [name.strip() for name in values]
+                columns = fields.require(names, where)
+                places = [None if name is None else names.index(name) for name in columns]
+            elif values:
+                if len(values) != len(names):
+                    raise UsageError(
+                        f"{where}: {len(values)} fields, but {len(names)} columns",
+                        hint="Put quotation marks around texts with separators or line breaks.",
+                    )
+                yield Row(
+                    begin, "line", *(None if place is None else values[place] for place in places)
+                )
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {begin}: not valid {form}: {error}") from None
+
+
+def _quotes_as_csv(path: Path) -> bool:
+    """Whether the quotation marks of a TSV are those of CSV; in plain TSV they are characters."""
+    try:
+        for _ in csv.reader(read_lines(path), delimiter="\t", strict=True):
+            pass
+    except csv.Error:
+        return False
+    return True
+
+
+def _parallel_rows(path: Path) -> Iterator[Row]:
+    """Lines of `NAME.source` beside those of `NAME.target`, whichever of them `path` is."""
+    suffix = _stem_and_suffix(path)[1]
+    packed = path.name[-len(".gz") :] if path.name.lower().endswith(".gz") else ""
+    base = path.name[: len(path.name) - len(suffix + packed)]
+    files = [path.with_name(f"{base}{end}{packed}") for end in (".source", ".target")]
+    files[0 if suffix == ".source" else 1] = path
+    sides = [[line.rstrip("\r\n") for line in read_lines(file)] for file in files]
+    if len(sides[0]) != len(sides[1]):
+        raise UsageError(
+            f"{files[0]} has {len(sides[0]):,} lines, {files[1].name} has {len(sides[1]):,}: "
+            "line N of one must belong to line N of the other"
+        )
+    for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
+        yield Row(number, "line", None, source, target)
+
+
+def _parquet_batches(path: Path, fields: Fields) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = fields.require(file.schema_arrow.names, str(path))
+            yield from file.iter_batches(ROWS, columns=[name for name in columns if name])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UsageError(f"{path}: not a readable parquet file: {error}") from None
+
+
+def _arrow_batches(path: Path, fields: Fields) -> Iterator[pa.RecordBatch]:
+    """Batches of an Arrow file, which is a stream (as `datasets` writes it) or has an index."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as content:
+            if content.read(6) == b"ARROW1":
+                file = pa.ipc.open_file(content)
+                fields.require(file.schema.names, str(path))
+                yield from map(file.get_batch, range(file.num_record_batches))
+                return
+            content.seek(0)
+            stream = pa.ipc.open_stream(content)
+            fields.require(stream.schema.names, str(path))
+            yield from stream
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UsageError(f"{path}: not a readable Arrow file: {error}") from None
+
+
+def table_rows(
+    batches: Iterable[pa.RecordBatch | pa.Table], fields: Fields, where: str
+) -> Iterator[Row]:
+    """Rows of a table that comes in batches."""
+    number = 0
+    for batch in batches:
+        columns = fields.require(batch.schema.names, where)
+        for begin in range(0, batch.num_rows, ROWS):
+            part = batch.slice(begin, ROWS)
+            sides = [
+                [None] * part.num_rows if name is None else part.column(name).to_pylist()
+                for name in columns
+            ]
+            for values in zip(*sides, strict=True):
+                number += 1
+                yield Row(number, "row", *values)
