@@ -6,6 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bart_cli.data import documents
@@ -19,7 +21,10 @@ from bart_cli.data.documents import (
     require_ids,
     scan_corpus,
 )
+from bart_cli.data.pretrain_loader import share_of_cut_tokens
+from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
+from bart_cli.tokenizer import Tokenizer
 
 TEXTS = [f"Town {i} has a bridge.  It is number {i}." for i in range(40)]
 FOLDED = [" ".join(text.split()) for text in TEXTS]
@@ -125,3 +130,13 @@ def test_a_line_that_is_no_document_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"One. " * 999)[:20])
     with pytest.raises(UsageError, match="is damaged"):
         list(read_texts(tmp_path / "b.txt.gz", "auto"))
+
+
+def test_the_share_of_cut_tokens_is_counted(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    """Text-only shards, as LDDL writes them."""
+    texts = pa.table({"sentences": ["word " * 200, "word"]})
+    pq.write_table(texts, tmp_path / "shard-0.parquet")
+    lengths = open_shards(tmp_path).read(0, tiny_tokenizer).tokens.lengths
+    share = share_of_cut_tokens(tmp_path, tiny_tokenizer, 102)
+    assert share == pytest.approx((lengths[0] - 100) / lengths.sum())
+    assert share_of_cut_tokens(tmp_path, tiny_tokenizer, 10_000) == 0
