@@ -159,6 +159,10 @@ def wikipedia(
     snapshot: Annotated[
         str, typer.Option(help="Day and language of the cleaned dump on the hub.")
     ] = "20231101.en",
+    language: Annotated[
+        str | None,
+        typer.Option(help="Language of the cleaned dump, in place of the one in --snapshot."),
+    ] = None,
     dump: Annotated[
         str | None,
         typer.Option(help="Clean this instead: path or address of pages-articles.xml(.bz2)."),
@@ -172,11 +176,13 @@ def wikipedia(
 ) -> None:
     """Wikipedia: the cleaned dump of the hub, or an XML dump that is cleaned here.
 
-    [bold]bart download wikipedia --snapshot 20231101.en[/bold]
+    [bold]bart download wikipedia --language de[/bold]
 
     [bold]bart download wikipedia --dump enwiki-latest-pages-articles.xml.bz2[/bold]
     """
     if dump is None:
+        if language is not None:
+            snapshot = f"{snapshot.partition('.')[0]}.{language}"
         source = hub.source("wikimedia/wikipedia", snapshot)
         _hub_corpus("wikipedia", source, out_folder, jobs, hub)
         return

@@ -91,7 +91,13 @@ def test_wikipedia_of_the_hub(hub: Path, tmp_path: Path) -> None:
         result = bart(*command, endpoint=endpoint, cache=tmp_path / "cache")
         again = bart(*command, endpoint=endpoint, cache=tmp_path / "cache")
         wrong = bart(
-            *command, "--snapshot", "20190101.xx", endpoint=endpoint, cache=tmp_path / "cache"
+            *command,
+            "--snapshot",
+            "20190101.en",
+            "--language",
+            "xx",
+            endpoint=endpoint,
+            cache=tmp_path / "cache",
         )
     size = sum(p.stat().st_size for p in (hub / "wikimedia/wikipedia/20231101.en").iterdir())
     assert json.loads(dry.stdout)["bytes"] == size, dry.stderr
