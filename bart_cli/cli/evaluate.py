@@ -92,7 +92,7 @@ def command(
     if processes is None and ":" in config.evaluation.device:
         processes = 1  # one GPU is named, of however many there are
     start_workers(processes, max_restarts=0, stopped_is_good=False)
-    folder = out_folder or _default_out(model, config)
+    folder = out_folder or _default_out(model, config, checkpoint)
     result = run_evaluate(config, folder, reporter=make_reporter())
     if result is None:  # not rank 0
         return
@@ -150,11 +150,11 @@ def _place(model: str | None, checkpoint: str | None) -> str | None:
     return str(resolve_model(model, checkpoint))
 
 
-def _default_out(model: str | None, config: EvaluateConfig) -> Path:
-    """`evaluation-SPLIT` (or -FILE) inside the run; for a model elsewhere below runs/."""
+def _default_out(model: str | None, config: EvaluateConfig, checkpoint: str | None) -> Path:
+    """`evaluation-SPLIT` (or -FILE; then -CHECKPOINT) in the run; for other models below runs/."""
     path = config.data.path
     split = path.stem if path is not None and path.is_file() else config.evaluation.split
-    name = f"evaluation-{split}"
+    name = f"evaluation-{split}" + (f"-{checkpoint}" if checkpoint else "")
     if model and Path(model).is_dir():
         return Path(model) / name
     return Path("runs") / f"{name}-{Path(model or 'model').stem}"
