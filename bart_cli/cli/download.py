@@ -12,7 +12,7 @@ import typer
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import JsonOption
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 
 if TYPE_CHECKING:
     from bart_cli.data.download.hub_dataset import HubDataset
@@ -101,6 +101,16 @@ def common_crawl(
     keep_warc: Annotated[
         bool, typer.Option("--keep-warc", help="Keep the WARC files (about 1 GB each).")
     ] = False,
+    with_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--metadata", help="Write title, author, date and URL to OUT/metadata/*.jsonl."
+        ),
+    ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Minutes to wait for a file while the server says it is busy."),
+    ] = 60,
     base_url: Annotated[
         str, typer.Option(help="Server, or a mirror of it.")
     ] = "https://data.commoncrawl.org",
@@ -114,6 +124,7 @@ def common_crawl(
     from datetime import UTC
 
     from bart_cli.data.download.common_crawl import (
+        MISSING_WARC,
         NewsFilter,
         download_common_crawl,
         end_of_first_run,
@@ -131,7 +142,8 @@ def common_crawl(
         languages=() if chosen == ("all",) else chosen,
         hosts=tuple(hosts or ()),
     )
-    fetcher, reporter, server = Fetcher(), make_reporter(), base_url.rstrip("/")
+    reporter, server = make_reporter(), base_url.rstrip("/")
+    fetcher = Fetcher(patience=patience * 60, on_wait=reporter.info)
     crawl = (warc_start or start).date(), warc_end.date() if warc_end else last
     paths = list_warcs(fetcher, server, *crawl, reporter)
     if dry_run:
@@ -147,9 +159,12 @@ def common_crawl(
         extractor=extractor,
         jobs=jobs,
         keep_warc=keep_warc,
+        with_metadata=with_metadata,
         reporter=reporter,
     )
     _print_report(report, "articles", as_json)
+    if gaps := report.dropped.get(MISSING_WARC):
+        raise BartError(f"{gaps:,} WARCs are missing", hint="rerun the command to fetch them")
 
 
 @app.command()

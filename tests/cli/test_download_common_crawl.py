@@ -202,8 +202,11 @@ def test_broken_records_and_missing_warcs_are_named_and_the_rest_goes_on(
     (root / path).with_name(NAMES[1]).write_bytes(gzip.compress(b"this is not a WARC file"))
     with serve_files(root) as web:
         result = run(web, tmp_path / "cc")
-    assert result.returncode == 0, result.stderr
+        again = run(web, tmp_path / "cc")
+    assert result.returncode == again.returncode == 1, result.stderr
     assert "2 articles" in result.stdout
+    assert f"{NAMES[1]} is not a WARC file" in result.stderr
+    assert "2 WARCs are missing" in again.stderr
     assert f"{NAMES[0]}: damaged record after byte {positions[0]:,}, left out" in result.stderr
     assert "CC-NEWS-20160929000000-00009.warc.gz: not there (HTTP 404)" in result.stderr
     assert "no listing for 2016-10" in result.stderr
@@ -264,7 +267,7 @@ def test_a_page_that_crashes_a_parser_costs_its_warc_and_not_the_run(
         with monkeypatch.context() as patch:
             patch.setattr(place, die_of_the_second)
             report = download(web.url)
-        assert (report.files, report.dropped["WARC not to be had"]) == (2, 1)
+        assert (report.files, report.dropped["missing WARC"]) == (2, 1)
         (line,) = Voice.lines
         assert line.startswith(f"left out: {NAMES[1]}: a worker process was killed")
         download(web.url)

@@ -7,8 +7,10 @@ download, processes extract; each WARC is finished on its own, so that any stop 
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,19 +25,21 @@ from bart_cli.data.download.extractors import (
     Page,
     language,
     load_extractor,
+    metadata,
     publishing_date,
 )
 from bart_cli.data.download.http import Fetcher, MissingError
 from bart_cli.data.download.manifest import Manifest, recorded_source
-from bart_cli.data.download.warc import read_pages
+from bart_cli.data.download.warc import check_warc, ends_in_record, read_pages
 from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import BartError, UsageError
-from bart_cli.files import remove_leftovers
+from bart_cli.files import remove_leftovers, write_text
 from bart_cli.progress import Reporter, Task
 from bart_cli.workers import worker_processes
 
 BASE_URL = "https://data.commoncrawl.org"
 FIRST_DAY = date(2016, 8, 26)  # of CC-NEWS
+MISSING_WARC = "missing WARC"  # in the report
 STAMP = re.compile(r"CC-NEWS-(\d{14})-")
 
 
@@ -80,6 +84,7 @@ class WarcJob:
     out: Path
     filter: NewsFilter
     extractor: Extractor
+    metadata: Path | None = None
 
 
 @dataclass
@@ -110,7 +115,7 @@ def list_warcs(
         except MissingError:
             missing.append(f"{year}-{month:02d}")
             continue
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise BartError(f"{url}: not a gzip listing: {error}") from None
         for path in listing.split():
             stamp = STAMP.search(path)
@@ -161,6 +166,7 @@ def download_common_crawl(
     extractor: Extractor = "trafilatura",
     jobs: int = 2,
     keep_warc: bool = False,
+    with_metadata: bool = False,
     reporter: Reporter,
 ) -> DownloadReport:
     """Fetch and extract the WARC files that `out` does not have yet.
@@ -174,6 +180,8 @@ def download_common_crawl(
     load_extractor(extractor)
     out.mkdir(parents=True, exist_ok=True)
     source = {"corpus": "common-crawl", **asdict(news), "extractor": extractor}
+    if with_metadata:
+        source["metadata"] = True
     manifest = Manifest(out, source)
     remove_leftovers(out)
     names = {f"source/{Path(path).name.removesuffix('.warc.gz')}.txt": path for path in paths}
@@ -191,10 +199,20 @@ def download_common_crawl(
             url, warc = f"{base_url}/{path}", out / "warc" / Path(path).name
             if not warc.is_file():
                 fetcher.fetch(url, warc, on_bytes=rate.add)
-            job = WarcJob(warc, out / name, news, extractor)
+            try:
+                check_warc(warc)
+            except BartError:
+                warc.unlink()  # the next run fetches it again
+                raise
+            facts = out / "metadata" / f"{Path(name).stem}.jsonl" if with_metadata else None
+            job = WarcJob(warc, out / name, news, extractor, facts)
             # A process for each: a page that makes a parser crash costs its WARC, not the run.
             with worker_processes(1) as process:
                 report = process.submit(extract_warc, job).result()
+            if report.damaged and ends_in_record(warc):
+                job.out.unlink()
+                warc.unlink()
+                raise BartError(f"{warc.name} ends inside a record: the download was cut short")
             for position in report.damaged:
                 reporter.warn(f"{warc.name}: damaged record after byte {position:,}, left out")
             manifest.add(name, url, **asdict(report))
@@ -224,6 +242,7 @@ def extract_warc(job: WarcJob) -> WarcReport:
     extract = load_extractor(job.extractor)
     report = WarcReport()
     dropped: Counter[str] = Counter()
+    rows: list[str] = []
 
     def articles() -> Iterator[tuple[str, str]]:
         def drop(reason: str) -> None:
@@ -238,11 +257,16 @@ def extract_warc(job: WarcJob) -> WarcReport:
             except Exception:  # whatever a parser trips over in one page of the web
                 reason, text = "failed extraction", ""
             if text:
-                yield f"common-crawl-{crawled.record}", text
+                name = f"common-crawl-{crawled.record}"
+                if job.metadata:
+                    rows.append(json.dumps({"id": name} | metadata(crawled.page)))
+                yield name, text
             else:
                 dropped[reason or "no article"] += 1
 
     report.documents = write_documents(job.out, articles())
+    if job.metadata:
+        write_text(job.metadata, "".join(f"{row}\n" for row in rows))
     report.dropped = dict(sorted(dropped.items()))
     return report
 
@@ -289,7 +313,7 @@ def _report(out: Path, manifest: Manifest, failed: list[str]) -> DownloadReport:
     for entry in manifest.files.values():
         dropped.update(entry["dropped"])
         dropped["damaged record"] += len(entry["damaged"])
-    dropped["WARC not to be had"] += len(failed)
+    dropped[MISSING_WARC] += len(failed)
     return DownloadReport(
         folder=str(out),
         documents=manifest.documents,

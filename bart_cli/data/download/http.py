@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests import exceptions
 
 from bart_cli import __version__
@@ -24,6 +27,9 @@ from bart_cli.files import write_text
 CHUNK = 2**16  # bytes at a time: what a cut connection costs at most
 TIMEOUT = (20.0, 60.0)  # seconds to connect, seconds without a byte
 PASSING = {403, 408, 425, 429, 500, 502, 503, 504}  # S3 and CloudFront say 403 when too busy
+BUSY = {403, 429, 503}  # waited for as long as patience lasts
+LONGEST_WAIT = 600.0  # seconds between two tries, unless the server asks for more
+MIN_SPEED, SPEED_WINDOW = 1000, 60.0  # bytes/s on average over so many seconds
 CHECKSUMS = {"content-md5": "md5", "x-amz-checksum-sha256": "sha256"}  # header: base64 digest
 HEADERS = {"user-agent": f"bart-cli/{__version__}", "accept-encoding": "identity"}
 
@@ -41,11 +47,26 @@ class Fetcher:
     Args:
         attempts: tries in a row without a new byte before giving up.
         first_wait: seconds before the second try; doubled for each one after it.
+        patience: seconds to wait in all, for one file, for a server that says it is busy.
+        sleep: what waits; a test passes its own.
+        on_wait: told before a wait of more than a minute.
     """
 
-    def __init__(self, *, attempts: int = 6, first_wait: float = 1.0) -> None:
-        self._attempts, self._first_wait = attempts, first_wait
+    def __init__(
+        self,
+        *,
+        attempts: int = 6,
+        first_wait: float = 1.0,
+        patience: float = 3600.0,
+        sleep: Callable[[float], None] | None = None,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._attempts, self._first_wait, self._patience = attempts, first_wait, patience
         self._stopped = Event()
+        self._sleep = sleep or self._stopped.wait
+        self._on_wait = on_wait
+        self._busy_until: dict[str, float] = {}
+        self._lock = Lock()
 
     def stop(self) -> None:
         """Make the transfers of all threads end soon, with an error; what came is kept."""
@@ -61,8 +82,7 @@ class Fetcher:
         def ask() -> int | None:
             answer = requests.head(url, headers=HEADERS, timeout=TIMEOUT, allow_redirects=True)
             _check_status(answer)
-            length = answer.headers.get("content-length")
-            return None if length is None else int(length)
+            return _length(answer)
 
         return self._persist(url, ask)
 
@@ -115,8 +135,10 @@ class Fetcher:
         self, url: str, action: Callable[[], T], progress: Callable[[], int] = lambda: 0
     ) -> T:
         """Try again while the fault may pass; a try that brought bytes does not count."""
-        failures, before = 0, progress()
+        failures, waited, before = 0, 0.0, progress()
+        host = urlsplit(url).netloc
         while True:
+            waited += self._wait_for(host)
             try:
                 return action()
             except MissingError:
@@ -125,16 +147,39 @@ class Fetcher:
                 raise UsageError(f"{url}: no address of a file: {e}") from None
             except (requests.RequestException, TransferError) as error:
                 now = progress()
-                failures = 1 if now > before else failures + 1
-                before = now
-                if failures >= self._attempts or getattr(error, "final", False):
+                if now > before:
+                    failures, waited = 0, 0.0
+                failures, before = failures + 1, now
+                wait = getattr(error, "wait", None)
+                if wait is None:
+                    wait = min(self._first_wait * 2 ** (failures - 1), LONGEST_WAIT)
+                busy = getattr(error, "busy", False)
+                spent = waited + wait > self._patience if busy else failures >= self._attempts
+                if spent or getattr(error, "final", False):
                     raise BartError(
                         f"{url}: {_reason(error)} ({failures} tries)",
-                        hint="the same command goes on from here; --base-url sets a mirror",
+                        hint="rerun the command to resume; --base-url sets a mirror",
                     ) from None
-                wait = getattr(error, "wait", None) or self._first_wait * 2 ** (failures - 1)
-                if self._stopped.wait(min(wait, 60.0)):
-                    raise BartError(f"{url}: stopped") from None
+                if busy:  # every thread leaves the host alone, not this one only
+                    with self._lock:
+                        ready = time.monotonic() + wait
+                        self._busy_until[host] = max(ready, self._busy_until.get(host, 0.0))
+                    waited += wait
+                if wait > 60:
+                    self._on_wait(f"{host}: {_reason(error)}; next try in {wait:,.0f} s")
+                self._sleep(wait)
+
+    def _wait_for(self, host: str) -> float:
+        """Wait while the host is left alone; the seconds that took."""
+        if self._stopped.is_set():
+            raise BartError(f"{host}: stopped")
+        with self._lock:
+            wait = self._busy_until.get(host, 0.0) - time.monotonic()
+            if wait > 0 and self._sleep != self._stopped.wait:
+                self._busy_until.pop(host)  # an injected sleep passes no time
+        if wait > 0:
+            self._sleep(wait)
+        return max(wait, 0.0) if wait > 0.5 else 0.0
 
     def _continue(self, url: str, part: Path, on_bytes: Callable[[int], None]) -> None:
         """One try: ask for the bytes that `part` does not have, append them, check the whole."""
@@ -159,8 +204,14 @@ class Fetcher:
                 if validator and not validator.startswith("W/"):
                     write_text(tag, json.dumps(validator))
             with part.open("ab" if resumed else "wb") as stream:
-                for chunk in answer.iter_content(CHUNK):
+                begin, received = time.monotonic(), 0
+                for chunk in _chunks(answer):
                     stream.write(chunk)
+                    received += len(chunk)
+                    if time.monotonic() - begin > SPEED_WINDOW:
+                        if received < MIN_SPEED * SPEED_WINDOW:
+                            raise TransferError(f"the transfer fell below {MIN_SPEED:,} bytes/s")
+                        begin, received = time.monotonic(), 0
                     on_bytes(len(chunk))
                     if self._stopped.is_set():
                         raise BartError(f"{url}: stopped")
@@ -169,11 +220,41 @@ class Fetcher:
 
 
 class TransferError(Exception):
-    """A try that failed. `final`: trying again is of no use. `wait`: seconds, server's wish."""
+    """A try that failed.
 
-    def __init__(self, text: str, *, final: bool = False, wait: float | None = None) -> None:
+    final: trying again is of no use. busy: the server asks to come back later, after `wait` seconds
+    if it says when.
+    """
+
+    def __init__(
+        self, text: str, *, final: bool = False, busy: bool = False, wait: float | None = None
+    ) -> None:
         super().__init__(text)
-        self.final, self.wait = final, wait
+        self.final, self.busy, self.wait = final, busy, wait
+
+
+def _chunks(answer: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives: a read returns what has come, so that a slow transfer is noticed."""
+    try:
+        while chunk := answer.raw.read1(CHUNK, decode_content=True):
+            yield chunk
+    except urllib3.exceptions.HTTPError as error:
+        raise TransferError(f"the connection was cut: {error}") from None
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds of a `Retry-After` header: a number or an HTTP date."""
+    try:
+        return urllib3.Retry().parse_retry_after(value) if value else None
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return None
+
+
+def _length(answer: requests.Response) -> int | None:
+    """The promised length; a header that a proxy doubled (`10, 10`) counts once."""
+    values = {value.strip() for value in answer.headers.get("content-length", "").split(",")}
+    value = values.pop()
+    return int(value) if not values and value.isdecimal() else None
 
 
 def _check_status(answer: requests.Response) -> None:
@@ -181,18 +262,18 @@ def _check_status(answer: requests.Response) -> None:
     if code in (404, 410):
         raise MissingError(f"{answer.url}: not there (HTTP {code})")
     if code >= 400:
-        wait = answer.headers.get("retry-after", "")
         raise TransferError(
             f"HTTP {code} {answer.reason}",
             final=code not in PASSING,
-            wait=float(wait) if wait.isdigit() else None,
+            busy=code in BUSY,
+            wait=_retry_after(answer.headers.get("retry-after", "")),
         )
 
 
 def _check_length(answer: requests.Response, received: int) -> None:
-    promised = answer.headers.get("content-length")
+    promised = _length(answer)
     encoded = "content-encoding" in answer.headers
-    if promised is not None and not encoded and int(promised) != received:
+    if promised is not None and not encoded and promised != received:
         raise TransferError(f"the connection ended after {received:,} of {promised} bytes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import mmap
 import re
 import zlib
@@ -13,11 +14,13 @@ from typing import Any
 import brotli
 
 from bart_cli.data.download.extractors import Page
+from bart_cli.errors import BartError
 
 MEMBER = b"\x1f\x8b\x08"  # how a gzip member begins
 HTML = {"text/html", "application/xhtml+xml"}
 UNKNOWN = {"", "unknown/unknown", "application/unknown", "*/*"}  # sniffed, as a browser does
 MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
+TAIL = 2**22  # bytes at the end of a file that hold its last record
 SNIFFED = 1445  # bytes of a body that are looked at for its type (WHATWG MIME sniffing)
 CHUNK_SIZE = re.compile(rb"(?:\r\n)?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
@@ -63,6 +66,35 @@ def read_pages(
                 if not told:
                     on_damage(last)
                     told = True
+
+
+def check_warc(path: Path) -> None:
+    """Raise BartError unless a file begins as a WARC does: a login page or a stub does not."""
+    try:
+        with path.open("rb") as raw:
+            stream = gzip.open(raw) if raw.peek(2)[:2] == MEMBER[:2] else raw  # noqa: SIM115
+            begin = stream.read(5)
+    except (OSError, EOFError, zlib.error):
+        begin = b""
+    if begin != b"WARC/":
+        raise BartError(f"{path.name} is not a WARC file (an error or login page?)")
+
+
+def ends_in_record(path: Path) -> bool:
+    """Whether the last gzip member that can be read in a file is cut."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - TAIL))
+        tail = stream.read()
+    at = tail.rfind(MEMBER)
+    while at >= 0:
+        member = zlib.decompressobj(31)
+        try:
+            if member.decompress(tail[at:]).startswith(b"WARC/"):
+                return not member.eof
+        except zlib.error:
+            pass
+        at = tail.rfind(MEMBER, 0, at)
+    return True
 
 
 def _crawled(record: Any, on_drop: Callable[[str], None]) -> Crawled | None:

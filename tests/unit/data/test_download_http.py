@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bart_cli.data.download.http import CHUNK, Fetcher, MissingError
+from bart_cli.data.download.http import CHUNK, Fetcher, MissingError, _retry_after
 from bart_cli.errors import BartError
 from tests.servers.web import serve_files
 
@@ -67,3 +67,23 @@ def test_a_server_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
         fetcher().fetch("http://127.0.0.1:9/a", tmp_path / "a")
     assert "\n" not in caught.value.message
     assert not (tmp_path / "a").exists()
+
+
+def test_a_busy_server_is_waited_for_as_it_asks_and_not_forever(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"text")
+    slept: list[float] = []
+    with serve_files(tmp_path) as web:
+        web.faults["a"] = [503] * 9
+        Fetcher(sleep=slept.append).fetch(f"{web.url}/a", tmp_path / "b")
+        assert (tmp_path / "b").read_bytes() == b"text"
+        assert max(slept) == 256
+        web.faults["a"] = [403] * 99
+        with pytest.raises(BartError, match="HTTP 403"):
+            Fetcher(sleep=slept.append, patience=100).read(f"{web.url}/a")
+        assert web.requests["a"] < 25
+
+
+def test_retry_after_in_both_forms() -> None:
+    assert _retry_after("120") == 120
+    assert (_retry_after("Fri, 31 Dec 2199 23:59:59 GMT") or 0) > 3600
+    assert _retry_after("soon") is None
