@@ -1,11 +1,16 @@
-"""Writing so that a reader never sees half a file: a temporary name, fsync, rename. Digests."""
+"""Writing so that a reader never sees half a file: a temporary name, fsync, rename. Digests.
+
+Also JSON that every parser reads.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +59,21 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) at once."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def strict_json(content: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Content as JSON that every parser reads: numbers that are not finite become null."""
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content if content is None or isinstance(content, str | int) else str(content)
 
 
 def require_folder(out: Path) -> None:

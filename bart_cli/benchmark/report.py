@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from bart_cli.benchmark.rows import Row
 from bart_cli.benchmark.session import Message
 from bart_cli.benchmark.sweep import Results
 from bart_cli.benchmark.tables import TextTable
-from bart_cli.files import atomic_file, write_text
+from bart_cli.files import atomic_file, strict_json, write_text
 from bart_cli.runtime.cores import usable_cores
 
 
@@ -60,7 +59,7 @@ def write_report(
 ) -> None:
     """Write the three files below `out`."""
     machine = Machine.here()
-    lines = [json.dumps(row.summary() | {"machine": vars(machine)}) for row in results.rows]
+    lines = [strict_json(row.summary() | {"machine": vars(machine)}) for row in results.rows]
     write_text(out / "results.jsonl", "".join(f"{line}\n" for line in lines))
     parts = [f"# {title}", machine.line(), f"```bash\n{command}\n```"]
     parts += [table.markdown().strip() for table in tables]

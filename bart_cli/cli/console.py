@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -27,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bart_cli.errors import BartError
+from bart_cli.files import strict_json
 from bart_cli.printable import printable
 from bart_cli.progress import Reporter, Task
 
@@ -59,7 +59,7 @@ def make_reporter() -> Reporter:
 
 def print_json(document: object) -> None:
     """One JSON document on standard output, for programs."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(strict_json(document, indent=2) + "\n")
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.generation import DecodingOptions
+from bart_cli.cli.generation import DecodingOptions, load_with_model
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import (
     CheckpointOption,
@@ -18,7 +18,7 @@ from bart_cli.cli.options import (
     PairOptions,
     field_help,
 )
-from bart_cli.cli.training import ProcessesOption, start_workers
+from bart_cli.cli.training import ProcessesOption, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
@@ -59,9 +59,11 @@ def command(
 ) -> None:
     """Decode a test split and score it with ROUGE, beside the lead-1/2/3 baselines.
 
-    Without --preset, a run is scored with the settings of its own config.yaml; data too may come
-    from there. An evaluation that was stopped goes on when the same command is given again, also
-    with another number of processes.
+    Decoding settings are those that the model was saved with, then those of --preset or --config,
+    then options; metrics.json says where each came from. Without --preset, a run is scored with its
+    own config.yaml; data too may come from there.
+
+    Rerun an interrupted evaluation to resume it, with any number of processes.
 
     [bold]bart evaluate --model runs/finetune-xsum --preset xsum-dgxa100-1gpu-bf16 --beams 6[/bold]
     """
@@ -71,7 +73,8 @@ def command(
     if model and not settings.name and (Path(model) / "config.yaml").is_file():
         settings = settings.or_file(Path(model) / "config.yaml")
         own = settings.load(EvaluateConfig, {}).data
-    config = settings.load(
+    config, notices = load_with_model(
+        settings,
         EvaluateConfig,
         decoding.generation()
         | decoding.evaluation()
@@ -86,6 +89,7 @@ def command(
             "evaluation.tokenizer": rouge_tokenizer,
             "evaluation.language": language,
         },
+        _place(model, checkpoint),
     )
     if own is not None:
         config = _for_other_data(config, own)
@@ -93,7 +97,9 @@ def command(
         processes = 1  # one GPU is named, of however many there are
     start_workers(processes, max_restarts=0, stopped_is_good=False)
     folder = out_folder or _default_out(model, config, checkpoint)
-    result = run_evaluate(config, folder, reporter=make_reporter())
+    reporter = make_reporter()
+    warn_once(reporter, notices)
+    result = run_evaluate(config, folder, reporter=reporter)
     if result is None:  # not rank 0
         return
     if as_json:

@@ -10,10 +10,15 @@ import typer
 
 from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.evaluate import show_scores
-from bart_cli.cli.generation import SourceLanguageOption, TargetLanguageOption
+from bart_cli.cli.generation import (
+    WIDEST,
+    SourceLanguageOption,
+    TargetLanguageOption,
+    load_with_model,
+)
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
-from bart_cli.cli.training import TrainingOptions, show_result, start_workers
+from bart_cli.cli.training import TrainingOptions, show_result, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.errors import UsageError
@@ -59,8 +64,7 @@ def command(
     [bold]bart finetune --preset cnn-dm-dgxa100-8gpu-bf16 --init-from runs/phase2 --data
     data/cnn_dm[/bold]
     """
-    config = settings.load(
-        FinetuneConfig,
+    options = (
         training.settings()
         | {f"data.{key}": value for key, value in pairs.settings().items()}
         | {
@@ -71,8 +75,10 @@ def command(
             "init_from": init_from,
             "keep_encoder_layers": _layers("--keep-encoder-layers", keep_encoder_layers),
             "keep_decoder_layers": _layers("--keep-decoder-layers", keep_decoder_layers),
-        },
+        }
     )
+    source = settings.load(FinetuneConfig, WIDEST | options).init_from
+    config, notices = load_with_model(settings, FinetuneConfig, options, source, stated_only=True)
     start_workers(training.processes, training.max_restarts)
     from bart_cli.data.pairs import open_pairs
     from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
@@ -81,6 +87,7 @@ def command(
 
     run = out_folder or settings.default_run("finetune")
     reporter = make_reporter()
+    warn_once(reporter, notices)
     scores = None
     with join_world():  # once: training and evaluation are of the same processes
         result = run_finetune(config, run, resume=training.resume, reporter=reporter)

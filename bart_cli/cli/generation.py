@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bart_cli.cli.options import field_help
+from bart_cli.cli.options import Config, ConfigOptions, field_help
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig
 
@@ -101,6 +101,38 @@ class DecodingOptions:
             words = {"true": True, "false": False}
             own["early_stopping"] = words.get(self.early_stopping, self.early_stopping)
         return generation_keys(own)
+
+
+# Which settings fit together is known when those of the model are; until then, widest limits.
+WIDEST = {"generation.beams": 64, "generation.max_length": 2**20}
+
+
+def load_with_model(
+    settings: ConfigOptions,
+    kind: type[Config],
+    options: Mapping[str, object],
+    source: str | None,
+    *,
+    stated_only: bool = False,
+) -> tuple[Config, list[str]]:
+    """The configuration with the decoding settings of a model below it, and its warnings.
+
+    What is wrong with the options is said before the model is looked for.
+
+    Args:
+        source: run, model folder or hub id; None: no model.
+        stated_only: leave out the defaults of transformers for settings that the model lacks.
+    """
+    settings.load(
+        kind, WIDEST | {key: value for key, value in options.items() if value is not None}
+    )
+    from bart_cli.model.formats import saved_generation
+
+    notices: list[str] = []
+    saved = saved_generation(source) if source is not None else None
+    layers = saved.layers(stated_only=stated_only) if saved else []
+    config = settings.load(kind, options, saved=layers, notify=notices.append)
+    return config, [*(saved.notices if saved else ()), *notices]
 
 
 def generation_keys(values: Mapping[str, object]) -> dict[str, object]:

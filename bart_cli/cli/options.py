@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from bart_cli.config.base import Section
 from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.config.generation import Layer
 from bart_cli.errors import UsageError
 
 Config = TypeVar("Config", bound=Section)
@@ -78,8 +79,17 @@ class ConfigOptions:
         """runs/TASK-NAME, or runs/TASK."""
         return Path("runs") / (f"{task}-{self.name}" if self.name else task)
 
-    def load(self, kind: type[Config], options: Mapping[str, object]) -> Config:
+    def load(
+        self,
+        kind: type[Config],
+        options: Mapping[str, object],
+        *,
+        saved: Sequence[Layer] = (),
+        notify: Callable[[str], None] | None = None,
+    ) -> Config:
         """The configuration; `options` by key, None where an option was not given.
+
+        `saved` and `notify` as in `load_config`.
 
         Raises:
             UsageError: names the setting, its value, and what is allowed.
@@ -92,6 +102,8 @@ class ConfigOptions:
             config_file=self.config_file,
             sets=self.sets or [],
             options=options,
+            saved=saved,
+            notify=notify,
         )
 
 

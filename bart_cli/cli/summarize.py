@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out
-from bart_cli.cli.generation import DecodingOptions, generation_keys
+from bart_cli.cli.generation import WIDEST, DecodingOptions
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import CheckpointOption, SetOption, field_help
 from bart_cli.config.summarize import SummarizeConfig
@@ -117,9 +117,7 @@ def command(
     if out_file is not None:
         check_out(out_file, inputs)
 
-    # What goes with what is known when the model's own settings are; until then, widest limits.
-    widest = {"generation.beams": 64, "generation.max_length": 2**20}
-    options = widest | decoding.generation() | decoding.evaluation()
+    options = WIDEST | decoding.generation() | decoding.evaluation()
     evaluation = load_config(EvaluateConfig, options=options, sets=sets or []).evaluation
 
     # Only now, so that what is wrong with the command is said before torch is imported.
@@ -154,11 +152,14 @@ def command(
         raise
     if loaded.notice:
         reporter.info(loaded.notice)
-    saved = loaded.generation.model_dump() if loaded.generation else {}
+    for notice in loaded.saved.notices if loaded.saved else ():
+        reporter.warn(notice)
     base = load_config(
         EvaluateConfig,
-        options=generation_keys(saved) | decoding.generation(),
+        options=decoding.generation(),
         sets=sets or [],
+        saved=loaded.saved.layers() if loaded.saved else (),
+        notify=reporter.warn,
     )
     summarizer = Summarizer(loaded, base.generation)
     chosen = choose_format(config, out_file, inputs)
@@ -189,6 +190,11 @@ def command(
         out.print(Text(f"{count:,} {noun} in {out_file}"), soft_wrap=True)
     if not counts.done:
         reporter.warn("there was no line to summarize")
+    if counts.short and lines:
+        reporter.warn(
+            f"{counts.short:,} of {counts.done:,} texts have fewer tokens than "
+            f"min_length={summarizer.generation.min_length}: their summaries must invent text"
+        )
     if counts.cut and lines:
         reporter.warn(
             f"{counts.cut:,} of {counts.done:,} texts were longer than the model's "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from bart_cli.cli.options import field_help
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 if TYPE_CHECKING:
+    from bart_cli.progress import Reporter
     from bart_cli.training.run import RunResult
 
 ProcessesOption = Annotated[
@@ -85,6 +87,13 @@ def start_workers(
     if count > 1:
         code = launch(sys.argv[1:], count, max_restarts, stopped_is_good=stopped_is_good)
         raise typer.Exit(code)
+
+
+def warn_once(reporter: Reporter, notices: Sequence[str]) -> None:
+    """Warn on rank 0 only."""
+    if os.environ.get("RANK", "0") == "0":
+        for notice in notices:
+            reporter.warn(notice)
 
 
 def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from bart_cli.config.base import Section
 from bart_cli.config.data import LANGUAGE, LANGUAGE_HELP
+from bart_cli.errors import UsageError
 
 RougeTokenizer = Literal["ascii", "unicode"]
 DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8", "auto"]
+Layer = tuple[str, Mapping[str, object]]
 TokenId = Annotated[int, Field(ge=0)]
 Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
 
@@ -109,6 +113,79 @@ class GenerationConfig(Section):
                 f"(beams={self.beams}), or sample=true with beams=1"
             )
         return self
+
+
+@dataclass(frozen=True)
+class SavedGeneration:
+    """Decoding settings of a model folder, by field of GenerationConfig.
+
+    source: the file. values: all that transformers would use, its defaults included. stated: the
+    fields that the file itself names. notices: what differs from transformers, or was changed.
+    """
+
+    source: str
+    values: Mapping[str, object]
+    stated: frozenset[str]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> GenerationConfig:
+        """The settings as a whole."""
+        return GenerationConfig.model_validate(self.values)
+
+    def layers(self, *, stated_only: bool = False) -> list[Layer]:
+        """The settings for `resolve_generation`."""
+        own = {name: self.values[name] for name in self.values if name in self.stated}
+        rest = {name: self.values[name] for name in self.values if name not in self.stated}
+        default = [] if stated_only else [(f"transformers' default ({self.source})", rest)]
+        return [*default, (self.source, own)]
+
+
+@dataclass(frozen=True)
+class ResolvedGeneration:
+    """values: fields of GenerationConfig. sources: where each came from."""
+
+    values: dict[str, object]
+    sources: dict[str, str]
+    notices: tuple[str, ...]
+
+
+def resolve_generation(layers: Sequence[Layer]) -> ResolvedGeneration:
+    """Lay decoding settings over one another; the last layer wins.
+
+    A minimum length of an earlier layer yields to the maximum length of a later one.
+
+    Args:
+        layers: (source, field -> value), the defaults come before them.
+
+    Raises:
+        UsageError: a minimum length above the maximum length of an earlier layer.
+    """
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    level: dict[str, int] = {}
+    for number, (source, layer) in enumerate(
+        [("default", GenerationConfig().model_dump()), *layers]
+    ):
+        values |= layer
+        sources |= dict.fromkeys(layer, source)
+        level |= dict.fromkeys(layer, number)
+    low, high = values["min_length"], values["max_length"]
+    notices = []
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        both = (
+            f"min_length={low} ({sources['min_length']}), "
+            f"max_length={high} ({sources['max_length']})"
+        )
+        if level["min_length"] > level["max_length"]:
+            raise UsageError(
+                f"min_length is larger than max_length: {both}", hint="Pass --max-length too."
+            )
+        if level["min_length"] < level["max_length"]:
+            notices.append(f"min_length is lowered to max_length: {both}")
+            values["min_length"] = high
+            sources["min_length"] += f", lowered to max_length ({sources['max_length']})"
+    return ResolvedGeneration(values, sources, tuple(notices))
 
 
 class EvaluationConfig(Section):

@@ -2,12 +2,13 @@
 
 A preset is a YAML file: `task` (pretrain, finetune or model), `description`, optionally `extends`
 (a preset's name or a list of them, later ones win), then the sections of the configuration.
-Values are taken in the order preset, configuration file, named options, `--set`; the last wins.
+Values are taken in the order preset, configuration file, named options, `--set`; the last wins. Of
+decoding settings those of a model come first, and where each came from is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 import bart_cli
 from bart_cli.config.base import Section, complaint
+from bart_cli.config.generation import Layer, resolve_generation
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError, did_you_mean
 
@@ -63,6 +65,8 @@ def load_config(
     config_file: Path | None = None,
     sets: Sequence[str] = (),
     options: Mapping[str, object] | None = None,
+    saved: Sequence[Layer] = (),
+    notify: Callable[[str], None] | None = None,
 ) -> Kind:
     """Build the configuration of a task.
 
@@ -72,29 +76,45 @@ def load_config(
         config_file: YAML in the form of a preset, or a run's `config.yaml`.
         sets: `section.key=value`, value in YAML.
         options: `section.key` -> value of a named option; None means not given.
+        saved: decoding settings of a model, which come before all others.
+        notify: is told about a decoding setting that had to be changed.
 
     Raises:
         UsageError: an unknown preset or key, a value that is not allowed, a file that is no YAML;
             the message names each key with its value and what is allowed.
     """
     tree: Tree = {}
+    layers = list(saved)
     origin = "options"
     if preset is not None:
         origin = f"preset '{preset}'"
-        merge(tree, _sections_for(kind, load_preset(preset), origin))
+        sections = _sections_for(kind, load_preset(preset), origin)
+        layers.append((origin, sections.get("generation", {})))
+        merge(tree, sections)
     if config_file is not None:
         origin = str(config_file)
-        merge(tree, _sections_for(kind, _with_bases(config_file, seen=()), origin))
+        sections = _sections_for(kind, _with_bases(config_file, seen=()), origin)
+        layers.append((origin, sections.get("generation", {})))
+        merge(tree, sections)
     before = deepcopy(tree)
+    given: Tree = {}
     for key, value in (options or {}).items():
         if value is not None:
-            _put(tree, key, value)
+            _put(given, key, value)
     for assignment in sets:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"--set {assignment}: expected section.key=value")
         _check_key(kind, key.strip())
-        _put(tree, key.strip(), _parse_value(text, assignment))
+        _put(given, key.strip(), _parse_value(text, assignment))
+    layers.append(("options", given.get("generation", {})))
+    merge(tree, given)
+    if "generation" in kind.model_fields and all(isinstance(own, dict) for _, own in layers):
+        resolved = resolve_generation(layers)
+        tree["generation"], tree["generation_sources"] = resolved.values, resolved.sources
+        if notify is not None:
+            for notice in resolved.notices:
+                notify(notice)
     try:
         return _validate(kind, tree, "options")
     except UsageError:

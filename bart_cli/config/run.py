@@ -55,6 +55,9 @@ class FinetuneConfig(Section):
     schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
     training: TrainingConfig = Field(TrainingConfig(), description="the loop")
     generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
+    generation_sources: dict[str, str] = Field(
+        {}, description="where each decoding setting came from; written, never read"
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
 
 
@@ -66,6 +69,9 @@ class EvaluateConfig(Section):
     model_path: str | None = Field(None, description="run, model folder or hub id to evaluate")
     data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
     generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
+    generation_sources: dict[str, str] = Field(
+        {}, description="where each decoding setting came from; written, never read"
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
 
 

@@ -64,6 +64,14 @@ def decode_split(
     sources, cut = _encode(texts, loaded.tokenizer, limit, reporter)
     lengths = np.array([len(source) for source in sources], dtype=np.int64)
     plan = list(micro_batches(lengths, evaluation.batch_size, evaluation.max_tokens))
+    short = int((lengths < config.generation.min_length).sum())
+    if short and not done:
+        reporter.warn(
+            f"{short:,} of {len(pairs):,} articles have fewer tokens than "
+            f"min_length={config.generation.min_length} "
+            f"({config.generation_sources.get('min_length', 'settings')}): their summaries must "
+            "invent text"
+        )
     if cut:
         reporter.info(f"{cut:,} of {len(pairs):,} articles are cut to {limit} tokens")
     if ledger and done:

@@ -6,7 +6,6 @@ and while it decodes progress.jsonl: an evaluation that was stopped goes on wher
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,13 @@ from bart_cli.evaluation.decoding import decode_split
 from bart_cli.evaluation.ledger import Ledger, open_ledger, origin_of
 from bart_cli.evaluation.report import write_report
 from bart_cli.evaluation.scoring import Evaluation, score
-from bart_cli.files import atomic_file, remove_leftovers, require_folder, write_text
+from bart_cli.files import (
+    atomic_file,
+    remove_leftovers,
+    require_folder,
+    strict_json,
+    write_text,
+)
 from bart_cli.inference.load import choose_precision, find_device
 from bart_cli.progress import Reporter
 from bart_cli.training.world import World, join_world
@@ -31,6 +36,7 @@ def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
         model_path=str(run),
         data=config.data,
         generation=config.generation,
+        generation_sources=config.generation_sources,
         evaluation=config.evaluation,
     )
 
@@ -124,9 +130,11 @@ def _require_own(out: Path) -> None:
 
 
 def _write(result: Evaluation, pairs: Sequence[Pair], out: Path) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.predictions)
+    lines = "".join(strict_json(row) + "\n" for row in result.predictions)
     with atomic_file(out / "predictions.jsonl") as temporary:
         # A lone surrogate of a reference has no UTF-8 form; \udXXX is what JSON calls it.
         temporary.write_text(lines, encoding="utf-8", errors="backslashreplace")
     write_report(result, pairs, out / "report.html")
-    write_text(out / "metrics.json", json.dumps(result.numbers(), indent=2) + "\n")
+    write_text(
+        out / "metrics.json", strict_json(result.numbers(), indent=2, ascii_only=True) + "\n"
+    )

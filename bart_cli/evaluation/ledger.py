@@ -191,4 +191,4 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _line(content: object) -> str:
-    return json.dumps(content) + "\n"
+    return json.dumps(content, allow_nan=False) + "\n"

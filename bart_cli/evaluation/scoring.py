@@ -173,6 +173,7 @@ def _settings(config: EvaluateConfig, ledger: Ledger) -> dict[str, Any]:
         "batches": len(ledger.batches),
         "max_source_length": config.data.max_source_length,
         "generation": config.generation.model_dump(mode="json"),
+        "generation_sources": config.generation_sources,
         "stemmer": evaluation.stemmer,
         "tokenizer": evaluation.tokenizer,
         "language": evaluation.language,

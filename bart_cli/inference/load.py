@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from bart_cli.config.generation import DecodingPrecision, GenerationConfig
+from bart_cli.config.generation import DecodingPrecision, GenerationConfig, SavedGeneration
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.products import measure_products
@@ -28,13 +28,13 @@ DTYPES = {
 class InferenceModel:
     """A model ready for decoding.
 
-    generation: settings saved with the model, if any.
+    saved: settings saved with the model, if any.
     precision: the arithmetic in use; notice: why it is not the requested one, or None.
     """
 
     model: Engine
     tokenizer: Tokenizer
-    generation: GenerationConfig | None
+    saved: SavedGeneration | None
     folder: Path
     precision: str = "fp32"
     notice: str | None = None
@@ -81,7 +81,7 @@ def load_for_inference(
     own = own.with_languages(source_language, target_language)
     engine = Engine(loaded.model, int8=precision == "int8", name=source)
     own = own.fitted(loaded.model.config.vocab_size)
-    return InferenceModel(engine, own, loaded.generation, loaded.folder, precision, notice)
+    return InferenceModel(engine, own, loaded.saved, loaded.folder, precision, notice)
 
 
 def choose_precision(

@@ -60,7 +60,7 @@ def to_record(result: Result) -> dict[str, object]:
 
 def to_json(record: dict[str, object]) -> str:
     """One line of JSON, readable and safe to print."""
-    text = json.dumps(record, ensure_ascii=False)
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     return ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

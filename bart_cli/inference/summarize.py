@@ -41,6 +41,7 @@ class Counts:
     done: int = 0
     failed: int = 0
     cut: int = 0
+    short: int = 0
     in_pieces: int = 0
 
 
@@ -122,11 +123,11 @@ def _run(
     for results in _results(summarizer, items, job, reporter):
         for result in results:
             write(result)
-            _count(result, counts)
+            _count(result, counts, summarizer.generation.min_length)
             # A line of JSON lines says it in its own record.
             spoken = job.form == "text" or result.origin.line is None
             if spoken and notices < NOTICES:
-                notices += _notify(result, reporter)
+                notices += _notify(result, reporter, summarizer.generation.min_length)
         stream.flush()
         task.advance(len(results))
 
@@ -164,22 +165,29 @@ def _weight(item: Text | Failure) -> int:
     return len(item.text) if isinstance(item, Text) else len(item.error)
 
 
-def _count(result: Result, counts: Counts) -> None:
+def _count(result: Result, counts: Counts, min_length: int) -> None:
     counts.done += 1
     if result.summary is None:
         counts.failed += 1
     else:
         counts.cut += result.summary.cut
+        counts.short += 0 < result.summary.source_tokens < min_length
         counts.in_pieces += result.summary.pieces > 1
 
 
-def _notify(result: Result, reporter: Reporter) -> bool:
+def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
     """Say what there is to say of one input besides its summary; whether there was anything."""
     origin, summary = result.origin, result.summary
     if summary is None:
         reporter.warn(result.error if origin.line is None else f"{origin}: {result.error}")
         return True
     tokens = f"{origin} has {summary.source_tokens:,} tokens"
+    short = 0 < summary.source_tokens < min_length
+    if short:
+        reporter.warn(
+            f"{tokens}, fewer than min_length={min_length}: the summary must invent text "
+            "(--min-length lowers it)"
+        )
     if summary.cut:
         reporter.warn(
             f"{tokens}; the model reads the first {summary.used_tokens:,}, the rest is not in the "
@@ -187,7 +195,7 @@ def _notify(result: Result, reporter: Reporter) -> bool:
         )
     elif summary.pieces > 1:
         reporter.info(f"{tokens}: it was summarized in {summary.pieces} pieces")
-    return summary.cut or summary.pieces > 1
+    return short or summary.cut or summary.pieces > 1
 
 
 def _key(summarizer: Summarizer, job: Job) -> str:

@@ -68,9 +68,8 @@ class Summarizer:
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.folder = loaded.folder
-        self.generation = in_language(
-            self.tokenizer, generation or loaded.generation or GenerationConfig()
-        )
+        saved = loaded.saved.config if loaded.saved else GenerationConfig()
+        self.generation = in_language(self.tokenizer, generation or saved)
 
     @classmethod
     def from_pretrained(

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bart_cli import tokenizer_files
-from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.generation import GenerationConfig, SavedGeneration
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_folder
@@ -69,6 +69,7 @@ HUB_WEIGHTS = (
     *("model.safetensors", "model-*.safetensors"),
     *("pytorch_model.bin", "pytorch_model-*.bin"),
 )
+SEARCH = {"beams", "max_length", "length_penalty", "no_repeat_ngram"}
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 
 
@@ -77,14 +78,24 @@ class LoadedModel:
     """A model in evaluation mode and what lay beside it.
 
     tokenizer: None when the format carries none (`.ckpt`, `.pt` on their own).
-    generation: decoding settings that the model was saved with, if any.
+    saved: decoding settings that the model was saved with, if any.
     folder: where the weights were found.
     """
 
     model: Bart
     tokenizer: Tokenizer | None
-    generation: GenerationConfig | None
+    saved: SavedGeneration | None
     folder: Path
+
+    @property
+    def generation(self) -> GenerationConfig | None:
+        """The saved settings, None where the file names none of its own."""
+        if self.saved is None or not self.saved.stated & SEARCH:
+            return None
+        values = dict(self.saved.values)
+        if not values.get("sample") and "top_k" not in self.saved.stated:
+            del values["top_k"]  # idle, and the default of transformers
+        return GenerationConfig.model_validate(values)
 
 
 def save_model(
@@ -154,7 +165,7 @@ def load_model(
     return LoadedModel(
         model=model,
         tokenizer=Tokenizer.from_pretrained(folder) if has_tokenizer else None,
-        generation=_read_generation(folder),
+        saved=_read_generation(folder, config),
         folder=folder,
     )
 
@@ -367,13 +378,29 @@ def _load_safetensors(path: Path) -> State:
         raise BartError(f"{path}: cannot read the weights: {error}") from None
 
 
-def _read_generation(folder: Path) -> GenerationConfig | None:
+def saved_generation(source: str | Path) -> SavedGeneration | None:
+    """The decoding settings of a run, a checkpoint, a model folder or a hub id; None: it has none.
+
+    Raises:
+        UsageError: no model there, or a setting that is not allowed.
+    """
+    path = resolve_model(source)
+    folder = path.parent if path.is_file() else path
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        return None
+    settings = _read_json(config_path)
+    if path.is_file():  # a reference checkpoint: whether it is Pre-LN its weights tell
+        settings["model_type"] = "bart"
+    return _read_generation(folder, hf_config.from_hf(settings, config_path))
+
+
+def _read_generation(folder: Path, config: ModelConfig) -> SavedGeneration | None:
+    """Of the first file that is there, as transformers reads it."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         if path.is_file():
-            settings = hf_config.generation_from_hf(_read_json(path), path)
-            if settings is not None:
-                return settings
+            return hf_config.generation_from_hf(_read_json(path), path, config)
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bart_cli.config.base import complaint
-from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.generation import GenerationConfig, SavedGeneration
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import UsageError
 
@@ -68,10 +68,41 @@ GENERATION = {
     "top_p": "top_p",
     "repetition_penalty": "repetition_penalty",
 }
+# The same, of settings that are written only where they are on.
+RARE = {
+    "encoder_no_repeat_ngram": "encoder_no_repeat_ngram_size",
+    "bad_words": "bad_words_ids",
+} | {
+    name: name
+    for name in """min_p typical_p top_h epsilon_cutoff eta_cutoff encoder_repetition_penalty
+    exponential_decay_length_penalty sequence_bias suppress_tokens begin_suppress_tokens
+    renormalize_logits""".split()
+}
+# Defaults of transformers where they are not ours; a hypothesis has 20 tokens after the start.
+TRANSFORMERS: Json = {
+    "beams": 1,
+    "length_penalty": 1.0,
+    "max_length": 21,
+    "no_repeat_ngram": 0,
+    "early_stopping": False,
+    "top_k": 50,
+    "forced_bos": False,
+    "forced_eos": False,
+}
+# Settings that change the output of transformers and are not implemented -> values without effect.
+UNKNOWN: Mapping[str, tuple[object, ...]] = {
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0, 0.0),
+    "guidance_scale": (1, 1.0),
+    "remove_invalid_values": (False,),
+    "token_healing": (False,),
+} | dict.fromkeys(
+    "constraints force_words_ids dola_layers watermarking_config stop_strings max_time".split(), ()
+)
 # Lengths without the start token, which go before those with it.
 NEW_TOKENS = {"min_length": "min_new_tokens", "max_length": "max_new_tokens"}
-# Settings of which one at least says that there are settings.
-SEARCH = {"num_beams", "max_length", "max_new_tokens", "length_penalty", "no_repeat_ngram_size"}
+SAMPLING = set("temperature top_k top_p min_p typical_p top_h epsilon_cutoff eta_cutoff".split())
+DEFAULT = GenerationConfig().model_dump()
 
 
 def to_hf(config: ModelConfig) -> Json:
@@ -163,42 +194,119 @@ def generation_to_hf(config: ModelConfig, generation: GenerationConfig | None) -
     }
     if generation is None:
         return settings
-    sampling = {"temperature", "top_k", "top_p"}
-    for ours, theirs in GENERATION.items():
-        if generation.sample or ours not in sampling:  # transformers warns of idle options
-            settings[theirs] = getattr(generation, ours)
-    settings["forced_bos_token_id"] = config.bos_token_id if generation.forced_bos else None
-    settings["forced_eos_token_id"] = config.eos_token_id if generation.forced_eos else None
+    for ours, theirs in (GENERATION | RARE).items():
+        value = getattr(generation, ours)
+        idle = ours in SAMPLING and not generation.sample  # transformers warns of idle options
+        if not idle and (ours in GENERATION or value != DEFAULT[ours]):
+            settings[theirs] = value
+    first, last = generation.forced_bos_token, generation.forced_eos_tokens
+    first = config.bos_token_id if first is None else first
+    settings["forced_bos_token_id"] = first if generation.forced_bos else None
+    settings["forced_eos_token_id"] = _short(last, config) if generation.forced_eos else None
+    settings["eos_token_id"] = _short(generation.end_tokens, config)
+    if generation.start_token is not None:
+        settings["decoder_start_token_id"] = generation.start_token
     return settings
 
 
-def generation_from_hf(settings: Json, path: Path) -> GenerationConfig | None:
-    """Decoding settings of a model folder; None when the file names no search at all.
+def _short(ids: tuple[int, ...] | None, config: ModelConfig) -> int | list[int]:
+    """Ids as Hugging Face writes them: one as a number; None: the model's </s>."""
+    if ids is None:
+        return config.eos_token_id
+    return ids[0] if len(ids) == 1 else list(ids)
 
-    Settings that the file leaves out have Hugging Face's defaults, not ours.
+
+def generation_from_hf(
+    settings: Json, path: Path, model: ModelConfig | None = None
+) -> SavedGeneration:
+    """Decoding settings of a model folder, as `generate` of transformers takes them.
+
+    Args:
+        settings: content of generation_config.json, or of the config.json of an older model.
+        path: that file.
+        model: has the special ids, which are left out where they are the same.
+
+    Raises:
+        UsageError: a value that is not allowed.
     """
-    if not settings.keys() & SEARCH:
-        return None
-    defaults = {"beams": 1, "length_penalty": 1.0, "max_length": 20, "no_repeat_ngram": 0}
-    fields: Json = defaults | {"early_stopping": False}
-    for ours, theirs in GENERATION.items():
-        if settings.get(theirs) is not None:
-            fields[ours] = settings[theirs]
+    model = model or ModelConfig()
+    given = {name: value for name, value in settings.items() if value is not None}
+    fields: Json = TRANSFORMERS | {
+        "max_length": min(TRANSFORMERS["max_length"], model.max_position_embeddings)
+    }
+    stated = set()
+    for ours, theirs in (GENERATION | RARE).items():
+        if theirs in given:
+            fields[ours] = given[theirs]
+            stated.add(ours)
     for ours, theirs in NEW_TOKENS.items():
-        value = settings.get(theirs)
+        value = given.get(theirs)
         if value is not None and not isinstance(value, int):
             raise UsageError(f"{path}: {theirs}={value!r}: expected a number of tokens")
         if value is not None:
             fields[ours] = value + 1  # our lengths count the start token
-    if fields.get("sample") and "top_k" not in settings:
-        fields["top_k"] = 50
-    old = settings.get("force_bos_token_to_be_generated", False)  # the name of transformers 3
-    fields["forced_bos"] = settings.get("forced_bos_token_id") is not None or old is True
-    fields["forced_eos"] = settings.get("forced_eos_token_id") is not None
+            stated.add(ours)
+    first = given.get("forced_bos_token_id")
+    if path.name == "config.json" and given.get("force_bos_token_to_be_generated") is True:
+        first = model.bos_token_id  # the name of transformers 3
+        stated.add("forced_bos")
+    last = given.get("forced_eos_token_id")
+    fields["forced_bos"], fields["forced_eos"] = first is not None, last is not None
+    stated |= {name for name in ("forced_bos", "forced_eos") if f"{name}_token_id" in settings}
+    start = given.get("decoder_start_token_id", given.get("bos_token_id"))
+    start = start[0] if isinstance(start, list) and len(start) == 1 else start
+    end = (model.eos_token_id,)
+    special = {
+        "forced_bos_token": None if first == model.bos_token_id else first,
+        "forced_eos_tokens": None if _many(last) == end else _many(last),
+        "start_token": None if start == model.decoder_start_token_id else start,
+        "end_tokens": None
+        if _many(given.get("eos_token_id")) == end
+        else _many(given.get("eos_token_id")),
+    }
+    fields.update(special)
+    stated |= {name for name, value in special.items() if value is not None}
+    notices = [
+        f"{path}: {name}={given[name]!r} is not implemented; without it, summaries differ from "
+        "those of transformers"
+        for name, idle in UNKNOWN.items()
+        if name in given and given[name] not in idle
+    ]
+    if path.name == "config.json":
+        notices += _task_notices(settings, path)
+    low, high = fields.get("min_length", 0), fields["max_length"]
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        notices.append(f"{path}: min_length={low} is lowered to max_length={high}")
+        fields["min_length"] = high
     try:
-        return GenerationConfig.model_validate(fields)
+        config = GenerationConfig.model_validate(fields)
     except ValidationError as error:
-        raise _refusal(path, error, GENERATION) from None
+        raise _refusal(path, error, GENERATION | RARE) from None
+    values = {name: getattr(config, name) for name in fields}
+    return SavedGeneration(str(path), values, frozenset(stated), tuple(notices))
+
+
+def _task_notices(settings: Json, path: Path) -> list[str]:
+    """What `generate` of transformers leaves out as well, but a reader may expect."""
+    notices = []
+    tasks = settings.get("task_specific_params")
+    summarization = tasks.get("summarization") if isinstance(tasks, dict) else None
+    if isinstance(summarization, dict):
+        differ = [
+            f"{k}={v}" for k, v in summarization.items() if settings.get(k) != v and k != "prefix"
+        ]
+        if differ:
+            notices.append(
+                f"{path}: task_specific_params.summarization has {', '.join(differ)}, which is not "
+                "used, as in `generate` of transformers. Pass options for these settings."
+            )
+    return notices
+
+
+def _many(ids: int | list[int] | None) -> tuple[int, ...] | None:
+    if ids is None:
+        return None
+    return tuple(ids) if isinstance(ids, list) else (ids,)
 
 
 def _refusal(path: Path, error: ValidationError, names: Mapping[str, str]) -> UsageError:

@@ -104,7 +104,10 @@ def _is_finished(run: Path, config: TrainingRun, resume: str, reporter: Reporter
 
 
 def _changed(before: TrainingRun, now: TrainingRun) -> list[str]:
-    one, two = (dict(flatten(config.model_dump(mode="json"))) for config in (before, now))
+    one, two = (
+        dict(flatten(config.model_dump(mode="json", exclude={"generation_sources"})))
+        for config in (before, now)
+    )
     ignored = FREE | _of_weights(now)
     return [
         f"{key}={two.get(key)} (was {one.get(key)})"

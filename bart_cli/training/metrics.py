@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from bart_cli.files import write_text
+from bart_cli.files import strict_json, write_text
 
 Row = dict[str, Any]
 
@@ -24,13 +25,13 @@ class MetricsLog:
 
         self._path = run / "metrics.jsonl"
         kept = [row for row in read_metrics(run) if row["step"] <= step]
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self._path, "".join(strict_json(row) + "\n" for row in kept))
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
         """Append a row; it must have a `step`."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(strict_json(row) + "\n")
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
                 self._board.add_scalar(name, value, row["step"])
@@ -41,13 +42,17 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[Row]:
-    """All complete rows of a run, in order; a last line cut by a crash is left out."""
+    """All complete rows of a run, in order; a last line cut by a crash is left out.
+
+    A number that was not finite is null in the file and NaN here.
+    """
     path = run / "metrics.jsonl"
     rows = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
+                rows.append({k: math.nan if v is None else v for k, v in row.items()})
             except ValueError:
                 break
     return rows

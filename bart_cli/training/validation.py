@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
 
 from bart_cli.config.training import Precision
 from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.training.precision import autocast
@@ -15,7 +17,11 @@ from bart_cli.training.world import World
 
 
 def mean_loss(model: Bart, batches: Iterable[Batch], world: World, precision: Precision) -> float:
-    """Negative log-likelihood per target token over all batches of all ranks, not smoothed."""
+    """Negative log-likelihood per target token over all batches of all ranks, not smoothed.
+
+    Raises:
+        BartError: it is not finite.
+    """
     total = torch.zeros((), device=world.device)
     tokens = 0
     for batch in _in_step(batches, world, _nothing(model)):
@@ -26,7 +32,14 @@ def mean_loss(model: Bart, batches: Iterable[Batch], world: World, precision: Pr
                 hidden, model.model.shared.weight, model.final_logits_bias, here.labels
             )
         tokens += int((batch.labels != IGNORE).sum())
-    return world.sum(total.item()) / max(1.0, world.sum(tokens))
+    loss = world.sum(total.item()) / max(1.0, world.sum(tokens))
+    if not math.isfinite(loss):
+        raise BartError(
+            f"the model in training: scores are not finite (validation loss {loss})",
+            hint="Train with --precision bf16 or fp32, or start from another checkpoint: these "
+            "weights may hold NaN.",
+        )
+    return loss
 
 
 def _in_step(batches: Iterable[Batch], world: World, filler: Batch) -> Iterator[Batch]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
 from bart_cli.errors import UsageError
-from bart_cli.model.hf_config import generation_from_hf
+from bart_cli.model.hf_config import generation_from_hf, generation_to_hf
 
 FILE = Path("m/generation_config.json")
 
 
 def read(**settings: object) -> dict[str, object]:
-    generation = generation_from_hf(settings, FILE)
-    assert generation is not None
-    return generation.model_dump()
+    return generation_from_hf(settings, FILE).config.model_dump()
 
 
 def test_numbers_of_new_tokens_go_before_lengths() -> None:
@@ -27,11 +28,13 @@ def test_numbers_of_new_tokens_go_before_lengths() -> None:
 def test_sampling_has_the_top_k_of_transformers_unless_told() -> None:
     assert read(num_beams=1, do_sample=True)["top_k"] == 50
     assert read(num_beams=1, do_sample=True, top_k=0)["top_k"] == 0
-    assert read(num_beams=1)["top_k"] == 0
+    assert read(num_beams=1)["top_k"] == 50  # of --sample
 
 
 def test_the_old_name_of_the_forced_beginning_is_known() -> None:
-    assert read(num_beams=4, force_bos_token_to_be_generated=True)["forced_bos"]
+    old, path = {"force_bos_token_to_be_generated": True}, FILE.with_name("config.json")
+    assert generation_from_hf(old, path).values["forced_bos"]
+    assert not generation_from_hf(old, FILE).values["forced_bos"]  # as transformers reads it
     assert not read(num_beams=4, force_bos_token_to_be_generated=False)["forced_bos"]
 
 
@@ -41,7 +44,6 @@ def test_the_old_name_of_the_forced_beginning_is_known() -> None:
         ({"num_beams": "x"}, "num_beams='x': input should be a valid integer"),
         ({"num_beams": 1, "no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1: input should be"),
         ({"max_new_tokens": "many"}, "max_new_tokens='many': expected a number of tokens"),
-        ({"max_length": 9, "min_length": 10}, "json: min_length=10 is larger than max_length=9"),
     ],
 )
 def test_what_is_wrong_is_named_as_the_file_names_it(
@@ -51,3 +53,61 @@ def test_what_is_wrong_is_named_as_the_file_names_it(
         generation_from_hf(settings, FILE)
     assert str(FILE) in caught.value.message
     assert message in caught.value.message
+
+
+def test_a_minimum_above_the_maximum_yields_with_a_notice() -> None:
+    saved = generation_from_hf({"max_length": 9, "min_length": 10}, FILE)
+    assert saved.values["min_length"] == 9
+    assert saved.notices == (f"{FILE}: min_length=10 is lowered to max_length=9",)
+
+
+def test_a_missing_maximum_is_20_tokens_after_the_start() -> None:
+    assert read(num_beams=4)["max_length"] == 21
+    few = ModelConfig(max_position_embeddings=16)
+    assert generation_from_hf({}, FILE, few).values["max_length"] == 16
+
+
+def test_special_ids_are_kept_where_they_are_not_the_model_s() -> None:
+    same = {"forced_bos_token_id": 0, "forced_eos_token_id": 2, "eos_token_id": [2]}
+    found = read(**same, decoder_start_token_id=2)
+    assert (found["forced_bos"], found["forced_bos_token"]) == (True, None)
+    assert found["end_tokens"] is found["forced_eos_tokens"] is found["start_token"] is None
+    other = {"forced_bos_token_id": 9, "forced_eos_token_id": [2, 7], "eos_token_id": [2, 8]}
+    found = read(**other, bos_token_id=0)  # the start is <s> where the file names no other
+    assert (found["forced_bos_token"], found["start_token"]) == (9, 0)
+    assert (found["forced_eos_tokens"], found["end_tokens"]) == ((2, 7), (2, 8))
+    assert not read(forced_bos_token_id=None)["forced_bos"]
+
+
+def test_settings_that_are_not_implemented_are_named() -> None:
+    settings = {"num_beam_groups": 3, "guidance_scale": 1.0, "stop_strings": ["x"]}
+    notices = generation_from_hf(settings, FILE).notices
+    assert [note.partition(" is not")[0] for note in notices] == [
+        f"{FILE}: num_beam_groups=3",
+        f"{FILE}: stop_strings=['x']",
+    ]
+    task = {"summarization": {"max_length": 128, "num_beams": 4}}
+    path = FILE.with_name("config.json")
+    [note] = generation_from_hf({"task_specific_params": task, "num_beams": 4}, path).notices
+    assert "max_length=128" in note
+    assert "num_beams" not in note
+
+
+def test_what_is_written_is_read_back() -> None:
+    generation = GenerationConfig(
+        beams=3,
+        bad_words=((5,), (6, 7)),
+        sequence_bias=(((4, 5), -1.5),),
+        suppress_tokens=(9,),
+        encoder_no_repeat_ngram=3,
+        exponential_decay_length_penalty=(5, 1.2),
+        forced_bos_token=7,
+        forced_eos_tokens=(2, 5),
+        end_tokens=(2, 5),
+        start_token=0,
+        sample=True,
+        typical_p=0.4,
+    )
+    written = json.loads(json.dumps(generation_to_hf(ModelConfig(), generation)))
+    assert "min_p" not in written
+    assert generation_from_hf(written, FILE).config == generation
