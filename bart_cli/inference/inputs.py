@@ -15,7 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from bart_cli.data.text_files import HEAD, decode, refuse_binary
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.inference.records import Failure, Origin, Text, read_records
 
 Kind = Literal["text", "html", "jsonl"]
@@ -142,7 +142,11 @@ def _web_page(url: str, jsonl: bool) -> Input:
         raise UsageError(
             f"{url}: JSON lines are not read from the web", hint="Download the file first."
         )
-    content, content_type = Fetcher(attempts=2).page(url)
+    try:
+        content, content_type = Fetcher(attempts=2).page(url)
+    except BartError as error:
+        error.hint = "Check the address and the network, or save the page and name the file."
+        raise
     refuse_binary(url, content)
     if content_type.startswith("text/plain"):
         return Input(None, "text", _decode(url, content), url)
