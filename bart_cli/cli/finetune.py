@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,19 +64,7 @@ def command(
     [bold]bart finetune --preset cnn-dm-dgxa100-8gpu-bf16 --init-from runs/phase2 --data
     data/cnn_dm[/bold]
     """
-    options = (
-        training.settings()
-        | {f"data.{key}": value for key, value in pairs.settings().items()}
-        | {
-            "data.path": data,
-            "data.max_tokens": max_tokens,
-            "data.source_language": source_language,
-            "data.target_language": target_language,
-            "init_from": init_from,
-            "keep_encoder_layers": _layers("--keep-encoder-layers", keep_encoder_layers),
-            "keep_decoder_layers": _layers("--keep-decoder-layers", keep_decoder_layers),
-        }
-    )
+    options = _options(**locals())
     source = settings.load(FinetuneConfig, WIDEST | options).init_from
     config, notices = load_with_model(settings, FinetuneConfig, options, source, stated_only=True)
     start_workers(training.processes, training.max_restarts)
@@ -101,6 +89,44 @@ def command(
         print_json(asdict(result) | {"evaluation": scores.numbers() if scores else None})
     elif scores is not None:
         show_scores(scores, run / "final-evaluation")
+
+
+def configure(*, settings: ConfigOptions, **values: Any) -> FinetuneConfig:
+    """The configuration that these options ask for, without the decoding settings of the model.
+
+    Raises:
+        UsageError: names the setting, its value, and what is allowed.
+    """
+    return settings.load(FinetuneConfig, WIDEST | _options(**values))
+
+
+def _options(
+    *,
+    training: TrainingOptions,
+    pairs: PairOptions,
+    data: Path | None,
+    init_from: str | None,
+    max_tokens: int | None,
+    source_language: str | None,
+    target_language: str | None,
+    keep_encoder_layers: str | None,
+    keep_decoder_layers: str | None,
+    **_: object,
+) -> dict[str, object]:
+    """Options of the command by configuration key."""
+    return (
+        training.settings()
+        | {f"data.{key}": value for key, value in pairs.settings().items()}
+        | {
+            "data.path": data,
+            "data.max_tokens": max_tokens,
+            "data.source_language": source_language,
+            "data.target_language": target_language,
+            "init_from": init_from,
+            "keep_encoder_layers": _layers("--keep-encoder-layers", keep_encoder_layers),
+            "keep_decoder_layers": _layers("--keep-decoder-layers", keep_decoder_layers),
+        }
+    )
 
 
 def _layers(option: str, text: str | None) -> list[int] | None:

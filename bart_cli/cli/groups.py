@@ -31,11 +31,17 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
         else:
             parameters.append(given.replace(annotation=hints[name]))
 
-    @wraps(command)
-    def with_groups(**values: Any) -> None:
+    def fill(values: dict[str, Any]) -> dict[str, Any]:
+        """Values by option -> values by parameter of the command."""
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        command(**values)
+        return values
+
+    @wraps(command)
+    def with_groups(**values: Any) -> None:
+        command(**fill(values))
+
+    with_groups.fill = fill  # type: ignore[attr-defined]
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     with_groups.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

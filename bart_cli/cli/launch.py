@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from bart_cli.cli.options import complete_preset
-from bart_cli.config.presets import load_preset
-from bart_cli.training.job_script import slurm_script
+from bart_cli.config.presets import load_preset, read_yaml
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.errors import UsageError
+from bart_cli.training.job_script import SlurmJob, slurm_script
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Job scripts for clusters.")
 
@@ -22,15 +28,26 @@ def group() -> None:
 def slurm(
     context: typer.Context,
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Preset of the run; see `bart presets list`.", autocompletion=complete_preset
         ),
-    ],
-    nodes: Annotated[int | None, typer.Option(min=1, help="Default: as the preset says.")] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node.")] = 8,
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="YAML in the form of a preset, instead of one.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Nodes. Default: the number in the preset's name.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs per node; each gets a task.")] = 8,
+    cpus_per_task: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores per task. Default: one per loader process, and two more."),
+    ] = None,
     hours: Annotated[float, typer.Option(min=0.1, help="Time limit of the job.")] = 24.0,
     partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account to charge.")] = None,
+    qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     container: Annotated[
         str | None, typer.Option(help="Image for Pyxis: --container-image of srun.")
     ] = None,
@@ -39,25 +56,68 @@ def slurm(
         typer.Option(metavar="FROM:TO,…", help="Folders that the container sees."),
     ] = None,
 ) -> None:
-    """Print an sbatch script for a preset; what follows goes to the command unchanged.
+    """Print an sbatch script for a preset.
 
-    A job that reaches its time limit writes a checkpoint and is put into the queue again.
+    Other options belong to `bart pretrain` or `bart finetune` and are checked as that command
+    checks them. Options after `--` go to sbatch as they are. A job that reaches its time limit
+    writes a checkpoint and requeues itself.
 
-    [bold]bart launch slurm --preset dgxa100-40node-phase1 --data /data/shards > job.sh &&
-    sbatch job.sh[/bold]
+    [bold]bart launch slurm --preset dgxa100-40node-phase1 --data /data/shards -- --reservation=bart
+    > job.sh && sbatch job.sh[/bold]
     """
-    tree = load_preset(preset)
+    if (preset is None) == (config_file is None):
+        raise UsageError("give either --preset NAME or --config FILE")
+    arguments, sbatch = _divide(context.args, sys.argv)
+    tree = load_preset(preset) if preset is not None else read_yaml(config_file or Path())
+    task = str(tree.get("task", "pretrain"))
+    name = preset if preset is not None else (config_file or Path()).stem
+    if task not in ("pretrain", "finetune"):
+        raise UsageError(f"{name} is for `bart {task}`, which needs no job script")
+    source = ["--preset", preset] if preset is not None else ["--config", str(config_file)]
+    config = _configuration(task, [*source, *arguments])
     typer.echo(
         slurm_script(
-            preset,
-            str(tree.get("task", "pretrain")),
-            context.args,
-            nodes=nodes,
-            gpus=gpus,
-            hours=hours,
-            partition=partition,
-            container=container,
-            mounts=mounts,
+            SlurmJob(
+                name=name,
+                command=["bart", task, *source, *arguments],
+                nodes=nodes,
+                gpus=gpus,
+                cpus_per_task=cpus_per_task or getattr(config.data, "workers", 0) + 2,
+                hours=hours,
+                options={"partition": partition, "account": account, "qos": qos},
+                sbatch=sbatch,
+                container=container,
+                mounts=mounts,
+            )
         ),
         nl=False,
     )
+
+
+def _divide(words: Sequence[str], line: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The run's options, and those after `--` (which the parser drops) for sbatch.
+
+    Raises:
+        UsageError: a word for sbatch is not an option.
+    """
+    after = list(line[line.index("--") + 1 :]) if "--" in line else []
+    for word in after:
+        if not word.startswith("-"):
+            raise UsageError(f"after `--`: expected options of sbatch as --name=value, got {word}")
+    return list(words[: len(words) - len(after)]), after
+
+
+def _configuration(task: str, arguments: Sequence[str]) -> PretrainConfig | FinetuneConfig:
+    """What `bart TASK ARGUMENTS` would run with.
+
+    Raises:
+        UsageError: that command would refuse the arguments.
+    """
+    module: Any = importlib.import_module(f"bart_cli.cli.{task}")
+    app = typer.Typer()
+    app.command(name=task)(module.command)
+    context = typer.main.get_command(app).make_context(f"bart {task}", list(arguments))
+    config: PretrainConfig | FinetuneConfig = module.configure(
+        **module.command.fill(dict(context.params))
+    )
+    return config

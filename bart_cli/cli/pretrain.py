@@ -53,9 +53,7 @@ def command(
     if phases is not None:
         _run_phases(phases, settings.preset, out_folder, init_from)
         return
-    config = settings.load(
-        PretrainConfig, training.settings() | {"data.path": data, "init_from": init_from}
-    )
+    config = configure(**locals())
     start_workers(training.processes, training.max_restarts)
     from bart_cli.training.pretrain import run_pretrain
 
@@ -65,6 +63,24 @@ def command(
         show_result(result)
     elif result.leads:
         print_json(asdict(result))
+
+
+def configure(
+    *,
+    settings: ConfigOptions,
+    training: TrainingOptions,
+    data: Path | None,
+    init_from: str | None,
+    **_: object,
+) -> PretrainConfig:
+    """The configuration that these options ask for.
+
+    Raises:
+        UsageError: names the setting, its value, and what is allowed.
+    """
+    return settings.load(
+        PretrainConfig, training.settings() | {"data.path": data, "init_from": init_from}
+    )
 
 
 def _run_phases(

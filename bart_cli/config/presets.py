@@ -163,7 +163,7 @@ def _preset_file(name: str) -> Path:
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
     if path in seen:
         raise UsageError(f"{path}: presets extend one another in a circle")
-    own = _read_yaml(path)
+    own = read_yaml(path)
     bases = own.pop("extends", [])
     tree: Tree = {}
     for base in [bases] if isinstance(bases, str) else bases:
@@ -172,7 +172,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
     return tree
 
 
-def _read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> Tree:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

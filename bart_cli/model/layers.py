@@ -53,6 +53,14 @@ class Block(nn.Module):
         return self.fc2(dropout(hidden, self.activation_dropout, self.training))
 
 
+def clamp_fp16(x: Tensor) -> Tensor:
+    """Keep activations of fp16 finite, as transformers does after each encoder layer."""
+    if x.dtype != torch.float16:
+        return x
+    limit = torch.finfo(torch.float16).max - 1000
+    return x.clamp(-limit, limit)
+
+
 class EncoderLayer(Block):
     """Self-attention, then feed-forward."""
 
@@ -64,7 +72,7 @@ class EncoderLayer(Block):
         x_BSD = self.residual(
             x_BSD, self.self_attn_layer_norm, lambda x: self.self_attn(x, mask=mask)
         )
-        return self.residual(x_BSD, self.final_layer_norm, self.feed_forward)
+        return clamp_fp16(self.residual(x_BSD, self.final_layer_norm, self.feed_forward))
 
 
 class DecoderLayer(Block):

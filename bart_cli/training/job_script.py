@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import PurePosixPath
 
@@ -13,67 +14,72 @@ from bart_cli.errors import UsageError
 WARNING_SECONDS = 300  # before the time limit: what a checkpoint may take
 
 
-def slurm_script(
-    preset: str,
-    task: str,
-    arguments: Sequence[str],
-    *,
-    nodes: int | None,
-    gpus: int,
-    hours: float,
-    partition: str | None,
-    container: str | None,
-    mounts: str | None = None,
-) -> str:
-    """The text of the script.
+@dataclass(frozen=True)
+class SlurmJob:
+    """A training run as a SLURM job.
 
-    Args:
-        task: pretrain or finetune.
-        arguments: options of that command, as the user typed them.
-        nodes: None: the number in the preset's name (`…-40node-…`), or 1.
-        container: image for Pyxis, None: `bart` is on the nodes' PATH.
-        mounts: folders that the container sees, `FROM:TO`, several with commas between them.
+    command: the `bart` command of each task, checked.
+    nodes: None: the number in the name (`…-40node-…`), or 1.
+    options: further options of sbatch; those that are None are left out.
+    sbatch: options of sbatch as the user typed them.
+    container: image for Pyxis; None: `bart` is on the nodes' PATH.
+    mounts: folders that the container sees, `FROM:TO`, separated by commas.
+    """
+
+    name: str
+    command: Sequence[str]
+    nodes: int | None
+    gpus: int
+    cpus_per_task: int
+    hours: float
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    sbatch: Sequence[str] = ()
+    container: str | None = None
+    mounts: str | None = None
+
+
+def slurm_script(job: SlurmJob) -> str:
+    """The text of the sbatch script.
 
     Raises:
-        UsageError: the preset is none of a training run.
+        UsageError: mounts without a container.
     """
-    if task not in ("pretrain", "finetune"):
-        raise UsageError(f"preset {preset} is for `bart {task}`, which needs no job script")
-    named = re.search(r"(\d+)node", preset)
-    count = nodes or (int(named[1]) if named else 1)
-    minutes = round(hours * 60)
+    if job.mounts and not job.container:
+        raise UsageError("--mounts needs --container")
+    named = re.search(r"(\d+)node", job.name)
+    minutes = round(job.hours * 60)
     options = {
-        "job-name": f"bart-{preset}",
-        "nodes": str(count),
-        "ntasks-per-node": str(gpus),
-        "gpus-per-node": str(gpus),
+        "job-name": f"bart-{job.name}",
+        "nodes": str(job.nodes or (int(named[1]) if named else 1)),
+        "ntasks-per-node": str(job.gpus),
+        "gpus-per-node": str(job.gpus),
+        "cpus-per-task": str(job.cpus_per_task),
+        "mem": "0",  # all memory of the node
         "time": f"{minutes // 60}:{minutes % 60:02d}:00",
         "signal": f"TERM@{WARNING_SECONDS}",
         "output": "%x-%j.log",
         "open-mode": "append",
-    }
-    if partition:
-        options["partition"] = partition
+    } | {name: value for name, value in job.options.items() if value is not None}
     header = [f"#SBATCH --{name}={value}" for name, value in options.items()]
-    command = ["bart", task, "--preset", preset, *arguments]
-    if mounts and not container:
-        raise UsageError("--mounts is for --container, and there is none")
-    image = ["--container-image", container] if container else []
-    image += ["--container-mounts", mounts] if mounts else []
-    done = PurePosixPath(_run_folder(preset, task, arguments)) / "done.json"
+    flags = ["--exclusive", "--requeue", *job.sbatch]
+    image = ["--container-image", job.container] if job.container else []
+    image += ["--container-mounts", job.mounts] if job.mounts else []
+    done = PurePosixPath(_run_folder(job)) / "done.json"
     return "\n".join(
         [
             "#!/bin/bash",
             *header,
-            "#SBATCH --requeue",
+            *(f"#SBATCH {flag}" for flag in flags),
             "set -euo pipefail",
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
+            "# Since SLURM 22.05, srun does not take this from sbatch.",
+            f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}",
             "",
-            "# Before the time limit every task gets SIGTERM and the run writes a checkpoint.",
-            f"srun {shlex.join([*image, *command])}",
+            "# Before the time limit every task gets SIGTERM, and the run writes a checkpoint.",
+            f"srun {shlex.join([*image, *job.command])}",
             "",
-            "# Not finished: into the queue again, to go on from the checkpoint.",
+            "# Not finished: requeue the job, to resume from the checkpoint.",
             f"if [[ ! -f {shlex.quote(str(done))} ]]; then",
             '    scontrol requeue "$SLURM_JOB_ID"',
             "fi",
@@ -82,11 +88,11 @@ def slurm_script(
     )
 
 
-def _run_folder(preset: str, task: str, arguments: Sequence[str]) -> str:
-    """What `--out` says, or the command's default."""
-    for word, following in pairwise([*arguments, ""]):
+def _run_folder(job: SlurmJob) -> str:
+    """The value of `--out`, or the command's default."""
+    for word, following in pairwise([*job.command, ""]):
         if word == "--out":
             return following
         if word.startswith("--out="):
             return word.removeprefix("--out=")
-    return f"runs/{task}-{preset}"
+    return f"runs/{job.command[1]}-{job.name}"

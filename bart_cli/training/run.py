@@ -17,6 +17,7 @@ from torch import Tensor
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import save_config
+from bart_cli.config.training import TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.data.order import Share
 from bart_cli.errors import BartError
@@ -158,7 +159,17 @@ def run_training(
         raise BartError(
             "interrupted twice: no checkpoint of the last steps", exit_code=130
         ) from None
+    except torch.OutOfMemoryError:
+        raise _out_of_memory(training, world) from None
     except RuntimeError as error:
+        if "bus error" in str(error).lower() or "shared memory" in str(error):
+            raise BartError(
+                "the processes that load data ran out of shared memory (/dev/shm)",
+                hint="Start the container with --ipc=host or --shm-size=8g, or pass "
+                "--set data.workers=0.",
+            ) from None
+        if "DefaultCPUAllocator" in str(error):
+            raise _out_of_memory(training, world) from None
         if "DataLoader worker" not in str(error):  # torch raises it wherever we happen to be
             raise
         raise BartError(
@@ -183,6 +194,16 @@ def run_training(
         best_step=progress.best_step if progress.best_score is not None else None,
         model=run / "model" if finished else None,
         leads=world.leads,
+    )
+
+
+def _out_of_memory(training: TrainingConfig, world: World) -> BartError:
+    size = training.micro_batch
+    hint = "Pass --set training.activation_checkpointing=true, or --set training.sharding=fsdp."
+    if size > 1:
+        hint = f"Pass --micro-batch {size // 2}; accumulation keeps the global batch."
+    return BartError(
+        f"out of memory on {world.device} with micro-batch {size}; checkpoints are kept", hint=hint
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,11 +81,10 @@ def join_world() -> Iterator[World]:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
+    device = device_of(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        device = torch.device("cpu")
         keep_freed_memory()
     if dist.is_initialized():
         yield World(rank, size, device)
@@ -114,9 +114,37 @@ def join_world() -> Iterator[World]:
     dist.destroy_process_group()
 
 
+def device_of(local_rank: int, local_size: int) -> torch.device:
+    """The device of a rank among the ranks of its node; the CPU where torch sees no GPU.
+
+    A scheduler may show each task its own GPU only (`srun --gpus-per-task=1`, or a
+    CUDA_VISIBLE_DEVICES of one entry): that GPU is then `cuda:0` in every task.
+
+    Raises:
+        UsageError: the node has fewer GPUs than ranks.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not gpus:
+        return torch.device("cpu")
+    if gpus >= local_size:
+        return torch.device("cuda", local_rank)
+    # torchrun's workers share one environment, so that one GPU would be the same for all of them.
+    if gpus == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return torch.device("cuda", 0)
+    raise UsageError(
+        f"this node runs {local_size} ranks, but torch sees {gpus} GPU{'s' if gpus > 1 else ''}",
+        hint=f"Start {gpus} rank{'s' if gpus > 1 else ''} per node, or check CUDA_VISIBLE_DEVICES.",
+    )
+
+
 def launched() -> bool:
-    """Whether a launcher (torchrun, srun, ours) started this process as one of several."""
-    return "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    """Whether a launcher (torchrun, srun, ours) started this process as one of its ranks.
+
+    WORLD_SIZE alone proves nothing: containers and job templates set it to 1.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ:
+        return True
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def _adopt_slurm() -> None:
@@ -125,7 +153,12 @@ def _adopt_slurm() -> None:
     Raises:
         UsageError: the job script does not say where rank 0 is.
     """
-    if "WORLD_SIZE" in os.environ or not launched():
+    if "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" not in os.environ:
+            raise UsageError(
+                f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but RANK is not set",
+                hint="Start the command with torchrun or srun, or unset WORLD_SIZE.",
+            )
         return
     if "MASTER_ADDR" not in os.environ:
         raise UsageError(
@@ -136,4 +169,21 @@ def _adopt_slurm() -> None:
     os.environ["WORLD_SIZE"] = os.environ["SLURM_STEP_NUM_TASKS"]
     os.environ["RANK"] = os.environ["SLURM_PROCID"]
     os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
-    os.environ["LOCAL_WORLD_SIZE"] = os.environ.get("SLURM_NTASKS_PER_NODE", "1")
+    os.environ["LOCAL_WORLD_SIZE"] = str(slurm_tasks_on_this_node())
+
+
+def slurm_tasks_on_this_node() -> int:
+    """Tasks of the job step on this node, from `SLURM_STEP_TASKS_PER_NODE` and its like.
+
+    `8(x39),4` means 39 nodes with 8 tasks, then one with 4 (srun(1), output environment variables).
+    """
+    names = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
+    text = next((os.environ[name] for name in names if os.environ.get(name)), "1")
+    counts: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if found is None:
+            raise UsageError(f"cannot read the tasks per node that SLURM gives: {text!r}")
+        counts += [int(found[1])] * int(found[2] or 1)
+    node = int(os.environ.get("SLURM_NODEID", "0"))
+    return counts[min(node, len(counts) - 1)]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from bart_cli.config.run import save_config
-from bart_cli.training.job_script import slurm_script
 from bart_cli.training.metrics import read_metrics
 from tests.command import bart
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
@@ -18,7 +17,8 @@ from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
 SRUN = """#!/bin/bash
 # Two tasks of a step, with the variables that srun sets.
 for rank in 0 1; do
-    SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_STEP_NUM_TASKS=2 "$@" &
+    SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 SLURM_STEP_NUM_TASKS=2 \\
+        SLURM_STEP_TASKS_PER_NODE="2(x1)" "$@" &
     pids+=($!)
 done
 for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
@@ -45,12 +45,35 @@ def test_the_script_of_the_forty_node_run() -> None:
     assert "runs/pretrain-dgxa100-40node-phase1/done.json" in result.stdout
 
 
-def test_mounts_without_a_container_are_refused() -> None:
-    result = bart(
-        *("launch", "slurm", "--preset", "dgxa100-1node-phase1", "--mounts", "/data:/data")
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--acount", "me"), "--acount"),
+        (("--set", "training.max_step=3"), "did you mean 'training.max_steps'"),
+        (("--precision", "bf61"), "training.precision=bf61"),
+        (("--config", "other.yaml"), "either --preset NAME or --config FILE"),
+        (("--", "reservation"), "options of sbatch"),
+    ],
+)
+def test_what_the_run_would_refuse_is_refused_now(arguments: tuple[str, ...], message: str) -> None:
+    result = bart("launch", "slurm", "--preset", "dgxa100-1node-phase1", *arguments)
     assert result.returncode == 2
-    assert "--container" in result.stderr
+    assert message in result.stderr
+    assert not result.stdout
+
+
+def test_a_configuration_file_serves_as_a_preset(tmp_path: Path) -> None:
+    file = tmp_path / "own-2node.yaml"
+    file.write_text("task: finetune\ntraining: {max_steps: 5}\n", encoding="utf-8")
+    result = bart(
+        *("launch", "slurm", "--config", file, "--account", "me", "--data", "pairs"),
+        *("--", "--reservation=bart"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"srun bart finetune --config {file} --data pairs\n" in result.stdout
+    assert "#SBATCH --nodes=2\n" in result.stdout
+    assert "#SBATCH --reservation=bart\n" in result.stdout
+    assert "runs/finetune-own-2node/done.json" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -84,16 +107,12 @@ def test_the_script_runs_and_asks_for_the_queue_until_the_run_is_done(
     }
 
     def job(*arguments: str) -> subprocess.CompletedProcess[str]:
-        script = slurm_script(
-            "x",
-            "pretrain",
-            ["--config", str(tmp_path / "c.yaml"), "--out", "run", *arguments],
-            nodes=1,
-            gpus=2,
-            hours=1,
-            partition=None,
-            container=None,
-        ).replace("--preset x ", "")
+        printed = bart(
+            *("launch", "slurm", "--config", tmp_path / "c.yaml", "--nodes", 1, "--gpus", 2),
+            *("--out", "run", *arguments),
+        )
+        assert printed.returncode == 0, printed.stderr
+        script = printed.stdout
         return subprocess.run(
             ["bash", "-c", script],
             cwd=tmp_path,

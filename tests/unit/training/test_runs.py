@@ -444,3 +444,36 @@ def test_a_model_without_an_embedding_of_mask_trains(
     data = tuning.data.model_copy(update={"max_source_length": 50})
     run_finetune(tuning.model_copy(update={"data": data}), tmp_path / "fine", reporter=reporter)
     assert load_model(tmp_path / "fine").model.config.vocab_size == rows
+
+
+@pytest.mark.parametrize(
+    ("failure", "message", "hint"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "micro-batch 4", "--micro-batch 2"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "out of memory on cpu",
+            "--micro-batch 2",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."),
+            "/dev/shm",
+            "--shm-size",
+        ),
+    ],
+)
+def test_short_memory_is_one_line_with_its_remedy(
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: RuntimeError,
+    message: str,
+    hint: str,
+) -> None:
+    def train(*_: object) -> str:
+        raise failure
+
+    monkeypatch.setattr("bart_cli.training.run.train", train)
+    with pytest.raises(BartError, match=message) as caught:
+        run_pretrain(pretrain_config(shards, micro_batch=4), tmp_path / "run", reporter=Reporter())
+    assert hint in (caught.value.hint or "")

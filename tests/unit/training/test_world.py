@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from bart_cli.errors import UsageError
+from bart_cli.training.launch import processes_to_start
+from bart_cli.training.world import device_of, join_world, launched, slurm_tasks_on_this_node
+
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS")
+
 LEAVE = """
 from pathlib import Path
 
@@ -39,3 +45,70 @@ def test_no_thread_of_the_process_group_is_left_to_abort_the_exit(tmp_path: Path
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with 8 GPUs and no launcher; tests change both."""
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    return monkeypatch
+
+
+def test_each_rank_takes_the_gpu_of_its_number(gpus: pytest.MonkeyPatch) -> None:
+    assert [device_of(rank, 8).index for rank in range(8)] == list(range(8))
+    assert device_of(0, 1) == torch.device("cuda", 0)
+
+
+def test_a_task_that_sees_its_own_gpu_only_takes_it(gpus: pytest.MonkeyPatch) -> None:
+    """`srun --gpus-per-task=1`: local rank 5 sees one device, which is cuda:0."""
+    gpus.setattr("torch.cuda.device_count", lambda: 1)
+    assert device_of(5, 8) == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(("visible", "elastic"), [(2, None), (2, "run"), (1, "run")])
+def test_fewer_gpus_than_ranks_are_named(
+    gpus: pytest.MonkeyPatch, visible: int, elastic: str | None
+) -> None:
+    gpus.setattr("torch.cuda.device_count", lambda: visible)
+    if elastic:
+        gpus.setenv("TORCHELASTIC_RUN_ID", elastic)
+    with pytest.raises(UsageError, match=f"4 ranks, but torch sees {visible} GPU"):
+        device_of(0, 4)
+
+
+def test_a_world_size_of_one_does_not_hide_seven_gpus(gpus: pytest.MonkeyPatch) -> None:
+    gpus.setenv("WORLD_SIZE", "1")
+    assert not launched()
+    assert processes_to_start(None) == 8
+    gpus.setenv("LOCAL_RANK", "0")  # torchrun --nproc-per-node 1
+    assert processes_to_start(None) == 1
+
+
+def test_a_world_size_without_a_rank_is_refused(gpus: pytest.MonkeyPatch) -> None:
+    gpus.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="WORLD_SIZE=4, but RANK is not set"), join_world():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "node", "tasks"),
+    [("8", 0, 8), ("2(x3)", 2, 2), ("8(x2),4", 1, 8), ("8(x2),4", 2, 4), ("1,7(x2)", 1, 7)],
+)
+def test_tasks_per_node_are_read_in_every_form(
+    monkeypatch: pytest.MonkeyPatch, text: str, node: int, tasks: int
+) -> None:
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", text)
+    monkeypatch.setenv("SLURM_NODEID", str(node))
+    assert slurm_tasks_on_this_node() == tasks
+
+
+def test_tasks_per_node_may_be_unset_but_not_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STEP_TASKS_PER_NODE", "TASKS_PER_NODE", "NTASKS_PER_NODE", "NODEID"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
+    assert slurm_tasks_on_this_node() == 1
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "many")
+    with pytest.raises(UsageError, match="many"):
+        slurm_tasks_on_this_node()
