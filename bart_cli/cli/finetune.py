@@ -115,7 +115,7 @@ def _options(
 ) -> dict[str, object]:
     """Options of the command by configuration key."""
     return (
-        training.settings()
+        dict(training.settings())
         | {f"data.{key}": value for key, value in pairs.settings().items()}
         | {
             "data.path": data,
