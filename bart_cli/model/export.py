@@ -31,7 +31,8 @@ DTYPES: dict[ExportDtype, torch.dtype] = {
 }
 CHECKPOINT = "final_step.ckpt"  # what the reference's fine-tuning ends with: a bare state dict
 TOLERANCE = 1e-4  # of logits, relative to the largest of them (at least 1)
-SAMPLE = "Café owners – 24 of them – said: “nobody laughed” 🤷🏽 at the <mask> in 1998.\n"
+# Spells no special token: transformers makes an id of one, we do not.
+SAMPLE = "Café owners – 24 of them – said: “nobody laughed” 🤷🏽 at the mask in 1998.\n"
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,10 @@ def _load_theirs(folder: Path, settings: ModelConfig, tokenizer: Tokenizer) -> A
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    ids = transformers.AutoTokenizer.from_pretrained(folder)(SAMPLE)["input_ids"]
-    if ids != tokenizer.encode(SAMPLE):
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    special = [tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.mask_id]
+    found = [words.bos_token_id, words.pad_token_id, words.eos_token_id, words.mask_token_id]
+    if words(SAMPLE)["input_ids"] != tokenizer.encode(SAMPLE) or found != special:
         raise BartError("what was written gives other token ids; nothing is kept of it")
     kind = "MBart" if settings.pre_layer_norm else "Bart"
     theirs, info = getattr(transformers, f"{kind}ForConditionalGeneration").from_pretrained(

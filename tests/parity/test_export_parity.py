@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from bart_cli.config.export import ExportConfig, ExportDtype
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
+from bart_cli.errors import BartError
 from bart_cli.inference.summarizer import Summarizer
 from bart_cli.model.bart import Bart
 from bart_cli.model.export import export_model
@@ -86,3 +88,27 @@ def test_ctranslate2_converts_an_export(
     expected = summarizer.summarize([SENTENCES[0]], forced_eos=False, **options)[0]
     ids = entries.convert_tokens_to_ids(found[0].hypotheses[0])
     assert tiny_tokenizer.decode(ids).strip() == expected.text
+
+
+@pytest.mark.parametrize("name", ["<mask>", "<pad>"])
+def test_an_export_with_another_special_token_is_refused(
+    name: str,
+    tiny_config: ModelConfig,
+    tiny_tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No text shows these ids."""
+    save_model(tmp_path / "model", Bart(tiny_config), tiny_tokenizer)
+
+    def save(tokenizer: Tokenizer, folder: Path) -> None:
+        own_save(tokenizer, folder)
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings[f"{name[1:-1]}_token"] = "the"
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+    own_save = Tokenizer.save
+    monkeypatch.setattr(Tokenizer, "save", save)
+    with pytest.raises(BartError, match="other token ids"):
+        export_model(str(tmp_path / "model"), tmp_path / "export", ExportConfig())
+    assert not (tmp_path / "export").exists()
