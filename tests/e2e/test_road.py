@@ -21,7 +21,10 @@ SMALL = [
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("demo")
-    result = bart("demo", "--out", out, "--megabytes", 0.2, "--test", 8, *SMALL, "--json")
+    result = bart(
+        *("demo", "--out", out, "--megabytes", 0.2, "--test", 8, *SMALL, "--json"),
+        OMP_NUM_THREADS="2",
+    )
     assert result.returncode == 0, result.stderr
     return out, json.loads(result.stdout)
 
@@ -36,6 +39,13 @@ def test_the_demo_reports_losses_scores_and_examples(demo: tuple[Path, dict]) ->
     }
     assert len(report["examples"]) == 3
     assert all(e["article"] and e["reference"] for e in report["examples"])
+
+
+def test_no_stage_takes_threads_from_the_next(demo: tuple[Path, dict]) -> None:
+    """Dask's workers are told OMP_NUM_THREADS=1; the stages after preprocessing are not."""
+    for run in ("finetuned-pre-trained", "finetuned-from-scratch"):
+        metrics = json.loads((demo[0] / run / "evaluation-test" / "metrics.json").read_text())
+        assert metrics["settings"]["devices"] == ["1 x cpu (2 threads)"]
 
 
 def test_a_run_folder_holds_what_it_promises(demo: tuple[Path, dict]) -> None:
