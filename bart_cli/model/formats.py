@@ -27,7 +27,7 @@ from bart_cli.files import atomic_folder
 from bart_cli.hub import fetch
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.pickles import Inert, load_pickle
+from bart_cli.model.pickles import Inert, load_pickle, require_weights
 from bart_cli.model.weights import State, infer_config, is_pre_layer_norm, rename
 from bart_cli.tokenizer import Tokenizer
 
@@ -194,8 +194,11 @@ def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
         if (folder / "config.json").is_file():
             return folder
     _refuse_foreign(path)
+    inner = sorted(file.parent for file in path.glob("*/config.json"))
     raise UsageError(
-        f"no model in {path}: expected config.json and model.safetensors, or a run with checkpoints"
+        f"no model in {path}: expected config.json and model.safetensors, or a run with "
+        "checkpoints",
+        hint=f"Name a model folder in it: {' or '.join(map(str, inner[:3]))}." if inner else None,
     )
 
 
@@ -356,7 +359,10 @@ def _parts(index: Path) -> list[str]:
 def _tensors(content: object, path: Path) -> State:
     """A state dict, and nothing else."""
     if not isinstance(content, Mapping) or isinstance(content, Inert):
-        raise UsageError(f"{path}: expected a state dict, found {_kind(content)}")
+        raise UsageError(
+            f"{path}: expected a state dict, found {_kind(content)}",
+            hint="Save the state dict of the model: torch.save(model.state_dict(), FILE).",
+        )
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise UsageError(
@@ -372,10 +378,13 @@ def _kind(value: object) -> str:
 
 
 def _load_safetensors(path: Path) -> State:
+    require_weights(path)
     try:
         return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise BartError(f"{path}: cannot read the weights: {error}") from None
+        raise BartError(
+            f"{path}: cannot read the weights: {error}", hint="Download or copy the file again."
+        ) from None
 
 
 def saved_generation(source: str | Path) -> SavedGeneration | None:

@@ -24,13 +24,6 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-# Settings of old BART configurations that we do not implement -> the only value allowed.
-FIXED = {
-    "normalize_embedding": True,
-    "static_position_embeddings": False,
-    "tie_word_embeddings": True,
-    "extra_pos_embeddings": 2,
-}
 # Defaults of transformers' BartConfig, for what an old file leaves out: BART-large.
 DEFAULTS = {
     "d_model": 1024,
@@ -41,7 +34,7 @@ DEFAULTS = {
     "encoder_ffn_dim": 4096,
     "decoder_ffn_dim": 4096,
 }
-# Other names that transformers reads these settings under.
+# Other names that transformers reads these settings under, and prefers.
 ALIASES = {
     "d_model": "hidden_size",
     "encoder_layers": "num_hidden_layers",
@@ -157,9 +150,6 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
         UsageError: another kind of model, or a variant of BART that is not implemented.
     """
     _require_bart(settings, path)
-    for name, allowed in FIXED.items():
-        if settings.get(name, allowed) != allowed:
-            raise UsageError(f"{path}: {name}={settings[name]!r}; only {allowed!r} is implemented")
     activation = settings.get("activation_function", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UsageError(
@@ -168,7 +158,10 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
     known = {name: value for name, value in settings.items() if value is not None}
     fields: Json = {}
     for name in ModelConfig.model_fields:
-        value = known.get(name, known.get(ALIASES.get(name, name), DEFAULTS.get(name)))
+        names = (name, ALIASES.get(name, name))
+        if name != "encoder_layers":  # of distilled models, num_hidden_layers is the teacher's
+            names = names[::-1]
+        value = next((known[n] for n in names if n in known), DEFAULTS.get(name))
         if value is not None:
             fields[name] = value
     if isinstance(fields.get("eos_token_id"), list):  # the first ends; decoding knows them all

@@ -28,6 +28,7 @@ SAFE: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
 }
+POINTER = b"version https://git-lfs"
 
 
 class Inert(dict):
@@ -80,6 +81,7 @@ def load_pickle(path: Path) -> Any:
     Raises:
         BartError: it cannot be read.
     """
+    require_weights(path)
     zipped = zipfile.is_zipfile(path)
     reason = "it is damaged, or not torch.save's"
     try:
@@ -90,14 +92,29 @@ def load_pickle(path: Path) -> Any:
             return torch.load(
                 path, "cpu", pickle_module=sys.modules[__name__], weights_only=False, mmap=zipped
             )
-    except OSError as error:
-        reason = error.strerror or str(error)
     except Exception:  # unpickling raises whatever the file provokes
         pass
     raise BartError(
         f"{path}: cannot read the weights: {reason}",
         hint="Save the state dict of the model on its own: torch.save(model.state_dict(), FILE).",
     )
+
+
+def require_weights(path: Path) -> None:
+    """Raise BartError for a file that is missing, or stands for one that git has not fetched."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(POINTER)) == POINTER
+    except OSError as error:
+        raise BartError(
+            f"{path}: cannot read the weights: {error.strerror}",
+            hint="Download or copy the whole folder again.",
+        ) from None
+    if pointer:
+        raise BartError(
+            f"{path} is a pointer of Git LFS, not the weights",
+            hint=f"Fetch them: git -C {path.parent} lfs pull",
+        )
 
 
 def _names(path: Path) -> list[str]:

@@ -51,10 +51,14 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
     """
     renamed: State = {}
     places: dict[str, str] = {}
+    owner = _owner(state)
     for place, tensor in state.items():
         if IGNORED.search(place) or COPIES.search(place) or "classification_head" in place:
             continue
-        name = PREFIX.sub("", WRAPPERS.sub("", place))
+        whole = WRAPPERS.sub("", place)
+        if owner and not PREFIX.match(whole) and not whole.startswith(owner):
+            continue
+        name = PREFIX.sub("", whole)
         if name.startswith(("encoder.", "decoder.", "shared.")):
             name = f"model.{name}"
         name = name.replace(".last_layernorm.", ".layer_norm.")
@@ -76,6 +80,14 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
     if "final_logits_bias" not in renamed:
         renamed["final_logits_bias"] = torch.zeros(1, copies[0].shape[0])
     return renamed
+
+
+def _owner(state: Mapping[str, Tensor]) -> str:
+    """Name of the module that has the embedding, such as `model.`; others hold losses, metrics."""
+    for place in state:
+        if place.endswith(EMBEDDING):
+            return WRAPPERS.sub("", place).partition(".")[0] + "."
+    return ""
 
 
 def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:

@@ -189,7 +189,6 @@ class Evil:
         ({"model_type": "t5"}, "model_type is 't5'; allowed are 'bart' and 'mbart'"),
         ({"model_type": "bart", "d_model": -1}, "d_model=-1: input should be greater"),
         ({"model_type": "bart", "encoder_attention_heads": 5}, "json: encoder_attention_heads=5"),
-        ({"model_type": "bart", "tie_word_embeddings": False}, "only True is implemented"),
         ({"model_type": "bart", "activation_function": "tanh"}, "allowed: gelu"),
         ({"model_type": "bart", "activation_function": ["gelu"]}, "allowed: gelu"),
     ],
@@ -289,6 +288,8 @@ def wrapped(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
         lambda s: {"epoch": 1, "model_state_dict": {"model": s}},
         lambda s: {k.replace("layers.0.", "_orig_mod.layers.0.module."): v for k, v in s.items()},
         lambda s: {k.removeprefix("model."): v for k, v in s.items()},
+        lambda s: wrapped(s, "model.") | {"rouge.total": torch.ones(1), "loss.w": torch.ones(1)},
+        lambda s: wrapped(s, "module._orig_mod.net.") | {"module._orig_mod.head.w": torch.ones(1)},
     ],
 )
 def test_checkpoints_of_other_tools_are_read(
@@ -336,6 +337,62 @@ def test_two_models_in_one_checkpoint_are_told_apart(model: Bart, tmp_path: Path
     torch.save(wrapped(state, "teacher.") | wrapped(state, "student."), tmp_path / "x.ckpt")
     with pytest.raises(UsageError, match=r"two models in one checkpoint: teacher\..* and student"):
         load_model(tmp_path / "x.ckpt")
+
+
+def test_a_layer_that_bart_lacks_is_named(model: Bart, tmp_path: Path) -> None:
+    state = wrapped(model.state_dict(), "model.") | {"model.adapter.up.weight": torch.ones(1)}
+    torch.save({"state_dict": state}, tmp_path / "x.ckpt")
+    with pytest.raises(UsageError, match=r"unknown model\.adapter\.up\.weight"):
+        load_model(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_named(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path, name: str
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    (tmp_path / "m/model.safetensors").unlink()
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1625270765\n"
+    (tmp_path / "m" / name).write_text(pointer)
+    with pytest.raises(BartError, match="is a pointer of Git LFS") as caught:
+        load_model(tmp_path / "m")
+    assert caught.value.hint == f"Fetch them: git -C {tmp_path / 'm'} lfs pull"
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+    index = {"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(BartError, match=r"00001\.bin: cannot read the weights: No such") as caught:
+        load_model(tmp_path)
+    assert caught.value.hint == "Download or copy the whole folder again."
+
+
+def test_the_output_folder_of_a_trainer_names_its_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-500").mkdir()
+    (tmp_path / "checkpoint-500/config.json").touch()
+    with pytest.raises(UsageError, match="no model in") as caught:
+        load_model(tmp_path)
+    assert "checkpoint-500" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tie_word_embeddings", False),
+        ("extra_pos_embeddings", 0),
+        ("static_position_embeddings", True),
+        ("normalize_embedding", False),
+        ("num_hidden_layers", 12),
+    ],
+)
+def test_keys_that_the_weights_answer_are_not_read(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path, name: str, value: object
+) -> None:
+    save_model(tmp_path / "m", model, tiny_tokenizer)
+    path = tmp_path / "m/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    assert_same_weights(load_model(tmp_path / "m").model, model)
 
 
 @pytest.mark.parametrize(
