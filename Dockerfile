@@ -14,7 +14,7 @@ COPY bart_cli /src/bart_cli
 COPY presets /src/presets
 # The constraint names the torch that the tests were green with; the index has it without CUDA.
 RUN pip install --no-cache-dir --constraint /src/constraints.txt \
-        --extra-index-url https://download.pytorch.org/whl/cpu '/src[news]' \
+        --extra-index-url https://download.pytorch.org/whl/cpu '/src[all,news]' \
     && rm -r /src \
     && useradd --create-home --no-log-init --uid 10001 bart \
     && install --directory --owner bart /workspace
@@ -30,7 +30,7 @@ COPY presets /src/presets
 # NVIDIA's own build of torch stays: a constraint on its very version, and a look at it afterwards.
 RUN python -c "from importlib.metadata import version; print('torch==' + version('torch'))" \
         > /tmp/torch.txt \
-    && pip install --no-cache-dir --constraint /tmp/torch.txt '/src[news]' \
+    && pip install --no-cache-dir --constraint /tmp/torch.txt '/src[all,news]' \
     && python -c "from importlib.metadata import version; print('torch==' + version('torch'))" \
         > /tmp/torch-after.txt \
     && cmp /tmp/torch.txt /tmp/torch-after.txt \

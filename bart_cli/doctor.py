@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 from bart_cli import __version__
 from bart_cli.config.training import Precision
+from bart_cli.extras import EXTRAS, install_line
 from bart_cli.runtime.cores import usable_cores
 
 State = Literal["ok", "note", "broken"]
@@ -26,28 +27,17 @@ HUB_SECONDS = 3.0
 LITTLE_DISK = 20  # GB: a model, its checkpoints and a corpus want more
 LITTLE_SHARED_MEMORY = 1  # GB: loader processes hand over batches there
 
-# Distribution -> what does not work without it; those of ESSENTIAL are needed by every command.
+# The packages of the core: every command needs those of ESSENTIAL, some commands those of NEEDED.
 ESSENTIAL = ("torch", "numpy", "pydantic", "typer", "rich", "PyYAML", "tokenizers", "safetensors")
 NEEDED = {
     "pyarrow": "shards, parquet pairs",
-    "dask": "bart preprocess pretrain",
-    "distributed": "bart preprocess pretrain",
-    "huggingface-hub": "models and data of the hub",
-    "datasets": "bart download cnn-dm, xsum, wikipedia, openwebtext",
-    "rouge-score": "bart evaluate, validation by ROUGE",
+    "huggingface-hub": "models and data sets of the hub",
     "tensorboard": "training (its log)",
-    "matplotlib": "pictures of curves and benchmarks",
-    "requests": "bart download common-crawl",
-    "fastwarc": "bart download common-crawl",
-    "resiliparse": "bart download common-crawl",
-    "trafilatura": "bart download common-crawl",
+    "matplotlib": "plots of training, shards and benchmarks",
 }
+# Belong to no extra: package -> what it is for, how to install it.
 OPTIONAL = {
     "transformers": ("bart benchmark --compare transformers", "pip install transformers"),
-    "news-please": (
-        "bart download common-crawl --extractor news-please",
-        "pip install 'bart-cli[news]'",
-    ),
     "lddl": (
         "reading our shards with LDDL's own loader (tests)",
         "pip install --no-deps lddl==0.1.0",
@@ -96,12 +86,28 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, "note", "not installed", f"pip install {name}: needed by {use}")
         else:
             yield Finding(name, "ok", version)
+    yield from map(_extra, EXTRAS)
     for name, (use, how) in OPTIONAL.items():
         version = _version(name)
         if version is None:
             yield Finding(name, "ok", "not installed (optional)", f"{how}: for {use}")
         else:
             yield Finding(name, "ok", version)
+
+
+def _extra(name: str) -> Finding:
+    """All packages of an extra in one finding; a note when only some of them are installed."""
+    packages = EXTRAS[name].packages
+    versions = {package: _version(package) for package in packages}
+    found = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
+    missing = [package for package, version in versions.items() if version is None]
+    title = f"extra {name}"
+    if not missing:
+        return Finding(title, "ok", found)
+    advice = f"{install_line(name)}: for {EXTRAS[name].use}"
+    if not found:
+        return Finding(title, "ok", "not installed (optional)", advice)
+    return Finding(title, "note", f"not installed: {', '.join(missing)}", advice)
 
 
 def _version(name: str) -> str | None:
@@ -222,7 +228,7 @@ def _presets() -> Finding:
     count = len(preset_names())
     if not count:
         where = str(preset_folder())
-        return Finding("presets", "broken", f"none in {where}", "install bart-cli again")
+        return Finding("presets", "broken", f"none in {where}", "reinstall bart")
     return Finding("presets", "ok", f"{count} in {preset_folder()}")
 
 

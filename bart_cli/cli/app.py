@@ -120,6 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code = fail(BartError(f"{where}{error.strerror or error}"))
+    except ModuleNotFoundError as error:
+        from bart_cli.extras import of_import_error
+
+        missing = of_import_error(error, f"bart {requested}")
+        if missing is None:
+            raise
+        code = fail(missing)
     except Exception as error:
         # Typer's own errors differ in module between its versions, not in these two attributes.
         if not (hasattr(error, "exit_code") and hasattr(error, "format_message")):

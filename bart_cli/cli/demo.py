@@ -32,7 +32,9 @@ def command(
     from dataclasses import asdict
 
     from bart_cli.demo import run_demo
+    from bart_cli.extras import require
 
+    require("bart demo", "data", "eval")
     report = run_demo(
         out_folder, megabytes=megabytes, test=test, sets=sets, reporter=make_reporter()
     )

@@ -123,6 +123,9 @@ def common_crawl(
     """
     from datetime import UTC
 
+    from bart_cli.extras import require
+
+    require("bart download common-crawl", "data", *(["news"] if extractor == "news-please" else []))
     from bart_cli.data.download.common_crawl import (
         MISSING_WARC,
         NewsFilter,
@@ -201,6 +204,9 @@ def wikipedia(
         source = hub.source("wikimedia/wikipedia", snapshot)
         _hub_corpus("wikipedia", source, out_folder, jobs, hub)
         return
+    from bart_cli.extras import require
+
+    require("bart download wikipedia", "data")
     from bart_cli.data.download.http import Fetcher
     from bart_cli.data.download.wikipedia_dump import download_wikipedia_dump
 
@@ -380,7 +386,9 @@ def _hub_corpus(corpus: str, source: HubDataset, folder: Path, jobs: int, hub: H
         _print_dry_run(source.url(), source.size(), hub.as_json)
         return
     from bart_cli.data.download.hub_corpus import download_hub_corpus
+    from bart_cli.extras import require
 
+    require(f"bart download {corpus}", "data")
     report = download_hub_corpus(source, folder, corpus=corpus, jobs=jobs, reporter=make_reporter())
     _print_report(report, "documents", hub.as_json)
 
@@ -397,7 +405,9 @@ def _hub_pairs(
         _print_dry_run(source.url(), source.size(), hub.as_json)
         return
     from bart_cli.data.download.summaries import download_hub_pairs
+    from bart_cli.extras import require
 
+    require(f"bart download {name}", "data")
     report = download_hub_pairs(
         source, folder, name=name, parallel=parallel, jobs=jobs, reporter=make_reporter()
     )

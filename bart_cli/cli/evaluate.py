@@ -68,7 +68,9 @@ def command(
     [bold]bart evaluate --model runs/finetune-xsum --preset xsum-dgxa100-1gpu-bf16 --beams 6[/bold]
     """
     from bart_cli.evaluation.evaluate import run_evaluate
+    from bart_cli.extras import require
 
+    require("bart evaluate", "eval")
     own = None
     if model and not settings.name and (Path(model) / "config.yaml").is_file():
         settings = settings.or_file(Path(model) / "config.yaml")

@@ -67,6 +67,12 @@ def command(
     options = _options(**locals())
     source = settings.load(FinetuneConfig, WIDEST | options).init_from
     config, notices = load_with_model(settings, FinetuneConfig, options, source, stated_only=True)
+    from bart_cli.extras import require
+
+    if config.training.select_by != "loss":
+        require("validation by ROUGE", "eval", otherwise="--set training.select_by=loss")
+    if evaluate:
+        require("the final evaluation", "eval", otherwise="pass --no-evaluate")
     start_workers(training.processes, training.max_restarts)
     from bart_cli.data.pairs import open_pairs
     from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate

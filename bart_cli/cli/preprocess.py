@@ -91,7 +91,10 @@ def pretrain(
     shards --target-length 128 --target-length 512[/bold]
     """
     from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+    from bart_cli.extras import require
     from bart_cli.tokenizer import Tokenizer
+
+    require("bart preprocess pretrain", "data")
 
     form: Form = "plain" if documents == "blank-line" else documents
     settings = PreprocessSettings(

@@ -28,6 +28,7 @@ from bart_cli.data.pair_files import (
 from bart_cli.data.source_text import source_text
 from bart_cli.data.text_files import MARK
 from bart_cli.errors import BartError, UsageError
+from bart_cli.extras import require
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer, encodable
 
@@ -290,6 +291,7 @@ def read_pairs(path: Path, split: str, *, limit: int | None = None) -> list[Pair
 
 def _saved(path: Path) -> Any:
     """What `datasets` saved to disk."""
+    require(f"{path}, which `datasets` saved,", "data")
     import datasets
 
     try:

@@ -182,14 +182,16 @@ def guess_encoding(content: bytes) -> str | None:
     Few letters beyond ASCII, all of Western Europe: windows-1252. Detectors take short texts of
     that kind for any of its relatives.
     """
-    from resiliparse.parse.encoding import detect_encoding
-
     text = content.decode("cp1252", "replace")
     letters = sum(char.isalpha() for char in text)
     beyond = [char for char in text if char > "\x7f"]
     accented = sum(char.isalpha() for char in beyond)
     if WESTERN.issuperset(beyond) and accented <= 0.3 * letters:
         return "windows-1252"
+    try:
+        from resiliparse.parse.encoding import detect_encoding
+    except ModuleNotFoundError:  # of the extra `data`; the error that asks does without a guess
+        return None
     name: str = detect_encoding(content) or "utf-8"
     if name == "iso8859-2" and re.search(rb"[\x80-\x9f]", content):
         name = "cp1250"  # its quotation marks are control codes in ISO 8859

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from bart_cli.data.text_files import HEAD, decode, refuse_binary
 from bart_cli.errors import BartError, UsageError
+from bart_cli.extras import require
 from bart_cli.inference.records import Failure, Origin, Text, read_records
 
 Kind = Literal["text", "html", "jsonl"]
@@ -66,7 +67,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
     Raises:
         UsageError: a word that stands for nothing; a file that is named and that is missing, empty
             or not UTF-8. Files found in folders and by patterns are not looked into.
-        BartError: a web page that cannot be downloaded.
+        BartError: a web page that cannot be downloaded, or any without the extra `data`.
     """
     if list(words).count("-") > 1:
         raise UsageError("standard input (-) is named twice; it can be read once only")
@@ -100,6 +101,8 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             inputs.append(_checked(Input(path, _kind(path, jsonl))))
             continue
         inputs += [Input(file, _kind(file, jsonl)) for file in files]
+    if pages := [given.name for given in inputs if given.kind == "html"]:
+        require(f"the web page {pages[0]}", "data")
     return inputs
 
 
@@ -136,6 +139,7 @@ def _standard_input(jsonl: bool) -> Input:
 
 def _web_page(url: str, jsonl: bool) -> Input:
     """A page (its main text) or a plain text file of the web, downloaded now."""
+    require(f"the web page {url}", "data")
     from bart_cli.data.download.http import Fetcher
 
     if jsonl or Path(urlsplit(url).path).suffix == ".jsonl":

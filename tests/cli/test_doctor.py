@@ -61,8 +61,10 @@ def test_what_only_some_commands_need_is_a_note(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.metadata, "version", version)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     found = {finding.name: finding for finding in doctor.examine()}
-    assert found["rouge-score"].state == "note"
-    assert "bart evaluate" in found["rouge-score"].advice
+    assert found["extra data"].state == "ok"
+    assert found["extra eval"].state == "note"
+    assert found["extra eval"].found == "not installed: rouge-score"
+    assert "[eval]': for bart evaluate" in found["extra eval"].advice
     assert found["lddl"].state == "ok"
     assert found["hub"].found == "not asked: HF_HUB_OFFLINE is set"
     assert found["apex"].state == "note"

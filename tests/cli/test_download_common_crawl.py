@@ -416,8 +416,9 @@ def test_an_extractor_that_is_not_installed_is_named(crawl: Path, tmp_path: Path
         pytest.skip("news-please is installed")
     with serve_files(crawl) as web:
         result = run(web, tmp_path / "cc", "--extractor", "news-please")
-    assert result.returncode == 2
-    assert "pip install 'bart-cli[news]'" in result.stderr
+    assert result.returncode == 1
+    assert "needs the extra 'news'" in result.stderr
+    assert "[news]'" in result.stderr.splitlines()[-1]
 
 
 def test_news_please_extracts_when_it_is_installed(crawl: Path, tmp_path: Path) -> None:

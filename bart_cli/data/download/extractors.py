@@ -7,7 +7,6 @@ trafilatura, the most exact and the default; resiliparse, the fastest; news-plea
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import logging
 import re
@@ -21,7 +20,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from bart_cli.data.download.page_encoding import decode
-from bart_cli.errors import UsageError
 
 Extractor = Literal["trafilatura", "resiliparse", "news-please"]
 
@@ -62,16 +60,7 @@ class Page:
 
 
 def load_extractor(name: Extractor) -> Callable[[Page], str]:
-    """A function from a page to the text of its article ('' when it has none).
-
-    Raises:
-        UsageError: the extractor is not installed.
-    """
-    if name == "news-please" and importlib.util.find_spec("newsplease") is None:
-        raise UsageError(
-            "the extractor news-please is not installed",
-            hint="pip install 'bart-cli[news]', or leave --extractor at trafilatura",
-        )
+    """A function from a page to the text of its article ('' when it has none)."""
     # A crawl is full of pages that parsers complain about.
     for logger in ("trafilatura", "newspaper", "readability", "newsplease", "htmldate"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bart_cli.errors import BartError, UsageError
+from bart_cli.extras import require
 from bart_cli.hub import endpoint, refusal
 
 # Data sets that are scripts on the hub, and the complete copy of each that can be read.
@@ -50,6 +51,7 @@ class HubDataset:
             BartError: the hub could not be reached, or the data set is of a kind that `datasets`
                 cannot read.
         """
+        require(f"data set '{self.repository}'", "data")
         import datasets
         from datasets.exceptions import DatasetNotFoundError
 
