@@ -238,8 +238,8 @@ def test_ids_and_summaries_are_those_of_transformers(zoo: dict[str, Path], kind:
         ours.encode(text, max_length=cut)
         == (theirs(text, truncation=True, max_length=cut)["input_ids"])
     )
-    assert loaded.generation is not None
-    found = [best.tokens for best, *_ in generate(loaded.model, rows, loaded.generation)]
+    assert loaded.saved is not None
+    found = [best.tokens for best, *_ in generate(loaded.model, rows, loaded.saved.config)]
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     for row, tokens in zip(rows, found, strict=True):
         expected = model.generate(torch.tensor([row]))[0].tolist()[1:]
