@@ -43,8 +43,6 @@ def run_finetune(
         UsageError: nothing was started: settings or data that cannot work.
         BartError: the run failed.
     """
-    from bart_cli.inference.load import in_language
-
     with join_world() as world:
         reporter = reporter if world.leads else Reporter()
         data, training = config.data, config.training
@@ -52,8 +50,7 @@ def run_finetune(
             raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config))
         tokenizer = _with_languages(tokenizer, data)
-        generation = in_language(tokenizer, config.generation)
-        config = config.model_copy(update={"generation": generation})
+        config = _match_targets(config, tokenizer)
         source = open_pairs(data)
         check_run(config, world, [])
         if training.validate_every is not None and "validation" not in source.splits:
@@ -128,6 +125,19 @@ def _with_languages(tokenizer: Tokenizer, data: SummarizationDataConfig) -> Toke
     return tokenizer.with_languages(source, target)
 
 
+def _match_targets(config: FinetuneConfig, tokenizer: Tokenizer) -> FinetuneConfig:
+    """Decoding as training has the targets: in their language, <s> forced where they begin so."""
+    from bart_cli.inference.load import in_language
+
+    generation, sources = config.generation, config.generation_sources
+    bos = tokenizer.bos_id in tokenizer.target_frame[0]
+    if generation.forced_bos and generation.forced_bos_token is None and not bos:
+        generation = generation.model_copy(update={"forced_bos": False})
+        sources = sources | {"forced_bos": "the tokenizer, whose targets begin without <s>"}
+    generation = in_language(tokenizer, generation)
+    return config.model_copy(update={"generation": generation, "generation_sources": sources})
+
+
 def _tell_cuts(pairs: EncodedPairs, config: FinetuneConfig, reporter: Reporter) -> None:
     for name, cut, limit in (
         ("articles", pairs.cut_sources, config.data.max_source_length),
@@ -142,7 +152,10 @@ def _check_positions(config: FinetuneConfig, model: Bart) -> None:
     for name in ("max_source_length", "max_target_length"):
         length = getattr(config.data, name)
         if length > positions:
-            raise UsageError(f"data.{name}={length} is more than the model's {positions} positions")
+            raise UsageError(
+                f"data.{name}={length} is more than the model's {positions} positions",
+                hint=f"Pass --set data.{name}={positions}.",
+            )
 
 
 def _validation(

@@ -364,3 +364,27 @@ def test_fine_tuning_mbart50_and_decoding_in_its_language(
     assert summarizer.tokenizer.target_language == "ro_RO"
     ((best,),) = generate(summarizer.model, [source], summarizer.generation)
     assert best.tokens[0] == summarizer.tokenizer.languages["ro_RO"]
+
+
+@pytest.mark.parametrize(("kind", "forced"), [("kobart", False), ("barthez", True)])
+def test_fine_tuning_forces_the_first_token_that_targets_have(
+    zoo: dict[str, Path], tmp_path: Path, kind: str, forced: bool
+) -> None:
+    """KoBART's <s> is its </s>: forced, every summary would be empty."""
+    text = KINDS[kind][1]
+    line = json.dumps({"article": text, "summary": text[:20]}, ensure_ascii=False)
+    (tmp_path / "train.jsonl").write_text(f"{line}\n", "utf-8")
+    config = FinetuneConfig.model_validate(
+        {
+            "init_from": str(zoo[kind]),
+            "data": {"path": tmp_path},
+            "schedule": {"warmup_steps": 0},
+            "training": {"max_steps": 1, "micro_batch": 1, "global_batch": 1, "precision": "fp32"}
+            | {"validate_every": None},
+        }
+    )
+    result = run_finetune(config, tmp_path / "run", reporter=Reporter())
+    assert result.model is not None
+    summarizer = Summarizer.from_pretrained(result.model)
+    assert summarizer.generation.forced_bos is forced
+    assert summarizer.summarize(text).text
