@@ -204,10 +204,7 @@ def noised_examples(
         row = number - int(borders[owner]) + shards.counts[owner]
         if owner != read:
             samples, read = shards.read(owner, tokenizer), owner
-        tokens, sentences = (
-            Ragged(part.row(row), np.array([len(part.row(row))]))
-            for part in (samples.tokens, samples.sentences)
-        )
+        tokens, sentences = (Ragged(values, np.array([len(values)])) for values in samples.row(row))
         key = derive(seed, KEYS, np.array([number], dtype=np.uint64))
         noised = denoise(tokens, sentences, key).values
         origins = denoise.origins(tokens, sentences, key).values

@@ -46,9 +46,12 @@ class SampleOrder:
         counts: samples of each shard.
         streams: canonical slices.
         seed: of the run.
+        kept: orders of rows that are remembered, of one shard in one epoch each.
     """
 
-    def __init__(self, counts: tuple[int, ...], streams: int, seed: int) -> None:
+    def __init__(
+        self, counts: tuple[int, ...], streams: int, seed: int, kept: int | None = None
+    ) -> None:
         self.counts = np.array(counts, dtype=np.int64)
         self.samples = int(self.counts.sum())
         self._streams = min(streams, self.samples)
@@ -58,7 +61,7 @@ class SampleOrder:
         sizes[:larger] += 1
         self._slice_starts = np.cumsum(sizes) - sizes
         self._shard_order = lru_cache(maxsize=2)(self._compute_shard_order)
-        self._row_order = lru_cache(maxsize=2 * len(counts) + 2)(self._compute_row_order)
+        self._row_order = lru_cache(maxsize=kept or len(counts))(self._compute_row_order)
 
     def locate(self, positions: Ids) -> tuple[Ids, Ids, Ids]:
         """Positions in the endless sequence -> (epoch, shard, row), each like `positions`."""

@@ -29,7 +29,14 @@ NOISE = 103  # purpose of random numbers
 
 
 class SampleReader:
-    """Samples by position, noised and batched; keeps the shards that are in use."""
+    """Samples by position, noised and batched; keeps the shards that are in use.
+
+    A rank reads its own streams only (see `order`), each of which is in one shard at a time. So the
+    reader keeps a shard for each of these streams, and one more while a stream changes over.
+
+    Args:
+        world_size: ranks that divide the streams among them.
+    """
 
     def __init__(
         self,
@@ -40,12 +47,13 @@ class SampleReader:
         seed: int,
         decoder_start_id: int | None,
         positions: int | None = None,
+        world_size: int = 1,
     ) -> None:
-        self.order = SampleOrder(folder.counts, data.streams, seed)
+        self._kept = -(-data.streams // world_size) + 1
+        self.order = SampleOrder(folder.counts, data.streams, seed, kept=self._kept)
         self._folder = folder
         self._ends = tokenizer.target_frame
         self._room = data.sequence_length - sum(map(len, self._ends))
-        self._kept = data.streams + 2  # shards in memory at most
         self._tokenizer = tokenizer
         self._seed = seed
         self._decoder_start_id = decoder_start_id
@@ -83,8 +91,7 @@ class SampleReader:
         """Tokens and sentence lengths of samples, cut to the sequence length."""
         token_rows, sentence_rows = [], []
         for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
-            samples = self._shard(shard)
-            tokens, sentences = samples.tokens.row(row), samples.sentences.row(row)
+            tokens, sentences = self._shard(shard).row(row)
             if len(tokens) > self._room:
                 tokens = tokens[: self._room]
                 ends = np.minimum(np.cumsum(sentences), self._room)
@@ -98,10 +105,9 @@ class SampleReader:
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
-        samples = self._folder.read(number, self._tokenizer)
-        self._cache[number] = samples
-        while len(self._cache) > self._kept:
+        while len(self._cache) >= self._kept:
             self._cache.popitem(last=False)
+        samples = self._cache[number] = self._folder.read(number, self._tokenizer).mapped()
         return samples
 
     def _with_ends(self, rows: Ragged) -> list[Ids]:
@@ -130,7 +136,10 @@ class PretrainLoader:
     ) -> None:
         shards = open_shards(folder)
         self.samples_per_epoch = shards.samples
-        reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id, positions)
+        reader = SampleReader(
+            *(shards, data, denoising, tokenizer, seed, decoder_start_id, positions),
+            world_size=share.world_size,
+        )
         self._steps = _Steps(reader, share)
         self._workers = min(data.workers, usable_cores())
 

@@ -9,6 +9,7 @@ reads), `input_ids` (list<uint16>, for large vocabularies uint32; without specia
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,24 @@ class ShardFolder:
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one shard in memory."""
+    """The samples of one shard. The values keep the integer type of the file, mostly uint16."""
 
     tokens: Ragged
     sentences: Ragged  # lengths of the sentences of each sample
+
+    def row(self, index: int) -> tuple[Ids, Ids]:
+        """Tokens and sentence lengths of one sample, as int64."""
+        tokens, sentences = self.tokens.row(index), self.sentences.row(index)
+        return tokens.astype(np.int64), sentences.astype(np.int64)
+
+    def mapped(self) -> Samples:
+        """The same with its values in unnamed temporary files, mapped into memory.
+
+        Two bytes per token, in pages that the kernel may drop and read again; the disk space is
+        free as soon as the shard is dropped, or the process killed. TMPDIR says where.
+        """
+        parts = (self.tokens, self.sentences)
+        return Samples(*(Ragged(_mapped(part.values), part.lengths) for part in parts))
 
     def __len__(self) -> int:
         return len(self.tokens.lengths)
@@ -149,7 +164,7 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
         samples = Samples(
             _ragged(table["input_ids"], path), _ragged(table["sentence_lengths"], path)
         )
-        borders = np.concatenate([[0], np.cumsum(samples.sentences.values)])
+        borders = np.concatenate([[0], np.cumsum(samples.sentences.values, dtype=np.int64)])
         starts = samples.sentences.starts
         sums = borders[starts + samples.sentences.lengths] - borders[starts]
         if wrong := np.flatnonzero(sums != samples.tokens.lengths).tolist():
@@ -207,9 +222,18 @@ def _ragged(column: pa.ChunkedArray, path: Path) -> Ragged:
         raise BartError(f"{path}: a column of {kind}, expected lists of whole numbers")
     if array.null_count or array.values.null_count:
         raise BartError(f"{path}: a column of {kind} has gaps (nulls)")
-    values: Ids = array.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    values = array.flatten().to_numpy(zero_copy_only=False)
     lengths: Ids = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     return Ragged(values, lengths)
+
+
+def _mapped(values: Ids) -> Ids:
+    if not len(values):
+        return values
+    with tempfile.TemporaryFile() as file:
+        values.tofile(file)
+        file.flush()
+        return np.memmap(file, dtype=values.dtype, mode="r")
 
 
 def _number(path: Path) -> tuple[int, str]:

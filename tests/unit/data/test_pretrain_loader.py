@@ -15,7 +15,7 @@ from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import SampleOrder, Share
 from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
-from bart_cli.data.shards import open_shards, resolve_shards
+from bart_cli.data.shards import open_shards, resolve_shards, shard_schema
 from bart_cli.errors import BartError, UsageError
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
@@ -205,3 +205,26 @@ def test_a_gap_among_texts_is_an_empty_sample_and_odd_names_are_shards(
     samples = open_shards(tmp_path).read(0, tiny_tokenizer)
     assert (samples.tokens.lengths > 0).tolist() == [True, False]
     assert steps(tmp_path, tiny_tokenizer, Share(2, 2), 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 8])
+def test_a_rank_holds_the_shards_of_its_streams_however_many_epochs(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, world_size: int
+) -> None:
+    columns = {"sentences": [""] * 4, "input_ids": [[5, 6, 7]] * 4, "sentence_lengths": [[3]] * 4}
+    table = pa.table(columns, schema=shard_schema(tiny_tokenizer.vocab_size))
+    for shard in range(24):
+        pq.write_table(table, tmp_path / f"shard-{shard}.parquet")
+    data = PretrainDataConfig(workers=0, streams=8)
+    share = Share(8, 8, world_size - 1, world_size)
+    loader = PretrainLoader(
+        tmp_path, data, DenoisingConfig(), tiny_tokenizer, share, seed=5, decoder_start_id=2
+    )
+    reader = loader._steps._reader
+    held = []
+    for _, _ in zip(loader, range(12 * 5), strict=False):  # 12 steps an epoch
+        held.append(len(reader._cache))
+        values = next(iter(reader._cache.values())).tokens.values
+        assert values.dtype == np.uint16
+        assert isinstance(values, np.memmap)
+    assert max(held) <= 8 // world_size + 1
