@@ -160,7 +160,9 @@ def _devices() -> Iterator[Finding]:
         seconds = measure_products()
         ranked = sorted(seconds, key=lambda name: seconds[name])
         ratios = ", ".join(f"{name} {seconds['fp32'] / seconds[name]:.1f} x" for name in ranked)
-        yield Finding("decoding speed", "ok", f"{ratios} (products of a step, fp32 = 1)")
+        yield Finding(
+            "decoding speed", "ok", f"{ratios} as fast as fp32; --precision auto takes {ranked[0]}"
+        )
 
 
 def _apex() -> Finding:
