@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,13 +84,18 @@ def command(
     reporter = make_reporter()
     warn_once(reporter, notices)
     scores = None
+    begin = time.monotonic()
     with join_world():  # once: training and evaluation are of the same processes
         result = run_finetune(config, run, resume=training.resume, reporter=reporter)
         if not as_json:
             show_result(result)
         if evaluate and result.model is not None and "test" in open_pairs(config.data).splits:
+            limit = config.training.time_limit
             scores = run_evaluate(
-                evaluation_of(config, run), run / "final-evaluation", reporter=reporter
+                evaluation_of(config, run),
+                run / "final-evaluation",
+                minutes=None if limit is None else limit - (time.monotonic() - begin) / 60,
+                reporter=reporter,
             )
     if as_json and result.leads:
         print_json(asdict(result) | {"evaluation": scores.numbers() if scores else None})

@@ -120,4 +120,6 @@ def show_result(result: RunResult) -> None:
             soft_wrap=True,
         )
         return
-    out.print(f"{result.outcome}: model in {result.model}, curves in {result.run}/curves.png")
+    curves = result.run / "curves.png"  # of a run with no line in its log, there is none
+    also = f", curves in {curves}" if curves.is_file() else ""
+    out.print(f"{result.outcome}: model in {result.model}{also}", soft_wrap=True)

@@ -26,7 +26,7 @@ from bart_cli.inference.generate import generate
 from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.signals import StopRequest
+from bart_cli.training.signals import TIME_LIMIT, StopRequest
 from bart_cli.training.world import World
 
 ENCODED_AT_ONCE = 1000  # articles: what the tokenizer holds beside the ids is large
@@ -38,14 +38,17 @@ def decode_split(
     ledger: Ledger | None,
     world: World,
     reporter: Reporter,
+    minutes: float | None = None,
 ) -> None:
     """Decode what the ledger lacks; afterwards rank 0's ledger is complete.
 
     Args:
         ledger: rank 0 keeps it; None on the others.
+        minutes: time limit, None for none.
 
     Raises:
-        BartError: stopped by a signal (what is decoded is kept), or out of memory.
+        BartError: stopped by a signal or the time limit (the batches that are decoded are kept), or
+            out of memory.
     """
     done = world.broadcast(set(ledger.batches) if ledger else set())
     evaluation = config.evaluation
@@ -81,7 +84,7 @@ def decode_split(
     todo = [number for number in range(len(plan)) if number not in done]
     device = f"{world.size} x {device_name(loaded.model.device)}"
     with (
-        StopRequest(None) as stop,
+        StopRequest(minutes) as stop,
         reporter.task("decode", total=len(pairs), unit="articles") as task,
     ):
         task.advance(ledger.done if ledger else 0)
@@ -91,13 +94,15 @@ def decode_split(
             mine = None
             if world.rank < len(share):
                 number = share[world.rank]
-                mine = _decode_batch(number, plan[number], sources, loaded, config)
+                with stop.cutting():
+                    mine = _decode_batch(number, plan[number], sources, loaded, config)
             found = world.gather(mine)
             if ledger and found:
                 batches = [batch for batch in found if batch is not None]
-                ledger.append(batches, time.perf_counter() - start, device)
+                if batches:
+                    ledger.append(batches, time.perf_counter() - start, device)
                 task.advance(sum(len(batch.articles) for batch in batches))
-            if begin + world.size < len(todo) and world.any(stop.reason is not None):
+            if world.any(stop.reason is not None):
                 _leave(stop, ledger, len(pairs))
 
 
@@ -181,11 +186,11 @@ def _decode_batch(
 def _leave(stop: StopRequest, ledger: Ledger | None, total: int) -> None:
     """Leave, all ranks after the same round; rank 0 says how far it came."""
     name = stop.reason or "SIGINT"  # when only another rank has got the signal
-    code = 128 + signal.Signals[name]
+    code = 0 if name == TIME_LIMIT else 128 + signal.Signals[name]
     if ledger is None:
         raise SystemExit(code)
     raise BartError(
         f"stopped by {name}: {ledger.done:,} of {total:,} articles are decoded",
-        hint="the same command goes on from there",
+        hint="Rerun the command to resume.",
         exit_code=code,
     )

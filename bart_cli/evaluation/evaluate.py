@@ -41,12 +41,17 @@ def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
     )
 
 
-def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Evaluation | None:
+def run_evaluate(
+    config: EvaluateConfig, out: Path, *, minutes: float | None = None, reporter: Reporter
+) -> Evaluation | None:
     """Score a model on a split; called by every process of the world, answered on rank 0.
+
+    Args:
+        minutes: time limit of decoding, None for none.
 
     Raises:
         UsageError: no model, no data, an `out` that holds another evaluation.
-        BartError: stopped by a signal, out of memory.
+        BartError: stopped by a signal or the time limit, out of memory.
     """
     if config.model_path is None:
         raise UsageError("no model: give --model with a run, a model folder or a hub id")
@@ -65,7 +70,7 @@ def run_evaluate(config: EvaluateConfig, out: Path, *, reporter: Reporter) -> Ev
         if world.broadcast(ledger is not None and ledger.complete):
             reporter.info(f"all {len(pairs):,} articles are decoded already")
         else:
-            decode_split(config, pairs, ledger, world, reporter)
+            decode_split(config, pairs, ledger, world, reporter, minutes)
     if ledger is None:
         return None
     result = score(config, pairs, ledger, reporter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from bart_cli.config.data import SummarizationDataConfig
@@ -23,6 +22,7 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checks import check_run, is_finished
 from bart_cli.training.distillation import keep_layers
+from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.run import (
     RunResult,
@@ -30,7 +30,8 @@ from bart_cli.training.run import (
     run_training,
     start_model,
 )
-from bart_cli.training.validation import mean_loss
+from bart_cli.training.signals import StopRequest
+from bart_cli.training.validation import mean_loss, require_no_stop
 from bart_cli.training.world import World, join_world
 
 
@@ -165,7 +166,7 @@ def _validation(
     model: Bart,
     world: World,
     reporter: Reporter,
-) -> Callable[[], Row] | None:
+) -> Validate | None:
     """Loss on the validation split, and ROUGE of generated summaries when that decides."""
     data, training = config.data, config.training
     if training.validate_every is None:
@@ -183,7 +184,7 @@ def _validation(
         world_size=world.size,
     )
 
-    def validate() -> Row:
+    def validate(stop: StopRequest) -> Row:
         batches = summarization_validation_batches(
             pairs,
             tokenizer,
@@ -191,10 +192,10 @@ def _validation(
             decoder_start_id=model.config.training_start_id,
             positions=model.config.max_position_embeddings,
         )
-        loss = mean_loss(model, batches, world, training.precision)
+        loss = mean_loss(model, batches, world, training.precision, stop)
         row: Row = {"validation_loss": loss, "score": -loss}
         if training.select_by != "loss":
-            row |= _generated_rouge(config, pairs, references, tokenizer, model, world)
+            row |= _generated_rouge(config, pairs, references, tokenizer, model, world, stop)
             row["score"] = row[training.select_by]
         return row
 
@@ -208,27 +209,36 @@ def _generated_rouge(
     tokenizer: Tokenizer,
     model: Bart,
     world: World,
+    stop: StopRequest,
 ) -> Row:
-    """ROUGE of summaries decoded now, each by one rank; all ranks get the scores."""
+    """ROUGE of summaries decoded now, each by one rank; all ranks get the scores.
+
+    Raises:
+        ValidationStopped: a stop was requested.
+    """
     from bart_cli.evaluation.rouge import rouge_scores
     from bart_cli.inference.generate import generate
 
-    found = generate(
-        model,
-        pairs.sources[world.rank :: world.size],
-        config.generation,
-        batch_size=config.evaluation.batch_size,
-    )
+    with stop.cutting():
+        found = generate(
+            model,
+            pairs.sources[world.rank :: world.size],
+            config.generation,
+            batch_size=config.evaluation.batch_size,
+        )
+    require_no_stop(stop, world)
     parts = world.gather(tokenizer.decode_batch([best.tokens for best, *_ in found]))
     scores: Row = {}
     if parts is not None:
         texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
-        scored = rouge_scores(
-            texts,
-            references,
-            stemmer=config.evaluation.stemmer,
-            tokenizer=config.evaluation.tokenizer,
-            language=config.evaluation.language,
-        )
-        scores = dict(scored.mean)
+        with stop.cutting():
+            scored = rouge_scores(
+                texts,
+                references,
+                stemmer=config.evaluation.stemmer,
+                tokenizer=config.evaluation.tokenizer,
+                language=config.evaluation.language,
+            )
+            scores = dict(scored.mean)
+    require_no_stop(stop, world)
     return world.broadcast(scores)

@@ -13,7 +13,7 @@ import yaml
 from bart_cli.config.presets import flatten
 from bart_cli.errors import UsageError
 from bart_cli.training.checkpoint import list_checkpoints, step_of
-from bart_cli.training.metrics import read_metrics
+from bart_cli.training.metrics import finite_losses, read_metrics
 
 TOLD_APART = ("task", "description")
 
@@ -62,6 +62,7 @@ def summarize_run(run: Path) -> RunSummary:
     settings = _settings(run)
     rows = read_metrics(run)
     steps = [row for row in rows if "loss" in row]
+    losses = finite_losses(rows)
     validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
     state = "not finished"
     if (run / "done.json").is_file():
@@ -74,8 +75,8 @@ def summarize_run(run: Path) -> RunSummary:
         state=state,
         step=max(reached, default=0),
         max_steps=settings["training"]["max_steps"],
-        first_loss=steps[0]["loss"] if steps else None,
-        last_loss=steps[-1]["loss"] if steps else None,
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
         best_validation_loss=min(validation) if validation else None,
         sequences_per_second=_median(steps, "sequences_per_second"),
         tokens_per_second=_median(steps, "tokens_per_second"),

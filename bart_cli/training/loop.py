@@ -41,16 +41,21 @@ from bart_cli.training.precision import AUTOCAST, autocast
 from bart_cli.training.sharding import release, whole
 from bart_cli.training.signals import StopRequest
 from bart_cli.training.state import Progress
+from bart_cli.training.validation import ValidationStopped
 from bart_cli.training.world import World
 
 DROPOUT = 106  # purpose of random numbers
+
+
+Validate = Callable[[StopRequest], Row]
 
 
 @dataclass
 class Job:
     """What the loop works on.
 
-    validate: returns scores; `score` among them decides (higher is better). None: no validation.
+    validate: returns scores; `score` among them decides (higher is better), or raises
+        ValidationStopped. None: no validation.
     save_best: called with the weights, on the leading rank, when a validation was the best so far.
     """
 
@@ -65,7 +70,7 @@ class Job:
     optimizer_config: OptimizerConfig
     schedule: Callable[[int], float]
     progress: Progress
-    validate: Callable[[], Row] | None = None
+    validate: Validate | None = None
     save_best: Callable[[dict[str, Tensor]], None] | None = None
 
 
@@ -88,7 +93,10 @@ def train(job: Job, reporter: Reporter) -> str:
     ):
         task.advance(progress.step)
         job.model.train()
-        while progress.step < training.max_steps:
+        if progress.owes_validation:
+            validate(job, stop, log, reporter)
+            outcome = outcome_so_far(job, stop)
+        while outcome == "done" and progress.step < training.max_steps:
             micro = next(job.batches)
             loss, tokens = forward_backward(job, micro, gradients)
             rate = job.schedule(progress.step)
@@ -102,23 +110,25 @@ def train(job: Job, reporter: Reporter) -> str:
                 row = meter.row(progress, rate, norm, training.global_batch)
                 log.write(row)
                 task.show(headline(row))
-            if due(progress.step, training.validate_every, training) and job.validate:
-                scores = validate(job)
-                if log is not None:
-                    log.write({"step": progress.step} | scores)
-                    reporter.info(f"step {progress.step}: {describe(scores)}")
+            if due(progress.step, training.validate_every, training):
+                validate(job, stop, log, reporter)
             task.advance(1)
-            if training.patience is not None and progress.stale >= training.patience:
-                outcome = f"stopped: no improvement for {progress.stale} validations"
-            elif world.any(stop.reason is not None):
-                outcome = f"stopped by {stop.reason or 'another rank'}"
+            outcome = outcome_so_far(job, stop)
             if outcome != "done" or due(progress.step, training.checkpoint_every, training):
                 checkpoint(job, writer)
-            if outcome != "done":
-                break
     if log is not None:
         log.close()
     return outcome
+
+
+def outcome_so_far(job: Job, stop: StopRequest) -> str:
+    """'done' unless something ends the run before `max_steps`; the same on every rank."""
+    progress, patience = job.progress, job.training.patience
+    if patience is not None and progress.stale >= patience and not progress.owes_validation:
+        return f"stopped: no improvement for {progress.stale} validations"
+    if job.world.any(stop.reason is not None):
+        return f"stopped by {stop.reason or 'another rank'}"
+    return "done"
 
 
 def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tuple[Tensor, int]:
@@ -186,15 +196,23 @@ def count_loss(job: Job, loss: float, norm: float) -> None:
         )
 
 
-def validate(job: Job) -> Row:
-    """Score the model, keep it when it is the best so far."""
-    assert job.validate is not None
+def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Reporter) -> None:
+    """Score the model, keep it when it is the best so far; a stop request leaves that undone."""
+    if job.validate is None:
+        return
+    progress = job.progress
     job.model.eval()
-    with torch.no_grad():
-        scores = job.validate()
-    release(job.model)
-    job.model.train()
-    score, progress = scores.pop("score"), job.progress
+    try:
+        with torch.no_grad():
+            scores = job.validate(stop)
+        progress.owes_validation = False
+    except ValidationStopped:
+        progress.owes_validation = True
+        return
+    finally:
+        release(job.model)
+        job.model.train()
+    score = scores.pop("score")
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
         weights = whole_weights(job.model)
@@ -202,7 +220,9 @@ def validate(job: Job) -> Row:
             job.save_best(weights)
     else:
         progress.stale += 1
-    return scores
+    if log is not None:
+        log.write({"step": progress.step} | scores)
+        reporter.info(f"step {progress.step}: {describe(scores)}")
 
 
 def checkpoint(job: Job, writer: CheckpointWriter) -> None:
@@ -284,7 +304,7 @@ class Meter:
         row: Row = {
             "step": progress.step,
             "samples": progress.samples,
-            "loss": progress.loss_sum / max(1, progress.loss_steps),
+            "loss": progress.loss_sum / progress.loss_steps if progress.loss_steps else math.nan,
             "learning_rate": rate,
             "gradient_norm": norm,
             "padding": 1 - self._real / self._padded,

@@ -29,11 +29,11 @@ class MetricsLog:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Append a row; it must have a `step`."""
+        """Append a row with its `step`. TensorBoard has gaps where numbers are not finite."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(strict_json(row) + "\n")
         for name, value in row.items():
-            if name != "step" and isinstance(value, int | float):
+            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 self._board.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
@@ -56,6 +56,11 @@ def read_metrics(run: Path) -> list[Row]:
             except ValueError:
                 break
     return rows
+
+
+def finite_losses(rows: list[Row]) -> list[float]:
+    """The training losses in order, without the rows that have none."""
+    return [row["loss"] for row in rows if math.isfinite(row.get("loss", math.nan))]
 
 
 def draw_curves(run: Path) -> None:

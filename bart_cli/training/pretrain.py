@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checks import check_run, is_finished
+from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.run import (
     RunResult,
@@ -22,6 +22,7 @@ from bart_cli.training.run import (
     run_training,
     start_model,
 )
+from bart_cli.training.signals import StopRequest
 from bart_cli.training.validation import mean_loss
 from bart_cli.training.world import World, join_world
 
@@ -92,7 +93,7 @@ def run_pretrain(
 
 def _validation(
     config: PretrainConfig, shards: Path, tokenizer: Tokenizer, model: Bart, world: World
-) -> Callable[[], Row] | None:
+) -> Validate | None:
     """The validation loss on held-out shards, when there are some."""
     data = config.data
     if config.training.validate_every is None:
@@ -117,8 +118,8 @@ def _validation(
         positions=model.config.max_position_embeddings,
     )
 
-    def validate() -> Row:
-        loss = mean_loss(model, batches(), world, config.training.precision)
+    def validate(stop: StopRequest) -> Row:
+        loss = mean_loss(model, batches(), world, config.training.precision, stop)
         return {"validation_loss": loss, "score": -loss}
 
     return validate

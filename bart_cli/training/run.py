@@ -28,8 +28,8 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import restore, whole_weights, writing
 from bart_cli.training.checks import TrainingRun
-from bart_cli.training.loop import Job, schedule_of, train
-from bart_cli.training.metrics import Row, draw_curves, read_metrics
+from bart_cli.training.loop import Job, Validate, schedule_of, train
+from bart_cli.training.metrics import draw_curves, finite_losses, read_metrics
 from bart_cli.training.precision import slow_precision
 from bart_cli.training.setup import equip, place
 from bart_cli.training.world import World
@@ -111,7 +111,7 @@ def run_training(
     model: Bart,
     tokenizer: Tokenizer,
     make_batches: Callable[[Share], Iterator[list[Batch]]],
-    validate: Callable[[], Row] | None,
+    validate: Validate | None,
     generation: GenerationConfig | None,
     *,
     resume: str,
@@ -184,7 +184,7 @@ def run_training(
             write_text(run / "done.json", json.dumps({"outcome": outcome}) + "\n")
         draw_curves(run)
     world.barrier()
-    losses = [row["loss"] for row in read_metrics(run) if "loss" in row]
+    losses = finite_losses(read_metrics(run))
     return RunResult(
         run=run,
         outcome=outcome,
@@ -210,7 +210,7 @@ def _out_of_memory(training: TrainingConfig, world: World) -> BartError:
 def finished_result(run: Path, world: World) -> RunResult:
     """The result of a run that was finished before."""
     rows = read_metrics(run)
-    losses = [row["loss"] for row in rows if "loss" in row]
+    losses = finite_losses(rows)
     outcome = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]
     return RunResult(
         run=run,

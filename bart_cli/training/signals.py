@@ -1,4 +1,4 @@
-"""A polite stop: SIGTERM, Ctrl-C or the time limit, honoured between two steps.
+"""A polite stop: SIGTERM, Ctrl-C or the time limit, honored between two steps.
 
 And an end without a word for the workers of a launcher that was killed.
 """
@@ -10,9 +10,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 ECHO_SECONDS = 1.0
+TIME_LIMIT = "the time limit"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -26,6 +29,10 @@ def die_with_launcher() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class _Cut(BaseException):
+    """Ends the block of `StopRequest.cutting`."""
+
+
 class StopRequest:
     """While the block runs, the first signal is noted; a second Ctrl-C interrupts at once.
 
@@ -37,6 +44,7 @@ class StopRequest:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._signal: int | None = None
         self._noted = 0.0  # when
+        self._cuts = False
         self._previous: dict[int, object] = {}
 
     @property
@@ -45,12 +53,33 @@ class StopRequest:
         if self._signal is not None:
             return signal.Signals(self._signal).name
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "the time limit"
+            return TIME_LIMIT
         return None
+
+    @contextmanager
+    def cutting(self) -> Iterator[None]:
+        """Leave the block as soon as a stop is requested, even in the middle of a statement.
+
+        For long work that changes nothing, such as decoding. It must not talk to other ranks.
+        """
+        try:
+            try:
+                self._cuts = True
+                if self.reason is not None:
+                    raise _Cut
+                yield
+            finally:
+                self._cuts = False
+        except _Cut:
+            pass
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
+        if self._deadline is not None:
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._cut)
+            left = max(self._deadline - time.monotonic(), 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, left)
         return self
 
     def __exit__(
@@ -59,6 +88,7 @@ class StopRequest:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -68,3 +98,9 @@ class StopRequest:
         if self._signal == number == signal.SIGINT and now - self._noted > ECHO_SECONDS:
             raise KeyboardInterrupt
         self._signal, self._noted = number, now
+        self._cut(number, frame)
+
+    def _cut(self, number: int, frame: FrameType | None) -> None:
+        if self._cuts:
+            self._cuts = False
+            raise _Cut

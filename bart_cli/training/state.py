@@ -15,6 +15,7 @@ class Progress:
     skipped, bad_in_row: steps whose loss or gradient was not finite, in all and at the end.
     best_score, best_step: of validation; higher is better (a loss counts negative).
     stale: validations since the best one.
+    owes_validation: a stop cut the validation of this step short; a resumed run begins with it.
     """
 
     step: int = 0
@@ -26,3 +27,4 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     stale: int = 0
+    owes_validation: bool = False

@@ -13,14 +13,32 @@ from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.training.precision import autocast
+from bart_cli.training.signals import StopRequest
 from bart_cli.training.world import World
 
 
-def mean_loss(model: Bart, batches: Iterable[Batch], world: World, precision: Precision) -> float:
+class ValidationStopped(Exception):
+    """A stop was requested during validation. All ranks raise it together."""
+
+
+def require_no_stop(stop: StopRequest, world: World) -> None:
+    """Raise ValidationStopped on every rank when a stop was requested on any."""
+    if world.any(stop.reason is not None):
+        raise ValidationStopped
+
+
+def mean_loss(
+    model: Bart,
+    batches: Iterable[Batch],
+    world: World,
+    precision: Precision,
+    stop: StopRequest,
+) -> float:
     """Negative log-likelihood per target token over all batches of all ranks, not smoothed.
 
     Raises:
         BartError: it is not finite.
+        ValidationStopped: a stop was requested.
     """
     total = torch.zeros((), device=world.device)
     tokens = 0
@@ -32,6 +50,7 @@ def mean_loss(model: Bart, batches: Iterable[Batch], world: World, precision: Pr
                 hidden, model.model.shared.weight, model.final_logits_bias, here.labels
             )
         tokens += int((batch.labels != IGNORE).sum())
+        require_no_stop(stop, world)
     loss = world.sum(total.item()) / max(1.0, world.sum(tokens))
     if not math.isfinite(loss):
         raise BartError(
