@@ -43,8 +43,8 @@ def command(
         Path | None,
         typer.Option(
             "--out",
-            help="File for the results. It is there when it is whole; JSON lines that were "
-            "interrupted go on when the command is given again.",
+            help="File for the results, written atomically. Rerun an interrupted command to resume "
+            "JSON lines.",
         ),
     ] = None,
     form: Annotated[
@@ -121,7 +121,7 @@ def command(
     evaluation = load_config(EvaluateConfig, options=options, sets=sets or []).evaluation
 
     # Only now, so that what is wrong with the command is said before torch is imported.
-    from bart_cli.inference.load import load_for_inference
+    from bart_cli.inference.load import choose_precision, find_device, load_for_inference
     from bart_cli.inference.summarize import (
         Job,
         choose_format,
@@ -134,6 +134,9 @@ def command(
     from bart_cli.training.memory import keep_freed_memory
 
     keep_freed_memory()
+    device = find_device(evaluation.device)
+    if evaluation.precision != "auto":  # refused before a model is downloaded for it
+        choose_precision(evaluation.precision, device)
     origin = "" if model else "BART_MODEL: "
     model = model or os.environ.get("BART_MODEL") or ""
     origin = origin if model else ""

@@ -87,23 +87,20 @@ def summarize_to_stream(
 def summarize_to_file(
     summarizer: Summarizer, job: Job, out: Path, *, reporter: Reporter, task: Task
 ) -> Counts:
-    """Write a file that is there when it is whole.
-
-    JSON lines that were interrupted go on where they were, when the same command is given again.
-    """
+    """Write a file atomically; resume JSON lines that an equal command left unfinished."""
     if job.form != "jsonl" or not all(given.lasting for given in job.inputs):
         with new_file(out) as stream:
             return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
     with continued_file(out, _key(summarizer, job)) as before:
         if before.lines:
-            reporter.info(f"{before.lines:,} results are there already; going on behind them")
+            reporter.info(f"{before.lines:,} results exist; resuming after them")
         counts = Counts(done=before.lines, failed=before.failed)
         task.advance(before.lines)
         try:
             with write_results(before.stream, "jsonl", None) as write:
                 _run(summarizer, job, write, counts, before.lines, before.stream, reporter, task)
         except KeyboardInterrupt:
-            reporter.info(f"{counts.done:,} results are kept; the same command goes on behind them")
+            reporter.info(f"{counts.done:,} results are kept; rerun the command to resume")
             raise
     return counts
 

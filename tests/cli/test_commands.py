@@ -108,7 +108,7 @@ def test_presets_are_listed_shown_and_compared() -> None:
         ("finetune --data {}/pairs", 2, ["no tokenizer", "--init-from"]),
         ("finetune --preset tiny-cpu", 2, ["is for `bart pretrain`", "tiny-cpu-finetune"]),
         ("evaluate --beams 6", 2, ["no model", "--model"]),
-        ("evaluate --model {}/pairs --data {}/pairs", 2, ["no test split"]),
+        ("evaluate --model {}/pairs --data {}/pairs", 2, ["no model in", "config.json"]),
         ("summarize {}/none.txt", 2, ["no such file", "none.txt"]),
         ("summarize {}/empty.txt", 2, ["empty.txt is empty"]),
         ("summarize {}/latin1.txt", 2, ["latin1.txt is not UTF-8", "iconv"]),

@@ -486,7 +486,11 @@ def test_pages_that_lack_something_do_not_stop_a_dump(
 @pytest.mark.parametrize(
     ("arguments", "endpoint", "message"),
     [
-        (("xsum", "--dataset", "a/b/c", "--dry-run"), "http://127.0.0.1:9", "data set 'a/b/c'"),
+        (
+            ("xsum", "--dataset", "a/b/c", "--dry-run"),
+            "http://127.0.0.1:9",
+            "no such data set: a/b/c",
+        ),
         (("xsum",), "nonsense", "HF_ENDPOINT=nonsense: expected"),
         (("wikipedia", "--dump", "http:///x"), "http://127.0.0.1:9", "no address of a file"),
         (("wikipedia", "--dump", "ftps://x/y"), "http://127.0.0.1:9", "no address of a file"),
