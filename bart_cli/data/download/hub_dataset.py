@@ -75,6 +75,12 @@ class HubDataset:
                 num_proc=jobs if jobs > 1 else None,
             )
         except DatasetNotFoundError as error:
+            if error.__cause__ is None:  # the hub answered, and does not know it
+                raise UsageError(
+                    f"no such data set: '{self.repository}' is not a public repository of "
+                    f"{endpoint()}",
+                    hint="If it is private, log in with `hf auth login` or set HF_TOKEN.",
+                ) from None
             raise refusal(error, self.repository, "data set") from error
         except ValueError as error:  # unknown configuration or split: the message lists them
             raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
