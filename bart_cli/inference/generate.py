@@ -42,6 +42,17 @@ class Hypothesis:
     score: float
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while decoding.
+
+    results: by source; empty where a source was not decoded.
+    """
+
+    def __init__(self, results: list[list[Hypothesis]]) -> None:
+        super().__init__()
+        self.results = results
+
+
 @torch.inference_mode()
 def generate(
     model: Engine | Bart,
@@ -63,6 +74,7 @@ def generate(
     Raises:
         UsageError: a source or `max_length` is longer than the model's positions.
         BartError: the scores are not finite.
+        Interrupted: by Ctrl-C.
     """
     positions = model.config.max_position_embeddings
     longest = max((len(source) for source in sources), default=0)
@@ -80,6 +92,8 @@ def generate(
                 found = _decode(engine, [sources[i] for i in rows], generation)
             except NotFiniteError:
                 raise not_finite(engine.name) from None
+            except KeyboardInterrupt:
+                raise Interrupted(results) from None
             for row, hypotheses in zip(rows, found, strict=True):
                 results[row] = hypotheses
             task.advance(len(rows))

@@ -21,7 +21,7 @@ from bart_cli.errors import BartError
 from bart_cli.inference.inputs import Input, read_items
 from bart_cli.inference.outputs import Result, Write, continued_file, new_file, write_results
 from bart_cli.inference.records import Failure, Text
-from bart_cli.inference.summarizer import Summarizer
+from bart_cli.inference.summarizer import SummariesInterrupted, Summarizer, Summary
 from bart_cli.inference.windows import windows
 from bart_cli.progress import Reporter, Task
 
@@ -150,12 +150,35 @@ def _results(
                 f"{summarizer.generation.beams} beams",
                 hint=f"try --batch-size {max(1, job.batch_size // 2)}",
             ) from None
+        except SummariesInterrupted as stop:
+            yield _kept(window, stop.summaries, job)
+            raise KeyboardInterrupt from None
         yield [
             Result(item.origin, None, item.error)
             if isinstance(item, Failure)
             else Result(item.origin, next(summaries))
             for item in window
         ]
+
+
+def _kept(window: Sequence[Text | Failure], summaries: Sequence[Summary], job: Job) -> list[Result]:
+    """The results of a window that Ctrl-C interrupted.
+
+    JSON lines keep what comes before the first unfinished text, for the rerun goes on there.
+    Other forms keep every summary, those of some pieces only as well.
+    """
+    kept = []
+    found = iter(summaries)
+    for item in window:
+        if isinstance(item, Failure):
+            kept.append(Result(item.origin, None, item.error))
+            continue
+        summary = next(found)
+        if summary.missing and job.form == "jsonl":
+            break
+        if summary.pieces or not summary.missing:
+            kept.append(Result(item.origin, summary))
+    return kept
 
 
 def _weight(item: Text | Failure) -> int:
@@ -190,9 +213,14 @@ def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
             f"{tokens}; the model reads the first {summary.used_tokens:,}, the rest is not in the "
             "summary (--long chunk reads it all)"
         )
+    elif summary.missing:
+        reporter.warn(
+            f"{tokens}: interrupted, {summary.missing} of {summary.pieces + summary.missing} "
+            "pieces are not in the summary"
+        )
     elif summary.pieces > 1:
         reporter.info(f"{tokens}: it was summarized in {summary.pieces} pieces")
-    return short or summary.cut or summary.pieces > 1
+    return short or summary.cut or summary.pieces + summary.missing > 1
 
 
 def _key(summarizer: Summarizer, job: Job) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ from bart_cli.config.generation import DecodingPrecision, GenerationConfig
 from bart_cli.config.presets import check_section
 from bart_cli.config.summarize import LongText
 from bart_cli.errors import UsageError
-from bart_cli.inference.generate import Hypothesis, generate
+from bart_cli.inference.generate import Hypothesis, Interrupted, generate
 from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
 from bart_cli.inference.long_texts import Encoded, encode_texts
 from bart_cli.inference.windows import windows
@@ -37,6 +38,7 @@ class Summary:
     score: what beams rank by; of several pieces the mean.
     source_tokens: of the whole text; used_tokens: how many of them the model read.
     pieces: in how many parts it read them.
+    missing: parts that an interruption left out.
     """
 
     text: str
@@ -45,11 +47,23 @@ class Summary:
     source_tokens: int
     used_tokens: int
     pieces: int = 1
+    missing: int = 0
 
     @property
     def cut(self) -> bool:
         """Whether the model did not see the end of the text."""
-        return self.used_tokens < self.source_tokens
+        return self.used_tokens < self.source_tokens and not self.missing
+
+
+class SummariesInterrupted(KeyboardInterrupt):
+    """Ctrl-C while summarizing.
+
+    summaries: in the order of the texts, each of the pieces that were decoded.
+    """
+
+    def __init__(self, summaries: list[Summary]) -> None:
+        super().__init__()
+        self.summaries = summaries
 
 
 class Summarizer:
@@ -175,9 +189,16 @@ class Summarizer:
             max_tokens=max_tokens,
             reporter=reporter,
         )
-        summaries = self._round(self._encode(texts, long), decode)
+        encoded = self._encode(texts, long)
+        try:
+            summaries = self._round(encoded, decode)
+        except Interrupted as stop:
+            raise SummariesInterrupted(self._join(encoded, stop.results)) from None
         if long == "reduce":
-            self._reduce(summaries, decode)
+            try:
+                self._reduce(summaries, decode)
+            except Interrupted:  # what was joined from the pieces is a summary, only a longer one
+                raise SummariesInterrupted(summaries) from None
         return summaries
 
     def stream(
@@ -211,10 +232,24 @@ class Summarizer:
 
     def _round(self, encoded: Sequence[Encoded], decode: Decode) -> list[Summary]:
         """Decode every piece of every text; a text's summary is its pieces' joined."""
-        found = iter(decode([piece for text in encoded for piece in text.pieces]))
+        return self._join(encoded, decode([piece for text in encoded for piece in text.pieces]))
+
+    def _join(
+        self, encoded: Sequence[Encoded], results: Sequence[list[Hypothesis]]
+    ) -> list[Summary]:
+        """The summaries of texts from the hypotheses of all their pieces.
+
+        A piece without hypotheses, which an interruption leaves, is not in the summary, and not
+        counted in `pieces`.
+        """
+        found = iter(results)
         summaries = []
         for text in encoded:
-            hypotheses = [next(found) for _ in text.pieces]
+            ranked = list(itertools.islice(found, len(text.pieces)))
+            hypotheses = [ranks for ranks in ranked if ranks]
+            unread = sum(
+                len(piece) for piece, ranks in zip(text.pieces, ranked, strict=True) if not ranks
+            )
             # [piece][rank] -> [rank]: the n-th best of every piece together
             best, *others = [
                 " ".join(filter(None, (part.strip() for part in self.tokenizer.decode_batch(rows))))
@@ -226,8 +261,9 @@ class Summarizer:
                     others=tuple(others),
                     score=fmean(ranks[0].score for ranks in hypotheses) if hypotheses else 0.0,
                     source_tokens=text.tokens,
-                    used_tokens=text.used,
-                    pieces=len(text.pieces),
+                    used_tokens=max(0, text.used - unread),
+                    pieces=len(hypotheses),
+                    missing=len(text.pieces) - len(hypotheses),
                 )
             )
         return summaries

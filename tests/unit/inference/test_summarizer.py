@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import bart_cli
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.errors import UsageError
+from bart_cli.config.summarize import SummarizeConfig
+from bart_cli.errors import BartError, UsageError
 from bart_cli.inference.generate import generate
+from bart_cli.inference.inputs import find_inputs
 from bart_cli.inference.long_texts import encode_texts
+from bart_cli.inference.summarize import Job, summarize_to_stream
+from bart_cli.inference.summarizer import SummariesInterrupted
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
+from bart_cli.progress import Reporter, Task
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES, tiny_model_config
+
+# The package's own `generate` is the function of that name.
+generate_module = import_module("bart_cli.inference.generate")
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +206,75 @@ def test_a_stream_gives_its_first_summary_before_it_is_read_to_the_end(folder: P
 def test_a_device_that_is_not_here_is_refused(folder: Path, device: str) -> None:
     with pytest.raises(UsageError, match=f"device={device}"):
         bart_cli.Summarizer.from_pretrained(folder, device=device)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """Ctrl-C when that many batches are decoded."""
+    real, left = generate_module._decode, [batches]
+
+    def decode(*arguments: Any) -> Any:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return real(*arguments)
+
+    monkeypatch.setattr(generate_module, "_decode", decode)
+
+
+def test_ctrl_c_in_a_long_text_keeps_the_pieces_that_are_done(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    whole = summarizer.summarize(SENTENCES[0] * 20, long="chunk")
+    assert whole.pieces > 2
+    assert not whole.missing
+    interrupt_after(monkeypatch, 2)
+    with pytest.raises(SummariesInterrupted) as caught:
+        summarizer.summarize([SENTENCES[0] * 20, SENTENCES[1]], long="chunk", batch_size=1)
+    part, other = caught.value.summaries
+    assert part.text
+    assert part.text[:10] in whole.text  # the longest pieces are decoded first
+    assert (part.pieces, part.missing) == (2, whole.pieces - 2)
+    assert part.used_tokens < whole.used_tokens
+    assert (other.text, other.pieces, other.missing) == ("", 0, 1)
+
+
+@pytest.mark.parametrize(("form", "kept"), [("text", 1), ("json", 1), ("jsonl", 0)])
+def test_ctrl_c_writes_what_is_done_unless_a_rerun_resumes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, kept: int
+) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text(SENTENCES[0] * 20, encoding="utf-8")
+    summarizer = bart_cli.Summarizer.from_pretrained(folder)
+    job = Job(
+        inputs=find_inputs([str(text)], jsonl=False),
+        config=SummarizeConfig(long="chunk"),
+        form=form,
+        batch_size=1,
+    )
+    interrupt_after(monkeypatch, 2)
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        summarize_to_stream(summarizer, job, stream, reporter=Reporter(), task=Task())
+    assert bool(stream.getvalue().strip("[]\n ")) == bool(kept)
+
+
+def test_scores_that_are_not_finite_are_an_error_that_names_the_model(
+    folder: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.decoder.layers.0.fc1.weight"].fill_(float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    summarizer = bart_cli.Summarizer.from_pretrained(broken)
+    settings: list[dict[str, Any]] = [
+        {},
+        {"beams": 1},
+        {"beams": 1, "sample": True},
+        {"beams": 3, "sample": True},
+    ]
+    for changes in settings:
+        with pytest.raises(BartError, match="broken: scores are not finite") as caught:
+            summarizer.summarize(SENTENCES[0], **changes)
+        assert "--precision" in (caught.value.hint or "")
