@@ -96,5 +96,5 @@ def test_results_in_the_models_own_folder_go_on_too(
     told: list[str] = []
     monkeypatch.setattr(Reporter, "info", lambda _, text: told.append(text))
     run(Task())
-    assert told == ["1 results are there already; going on behind them"]
+    assert told == ["1 results exist; resuming after them"]
     assert out.read_text().count("\n") == 3
