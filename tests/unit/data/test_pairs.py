@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import json
-import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,9 +131,9 @@ def test_every_form_gives_the_same_pairs_to_every_command(
 ) -> None:
     rows = [("An article.", "A summary."), *rows]
     wanted = expected(rows)
-    folder = tmp_path / "in"
+    tmp_path = Path(tempfile.mkdtemp(dir=tmp_path))  # the examples share the fixture's folder
     for name, write in FORMS.items():
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = tmp_path / name
         folder.mkdir()
         write(folder, rows)
         data = SummarizationDataConfig(path=folder / "saved" if name == "saved" else folder)
