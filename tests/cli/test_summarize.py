@@ -196,7 +196,7 @@ def test_an_interrupted_file_of_json_lines_goes_on_where_it_was(
     assert begun == 2
     again = subprocess.run(command, capture_output=True, env=ENVIRONMENT, timeout=240, check=False)
     assert again.returncode == 0, again.stderr
-    assert b"2 results are there already" in again.stderr
+    assert b"2 results exist; resuming after them" in again.stderr
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob(".out*"))
 
