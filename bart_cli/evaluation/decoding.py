@@ -92,7 +92,7 @@ def decode_split(
             share = todo[begin : begin + world.size]
             start = time.perf_counter()
             mine = None
-            if world.rank < len(share):
+            if world.rank < len(share) and stop.reason is None:
                 number = share[world.rank]
                 with stop.cutting():
                     mine = _decode_batch(number, plan[number], sources, loaded, config)

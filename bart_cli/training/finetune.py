@@ -219,6 +219,7 @@ def _generated_rouge(
     from bart_cli.evaluation.rouge import rouge_scores
     from bart_cli.inference.generate import generate
 
+    require_no_stop(stop, world)
     with stop.cutting():
         found = generate(
             model,

@@ -60,13 +60,12 @@ class StopRequest:
     def cutting(self) -> Iterator[None]:
         """Leave the block as soon as a stop is requested, even in the middle of a statement.
 
-        For long work that changes nothing, such as decoding. It must not talk to other ranks.
+        For long work that changes nothing, such as decoding. It must not talk to other ranks. Ask
+        for the reason first: a stop that was requested before the block does not cut it.
         """
         try:
             try:
                 self._cuts = True
-                if self.reason is not None:
-                    raise _Cut
                 yield
             finally:
                 self._cuts = False
