@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -60,8 +61,9 @@ def load_for_inference(
     Raises:
         UsageError: no model there, no tokenizer, no such device, or a precision that it lacks.
     """
-    if precision not in DTYPES:
-        raise UsageError(f"precision={precision!r}: allowed are {', '.join(DTYPES)}")
+    allowed = get_args(DecodingPrecision)
+    if precision not in allowed:
+        raise UsageError(f"precision={precision!r}: allowed are {', '.join(allowed)}")
     if not isinstance(device, str):
         raise UsageError(f"device={device!r}: expected auto, cpu, cuda or cuda:N")
     place = find_device(device)

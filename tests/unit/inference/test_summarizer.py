@@ -278,3 +278,10 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_model(
         with pytest.raises(BartError, match="broken: scores are not finite") as caught:
             summarizer.summarize(SENTENCES[0], **changes)
         assert "--precision" in (caught.value.hint or "")
+
+
+def test_precision_auto_is_one_that_the_machine_has(folder: Path) -> None:
+    loaded = bart_cli.load_for_inference(str(folder), "auto", device="cpu")
+    assert loaded.precision in ("fp32", "bf16", "int8")
+    assert loaded.notice is not None
+    assert loaded.notice.startswith(f"precision auto: {loaded.precision}")
