@@ -43,3 +43,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The hint `did you mean 'x'?` for the nearest of the known words, None when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, shortened; the name of its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -9,14 +9,15 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import filter as matching
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from bart_cli.errors import BartError, UsageError, did_you_mean
+from bart_cli.errors import BartError, UsageError, did_you_mean, first_line
 from bart_cli.files import sha256
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -43,7 +44,14 @@ def endpoint() -> str:
     return given
 
 
-def fetch(name: str, patterns: Sequence[str], *, what: str, weights: Sequence[str] = ()) -> Path:
+def fetch(
+    name: str,
+    patterns: Sequence[str],
+    *,
+    what: str,
+    weights: Sequence[str] = (),
+    foreign: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> Path:
     """Download files of a hub repository's top folder; return the local folder that holds them.
 
     Args:
@@ -51,9 +59,11 @@ def fetch(name: str, patterns: Sequence[str], *, what: str, weights: Sequence[st
         patterns: file names or globs.
         what: the word for error messages: 'model', 'tokenizer' …
         weights: patterns in order of preference; only the first one that matches is downloaded.
+        foreign: files of weights that bart does not read, with their kind and the remedy.
 
     Raises:
-        UsageError: `name` is neither an existing path nor a repository of the hub.
+        UsageError: `name` is neither an existing path nor a repository of the hub, or it has no
+            weights that bart reads.
         BartError: the hub refuses or cannot be reached, or the cache cannot be written.
     """
     import huggingface_hub
@@ -90,6 +100,12 @@ def fetch(name: str, patterns: Sequence[str], *, what: str, weights: Sequence[st
         if found is None:
             if unreachable is not None:
                 raise unreachable
+            for file in top:
+                if file in foreign:
+                    kind, remedy = foreign[file]
+                    raise UsageError(
+                        f"{what} '{name}' has {kind} ({file})", hint=remedy.format(name)
+                    )
             raise UsageError(
                 f"{what} '{name}' has no weights that bart reads: expected model.safetensors or "
                 f"pytorch_model.bin, found {', '.join(top[:8]) or 'no file'}",
@@ -119,7 +135,7 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
         cause = cause.__cause__
     response: Any = getattr(cause, "response", None)
     status = getattr(response, "status_code", None)
-    said = _first_line(cause)
+    said = first_line(cause)
     if response is not None:
         said = response.headers.get("x-error-message") or f"HTTP {status}"
     if isinstance(error, errors.HFValidationError):
@@ -248,11 +264,6 @@ def _kind(error: BaseException) -> str:
     """`ProxyError` or `TimeoutException` for those of any HTTP client, else the own name."""
     names = [kind.__name__ for kind in type(error).__mro__]
     return next((n for n in names if n in ("ProxyError", "TimeoutException")), names[0])
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _proxy() -> str:

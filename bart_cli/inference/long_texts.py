@@ -99,12 +99,7 @@ def _fill(lengths: Sequence[int], capacity: int) -> list[range]:
 
 def _pieces(text: str, tokenizer: Tokenizer, room: int) -> list[list[int]]:
     """Ids of a long text, cut at ends of sentences; a sentence that is too long, within it."""
-    # As inside a text: what follows another word begins with its space.
-    spaced = [
-        " " * (number == 0 or sentence[0] == " ") + " ".join(sentence.split())
-        for paragraph in PARAGRAPH.split(text)
-        for number, sentence in enumerate(spaced_sentences(paragraph))
-    ]
+    spaced = list(_spaced_sentences(text))
     rows = [
         part
         for begin in range(0, len(spaced), SENTENCES)
@@ -118,6 +113,19 @@ def _pieces(text: str, tokenizer: Tokenizer, room: int) -> list[list[int]]:
     # A text of its own has no space before it: mostly that is no token more or less.
     stripped = _rows([tokenizer.decode(row).strip() for row in joined], tokenizer)
     return [new if len(new) <= room else old for new, old in zip(stripped, joined, strict=True)]
+
+
+def _spaced_sentences(text: str) -> Iterator[str]:
+    """Sentences that give the text when joined, each behind the white space before it.
+
+    Tokenized one by one they have the tokens of the whole text, line breaks included.
+    """
+    begin = 0
+    for paragraph in PARAGRAPH.split(text):
+        for sentence in map(str.strip, spaced_sentences(paragraph)):
+            end = text.index(sentence, begin) + len(sentence)
+            yield text[begin:end]
+            begin = end
 
 
 def _cut(row: list[int], tokenizer: Tokenizer, room: int) -> Iterator[list[int]]:

@@ -188,7 +188,7 @@ def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        return fetch(str(source), HUB_FILES, what="model", weights=HUB_WEIGHTS)
+        return fetch(str(source), HUB_FILES, what="model", weights=HUB_WEIGHTS, foreign=FOREIGN)
     checkpoints = sorted(path.glob("checkpoints/step-*/model"), reverse=True)
     for folder in (path, path / "best", path / "model", *checkpoints):
         if (folder / "config.json").is_file():

@@ -21,12 +21,13 @@ DRIVER = """
 import json, os, sys
 from bart_cli.errors import BartError
 from bart_cli.hub import fetch
+from bart_cli.model.formats import FOREIGN
 asked, patterns, weights = map(json.loads, sys.argv[1:])
 for name, token in asked:
     os.environ.pop("HF_TOKEN", None)
     os.environ.update({"HF_TOKEN": token} if token else {})
     try:
-        folder = fetch(name, patterns, what="model", weights=weights)
+        folder = fetch(name, patterns, what="model", weights=weights, foreign=FOREIGN)
         print(json.dumps(sorted(path.name for path in folder.iterdir())))
     except BartError as error:
         print(json.dumps([error.message, error.hint, error.exit_code]))
@@ -68,7 +69,7 @@ def test_one_form_of_the_weights_is_downloaded(tmp_path: Path) -> None:
     small = ["config.json", "merges.txt", "vocab.json"]
     assert found[0] == sorted([*small, "model.safetensors"])
     assert found[1] == sorted([*small, *shards, "pytorch_model.bin.index.json"])
-    assert "found config.json" in found[2][0]
+    assert "has TensorFlow weights (tf_model.h5)" in found[2][0]
     assert "tf_model.h5" in found[2][0]
     sent = [path for method, path, _ in faults.requests if method == "GET"]
     assert not [path for path in sent if "onnx" in path or "both/pytorch" in path]
@@ -104,6 +105,7 @@ def test_a_broken_transfer_is_one_line_and_resumes(tmp_path: Path) -> None:
 def test_refusals_name_their_remedy(tmp_path: Path) -> None:
     for name in ("gated", "private", "expired", "busy", "forbidden"):
         repository(tmp_path / "hub", f"a/{name}", "model.safetensors")
+    repository(tmp_path / "hub", "a/lora", "adapter_config.json", "adapter_model.safetensors")
     faults = Faults(
         gated={"a/gated"},
         refuse={
@@ -112,9 +114,14 @@ def test_refusals_name_their_remedy(tmp_path: Path) -> None:
             "a/forbidden": (403, "", "Your token lacks the permission"),
         },
     )
-    asked = ("a/gated", "a/private", ("a/expired", "hf_x"), ("a/forbidden", "hf_x"), "a/missing")
+    asked = (
+        *("a/gated", "a/private", ("a/expired", "hf_x"), ("a/forbidden", "hf_x")),
+        *("a/missing", "a/lora"),
+    )
     with serve_hub(tmp_path / "hub", faults) as endpoint:
-        gated, private, expired, forbidden, missing = fetch(endpoint, tmp_path / "home", *asked)
+        gated, private, expired, forbidden, missing, lora = fetch(
+            endpoint, tmp_path / "home", *asked
+        )
         (tmp_path / "file").touch()
         ((unwritable, remedy, _),) = fetch(endpoint, tmp_path / "file" / "home", "a/gated")
     assert "is gated" in gated[0]
@@ -125,6 +132,8 @@ def test_refusals_name_their_remedy(tmp_path: Path) -> None:
     assert "Renew the token" in expired[1]
     assert "Your token lacks the permission" in forbidden[0]
     assert [row[2] for row in (gated, private, expired, forbidden, missing)] == [1, 1, 1, 1, 2]
+    assert "'a/lora' has LoRA or other adapter weights (PEFT)" in lora[0]
+    assert "from_pretrained('a/lora').merge_and_unload()" in lora[1]
     assert f"the cache {tmp_path}/file/home/hub cannot be written" in unwritable
     assert "Set HF_HOME" in remedy
 

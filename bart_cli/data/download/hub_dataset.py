@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
 from bart_cli.hub import endpoint, refusal
 
@@ -83,11 +83,11 @@ class HubDataset:
                 ) from None
             raise refusal(error, self.repository, "data set") from error
         except ValueError as error:  # unknown configuration or split: the message lists them
-            raise UsageError(f"data set '{self.repository}': {_first_line(error)}") from None
+            raise UsageError(f"data set '{self.repository}': {first_line(error)}") from None
         except RuntimeError as error:
             part = self._partial(needed, PARQUET)
             raise BartError(
-                f"data set '{self.repository}': {_first_line(error)}",
+                f"data set '{self.repository}': {first_line(error)}",
                 hint=f"Choose a complete copy: {self._complete_copy()} (the hub's own conversion "
                 f"holds only a part: {part})"
                 if part
@@ -137,8 +137,3 @@ class HubDataset:
         if known and known != self.repository:
             return f"--dataset {known}"
         return "--dataset OWNER/NAME of a repository with .parquet files named train-*"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -70,6 +70,14 @@ def test_a_text_of_many_parts_is_cut_and_counted_as_one_part_is(
     assert encode_texts(texts, tiny_tokenizer, 64, whole=True)[3].pieces == []
 
 
+def test_pieces_keep_the_white_space_of_the_text(tiny_tokenizer: Tokenizer) -> None:
+    text = "\n\n".join("\r\n".join(f"Mary:  {line}" for line in SENTENCES) for _ in range(5))
+    (encoded,) = encode_texts([text], tiny_tokenizer, 100, whole=True)
+    pieces = [tiny_tokenizer.decode(piece) for piece in encoded.pieces]
+    assert len(pieces) > 2
+    assert all(piece in text and "\r\nMary:  " in piece for piece in pieces)
+
+
 def test_paragraphs_end_sentences(tiny_tokenizer: Tokenizer) -> None:
     text = "\n\n".join(["a headline without a stop"] * 30)
     (encoded,) = encode_texts([text], tiny_tokenizer, 64, whole=True)
