@@ -53,6 +53,7 @@ class HubDataset:
         """
         require(f"data set '{self.repository}'", "data")
         import datasets
+        import huggingface_hub
         from datasets.exceptions import DatasetNotFoundError
 
         if bars and sys.stderr.isatty():
@@ -61,7 +62,10 @@ class HubDataset:
             datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
         needed = split or "train"
-        if part := self._partial(needed, self.revision):
+        absent = self._absent()
+        if absent is not None:  # the cache may have the rows; `datasets` would try for half a minute
+            datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+        elif part := self._partial(needed, self.revision):
             raise UsageError(
                 f"data set '{self.repository}' holds only a part of the {needed} split: {part}",
                 hint=f"Choose a complete copy: {self._complete_copy()}",
@@ -81,7 +85,7 @@ class HubDataset:
                     f"{endpoint()}",
                     hint="If it is private, log in with `hf auth login` or set HF_TOKEN.",
                 ) from None
-            raise refusal(error, self.repository, "data set") from error
+            raise refusal(absent or error, self.repository, "data set") from error
         except ValueError as error:  # unknown configuration or split: the message lists them
             raise UsageError(f"data set '{self.repository}': {first_line(error)}") from None
         except RuntimeError as error:
@@ -94,7 +98,17 @@ class HubDataset:
                 else f"Choose a copy in parquet: {self._complete_copy()}",
             ) from None
         except Exception as error:  # of the library, its HTTP clients and the system
-            raise refusal(error, self.repository, "data set") from error
+            raise refusal(absent or error, self.repository, "data set") from error
+
+    def _absent(self) -> Exception | None:
+        """The error of a hub that does not answer at all; None for any answer."""
+        import huggingface_hub
+
+        try:
+            huggingface_hub.HfApi().dataset_info(self.repository, revision=self.revision)
+        except Exception as error:
+            return None if getattr(error, "response", None) is not None else error
+        return None
 
     def size(self) -> int:
         """Bytes of the files that hold rows of this configuration, as the hub tells.
