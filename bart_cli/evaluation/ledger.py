@@ -18,10 +18,9 @@ from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import sha256, write_text
-from bart_cli.model.formats import resolve_model
+from bart_cli.model.formats import model_files, resolve_model
 
 LEDGER = "progress.jsonl"
-MODEL_FILES = ("*.safetensors", "pytorch_model*.bin", "config.json", "vocab.json", "merges.txt")
 # Settings of an evaluation that decoding does not read: they may change when it goes on.
 SCORING = ("split", "limit", "stemmer", "tokenizer", "language", "bootstrap", "bleu")
 
@@ -156,7 +155,7 @@ def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
 def _model_hash(source: str) -> str:
     """SHA-256 of the files that make a model: those of a folder, or the one."""
     path = resolve_model(source)
-    files = [path] if path.is_file() else sorted(f for s in MODEL_FILES for f in path.glob(s))
+    files = [path] if path.is_file() else model_files(path)
     total = hashlib.sha256()
     for file in files:
         total.update(f"{file.name} {sha256(file)}\n".encode())

@@ -23,13 +23,9 @@ from bart_cli.inference.outputs import Result, Write, continued_file, new_file, 
 from bart_cli.inference.records import Failure, Text
 from bart_cli.inference.summarizer import SummariesInterrupted, Summarizer, Summary
 from bart_cli.inference.windows import windows
+from bart_cli.model.formats import model_files
 from bart_cli.progress import Reporter, Task
 
-# What decides a summary, among all that may lie in a model's folder (our own results as well).
-MODEL_FILES = (
-    *("*.safetensors", "*.bin", "*.ckpt", "*.pt"),
-    *("*config.json", "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"),
-)
 BOOK = 200_000  # characters of a window whose pieces take long enough for a progress bar
 NOTICES = 20  # lines about single inputs; what comes after is only counted
 
@@ -226,7 +222,7 @@ def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
 def _key(summarizer: Summarizer, job: Job) -> str:
     """Equal for commands that give equal results: inputs, model and settings as they are now."""
     files = [given.path for given in job.inputs if given.path is not None]
-    weights = sorted(path for form in MODEL_FILES for path in summarizer.folder.glob(form))
+    weights = model_files(summarizer.folder)
     state = [
         [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
         for paths in (files, weights)

@@ -202,6 +202,12 @@ def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
     )
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files of a folder that decide the output of its model, among all that may lie there."""
+    forms = ("*.safetensors", "*.bin", "*.ckpt", "*.pt", "*config.json", *tokenizer_files.HUB_FILES)
+    return sorted({path for form in forms for path in folder.glob(form)})
+
+
 def _checkpoint(run: Path, name: str) -> Path:
     steps = {
         int(folder.parent.name.removeprefix("step-")): folder

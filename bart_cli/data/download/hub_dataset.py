@@ -63,7 +63,9 @@ class HubDataset:
         datasets.logging.set_verbosity_error()
         needed = split or "train"
         absent = self._absent()
-        if absent is not None:  # the cache may have the rows; `datasets` would try for half a minute
+        if (
+            absent is not None
+        ):  # the cache may have the rows; `datasets` would try for half a minute
             datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
         elif part := self._partial(needed, self.revision):
             raise UsageError(
