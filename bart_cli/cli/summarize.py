@@ -15,7 +15,7 @@ from rich.text import Text
 from bart_cli.cli.console import make_reporter, out
 from bart_cli.cli.generation import WIDEST, DecodingOptions
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import CheckpointOption, SetOption, field_help
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, field_help
 from bart_cli.config.summarize import SummarizeConfig
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
@@ -64,7 +64,7 @@ def command(
         typer.Option(metavar="truncate|chunk|reduce", help=field_help(SummarizeConfig, "long")),
     ] = None,
     decoding: DecodingOptions = DecodingOptions(),
-    sets: SetOption = None,
+    settings: ConfigOptions = ConfigOptions(),
     as_json: Annotated[
         bool, typer.Option("--json", help="The same as --format json: one JSON document.")
     ] = False,
@@ -72,12 +72,13 @@ def command(
     """Summarize text.
 
     Each file is one text, of .jsonl each line; of .html the main text is taken. Results come in
-    order, as they are made. The decoding settings are those that the model was saved with, unless
-    options say otherwise.
+    order, as they are made. Decoding settings are those that the model was saved with, then those
+    of --preset or --config, then options.
 
     A record of JSON has file, line and id (of JSON lines), summary, others (with
-    --return-sequences), score, source_tokens, used_tokens (fewer when the text was cut) and pieces;
-    or error in place of a summary. Exit code 1 when there was any error.
+    --return-sequences), score, source_tokens, used_tokens (fewer when the text was cut), pieces and
+    decoding (each setting that is not the default, and where it came from); or error in place of a
+    summary. Exit code 1 when there was any error.
 
     [bold]bart summarize article.txt --model runs/finetune[/bold]
 
@@ -117,8 +118,11 @@ def command(
     if out_file is not None:
         check_out(out_file, inputs)
 
-    options = WIDEST | decoding.generation() | decoding.evaluation()
-    evaluation = load_config(EvaluateConfig, options=options, sets=sets or []).evaluation
+    given = decoding.generation() | decoding.evaluation() | decoding.languages()
+    early = settings.load(
+        EvaluateConfig, WIDEST | {key: value for key, value in given.items() if value is not None}
+    )
+    evaluation = early.evaluation
 
     # Only now, so that what is wrong with the command is said before torch is imported.
     from bart_cli.inference.load import choose_precision, find_device, load_for_inference
@@ -147,8 +151,8 @@ def command(
             source,
             evaluation.precision,
             device=evaluation.device,
-            source_language=decoding.source_language,
-            target_language=decoding.target_language,
+            source_language=early.data.source_language,
+            target_language=early.data.target_language,
         )
     except BartError as error:
         error.message = origin + error.message
@@ -157,16 +161,15 @@ def command(
         reporter.info(loaded.notice)
     for notice in loaded.saved.notices if loaded.saved else ():
         reporter.warn(notice)
-    base = load_config(
+    final = settings.load(
         EvaluateConfig,
-        options=decoding.generation(),
-        sets=sets or [],
+        given,
         saved=loaded.saved.layers() if loaded.saved else (),
         notify=reporter.warn,
     )
-    summarizer = Summarizer(loaded, base.generation)
+    summarizer = Summarizer(loaded, final.generation, sources=final.generation_sources)
     chosen = choose_format(config, out_file, inputs)
-    lines = any(given.kind == "jsonl" for given in inputs)
+    lines = any(item.kind == "jsonl" for item in inputs)
     job = Job(
         inputs=inputs,
         config=config,

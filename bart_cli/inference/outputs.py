@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,12 @@ class Result:
 Write = Callable[[Result], None]
 
 
-def to_record(result: Result) -> dict[str, object]:
-    """file, and of JSON lines line and id; then the summary with its numbers, or the error."""
+def to_record(result: Result, decoding: Mapping[str, object]) -> dict[str, object]:
+    """file, and of JSON lines line and id; then the summary with its numbers, or the error.
+
+    Args:
+        decoding: the settings behind all summaries, with their sources.
+    """
     origin, summary = result.origin, result.summary
     row: dict[str, object] = {"file": origin.file}
     row |= {} if origin.line is None else {"line": origin.line}
@@ -55,6 +59,7 @@ def to_record(result: Result) -> dict[str, object]:
         "source_tokens": summary.source_tokens,
         "used_tokens": summary.used_tokens,
         "pieces": summary.pieces,
+        "decoding": decoding,
     }
 
 
@@ -66,13 +71,17 @@ def to_json(record: dict[str, object]) -> str:
 
 @contextmanager
 def write_results(
-    stream: TextIO, form: OutputFormat, heading: Callable[[str], str] | None
+    stream: TextIO,
+    form: OutputFormat,
+    heading: Callable[[str], str] | None,
+    decoding: Mapping[str, object],
 ) -> Iterator[Write]:
     """Give a function that writes one result; what frames them all is written around.
 
     Args:
         heading: the line above each summary, from the name of its input; None: no such line.
             (Of text only, where errors are not written: they are for the reporter.)
+        decoding: see `to_record`.
     """
     count = 0
 
@@ -86,9 +95,9 @@ def write_results(
             for text in (result.summary.text, *result.summary.others):
                 stream.write(printable(text) + "\n")
         elif form == "jsonl":
-            stream.write(to_json(to_record(result)) + "\n")
+            stream.write(to_json(to_record(result, decoding)) + "\n")
         else:
-            stream.write((",\n  " if count else "[\n  ") + to_json(to_record(result)))
+            stream.write((",\n  " if count else "[\n  ") + to_json(to_record(result, decoding)))
         count += 1
 
     yield write

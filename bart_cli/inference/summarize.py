@@ -75,7 +75,7 @@ def summarize_to_stream(
 ) -> Counts:
     """Write the results of all inputs, those of a window at once."""
     counts = Counts()
-    with write_results(stream, job.form, job.heading) as write:
+    with write_results(stream, job.form, job.heading, summarizer.stated()) as write:
         _run(summarizer, job, write, counts, 0, stream, reporter, task)
     return counts
 
@@ -93,7 +93,7 @@ def summarize_to_file(
         counts = Counts(done=before.lines, failed=before.failed)
         task.advance(before.lines)
         try:
-            with write_results(before.stream, "jsonl", None) as write:
+            with write_results(before.stream, "jsonl", None, summarizer.stated()) as write:
                 _run(summarizer, job, write, counts, before.lines, before.stream, reporter, task)
         except KeyboardInterrupt:
             reporter.info(f"{counts.done:,} results are kept; rerun the command to resume")

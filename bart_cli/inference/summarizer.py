@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args, overload
 
-from bart_cli.config.generation import DecodingPrecision, GenerationConfig
+from bart_cli.config.generation import DecodingPrecision, GenerationConfig, resolve_generation
 from bart_cli.config.presets import check_section
 from bart_cli.config.summarize import LongText
 from bart_cli.errors import UsageError
@@ -73,7 +73,19 @@ class Summarizer:
     >>> Summarizer.from_pretrained("facebook/bart-large-cnn").summarize([article])[0].text
     """
 
-    def __init__(self, loaded: InferenceModel, generation: GenerationConfig | None = None) -> None:
+    def __init__(
+        self,
+        loaded: InferenceModel,
+        generation: GenerationConfig | None = None,
+        *,
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
+        """Summarize with a loaded model.
+
+        Args:
+            generation: default: the settings that the model was saved with.
+            sources: where each of these settings came from, by field; default: the caller.
+        """
         if generation is not None and not isinstance(generation, GenerationConfig):
             raise ArgumentError(
                 f"generation is {_named(generation)}: expected a GenerationConfig",
@@ -82,8 +94,26 @@ class Summarizer:
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.folder = loaded.folder
-        saved = loaded.saved.config if loaded.saved else GenerationConfig()
-        self.generation = in_language(self.tokenizer, generation or saved)
+        if generation is None:
+            saved = resolve_generation(loaded.saved.layers() if loaded.saved else ())
+            generation = GenerationConfig.model_validate(saved.values)
+            sources = saved.sources
+        self.generation = in_language(self.tokenizer, generation)
+        self.generation_sources = {
+            name: (sources or {}).get(name, "argument")
+            if getattr(generation, name) == value
+            else f"target language {self.tokenizer.target_language}"
+            for name, value in self.generation
+        }
+
+    def stated(self) -> dict[str, tuple[object, str]]:
+        """The decoding settings that are not the default: value and source of each, by field."""
+        default = GenerationConfig().model_dump(mode="json")
+        return {
+            name: (value, self.generation_sources[name])
+            for name, value in self.generation.model_dump(mode="json").items()
+            if value != default[name] and (name != "top_k" or self.generation.sample)
+        }
 
     @classmethod
     def from_pretrained(

@@ -104,6 +104,18 @@ def test_formats_say_the_same(model: Path, texts: Path, tmp_path: Path) -> None:
     assert saved.stdout.decode() == f"2 summaries in {out}\n"
     assert records(out.read_bytes()) == one
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("generation: {max_length: 6, min_length: 3}")
+    own = json.loads(
+        summarize(model, pattern, "--json", "--config", settings, "--min-length", 2).stdout
+    )
+    file = str(model / "generation_config.json")
+    assert one[0]["decoding"] == {"beams": [2, file], "max_length": [8, file]}
+    assert own[0]["decoding"] == {
+        "beams": [2, file],
+        "max_length": [6, str(settings)],
+        "min_length": [2, "options"],
+    }
     lines = text.stdout.decode().split("\n\n")
     assert [line.splitlines()[0] for line in lines] == [str(row["file"]) for row in one]
 
