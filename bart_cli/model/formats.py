@@ -27,7 +27,7 @@ from bart_cli.files import atomic_folder
 from bart_cli.hub import fetch
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.pickles import Inert, load_pickle, require_weights
+from bart_cli.model.pickles import Inert, find_number, load_pickle, require_weights
 from bart_cli.model.weights import State, infer_config, is_pre_layer_norm, rename
 from bart_cli.tokenizer import Tokenizer
 
@@ -340,8 +340,8 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
     """A checkpoint of NVIDIA, fairseq, Lightning or a training loop; or a bare state dict."""
-    content = load_pickle(path)
-    while isinstance(content, Mapping):
+    whole = content = load_pickle(path)
+    while isinstance(content, Mapping) and not isinstance(content, Inert):
         inner = [content[key] for key in NESTED if key in content]
         if not inner or isinstance(inner[0], Tensor):
             break
@@ -351,7 +351,8 @@ def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
     if beside.is_file():
         settings = _read_json(beside)
         return _with_norms(hf_config.from_hf(settings, beside), settings, state, beside), state
-    return infer_config(state, path), state
+    heads = {side: find_number(whole, f"{side}_attention_heads") for side in ("encoder", "decoder")}
+    return infer_config(state, path, heads), state
 
 
 def _parts(index: Path) -> list[str]:

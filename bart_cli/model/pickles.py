@@ -32,7 +32,7 @@ POINTER = b"version https://git-lfs"
 
 
 class Inert(dict):
-    """Stands for an object of a class that is not loaded: takes everything, does nothing."""
+    """Stands for an object of a class that is not loaded: keeps its attributes, does nothing."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -47,13 +47,27 @@ class Inert(dict):
         """Stand for the result, too."""
         return Inert()
 
-    def __setstate__(self, _: Any) -> None:
-        """Keep no state."""
+    def __setstate__(self, state: Any) -> None:
+        """Keep attributes under their names."""
+        if isinstance(state, dict):
+            self.update(state)
 
     def append(self, _: Any) -> None:
         """Take the items of a list, or of a set."""
 
     extend = add = append
+
+
+def find_number(content: object, name: str) -> int | None:
+    """A number below the options that a training tool saved: of argparse, hydra or plain dicts."""
+    if isinstance(content, dict):
+        found = content.get(name)
+        found = found.get("_val") if isinstance(found, Inert) else found  # OmegaConf's node
+        if isinstance(found, int):
+            return found
+        inner = (find_number(value, name) for key, value in content.items() if key != "_parent")
+        return next((number for number in inner if number is not None), None)
+    return None
 
 
 class Unpickler(pickle.Unpickler):

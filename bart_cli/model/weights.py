@@ -103,8 +103,14 @@ def is_pre_layer_norm(state: Mapping[str, Tensor]) -> bool:
     return "model.encoder.layer_norm.weight" in state
 
 
-def infer_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
-    """The architecture of weights under our names; heads are 64 wide, as in all published models.
+def infer_config(
+    state: Mapping[str, Tensor], path: Path, heads: Mapping[str, int | None]
+) -> ModelConfig:
+    """The architecture of weights under our names.
+
+    Args:
+        heads: attention heads of encoder and decoder, which no shape tells. None: 64 wide, as in
+            all published models.
 
     Raises:
         UsageError: a tensor that every BART has is missing, or of a shape that none has.
@@ -125,14 +131,14 @@ def infer_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
         raise UsageError(f"{path}: these are not the weights of a BART: no {missing}") from None
     except (ValueError, IndexError):
         raise UsageError(f"{path}: these are not the weights of a BART: no matrices") from None
-    heads = max(1, width // HEAD_WIDTH)
+    usual = max(1, width // HEAD_WIDTH)
     fields = {
         "vocab_size": vocabulary,
         "d_model": width,
         "encoder_layers": layers("encoder"),
         "decoder_layers": layers("decoder"),
-        "encoder_attention_heads": heads,
-        "decoder_attention_heads": heads,
+        "encoder_attention_heads": heads["encoder"] or usual,
+        "decoder_attention_heads": heads["decoder"] or usual,
         "encoder_ffn_dim": ffn["encoder"],
         "decoder_ffn_dim": ffn["decoder"],
         "max_position_embeddings": positions,

@@ -106,7 +106,7 @@ def test_a_reference_checkpoint_is_read(model: Bart, tmp_path: Path, layout: str
 @pytest.mark.parametrize("zipped", [True, False], ids=["new", "legacy"])
 def test_a_fairseq_checkpoint_is_read_and_its_shape_inferred(tmp_path: Path, zipped: bool) -> None:
     config = tiny_model_config(
-        d_model=128, encoder_attention_heads=2, decoder_attention_heads=2, decoder_ffn_dim=64
+        d_model=128, encoder_attention_heads=4, decoder_attention_heads=2, decoder_ffn_dim=64
     )
     model = Bart(config.model_copy(update={"dropout": 0.1}))
     state = {name.removeprefix("model."): tensor for name, tensor in model.state_dict().items()}
@@ -115,7 +115,9 @@ def test_a_fairseq_checkpoint_is_read_and_its_shape_inferred(tmp_path: Path, zip
     state["encoder.embed_tokens.weight"] = state["decoder.embed_tokens.weight"] = embedding
     state["encoder.version"] = torch.tensor([3.0])
     state["classification_heads.mnli.dense.weight"] = torch.zeros(3, 3)
-    content = {"args": argparse.Namespace(arch="bart_base"), "model": state}
+    # The heads of the decoder are not stated: 64 wide.
+    args = argparse.Namespace(arch="bart_base", encoder_attention_heads=4)
+    content = {"args": args, "model": state}
     torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
     loaded = load_model(tmp_path / "model.pt")
     assert loaded.model.config == model.config.model_copy(update={"init_std": 0.02})
