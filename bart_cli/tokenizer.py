@@ -183,14 +183,21 @@ class Tokenizer:
 
     def known(self, rows: list[list[int]]) -> list[list[int]]:
         """The ids, with <unk> for those that the model has no embedding for (see `fitted`)."""
-        end = self._rows
+        end, unknown = self._rows, self._unknown
         if end is None:
             return rows
-        unknown = self.pad_id if self.unk_id is None else self.unk_id
         return [
             [i if i < end else unknown for i in row] if max(row, default=0) >= end else row
             for row in rows
         ]
+
+    def known_ids(self, row: np.ndarray) -> np.ndarray:
+        """As `known`, for an array of ids."""
+        return row if self._rows is None else np.where(row < self._rows, row, self._unknown)
+
+    @property
+    def _unknown(self) -> int:
+        return self.pad_id if self.unk_id is None else self.unk_id
 
     def fingerprint(self) -> str:
         """SHA-256 of vocabulary and merges: equal for tokenizers that give equal ids."""

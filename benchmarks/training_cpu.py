@@ -31,8 +31,9 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, shift_right
 from bart_cli.data.collate import make_batch
 from bart_cli.data.order import Share
+from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
-from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
+from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.bart import Bart
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum

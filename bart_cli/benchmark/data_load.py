@@ -17,11 +17,12 @@ from bart_cli.config.data import DenoisingConfig, PretrainDataConfig, Summarizat
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
+from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.preprocess.blocks import BlockTask, process_block
 from bart_cli.data.pretrain_loader import PretrainLoader, SampleReader
 from bart_cli.data.shards import open_shards
-from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
+from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.workers import worker_processes
 

@@ -156,8 +156,9 @@ def _from_data(
         )
         _check_vocabulary(words, run)
         return iter(PretrainLoader(folder, run.data, run.denoising, words, share, **options))
+    from bart_cli.data.pair_ids import load_encoded
     from bart_cli.data.pairs import open_pairs
-    from bart_cli.data.summarization_loader import SummarizationLoader, load_encoded
+    from bart_cli.data.summarization_loader import SummarizationLoader
 
     words = data_tokenizer(run.data.path, run.data.tokenizer)
     _check_vocabulary(words, run)

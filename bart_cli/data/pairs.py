@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from bart_cli.data.text_files import MARK
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
 from bart_cli.progress import Reporter
-from bart_cli.tokenizer import Tokenizer, encodable
+from bart_cli.tokenizer import encodable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +41,6 @@ SPLITS = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
-VOCABULARY = b"bart_vocabulary"  # in the metadata of a table: the fingerprint of its ids
 # OWNER/NAME, @ a branch, tag or commit, : a configuration.
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?(?::([\w.+-]+))?")
 NAMED = 5  # pairs that a warning names
@@ -155,15 +155,20 @@ class PairSource:
             return self._tables[found[0]] if found else []
         return list(find_parts(self.path, names))
 
-    def prepared(self, split: str) -> Path | None:
-        """The one table of a split, where it may be of `bart preprocess summarization`."""
-        parts = self.parts(split)
-        if len(parts) == 1 and isinstance(parts[0], FilePart) and parts[0].form == "Parquet":
-            return None if self._shares else parts[0].path
-        return None
+    def prepared(self, split: str) -> FilePart | None:
+        """The file of a split, if `bart preprocess summarization` may have written it."""
+        parts = [] if self._shares else self.parts(split)
+        part = parts[0] if len(parts) == 1 else None
+        return part if isinstance(part, FilePart) and part.form in ("Arrow", "Parquet") else None
 
     def read(self, split: str, *, limit: int | None = None) -> Split:
-        """The pairs of a split.
+        """The pairs of a split, all in memory; see `stream`."""
+        result = Split(split)
+        result.pairs += self.stream(result, limit)
+        return result
+
+    def stream(self, result: Split, limit: int | None = None) -> Iterator[Pair]:
+        """Yield the pairs of a split one by one and count the others in `result`.
 
         Pairs with an empty side are left out; of the train split also duplicates and those whose
         summary is the article. One file without shares is the split that is asked for.
@@ -172,47 +177,50 @@ class PairSource:
             UsageError: no such split, a file that cannot be read, columns that are missing, or no
                 usable pair.
         """
+        split = result.name
         parts = self.parts(split)
         if split in self._shares or (split == "train" and self._shares):
-            return self._held_out(split, limit)
+            whole = self._held_out(split, limit)
+            result.read, result.dropped, result.first = whole.read, whole.dropped, whole.first
+            return iter(whole.pairs)
         if not parts and self._single and not self._shares:
             parts = self.parts("train")
         if not parts:
             raise self._missing(split)
-        return self._read(parts, split, limit)
+        return islice(self._usable(parts, result), limit)
 
-    def _read(self, parts: Iterable[Part], split: str, limit: int | None) -> Split:
-        result = Split(split)
+    def _usable(self, parts: Iterable[Part], result: Split) -> Iterator[Pair]:
+        train = result.name == "train"
         seen: set[bytes] = set()
+        found = False
         for part in parts:
             for row in part.rows(self._fields):
                 where = f"{part.name}, {row.unit} {row.number}"
                 result.read += 1
                 source, target = _text(row.source, where, " "), _text(row.target, where, "\n")
-                number = str(row.number if row.id in (None, "") else row.id)
-                pair = Pair(encodable(number), source, target)
-                if not pair.source:
+                if not source:
                     result.drop("empty article", where)
-                elif not pair.target:
+                    continue
+                if not target:
                     result.drop("empty summary", where)
-                elif split != "train":
-                    result.pairs.append(pair)
-                elif source.split() == target.split():
-                    result.drop("summary is the article", where)
-                elif (key := _digest(pair.source, pair.target)) in seen:
-                    result.drop("duplicate", where)
-                else:
+                    continue
+                if train:
+                    if source.split() == target.split():
+                        result.drop("summary is the article", where)
+                        continue
+                    if (key := _digest(source, target)) in seen:
+                        result.drop("duplicate", where)
+                        continue
                     seen.add(key)
-                    result.pairs.append(pair)
-                if limit is not None and len(result.pairs) == limit:
-                    return result
-        if not result.pairs:
+                found = True
+                number = str(row.number if row.id in (None, "") else row.id)
+                yield Pair(encodable(number), source, target)
+        if not found:
             names = ", ".join(dict.fromkeys(part.name for part in parts))
             if not result.read:
                 raise UsageError(f"{names} is empty: there is no pair in it")
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in result.dropped.items())
             raise UsageError(f"{names} has no usable pair: {reasons}")
-        return result
 
     def _held_out(self, split: str, limit: int | None) -> Split:
         """The share of the train split that is held out as `split`, or what is left for training.
@@ -220,7 +228,8 @@ class PairSource:
         Articles are ordered by a keyed hash; the test split is taken from the beginning, the
         validation split from the end. Equal articles stay together.
         """
-        whole = self._read(self.parts("train"), "train", None)
+        whole = Split("train")
+        whole.pairs += self._usable(self.parts("train"), whole)
         order = sorted(
             ((_digest(pair.source), number) for number, pair in enumerate(whole.pairs)),
         )
@@ -244,8 +253,8 @@ class PairSource:
             return []
         if self._single:  # asked for under another name
             return []
-        train = self._read(self.parts("train"), "train", None).pairs
-        found = {pair.source for pair in split.pairs}.intersection(p.source for p in train)
+        train = self._usable(self.parts("train"), Split("train"))
+        found = {pair.source for pair in split.pairs}.intersection(pair.source for pair in train)
         return [pair for pair in split.pairs if pair.source in found]
 
     def tell_overlap(self, split: Split, reporter: Reporter) -> int:
@@ -345,26 +354,3 @@ def _text(value: Any, where: str, between: str) -> str:
 
 def _digest(*texts: str) -> bytes:
     return blake2b("\0".join(texts).encode(), digest_size=16, key=b"bart pairs").digest()
-
-
-def read_token_ids(
-    file: Path, limit: int | None, tokenizer: Tokenizer
-) -> tuple[list[list[int]], list[list[int]]] | None:
-    """Source and target ids of a table of `bart preprocess summarization`.
-
-    None for other tables, and where the ids are of another vocabulary: the table itself says of
-    which, for a tokenizer beside it may be that of another run.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = ["source_ids", "target_ids"]
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError):
-        return None  # whoever reads the text says what is wrong
-    vocabulary = (schema.metadata or {}).get(VOCABULARY, b"").decode()
-    if not set(columns) <= set(schema.names) or vocabulary != tokenizer.fingerprint():
-        return None
-    table = pq.read_table(file, columns=columns).slice(0, limit)
-    return table["source_ids"].to_pylist(), table["target_ids"].to_pylist()

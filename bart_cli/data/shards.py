@@ -26,15 +26,20 @@ from bart_cli.tokenizer import Tokenizer
 
 COUNTS = ".num_samples.json"
 ROW_GROUP = 16384  # samples
+IDS, TEXT = ["input_ids", "sentence_lengths"], ["sentences"]  # columns that a reader needs
+
+
+def ids_type(vocab_size: int) -> pa.DataType:
+    """The type of stored token ids: two bytes, four for more than 65,536 entries."""
+    return pa.uint16() if vocab_size <= 2**16 else pa.uint32()
 
 
 def shard_schema(vocab_size: int) -> pa.Schema:
-    """Columns of a shard; ids of a vocabulary above 65,536 entries take four bytes each."""
-    ids = pa.uint16() if vocab_size <= 2**16 else pa.uint32()
+    """Columns of a shard."""
     return pa.schema(
         [
             ("sentences", pa.string()),
-            ("input_ids", pa.list_(ids)),
+            ("input_ids", pa.list_(ids_type(vocab_size))),
             ("sentence_lengths", pa.list_(pa.uint16())),
         ]
     )
@@ -89,7 +94,7 @@ class Samples:
         return tokens.astype(np.int64), sentences.astype(np.int64)
 
     def mapped(self) -> Samples:
-        """The same with its values in unnamed temporary files, mapped into memory.
+        """The same with its values in deleted temporary files, mapped into memory.
 
         Two bytes per token, in pages that the kernel may drop and read again; the disk space is
         free as soon as the shard is dropped, or the process killed. TMPDIR says where.
@@ -150,32 +155,31 @@ def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Pa
 
 
 def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
-    """All samples of a shard; text-only shards (LDDL's) are split and tokenised here.
+    """All samples of a shard; text-only shards (LDDL's) are split and tokenized here.
 
     Raises:
         BartError: the file is damaged or has none of the known columns.
     """
     try:
-        table = pq.read_table(path)
+        names = set(pq.read_schema(path).names)
+        columns = next((c for c in (IDS, TEXT) if names.issuperset(c)), [])
+        table = pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise BartError(f"{path}: not a readable shard: {error}") from None
-    names = set(table.column_names)
-    if {"input_ids", "sentence_lengths"} <= names:
-        samples = Samples(
-            _ragged(table["input_ids"], path), _ragged(table["sentence_lengths"], path)
-        )
-        borders = np.concatenate([[0], np.cumsum(samples.sentences.values, dtype=np.int64)])
-        starts = samples.sentences.starts
-        sums = borders[starts + samples.sentences.lengths] - borders[starts]
-        if wrong := np.flatnonzero(sums != samples.tokens.lengths).tolist():
-            raise BartError(f"{path}, row {wrong[0]:,}: the sentence_lengths are not those of it")
-        return samples
-    if "sentences" in names:
+    if not columns:
+        raise BartError(f"{path}: no column 'input_ids' or 'sentences'; found {sorted(names)}")
+    if columns == TEXT:
         kind = table["sentences"].type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise BartError(f"{path}: column 'sentences' holds {kind}, no text")
         return encode_samples([text or "" for text in table["sentences"].to_pylist()], tokenizer)
-    raise BartError(f"{path}: no column 'input_ids' or 'sentences'; found {sorted(names)}")
+    samples = Samples(_ragged(table["input_ids"], path), _ragged(table["sentence_lengths"], path))
+    borders = np.concatenate([[0], np.cumsum(samples.sentences.values, dtype=np.int64)])
+    starts = samples.sentences.starts
+    sums = borders[starts + samples.sentences.lengths] - borders[starts]
+    if wrong := np.flatnonzero(sums != samples.tokens.lengths).tolist():
+        raise BartError(f"{path}, row {wrong[0]:,}: the sentence_lengths are not those of it")
+    return samples
 
 
 def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
@@ -230,10 +234,14 @@ def _ragged(column: pa.ChunkedArray, path: Path) -> Ragged:
 def _mapped(values: Ids) -> Ids:
     if not len(values):
         return values
-    with tempfile.TemporaryFile() as file:
+    import torch
+
+    kind = getattr(torch, values.dtype.name)
+    with tempfile.NamedTemporaryFile() as file:
         values.tofile(file)
         file.flush()
-        return np.memmap(file, dtype=values.dtype, mode="r")
+        # A mapping of Python's keeps its file open, and a process may have 1,024 of them.
+        return torch.from_file(file.name, size=len(values), dtype=kind).numpy()
 
 
 def _number(path: Path) -> tuple[int, str]:

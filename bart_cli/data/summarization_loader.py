@@ -5,8 +5,7 @@ As for pre-training, the batches are a pure function of the number of samples co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -17,85 +16,12 @@ from bart_cli.data.batch import Batch
 from bart_cli.data.collate import make_batch, micro_batches
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share, rank_positions
-from bart_cli.data.pairs import Pair, PairSource, read_token_ids
+from bart_cli.data.pair_ids import EncodedPairs
 from bart_cli.data.random_keys import permutation
-from bart_cli.data.source_text import source_text
-from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
 PAIRS, GROUPS = 104, 105  # purposes of random numbers
 GROUPED_BATCHES = 50  # batches that are filled together from one sorted window
-
-
-@dataclass(frozen=True)
-class EncodedPairs:
-    """Token ids of both sides, special tokens included, cut to their limits."""
-
-    sources: list[list[int]]
-    targets: list[list[int]]
-    cut_sources: int
-    cut_targets: int
-
-
-def load_encoded(
-    source: PairSource,
-    split: str,
-    limit: int | None,
-    data: SummarizationDataConfig,
-    tokenizer: Tokenizer,
-    prefix: str = "",
-    reporter: Reporter = Reporter(),
-) -> EncodedPairs:
-    """The pairs of a split as ids; tokenized now, unless `bart preprocess` did it with this BPE.
-
-    Args:
-        prefix: see `source_text`; prepared ids have none.
-
-    Raises:
-        UsageError: see PairSource.read.
-    """
-    table = None if prefix.strip() else source.prepared(split)
-    ids = None if table is None else read_token_ids(table, limit, tokenizer)
-    if ids is not None:
-        sources, targets = map(tokenizer.known, ids)
-        return cut_pairs(sources, targets, data, tokenizer)
-    found = source.read(split, limit=limit)
-    found.tell(reporter)
-    return encode_pairs(found.pairs, data, tokenizer, prefix)
-
-
-def encode_pairs(
-    pairs: Sequence[Pair], data: SummarizationDataConfig, tokenizer: Tokenizer, prefix: str = ""
-) -> EncodedPairs:
-    """Pairs as ids, cut to their limits."""
-    return cut_pairs(
-        tokenizer.encode_batch([source_text(pair.source, prefix) for pair in pairs]),
-        tokenizer.encode_targets([source_text(pair.target) for pair in pairs]),
-        data,
-        tokenizer,
-    )
-
-
-def cut_pairs(
-    sources: list[list[int]],
-    targets: list[list[int]],
-    data: SummarizationDataConfig,
-    tokenizer: Tokenizer,
-) -> EncodedPairs:
-    """Cut both sides to their limits; the special tokens at the end stay."""
-    sides, cut = [], []
-    for rows, limit, suffix in (
-        (sources, data.max_source_length, tokenizer.suffix),
-        (targets, data.max_target_length, tokenizer.target_frame[1]),
-    ):
-        cut.append(sum(len(row) > limit for row in rows))
-        sides.append([cut_row(row, limit, suffix) for row in rows])
-    return EncodedPairs(sides[0], sides[1], cut[0], cut[1])
-
-
-def cut_row(row: list[int], limit: int, suffix: list[int]) -> list[int]:
-    """At most `limit` ids of a row that ends with `suffix`, which stays."""
-    return row if len(row) <= limit else row[: limit - len(suffix)] + suffix
 
 
 class SummarizationLoader:
@@ -119,7 +45,7 @@ class SummarizationLoader:
             "decoder_start_id": decoder_start_id,
             "positions": positions,
         }
-        self._lengths = np.array([len(row) for row in pairs.sources], dtype=np.int64)
+        self._lengths = pairs.sources.lengths
         self._epoch_order = lru_cache(maxsize=2)(self._compute_epoch_order)
 
     def __iter__(self) -> Iterator[list[Batch]]:
@@ -143,8 +69,8 @@ class SummarizationLoader:
     def _batch(self, rows: Ids) -> Batch:
         pairs = self._pairs
         return make_batch(
-            [pairs.sources[row] for row in rows],
-            [pairs.targets[row] for row in rows],
+            [pairs.sources[row] for row in rows.tolist()],
+            [pairs.targets[row] for row in rows.tolist()],
             **self._shape,
         )
 
@@ -183,10 +109,9 @@ def summarization_validation_batches(
     positions: int | None = None,
 ) -> Iterator[Batch]:
     """This rank's part of all pairs, once, longest first."""
-    rows = range(share.rank, len(pairs.sources), share.world_size)
-    lengths = np.array([len(pairs.sources[row]) for row in rows], dtype=np.int64)
-    for chosen in micro_batches(lengths, share.micro_batch):
-        members = [rows[int(i)] for i in chosen]
+    rows = np.arange(share.rank, len(pairs.sources), share.world_size)
+    for chosen in micro_batches(pairs.sources.lengths[rows], share.micro_batch):
+        members = rows[chosen].tolist()
         yield make_batch(
             [pairs.sources[row] for row in members],
             [pairs.targets[row] for row in members],

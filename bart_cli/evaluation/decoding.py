@@ -19,7 +19,6 @@ from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.collate import micro_batches
 from bart_cli.data.pairs import Pair
 from bart_cli.data.source_text import source_text
-from bart_cli.data.summarization_loader import cut_row
 from bart_cli.errors import BartError, UsageError
 from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
 from bart_cli.inference.generate import generate
@@ -130,7 +129,7 @@ def _encode(
     An empty article has no ids: its summary is empty.
     """
     rows: list[np.ndarray] = []
-    cut = 0
+    cut, suffix = 0, tokenizer.suffix
     with reporter.task("tokenize", total=len(texts), unit="articles") as task:
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
             part = texts[begin : begin + ENCODED_AT_ONCE]
@@ -141,7 +140,7 @@ def _encode(
                     ids = []
                 if len(ids) > limit:
                     cut += 1
-                    ids = cut_row(ids, limit, tokenizer.suffix)
+                    ids = [*ids[: limit - len(suffix)], *suffix]
                 rows.append(np.array(ids, dtype=np.int32))
             task.advance(len(part))
     return rows, cut

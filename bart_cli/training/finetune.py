@@ -7,12 +7,10 @@ from pathlib import Path
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.order import Share
+from bart_cli.data.pair_ids import EncodedPairs, encode_pairs, load_encoded, load_prepared
 from bart_cli.data.pairs import PairSource, open_pairs
 from bart_cli.data.summarization_loader import (
-    EncodedPairs,
     SummarizationLoader,
-    encode_pairs,
-    load_encoded,
     summarization_validation_batches,
 )
 from bart_cli.errors import UsageError
@@ -140,12 +138,12 @@ def _match_targets(config: FinetuneConfig, tokenizer: Tokenizer) -> FinetuneConf
 
 
 def _tell_cuts(pairs: EncodedPairs, config: FinetuneConfig, reporter: Reporter) -> None:
-    for name, cut, limit in (
-        ("articles", pairs.cut_sources, config.data.max_source_length),
-        ("summaries", pairs.cut_targets, config.data.max_target_length),
+    for name, rows, limit in (
+        ("articles", pairs.sources, config.data.max_source_length),
+        ("summaries", pairs.targets, config.data.max_target_length),
     ):
-        if cut:
-            reporter.info(f"{cut:,} of {len(pairs.sources):,} {name} are cut to {limit} tokens")
+        if rows.cut:
+            reporter.info(f"{rows.cut:,} of {len(rows):,} {name} are cut to {limit} tokens")
 
 
 def _check_positions(config: FinetuneConfig, model: Bart) -> None:
@@ -173,9 +171,12 @@ def _validation(
         return None
     found = source.read("validation", limit=data.n_validation)
     found.tell(reporter)
-    if world.leads:
-        source.tell_overlap(found, reporter)
-    pairs = encode_pairs(found.pairs, data, tokenizer, model.config.prefix)
+    limit, prefix = data.n_validation, model.config.prefix
+    pairs = load_prepared(source, "validation", limit, data, tokenizer, prefix)
+    if pairs is None:
+        pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
+        if world.leads:  # of prepared pairs `bart preprocess` has told it
+            source.tell_overlap(found, reporter)
     references = [pair.target for pair in found.pairs]
     share = Share(
         global_batch=world.size * training.micro_batch,
@@ -223,7 +224,7 @@ def _generated_rouge(
     with stop.cutting():
         found = generate(
             model,
-            pairs.sources[world.rank :: world.size],
+            [pairs.sources[i].tolist() for i in range(world.rank, len(references), world.size)],
             config.generation,
             batch_size=config.evaluation.batch_size,
         )

@@ -41,24 +41,25 @@ def pack(
     """
     sample = Sample()
     for sentence in sentences:
-        rest = sentence
-        while sample.tokens + len(rest) > room:
+        begin = 0  # of what is left of the sentence; a copy of it for each sample would take long
+        while sample.tokens + len(sentence) - begin > room:
             if sample.tokens >= FULL * room:
                 yield sample
                 sample = Sample()
                 continue
-            cut = last_start(rest, room - sample.tokens, word_starts)
+            head = sentence[begin : begin + room + 1]
+            cut = last_start(head, room - sample.tokens, word_starts)
             if cut == 0 and sample.tokens:
                 yield sample
                 sample = Sample()
                 continue
-            cut = cut or last_start(rest, room, character_starts) or room
-            sample.add(rest[:cut])
-            rest = rest[cut:]
+            cut = cut or last_start(head, room, character_starts) or room
+            sample.add(head[:cut])
+            begin += cut
             yield sample
             sample = Sample()
-        if rest:
-            sample.add(rest)
+        if begin < len(sentence):
+            sample.add(sentence[begin:])
     if sample.tokens:
         yield sample
 

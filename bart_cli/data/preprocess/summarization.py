@@ -1,23 +1,26 @@
-"""Pairs checked and tokenized: a table per split that fine-tuning reads.
+"""Pairs checked and tokenized: a table per split, which fine-tuning maps into memory.
 
-In: pairs in any form that `data/pairs.py` reads. Out: OUT/{train,validation,test}.parquet with
-`id`, `article`, `summary` and the token ids of both (uncut, special tokens included), and
-OUT/report.json.
+In: pairs in any form that `data/pairs.py` reads. Out: OUT/{train,validation,test}.arrow (Arrow IPC
+files, not compressed) with `id`, `article`, `summary` and the token ids of both (uncut, special
+tokens included), and OUT/report.json.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.pair_files import FilePart
-from bart_cli.data.pairs import SPLITS, VOCABULARY, Pair, PairSource, open_pairs
+from bart_cli.data.pair_ids import COLUMNS, VOCABULARY, encode_batches, vocabulary_of
+from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split, open_pairs
+from bart_cli.data.shards import ids_type
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.progress import Reporter
@@ -51,64 +54,81 @@ def preprocess_summarization(
     source = open_pairs(data)
     if not source.splits:
         source.read("train")  # says what is missing
-    _check_folder(source, out)
+    old = _check_folder(source, out)
     reports = {}
     for split in source.splits:
-        found = source.read(split)
-        in_training = source.tell_overlap(found, reporter)
-        with reporter.task(f"tokenize {split}", total=len(found.pairs), unit="pairs") as task:
-            table = _tokenize(found.pairs, tokenizer)
-            task.advance(len(found.pairs))
-        with atomic_file(out / f"{split}.parquet") as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-        reports[split] = SplitReport(
-            read=found.read,
-            kept=len(found.pairs),
-            dropped=found.dropped,
-            in_training=in_training,
-            source_tokens=_spread(table["source_ids"]),
-            target_tokens=_spread(table["target_ids"]),
-        )
+        reports[split] = _prepare(source, split, out / f"{split}.arrow", tokenizer, reporter)
+    for table in old:
+        table.unlink()
     tokenizer.save(out / "tokenizer")
     summary = {split: asdict(report) for split, report in reports.items()}
     write_text(out / "report.json", json.dumps(summary, indent=2) + "\n")
     return reports
 
 
-def _check_folder(source: PairSource, out: Path) -> None:
-    """Nothing of `out` may be overwritten that is the input, or stay that is of other pairs."""
-    for split in SPLITS:
-        table = out / f"{split}.parquet"
-        if not table.is_file():
+def _prepare(
+    source: PairSource, split: str, table: Path, tokenizer: Tokenizer, reporter: Reporter
+) -> SplitReport:
+    """Write one split, some pairs at a time."""
+    found = Split(split)
+    pairs: Iterable[Pair] = source.stream(found)
+    if split != "train":
+        pairs = found.pairs = list(pairs)
+    texts, ids = pa.string(), pa.list_(ids_type(tokenizer.vocab_size))
+    schema = pa.schema(
+        {"id": texts, "article": texts, "summary": texts} | dict.fromkeys(COLUMNS, ids),
+        metadata={VOCABULARY: tokenizer.fingerprint()},
+    )
+    lengths = []
+    with (
+        atomic_file(table) as temporary,
+        pa.ipc.new_file(temporary, schema) as writer,
+        reporter.task(f"tokenize {split}", unit="pairs") as task,
+    ):
+        for part, batch in encode_batches(pairs, tokenizer):
+            columns = [[p.id for p in part], [p.source for p in part], [p.target for p in part]]
+            writer.write_batch(pa.record_batch([*columns, *batch.columns], schema=schema))
+            lengths.append([column.value_lengths().to_numpy() for column in batch.columns])
+            task.advance(len(part))
+    source_tokens, target_tokens = map(np.concatenate, zip(*lengths, strict=True))
+    return SplitReport(
+        read=found.read,
+        kept=len(source_tokens),
+        dropped=found.dropped,
+        in_training=source.tell_overlap(found, reporter),
+        source_tokens=_spread(source_tokens),
+        target_tokens=_spread(target_tokens),
+    )
+
+
+def _check_folder(source: PairSource, out: Path) -> list[Path]:
+    """The parquet tables of an earlier version in `out`, which the new ones replace.
+
+    Raises:
+        UsageError: `out` holds the input, or other pairs, which would be read with the new ones.
+    """
+    inputs = [part.path for s in SPLITS for part in source.parts(s) if isinstance(part, FilePart)]
+    old = []
+    for file in sorted(out.iterdir()) if out.is_dir() else []:
+        split = next((s for s, names in SPLITS.items() if file.stem in names), None)
+        table = FilePart(file)
+        if split is None or table.form is None:
             continue
+        if any(file.samefile(path) for path in inputs):
+            raise UsageError(f"{file} would be read and overwritten", hint="Choose another --out.")
+        if vocabulary_of(table) is None:
+            raise UsageError(
+                f"{out} holds {file.name}, other pairs of the {split} split", hint=START_ANEW
+            )
         if split not in source.splits:
             raise UsageError(
                 f"{out} holds a {split} split, {source.path} has none: it is of other pairs",
                 hint=START_ANEW,
             )
-        parts = [*source.parts(split), *source.parts("train")]
-        if any(isinstance(part, FilePart) and table.samefile(part.path) for part in parts):
-            raise UsageError(f"{table} would be read and overwritten", hint="choose another --out")
+        if table.form == "Parquet":
+            old.append(file)
+    return old
 
 
-def _tokenize(pairs: list[Pair], tokenizer: Tokenizer) -> pa.Table:
-    ids = pa.list_(pa.int32())
-    return pa.table(
-        {
-            "id": [pair.id for pair in pairs],
-            "article": [pair.source for pair in pairs],
-            "summary": [pair.target for pair in pairs],
-            "source_ids": pa.array(tokenizer.encode_batch([p.source for p in pairs]), ids),
-            "target_ids": pa.array(tokenizer.encode_targets([p.target for p in pairs]), ids),
-        },
-        metadata={VOCABULARY: tokenizer.fingerprint()},
-    )
-
-
-def _spread(column: pa.ChunkedArray) -> tuple[int, int, int]:
-    lengths = column.combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
-    return (
-        int(np.median(lengths)),
-        int(np.percentile(lengths, 95)),
-        int(lengths.max()),
-    )
+def _spread(lengths: NDArray[np.int32]) -> tuple[int, int, int]:
+    return int(np.median(lengths)), int(np.percentile(lengths, 95)), int(lengths.max())

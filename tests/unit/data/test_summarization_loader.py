@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,29 +16,42 @@ from hypothesis import strategies as st
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import Share
-from bart_cli.data.pairs import open_pairs, read_pairs, read_token_ids
-from bart_cli.data.summarization_loader import (
+from bart_cli.data.pair_ids import (
+    COLUMNS,
+    VOCABULARY,
     EncodedPairs,
-    SummarizationLoader,
+    PackedRows,
+    encode_pairs,
     load_encoded,
+    load_prepared,
+)
+from bart_cli.data.pairs import open_pairs, read_pairs
+from bart_cli.data.preprocess.summarization import preprocess_summarization
+from bart_cli.data.summarization_loader import (
+    SummarizationLoader,
     summarization_validation_batches,
 )
 from bart_cli.errors import UsageError
+from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 
 Row = tuple[int, ...]
+IDS = pa.list_(pa.uint16())
 LENGTHS = st.lists(st.integers(3, 60), min_size=1, max_size=40)
 
 
-def numbered(lengths: list[int]) -> EncodedPairs:
+def numbered(lengths: list[int], tokenizer: Tokenizer) -> EncodedPairs:
     """Pairs whose targets tell them apart: pair i is [0, 10 + i, 2]."""
+    sources = [[0, *[7] * (length - 2), 2] for length in lengths]
+    targets = [[0, 10 + number, 2] for number in range(len(lengths))]
     return EncodedPairs(
-        sources=[[0, *[7] * (length - 2), 2] for length in lengths],
-        targets=[[0, 10 + number, 2] for number in range(len(lengths))],
-        cut_sources=0,
-        cut_targets=0,
+        *(PackedRows([pa.array(side, IDS)], 1024, [2], tokenizer) for side in (sources, targets))
     )
+
+
+def ids_of(pairs: EncodedPairs) -> tuple[list[list[int]], list[list[int]]]:
+    return [row.tolist() for row in pairs.sources], [row.tolist() for row in pairs.targets]
 
 
 def steps(
@@ -61,7 +76,7 @@ def members(step: list[Batch]) -> list[tuple[Row, int]]:
 def test_every_pair_comes_once_an_epoch_and_beside_its_summary(
     tiny_tokenizer: Tokenizer, lengths: list[int], batch: int, grouped: bool
 ) -> None:
-    pairs = numbered(lengths)
+    pairs = numbered(lengths, tiny_tokenizer)
     share = Share(global_batch=batch, micro_batch=4)
     enough = -(-len(lengths) // batch)
     found = steps(pairs, tiny_tokenizer, share, enough, group_by_length=grouped)
@@ -87,7 +102,7 @@ def test_global_batches_depend_on_the_samples_consumed_and_on_nothing_else(
     start: int,
     max_tokens: int | None,
 ) -> None:
-    pairs = numbered(lengths)
+    pairs = numbered(lengths, tiny_tokenizer)
     whole = steps(pairs, tiny_tokenizer, Share(global_batch=8, micro_batch=8), 8)
     shares = [
         Share(8, min(micro, 8 // world), rank, world, start_sample=start * 8)
@@ -105,7 +120,8 @@ def test_grouping_by_length_saves_padding(tiny_tokenizer: Tokenizer) -> None:
     share = Share(global_batch=8, micro_batch=8)
     shares = {}
     for grouped in (False, True):
-        found = steps(numbered(lengths), tiny_tokenizer, share, 32, group_by_length=grouped)
+        pairs = numbered(lengths, tiny_tokenizer)
+        found = steps(pairs, tiny_tokenizer, share, 32, group_by_length=grouped)
         batches = [batch for step in found for batch in step]
         real = sum(int(batch.source_mask.sum()) for batch in batches)
         shares[grouped] = 1 - real / sum(batch.source.numel() for batch in batches)
@@ -114,13 +130,14 @@ def test_grouping_by_length_saves_padding(tiny_tokenizer: Tokenizer) -> None:
 
 def test_batches_by_tokens_keep_to_the_limit(tiny_tokenizer: Tokenizer) -> None:
     share = Share(global_batch=32, micro_batch=32)
-    (step,) = steps(numbered([60] * 8 + [10] * 24), tiny_tokenizer, share, 1, max_tokens=256)
+    pairs = numbered([60] * 8 + [10] * 24, tiny_tokenizer)
+    (step,) = steps(pairs, tiny_tokenizer, share, 1, max_tokens=256)
     assert sum(batch.sequences for batch in step) == 32
     assert all(batch.source.numel() <= 256 for batch in step)
 
 
 def test_validation_reads_all_pairs_once_over_all_ranks(tiny_tokenizer: Tokenizer) -> None:
-    pairs = numbered([5, 9, 3, 30, 4])
+    pairs = numbered([5, 9, 3, 30, 4], tiny_tokenizer)
     found = [
         batch
         for rank in range(2)
@@ -135,9 +152,6 @@ def test_validation_reads_all_pairs_once_over_all_ranks(tiny_tokenizer: Tokenize
 def test_pairs_are_cut_and_limited(
     tmp_path: Path, tiny_tokenizer: Tokenizer, prepared: bool
 ) -> None:
-    from bart_cli.data.preprocess.summarization import preprocess_summarization
-    from bart_cli.progress import Reporter
-
     rows = [{"article": f"{s} {i}", "summary": s} for i, s in enumerate(SENTENCES)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder = tmp_path
@@ -148,20 +162,64 @@ def test_pairs_are_cut_and_limited(
         )
     data = SummarizationDataConfig(path=folder, max_source_length=8, max_target_length=6)
     pairs = load_encoded(open_pairs(data), "train", 3, data, tiny_tokenizer)
-    assert (len(pairs.sources), pairs.cut_sources, pairs.cut_targets) == (3, 3, 3)
+    assert (len(pairs.sources), pairs.sources.cut, pairs.targets.cut) == (3, 3, 3)
     for source, target in zip(pairs.sources, pairs.targets, strict=True):
         assert (len(source), len(target)) == (8, 6)
         assert source[0] == target[0] == tiny_tokenizer.bos_id
         assert source[-1] == target[-1] == tiny_tokenizer.eos_id
 
 
+def table_of(file: Path) -> pa.Table:
+    with pa.memory_map(str(file)) as content:
+        return pa.ipc.open_file(content).read_all()
+
+
+def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_tables(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many record batches; a limit inside of one; rows cut; ids without an embedding."""
+    for module in ("bart_cli.data.pair_ids", "bart_cli.data.pair_files"):
+        monkeypatch.setattr(f"{module}.ROWS", 3)
+    rows = [{"article": f"{s} {i}", "summary": s[: 3 + i]} for i, s in enumerate(SENTENCES)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    new, old = tmp_path / "new", tmp_path / "old"
+    preprocess_summarization(
+        SummarizationDataConfig(path=tmp_path), new, tiny_tokenizer, reporter=Reporter()
+    )
+    table = table_of(new / "train.arrow")
+    assert table.schema.field("source_ids").type == IDS
+    old.mkdir()
+    ids = [table[name].cast(pa.list_(pa.int32())) for name in COLUMNS]
+    metadata = {VOCABULARY: tiny_tokenizer.fingerprint()}
+    pq.write_table(
+        pa.table(
+            [table["article"], table["summary"], *ids], ["article", "summary", *COLUMNS]
+        ).replace_schema_metadata(metadata),
+        old / "train.parquet",
+    )
+    fitted = tiny_tokenizer.fitted(tiny_tokenizer.vocab_size - 40)
+    before = pa.total_allocated_bytes()
+    for limit in (None, 1, 5, 6):
+        found = []
+        for folder in (new, old):
+            data = SummarizationDataConfig(path=folder, max_source_length=12, max_target_length=6)
+            pairs = load_prepared(open_pairs(data), "train", limit, data, fitted)
+            assert pairs is not None
+            found.append((ids_of(pairs), pairs.sources.cut, pairs.targets.cut))
+            if folder is new:
+                assert pa.total_allocated_bytes() - before < 4096  # the ids are not copied
+            del pairs
+        text = open_pairs(data).read("train", limit=limit).pairs
+        encoded = encode_pairs(text, data, fitted)
+        assert found[0] == found[1] == (ids_of(encoded), encoded.sources.cut, encoded.targets.cut)
+        assert encoded.sources.lengths.tolist() == [len(row) for row in found[0][0][0]]
+    assert any(fitted.unk_id in row[1:-1] for row in found[0][0][0])
+
+
 def test_ids_of_another_vocabulary_are_not_taken_whatever_tokenizer_lies_beside_them(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     """What a second run with another tokenizer leaves that is killed before its end."""
-    from bart_cli.data.preprocess.summarization import preprocess_summarization
-    from bart_cli.progress import Reporter
-
     (tmp_path / "train.jsonl").write_text(json.dumps({"article": "A b c.", "summary": "A."}))
     other = Tokenizer.train(SENTENCES[2:], vocab_size=300)
     preprocess_summarization(
@@ -170,19 +228,16 @@ def test_ids_of_another_vocabulary_are_not_taken_whatever_tokenizer_lies_beside_
     tiny_tokenizer.save(tmp_path / "out" / "tokenizer")
     data = SummarizationDataConfig(path=tmp_path / "out")
     pairs = load_encoded(open_pairs(data), "train", None, data, tiny_tokenizer)
-    assert pairs.sources == [tiny_tokenizer.encode("A b c.")]
-    assert read_token_ids(tmp_path / "out" / "train.parquet", None, other) == (
-        [other.encode("A b c.")],
-        [other.encode("A.")],
-    )
+    assert ids_of(pairs) == ([tiny_tokenizer.encode("A b c.")], [tiny_tokenizer.encode("A.")])
+    assert load_prepared(open_pairs(data), "train", None, data, tiny_tokenizer) is None
+    prepared = load_prepared(open_pairs(data), "train", None, data, other)
+    assert prepared is not None
+    assert ids_of(prepared) == ([other.encode("A b c.")], [other.encode("A.")])
 
 
 def test_pairs_of_two_sources_are_not_mixed_and_the_input_is_not_overwritten(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
-    from bart_cli.data.preprocess.summarization import preprocess_summarization
-    from bart_cli.progress import Reporter
-
     row = json.dumps({"article": "A b c.", "summary": "A."})
     for name in ("both/train", "both/validation", "one/train"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -197,19 +252,20 @@ def test_pairs_of_two_sources_are_not_mixed_and_the_input_is_not_overwritten(
         )
 
     prepare("both", "out")
-    prepare("both", "out")
+    pq.write_table(table_of(tmp_path / "out" / "train.arrow"), tmp_path / "out" / "train.parquet")
+    prepare("both", "out")  # replaces the table of an earlier version
+    assert not (tmp_path / "out" / "train.parquet").exists()
     with pytest.raises(UsageError, match="out holds a validation split"):
         prepare("one", "out")
     with pytest.raises(UsageError, match="would be read and overwritten"):
         prepare("out", "out")
+    with pytest.raises(UsageError, match=r"holds train.jsonl, other pairs of the train split"):
+        prepare("both", "one")
 
 
 def test_what_json_can_hold_and_utf8_cannot_is_replaced(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
-    from bart_cli.data.preprocess.summarization import preprocess_summarization
-    from bart_cli.progress import Reporter
-
     rows = ['{"id": "\\udc00", "article": "a \\ud800 b", "summary": "c"}']
     rows.append('{"id": null, "article": "d e", "summary": "f"}')
     (tmp_path / "train.jsonl").write_text("\n".join(rows))

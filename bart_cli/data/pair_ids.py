@@ -1,0 +1,195 @@
+"""Token ids of pairs, packed: two bytes each, or four for more than 65,536 entries.
+
+In: pairs, or a table of `bart preprocess summarization`, which is mapped into memory, so that all
+processes of a machine share one copy. Out: rows of ids, cut to their limits when they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.data.denoising import Ids, Ragged
+from bart_cli.data.pair_files import ROWS, FilePart
+from bart_cli.data.pairs import Pair, PairSource, Split
+from bart_cli.data.shards import ids_type
+from bart_cli.data.source_text import source_text
+from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+
+COLUMNS = ["source_ids", "target_ids"]
+VOCABULARY = b"bart_vocabulary"  # in the metadata of a table: fingerprint of its tokenizer
+
+
+class PackedRows:
+    """Rows of token ids, each cut to `limit` with the `suffix` kept.
+
+    Args:
+        chunks: lists of ids, one array after the other.
+        tokenizer: of the ids; replaces those that the model has no embedding for.
+    """
+
+    def __init__(
+        self, chunks: Iterable[pa.ListArray], limit: int, suffix: list[int], tokenizer: Tokenizer
+    ) -> None:
+        self._chunks = [_ragged(chunk) for chunk in chunks]
+        self._limit, self._suffix, self._tokenizer = limit, suffix, tokenizer
+        sizes = [len(chunk.lengths) for chunk in self._chunks]
+        self._ends = np.cumsum(sizes, dtype=np.int64)
+        uncut = np.concatenate([np.zeros(0, np.int64), *(c.lengths for c in self._chunks)])
+        self.cut = int((uncut > limit).sum())  # rows that are longer than the limit
+        self.lengths: Ids = np.minimum(uncut, limit)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Ids:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        chunk = self._chunks[number]
+        row = chunk.row(index - int(self._ends[number]) + len(chunk.lengths)).astype(np.int64)
+        if len(row) > self._limit:
+            row = row[: self._limit]
+            row[self._limit - len(self._suffix) :] = self._suffix
+        return self._tokenizer.known_ids(row)
+
+    def __iter__(self) -> Iterator[Ids]:
+        return map(self.__getitem__, range(len(self)))
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Token ids of both sides, special tokens included, cut to their limits."""
+
+    sources: PackedRows
+    targets: PackedRows
+
+
+def load_encoded(
+    source: PairSource,
+    split: str,
+    limit: int | None,
+    data: SummarizationDataConfig,
+    tokenizer: Tokenizer,
+    prefix: str = "",
+    reporter: Reporter = Reporter(),
+) -> EncodedPairs:
+    """The pairs of a split as ids, prepared or tokenized now; see `load_prepared`.
+
+    Raises:
+        UsageError: see PairSource.read.
+    """
+    prepared = load_prepared(source, split, limit, data, tokenizer, prefix)
+    if prepared is not None:
+        return prepared
+    found = Split(split)
+    pairs = encode_pairs(source.stream(found, limit), data, tokenizer, prefix)
+    found.tell(reporter)
+    return pairs
+
+
+def load_prepared(
+    source: PairSource,
+    split: str,
+    limit: int | None,
+    data: SummarizationDataConfig,
+    tokenizer: Tokenizer,
+    prefix: str = "",
+) -> EncodedPairs | None:
+    """The ids that `bart preprocess summarization` made with this tokenizer, None without them.
+
+    Args:
+        prefix: see `source_text`; prepared ids have none.
+    """
+    table = None if prefix.strip() else source.prepared(split)
+    if table is None or vocabulary_of(table) != tokenizer.fingerprint():
+        return None
+    batches = _mapped(table) if table.form == "Arrow" else _of_parquet(table, tokenizer)
+    return _pairs(_first_rows(batches, limit), data, tokenizer)
+
+
+def encode_pairs(
+    pairs: Iterable[Pair], data: SummarizationDataConfig, tokenizer: Tokenizer, prefix: str = ""
+) -> EncodedPairs:
+    """Pairs as ids, cut to their limits."""
+    encoded = (batch for _, batch in encode_batches(pairs, tokenizer, prefix))
+    return _pairs(encoded, data, tokenizer)
+
+
+def encode_batches(
+    pairs: Iterable[Pair], tokenizer: Tokenizer, prefix: str = ""
+) -> Iterator[tuple[list[Pair], pa.RecordBatch]]:
+    """Some pairs at a time with both sides as ids, uncut, special tokens included."""
+    ids = pa.list_(ids_type(tokenizer.vocab_size))
+    rest = iter(pairs)
+    while part := list(islice(rest, ROWS)):
+        sides = (
+            tokenizer.encode_batch([source_text(pair.source, prefix) for pair in part]),
+            tokenizer.encode_targets([source_text(pair.target) for pair in part]),
+        )
+        yield part, pa.record_batch([pa.array(side, ids) for side in sides], names=COLUMNS)
+
+
+def _pairs(
+    batches: Iterable[pa.RecordBatch], data: SummarizationDataConfig, tokenizer: Tokenizer
+) -> EncodedPairs:
+    held = list(batches)
+    sources, targets = ([batch.column(name) for batch in held] for name in COLUMNS)
+    return EncodedPairs(
+        PackedRows(sources, data.max_source_length, tokenizer.suffix, tokenizer),
+        PackedRows(targets, data.max_target_length, tokenizer.target_frame[1], tokenizer),
+    )
+
+
+def _ragged(chunk: pa.ListArray) -> Ragged:
+    lengths = chunk.value_lengths().to_numpy().astype(np.int64)
+    return Ragged(chunk.flatten().to_numpy(), lengths)
+
+
+def vocabulary_of(table: FilePart) -> str | None:
+    """Fingerprint of the tokenizer of a table's ids, None for a table of other origin.
+
+    The table itself says so: a tokenizer folder beside it may be another run's.
+    """
+    try:
+        if table.form == "Arrow":
+            with pa.memory_map(str(table.path)) as content:
+                schema = pa.ipc.open_file(content).schema
+        else:
+            schema = pq.read_schema(table.path)
+    except (pa.ArrowInvalid, OSError):
+        return None  # the reader of the text says what is wrong
+    if not set(COLUMNS) <= set(schema.names):
+        return None
+    return (schema.metadata or {}).get(VOCABULARY, b"").decode()
+
+
+def _mapped(table: FilePart) -> Iterator[pa.RecordBatch]:
+    file = pa.ipc.open_file(pa.memory_map(str(table.path)))
+    return map(file.get_batch, range(file.num_record_batches))
+
+
+def _of_parquet(table: FilePart, tokenizer: Tokenizer) -> Iterator[pa.RecordBatch]:
+    """The ids of a table of an earlier version, which has four bytes for each."""
+    ids = pa.list_(ids_type(tokenizer.vocab_size))
+    with pq.ParquetFile(table.path) as file:
+        for batch in file.iter_batches(ROWS, columns=COLUMNS):
+            columns = [batch.column(name).cast(ids) for name in COLUMNS]
+            yield pa.record_batch(columns, names=COLUMNS)
+
+
+def _first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
+    left = limit
+    for batch in batches:
+        yield batch if left is None else batch.slice(0, left)
+        if left is not None:
+            left -= batch.num_rows
+            if left <= 0:
+                return

@@ -1,0 +1,158 @@
+"""Memory, start and speed of the pre-training loader by world size, on synthetic shards.
+
+    python benchmarks/loader.py [--shards 5120] [--samples 200] [--epochs 3] [--folder FOLDER]
+
+First rank 0 of 1, 8 and 320 ranks, each with the streams of the presets: after each epoch, how many
+shards are open, how many were read, and the bytes of their values (mapped files) and of all else.
+Then all 320 ranks of 40 nodes in this process: seconds to start and samples per second of a rank.
+The loader's worker processes are left out: each of them holds what is shown here for its rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
+from bart_cli.data.batch import Batch
+from bart_cli.data.order import Share
+from bart_cli.data.pretrain_loader import PretrainLoader
+from bart_cli.data.shards import ShardFolder, shard_schema, write_counts, write_shard
+from bart_cli.tokenizer import Tokenizer
+
+WORLDS = ((1, 64), (8, 64), (320, 1280))  # ranks, streams
+BATCH = 200  # samples of a rank in a step
+TOKENS = 126  # of a sample, without <s> and </s>
+SENTENCES = 6
+
+
+def write_shards(folder: Path, shards: int, samples: int, tokenizer: Tokenizer) -> None:
+    """Shards of full samples; their sizes differ by one sample, as LDDL's loader wants it."""
+    rng = np.random.default_rng(1)
+    schema = shard_schema(tokenizer.vocab_size)
+    counts = {}
+    for number in range(shards):
+        rows = samples + number % 2
+        ids = rng.integers(4, tokenizer.vocab_size, (rows, TOKENS), dtype=np.uint16)
+        sentences = np.full((rows, SENTENCES), TOKENS // SENTENCES, dtype=np.uint16)
+        columns = [pa.array(["text " * (TOKENS - 1)] * rows), _lists(ids), _lists(sentences)]
+        name = f"shard-{number}.parquet"
+        write_shard(folder / name, [pa.table(columns, schema=schema)], schema)
+        counts[name] = rows
+    write_counts(folder, counts)
+
+
+def _lists(values: np.ndarray) -> pa.ListArray:
+    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
+
+
+class Rank:
+    """The loader of one rank, and what it holds."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int, world: int, streams: int):
+        begin = time.perf_counter()
+        self.loader = PretrainLoader(
+            folder,
+            PretrainDataConfig(streams=streams, workers=0),
+            DenoisingConfig(),
+            tokenizer,
+            Share(global_batch=BATCH * world, micro_batch=BATCH, rank=rank, world_size=world),
+            seed=1,
+            decoder_start_id=2,
+        )
+        self.steps: Iterator[list[Batch]] = iter(self.loader)
+        next(self.steps)
+        self.start_seconds = time.perf_counter() - begin
+        self._reader = self.loader._steps._reader
+
+    def held(self) -> tuple[int, int, int]:
+        """Open shards, bytes of their mapped values, bytes of lengths, offsets and row orders."""
+        held = [part for s in self._reader._cache.values() for part in (s.tokens, s.sentences)]
+        orders = self._reader.order
+        rows = orders._row_order.cache_info().currsize * int(orders.counts.max())
+        own = sum(part.lengths.nbytes + part.starts.nbytes for part in held) + 8 * rows
+        return len(self._reader._cache), sum(part.values.nbytes for part in held), own
+
+
+def resident() -> int:
+    """Bytes of this process without the pages of mapped files."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+
+
+def count_reads() -> list[int]:
+    """A counter of the shards that are read from now on."""
+    reads = [0]
+    read = ShardFolder.read
+
+    def counted(self: ShardFolder, number: int, tokenizer: Tokenizer) -> object:
+        reads[0] += 1
+        return read(self, number, tokenizer)
+
+    ShardFolder.read = counted  # type: ignore[assignment,method-assign]
+    return reads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shards", type=int, default=5120)
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keep the shards here, for another run")
+    options = parser.parse_args()
+    tokenizer = Tokenizer.train(["Words for ids without meaning."] * 50, vocab_size=300)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        if not any(folder.glob("*.parquet")):
+            folder.mkdir(exist_ok=True)
+            write_shards(folder, options.shards, options.samples, tokenizer)
+        reads = count_reads()
+        print("ranks  streams  epoch  shards open  shards read  mapped KB  own KB  process KB more")
+        for world, streams in WORLDS:
+            before = resident()
+            rank = Rank(folder, tokenizer, 0, world, streams)
+            steps = rank.loader.samples_per_epoch // (BATCH * world)
+            for epoch in range(1, options.epochs + 1):
+                for _ in islice(rank.steps, steps):
+                    pass
+                shards, mapped, own = rank.held()
+                print(
+                    f"{world:5}  {streams:7}  {epoch:5}  {shards:11}  {reads[0]:11}  "
+                    f"{mapped // 1024:9,}  {own // 1024:6,}  {(resident() - before) // 1024:15,}"
+                )
+                reads[0] = 0
+            del rank
+        simulate(folder, tokenizer, reads)
+
+
+def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int]) -> None:
+    """All ranks of 40 nodes, step by step."""
+    world, streams = WORLDS[-1]
+    before = resident()
+    ranks = [Rank(folder, tokenizer, rank, world, streams) for rank in range(world)]
+    starts = [rank.start_seconds for rank in ranks]
+    held = [rank.held() for rank in ranks]
+    rates = []
+    for rank in ranks:
+        begin = time.perf_counter()
+        next(rank.steps)
+        rates.append(BATCH / (time.perf_counter() - begin))
+    print(
+        f"{world} ranks: first batch of a rank after {statistics.median(starts):.2f} s (at most "
+        f"{max(starts):.2f}), {reads[0] / world:.1f} shards read, {max(h[0] for h in held)} open "
+        f"at most; {statistics.median(rates):,.0f} samples/s per rank and core (slowest "
+        f"{min(rates):,.0f}); {(resident() - before) / world / 2**20:.1f} MB per rank"
+    )
+
+
+if __name__ == "__main__":
+    main()
