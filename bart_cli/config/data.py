@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from bart_cli.config.base import Section
+from bart_cli.config.base import Section, refuse_idle
 
 LANGUAGE = re.compile("auto|[a-z]{2,3}")
 LANGUAGE_HELP = (
@@ -32,6 +32,12 @@ class DenoisingConfig(Section):
     )
     permute_sentences: bool = Field(True, description="shuffle the sentences of a sample")
     whole_words: bool = Field(True, description="spans begin and end at words")
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        if not self.mask_ratio:
+            refuse_idle(self, ("poisson_lambda", "random_ratio", "whole_words"), "mask_ratio=0")
+        return self
 
 
 class PretrainDataConfig(Section):

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from bart_cli.config.base import Section
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")  # of training, not of weights
 
 
 class ModelConfig(Section):

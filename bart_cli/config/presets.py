@@ -18,8 +18,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import bart_cli
-from bart_cli.config.base import Section, complaint
+from bart_cli.config.base import IDLE, Section, complaint
 from bart_cli.config.generation import Layer, resolve_generation
+from bart_cli.config.model import DROPOUTS
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError, did_you_mean
 
@@ -115,11 +116,18 @@ def load_config(
         if notify is not None:
             for notice in resolved.notices:
                 notify(notice)
-    try:
-        return _validate(kind, tree, "options")
-    except UsageError:
-        _validate(kind, before, origin)  # what is wrong without the options is not theirs
-        raise
+    if tree.get("init_from") is not None:
+        _require_no_architecture(given)
+    while True:
+        try:
+            return kind.model_validate(tree)
+        except ValidationError as error:
+            _validate(kind, before, origin)  # what is wrong without the options is not theirs
+            idle = [key for key in map(_idle_key, error.errors()) if key and not _has(given, key)]
+            if not idle:
+                raise _usage_error(kind, error, "options") from None
+            for key in idle:  # an option takes away the meaning of a preset's setting
+                _drop(tree, key)
 
 
 def check_section(kind: type[Kind], values: Mapping[str, object]) -> Kind:
@@ -248,6 +256,17 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
             model = inner
 
 
+def _require_no_architecture(given: Tree) -> None:
+    """Raise for an option about the architecture, which comes with the weights of `init_from`."""
+    for key, value in flatten(given):
+        section, _, name = key.partition(".")
+        if section == "model" and name not in DROPOUTS:
+            raise UsageError(
+                f"{key}={value} has no effect with init_from: the architecture comes with the "
+                "weights"
+            )
+
+
 def _defaults(kind: type[BaseModel]) -> Tree:
     return kind().model_dump(mode="json")
 
@@ -256,9 +275,31 @@ def _validate(kind: type[Kind], tree: Tree, origin: str) -> Kind:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(kind, problem) for problem in error.errors()]
-        head = f"{origin}: " if len(lines) == 1 else f"{origin} has {len(lines)} problems:\n  "
-        raise UsageError(head + "\n  ".join(dict.fromkeys(lines))) from None
+        raise _usage_error(kind, error, origin) from None
+
+
+def _usage_error(kind: type[BaseModel], error: ValidationError, origin: str) -> UsageError:
+    lines = [_explain(kind, problem) for problem in error.errors()]
+    head = f"{origin}: " if len(lines) == 1 else f"{origin} has {len(lines)} problems:\n  "
+    return UsageError(head + "\n  ".join(dict.fromkeys(lines)))
+
+
+def _idle_key(problem: Mapping[str, Any]) -> str | None:
+    """The key of a setting that was refused because it has no effect."""
+    if problem["type"] != IDLE:
+        return None
+    return ".".join([*map(str, problem["loc"]), problem["ctx"]["name"]])
+
+
+def _has(tree: Tree, key: str) -> bool:
+    return key in dict(flatten(tree))
+
+
+def _drop(tree: Tree, key: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree[section]
+    del tree[last]
 
 
 def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:

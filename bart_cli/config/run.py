@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bart_cli.config.base import Section
+from bart_cli.config.base import Section, refuse_idle
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig, SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -30,6 +30,12 @@ class PretrainConfig(Section):
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
     schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
     training: TrainingConfig = Field(TrainingConfig(), description="the loop")
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        if self.training.validate_every is None:
+            refuse_idle(self, ("data.validation_path",), "training.validate_every=null")
+        return self
 
 
 class FinetuneConfig(Section):
@@ -59,6 +65,12 @@ class FinetuneConfig(Section):
         {}, description="where each decoding setting came from; written, never read"
     )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        if self.training.validate_every is None:
+            refuse_idle(self, ("data.n_validation",), "training.validate_every=null")
+        return self
 
 
 class EvaluateConfig(Section):

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from bart_cli.config.base import Section
+from bart_cli.config.base import Section, refuse_idle
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -15,12 +15,17 @@ class OptimizerConfig(Section):
     """One optimizer step."""
 
     name: Literal["nvlamb", "adamw", "adafactor"] = Field("adamw", description="which optimizer")
-    learning_rate: float = Field(1e-4, gt=0, le=10, description="peak, after warm-up")
+    learning_rate: float = Field(
+        1e-4, gt=0, le=10, description="peak, reached at the end of warm-up"
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the second moment")
-    epsilon: float = Field(1e-6, gt=0, le=1, description="added to the root of the second moment")
+    epsilon: float = Field(1e-8, gt=0, le=1, description="added to the root of the second moment")
     weight_decay: float = Field(
         0.1, ge=0, le=10, description="decoupled; not on biases and LayerNorms"
+    )
+    decay_layer_norms: bool = Field(
+        False, description="weight decay also on the gains of LayerNorms, as in the reference"
     )
     clip_norm: float = Field(
         0.1, ge=0, description="largest global norm of the gradient; 0: no clipping"
@@ -30,12 +35,23 @@ class OptimizerConfig(Section):
     )
     backend: Literal["auto", "torch", "apex"] = Field(
         "auto",
-        description="whose kernels: NVIDIA apex's where it is installed (auto), never, or always",
+        description="kernels of nvlamb and adamw: PyTorch's, NVIDIA apex's, or auto: apex's for "
+        "fp32 weights on a GPU where it is installed. All compute the same",
     )
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        if self.name == "adafactor":
+            refuse_idle(self, ("beta1", "beta2", "epsilon"), "name=adafactor")
+        if self.name != "nvlamb":
+            refuse_idle(self, ("trust_without_decay",), f"name={self.name}")
+        if not self.weight_decay:
+            refuse_idle(self, ("decay_layer_norms",), "weight_decay=0")
+        return self
 
 
 class ScheduleConfig(Section):
-    """Learning rate over steps: linear warm-up from 0, then a decay to `end_learning_rate`."""
+    """Learning rate over steps 1, 2, …: linear warm-up, then a decay to `end_learning_rate`."""
 
     name: Literal["polynomial", "linear", "cosine", "cosine_restarts", "constant"] = Field(
         "polynomial", description="shape of the decay"
@@ -44,6 +60,17 @@ class ScheduleConfig(Section):
     power: float = Field(1.0, gt=0, le=10, description="of the polynomial decay")
     end_learning_rate: float = Field(0.0, ge=0, description="at the last step")
     cycles: int = Field(1, ge=1, description="restarts of cosine_restarts")
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        condition = f"name={self.name}"
+        if self.name != "polynomial":
+            refuse_idle(self, ("power",), condition)
+        if self.name != "cosine_restarts":
+            refuse_idle(self, ("cycles",), condition)
+        if self.name == "constant":
+            refuse_idle(self, ("end_learning_rate",), condition)
+        return self
 
 
 class TrainingConfig(Section):
@@ -74,7 +101,7 @@ class TrainingConfig(Section):
         None, ge=1, description="validations without improvement before the run stops; none: off"
     )
     select_by: Literal["loss", "rouge1", "rouge2", "rougeLsum"] = Field(
-        "loss", description="what validation compares to keep the best checkpoint"
+        "loss", description="metric that selects the best checkpoint"
     )
     time_limit: float | None = Field(
         None, gt=0, description="minutes; then a checkpoint is written and the run stops"
@@ -99,4 +126,6 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"micro_batch={self.micro_batch} is larger than global_batch={self.global_batch}"
             )
+        if self.validate_every is None:
+            refuse_idle(self, ("patience", "select_by"), "validate_every=null")
         return self

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from bart_cli import tokenizer_files
 from bart_cli.config.generation import GenerationConfig, SavedGeneration
-from bart_cli.config.model import ModelConfig
+from bart_cli.config.model import DROPOUTS, ModelConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_folder
 from bart_cli.hub import fetch
@@ -70,7 +70,6 @@ HUB_WEIGHTS = (
     *("pytorch_model.bin", "pytorch_model-*.bin"),
 )
 SEARCH = {"beams", "max_length", "length_penalty", "no_repeat_ngram"}
-DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bart_cli.config.model import ModelConfig
+from bart_cli.config.model import DROPOUTS, ModelConfig
 from bart_cli.config.presets import flatten, load_config
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import START_ANEW, UsageError
-from bart_cli.model.formats import DROPOUTS
 from bart_cli.progress import Reporter
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.metrics import read_metrics
@@ -47,7 +46,7 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
             f"schedule.warmup_steps={config.schedule.warmup_steps} is more than "
             f"training.max_steps={training.max_steps}"
         )
-    if backend := backend_problem(config.optimizer):
+    if backend := backend_problem(config.optimizer, training.parameters):
         problems.append(backend)
     if training.parameters == "bf16" and config.optimizer.name != "nvlamb":
         problems.append(

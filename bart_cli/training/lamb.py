@@ -1,12 +1,12 @@
-"""NVLAMB: layer-wise adaptive moments for large batches (You et al. 2020, NVIDIA's variant).
+"""LAMB: layer-wise adaptive moments for large batches (You et al. 2020), as NVIDIA's apex has it.
 
-Before the step all gradients are divided by their global norm. Per tensor w with gradient g:
+Per tensor w with gradient g, which the loop has clipped by the global norm:
 
     m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
     u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + decay w
     w = w - lr (|w| / |u|) u       (the ratio is 1 where a norm is 0)
 
-Tensors without decay take the ratio 1 unless `trust_without_decay`.
+Tensors without decay take the ratio 1 unless `trust_without_decay` (apex: `use_nvlamb`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from bart_cli.training.sharding import own_part
 
 
 class NVLamb(torch.optim.Optimizer):
-    """NVLAMB with fp32 state, all tensors of a group in one launch (`foreach`).
+    """LAMB with fp32 state, all tensors of a group in one launch (`foreach`).
 
     Parameters in half precision have an fp32 master copy in the state (`master`): the update is
     made there and rounded into the parameter.
@@ -38,7 +37,7 @@ class NVLamb(torch.optim.Optimizer):
         params: Iterable[Any],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
+        eps: float = 1e-8,
         weight_decay: float = 0.01,
         trust_without_decay: bool = False,
     ) -> None:
@@ -48,18 +47,13 @@ class NVLamb(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of all groups."""
+        """Update all groups once."""
         loss = None if closure is None else torch.enable_grad()(closure)()
-        gradients = [
-            p.grad for group in self.param_groups for p in group["params"] if p.grad is not None
-        ]
-        norm = get_total_norm(gradients)
-        scale = torch.where(norm > 0, norm.reciprocal(), torch.ones_like(norm))
         for group in self.param_groups:
-            self._update(group, scale)
+            self._update(group)
         return loss
 
-    def _update(self, group: dict[str, Any], scale: Tensor) -> None:
+    def _update(self, group: dict[str, Any]) -> None:
         trained = [p for p in group["params"] if p.grad is not None]
         if not trained:
             return
@@ -74,7 +68,6 @@ class NVLamb(torch.optim.Optimizer):
         decay = group["weight_decay"]
 
         gradients = [p.grad.float() for p in trained if p.grad is not None]
-        gradients = list(torch._foreach_mul(gradients, scale))
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)

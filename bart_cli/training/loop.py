@@ -99,7 +99,7 @@ def train(job: Job, reporter: Reporter) -> str:
         while outcome == "done" and progress.step < training.max_steps:
             micro = next(job.batches)
             loss, tokens = forward_backward(job, micro, gradients)
-            rate = job.schedule(progress.step)
+            rate = job.schedule(progress.step + 1)
             norm = update(job, parameters, rate)
             progress.step += 1
             progress.samples += training.global_batch
@@ -139,24 +139,27 @@ def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tu
     torch.manual_seed(int(key) >> 1)
     tokens = sum(int((batch.labels != IGNORE).sum()) for batch in micro)
     total = world.sum(tokens)
-    job.optimizer.zero_grad(set_to_none=True)
+    job.optimizer.zero_grad()  # to None; apex's takes no argument
     loss = torch.zeros((), device=world.device)
     for number, batch in enumerate(micro, 1):
-        here = batch.to(world.device)
-        with autocast(training.precision, world.device):
-            hidden = job.model(here.source, here.source_mask, here.decoder_input)
-            part = linear_cross_entropy(
-                hidden,
-                job.model.model.shared.weight,
-                job.model.final_logits_bias,
-                here.labels,
-                smoothing=training.label_smoothing,
-            )
-        part = part / total
+        part = batch_loss(job.model, batch.to(world.device), training) / total
         with gradients.during_backward() if number == len(micro) else nullcontext():
             job.scaler.scale(part).backward()
         loss += part.detach()
     return loss, tokens
+
+
+def batch_loss(model: Bart, batch: Batch, training: TrainingConfig) -> Tensor:
+    """The loss summed over the target tokens of a micro-batch, in the precision of training."""
+    with autocast(training.precision, batch.source.device):
+        hidden = model(batch.source, batch.source_mask, batch.decoder_input)
+        return linear_cross_entropy(
+            hidden,
+            model.model.shared.weight,
+            model.final_logits_bias,
+            batch.labels,
+            smoothing=training.label_smoothing,
+        )
 
 
 def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
@@ -47,12 +48,8 @@ def run_pretrain(
             raise UsageError("no data: give --data with the folder of `bart preprocess pretrain`")
         if data.streams % world.size:
             problems.append(f"data.streams={data.streams} is no multiple of {world.size} processes")
-        positions = config.model.max_position_embeddings
-        if data.sequence_length > positions:
-            problems.append(
-                f"data.sequence_length={data.sequence_length} is more than "
-                f"model.max_position_embeddings={positions}"
-            )
+        if config.init_from is None:
+            problems += _excess(data.sequence_length, config.model)
         shards = resolve_shards(data.path, data.sequence_length)
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
         check_run(config, world, problems)
@@ -66,6 +63,8 @@ def run_pretrain(
                 f"--target-length {data.sequence_length}, or raise the sequence length"
             )
         model = start_model(config, tokenizer, world, reporter, grow=True)
+        if excess := _excess(data.sequence_length, model.config):
+            raise UsageError(excess[0])
         return run_training(
             config,
             run,
@@ -89,6 +88,17 @@ def run_pretrain(
             resume=resume,
             reporter=reporter,
         )
+
+
+def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
+    """The problem of samples that are longer than the model's positions, if they are."""
+    positions = model.max_position_embeddings
+    if sequence_length <= positions:
+        return []
+    return [
+        f"data.sequence_length={sequence_length} is more than "
+        f"model.max_position_embeddings={positions}"
+    ]
 
 
 def _validation(

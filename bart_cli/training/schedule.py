@@ -8,9 +8,10 @@ from bart_cli.config.training import ScheduleConfig
 
 
 def learning_rate(step: int, max_steps: int, peak: float, config: ScheduleConfig) -> float:
-    """Rate of optimizer step `step` (the first is 0) out of `max_steps`.
+    """Rate of optimizer step `step` (the first is 1) out of `max_steps`.
 
-    Linear warm-up reaches `peak` after `warmup_steps`; then the decay ends at `end_learning_rate`.
+    Linear warm-up reaches `peak` at step `warmup_steps`; the decay reaches `end_learning_rate` at
+    the last step. As in the reference, which moves its schedule on before the optimizer steps.
     """
     if step < config.warmup_steps:
         return peak * step / config.warmup_steps

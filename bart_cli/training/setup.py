@@ -35,7 +35,7 @@ def equip(
         config = config.model_copy(update={"backend": "torch"})
     if training.compile:
         model.compile()
-    optimizer = build_optimizer(model, config, training.precision)
+    optimizer = build_optimizer(model, config)
     return optimizer, make_scaler(training.precision, world.device)
 
 

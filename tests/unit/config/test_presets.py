@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from bart_cli.config.presets import (
     preset_names,
 )
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig, save_config
+from bart_cli.config.training import OptimizerConfig, ScheduleConfig
 from bart_cli.errors import UsageError
 
 # name -> (sequence length, global batch, per-GPU batch, lr, warm-up, steps, precision); REFERENCE.
@@ -30,6 +32,15 @@ FINETUNE = {
     ("1gpu", "tf32"): (24, 24, 3333, 64),
     ("8gpu", "tf32"): (192, 24, 3333, 64),
 }
+
+
+def assert_reference_optimizer(optimizer: OptimizerConfig, schedule: ScheduleConfig) -> None:
+    """What the reference's code sets in every published run (docs/migration.md)."""
+    assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+    assert (optimizer.weight_decay, optimizer.decay_layer_norms) == (0.1, True)
+    assert (optimizer.clip_norm, optimizer.trust_without_decay) == (0.1, False)
+    shape = (schedule.name, schedule.power, schedule.end_learning_rate)
+    assert shape == ("polynomial", 1.0, 1e-7)
 
 
 # How the published runs decoded; XSum's first token was free.
@@ -83,7 +94,8 @@ def test_pretraining_presets_hold_the_published_settings(pattern: str, nodes: in
         training.precision,
     )
     assert config.optimizer.name == "nvlamb"
-    assert (config.optimizer.weight_decay, config.optimizer.clip_norm) == (0.1, 0.1)
+    assert_reference_optimizer(config.optimizer, config.schedule)
+    assert training.label_smoothing == 0
     assert (config.model.dropout, config.model.attention_dropout) == (0.1, 0.1)
     assert config.model.pre_layer_norm
     assert (config.model.d_model, config.model.encoder_layers) == (1024, 12)
@@ -107,8 +119,8 @@ def test_finetuning_presets_hold_the_published_settings(
     assert training.precision == config.evaluation.precision == variant[1]
     optimizer, schedule, model = config.optimizer, config.schedule, config.model
     assert (optimizer.name, optimizer.learning_rate) == ("adamw", 1.25e-4)
-    assert (optimizer.weight_decay, optimizer.clip_norm) == (0.1, 0.1)
-    assert (schedule.name, schedule.warmup_steps) == ("polynomial", 50)
+    assert_reference_optimizer(optimizer, schedule)
+    assert schedule.warmup_steps == 50
     assert (training.label_smoothing, training.freeze_embeddings) == (0.1, True)
     assert (model.dropout, model.attention_dropout, model.pre_layer_norm) == (0.1, 0.1, True)
     assert (model.d_model, model.encoder_layers, model.decoder_layers) == (1024, 12, 12)
@@ -133,6 +145,47 @@ def test_values_come_from_preset_then_file_then_options_then_set(tmp_path: Path)
     assert (training.max_steps, training.seed, training.log_every) == (7, 10, 11)
     assert training.precision == "bf16"
     assert config.optimizer.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        ("training.patience=3", "training: patience=3 has no effect with validate_every=null"),
+        ("training.select_by=rouge2", "training: select_by=rouge2"),
+        ("data.n_validation=9", "data.n_validation=9 has no effect"),
+        ("optimizer.name=adafactor optimizer.beta1=0.8", "beta1=0.8 has no effect with name="),
+        ("optimizer.name=adafactor optimizer.epsilon=1e-6", "epsilon=1e-06"),
+        ("optimizer.trust_without_decay=true", "with name=adamw"),
+        ("optimizer.decay_layer_norms=true optimizer.weight_decay=0", "with weight_decay=0"),
+        ("schedule.name=linear schedule.power=2", "schedule: power=2.0"),
+        ("schedule.cycles=2", "schedule: cycles=2 has no effect with name=polynomial"),
+        ("schedule.name=constant schedule.end_learning_rate=1e-6", "end_learning_rate=1e-06"),
+        ("init_from=m model.d_model=64", "model.d_model=64 has no effect with init_from"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(sets: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        load_config(FinetuneConfig, sets=sets.split())
+
+
+def test_noise_and_validation_shards_without_effect_are_refused_in_pre_training() -> None:
+    with pytest.raises(UsageError, match=r"denoising: random_ratio=0.2 has no effect"):
+        load_config(PretrainConfig, sets=["denoising.mask_ratio=0", "denoising.random_ratio=0.2"])
+    with pytest.raises(UsageError, match=r"data.validation_path=v has no effect"):
+        load_config(PretrainConfig, sets=["data.validation_path=v"])
+
+
+def test_an_option_may_take_the_effect_from_a_setting_of_the_preset(tmp_path: Path) -> None:
+    preset = "cnn-dm-dgxa100-1gpu-bf16"
+    sets = ["schedule.name=constant", "optimizer.weight_decay=0", "init_from=m"]
+    config = load_config(FinetuneConfig, preset=preset, sets=sets)
+    assert config.schedule.end_learning_rate == 0
+    assert not config.optimizer.decay_layer_norms
+    assert config.model.d_model == 1024
+    own = tmp_path / "own.yaml"  # but not within one file
+    own.write_text("training: {patience: 3}\n")
+    with pytest.raises(UsageError, match=r"own.yaml: training: patience=3"):
+        load_config(FinetuneConfig, config_file=own, sets=["training.max_steps=3"])
 
 
 def test_a_model_preset_gives_the_model_only() -> None:

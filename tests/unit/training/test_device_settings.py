@@ -1,23 +1,17 @@
-"""What a run tells the machine: cores of a rank, FLOPs of a step, apex's kernels, freed memory."""
+"""Cores of a rank and FLOPs of a step."""
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bart_cli.config.training import OptimizerConfig
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.training.affinity import parse_cpulist, share_of
 from bart_cli.training.flops import peak_flops, training_flops
-from bart_cli.training.optimizers import backend_problem, build_optimizer
 from tests.conftest import tiny_model_config
 
 
@@ -57,54 +51,3 @@ def test_flops_agree_with_torchs_counter() -> None:
 
 def test_no_peak_is_claimed_for_a_cpu() -> None:
     assert peak_flops(torch.device("cpu"), "bf16") is None
-
-
-@pytest.fixture
-def fake_apex(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A module with apex's names and arguments; steps are counted by group, as apex does."""
-
-    class Fused(torch.optim.SGD):
-        def __init__(self, params, lr, **options):  # type: ignore[no-untyped-def]
-            super().__init__(params, lr=lr)
-            self.options = options
-
-    module = ModuleType("apex.optimizers")
-    for name in ("FusedAdam", "FusedLAMB", "FusedMixedPrecisionLamb"):
-        setattr(module, name, type(name, (Fused,), {}))
-    monkeypatch.setitem(sys.modules, "apex", ModuleType("apex"))
-    monkeypatch.setitem(sys.modules, "apex.optimizers", module)
-    return module
-
-
-@pytest.mark.parametrize(
-    ("name", "precision", "kind"),
-    [
-        ("nvlamb", "bf16", "FusedMixedPrecisionLamb"),
-        ("nvlamb", "fp16", "FusedLAMB"),
-        ("adamw", "bf16", "FusedAdam"),
-    ],
-)
-def test_apex_is_used_when_it_is_asked_for(
-    fake_apex: ModuleType, name: str, precision: str, kind: str
-) -> None:
-    config = OptimizerConfig.model_validate(
-        {"name": name, "backend": "apex", "trust_without_decay": True}
-    )
-    optimizer = build_optimizer(torch.nn.Linear(3, 3), config, precision)  # type: ignore[arg-type]
-    assert type(optimizer).__name__ == kind
-    options = optimizer.options  # type: ignore[attr-defined]
-    assert options["betas"] == (0.9, 0.999)
-    assert options.get("use_nvlamb", True)
-    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.0]
-
-
-def test_auto_takes_apex_on_gpus_only(fake_apex: ModuleType) -> None:
-    optimizer = build_optimizer(torch.nn.Linear(3, 3), OptimizerConfig(name="adamw"))
-    assert type(optimizer) is torch.optim.AdamW
-
-
-def test_missing_apex_is_explained() -> None:
-    problem = backend_problem(OptimizerConfig(name="nvlamb", backend="apex"))
-    assert problem is not None
-    assert "the `apex` of PyPI is another project" in problem
-    assert backend_problem(OptimizerConfig(name="nvlamb", backend="auto")) is None

@@ -1,57 +1,210 @@
-"""NVLAMB against plain loops, schedules, and what is decayed."""
+"""Optimizers and schedules against the reference: apex's formulas, transformers' Adafactor."""
 
 from __future__ import annotations
 
-import math
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import optimization as theirs
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig
 from bart_cli.model.bart import Bart
 from bart_cli.training.lamb import NVLamb
-from bart_cli.training.optimizers import build_optimizer
+from bart_cli.training.loop import update
+from bart_cli.training.optimizers import backend_problem, build_optimizer
+from bart_cli.training.precision import make_scaler
 from bart_cli.training.schedule import learning_rate
 
 
-def plain_nvlamb(
-    weights: list[torch.Tensor], gradients: list[list[torch.Tensor]], decays: list[float], lr: float
-) -> list[torch.Tensor]:
-    """The algorithm of the docstring, one tensor and one step at a time, in float64."""
-    b1, b2, eps = 0.9, 0.999, 1e-6
-    w = [x.double().clone() for x in weights]
-    m = [torch.zeros_like(x) for x in w]
-    v = [torch.zeros_like(x) for x in w]
-    for step, raw in enumerate(gradients, 1):
-        norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in raw))
-        for i, g32 in enumerate(raw):
-            g = g32.double() / norm
-            m[i] = b1 * m[i] + (1 - b1) * g
-            v[i] = b2 * v[i] + (1 - b2) * g * g
-            u = (m[i] / (1 - b1**step)) / ((v[i] / (1 - b2**step)).sqrt() + eps)
-            u = u + decays[i] * w[i]
-            ratio = 1.0
-            if decays[i]:
-                ratio = float(w[i].norm() / u.norm()) if w[i].norm() > 0 else 1.0
-            w[i] = w[i] - lr * ratio * u
-    return w
+class Fused(torch.optim.Optimizer):
+    """What apex's optimizers share: steps counted by group, `zero_grad` without arguments."""
+
+    def zero_grad(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def moments(self, group: dict[str, Any], p: Tensor, g: Tensor) -> Tensor:
+        """Bias-corrected m / (sqrt(v) + eps)."""
+        state, (b1, b2), t = self.state[p], group["betas"], group["step"]
+        if not state:
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m.copy_(b1 * m + (1 - b1) * g)
+        v.copy_(b2 * v + (1 - b2) * g * g)
+        return (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + group["eps"])
 
 
-def test_nvlamb_equals_plain_loops_over_100_steps() -> None:
-    torch.manual_seed(0)
-    weights = [torch.randn(7, 5), torch.randn(11), torch.zeros(3, 4)]
-    decays = [0.1, 0.0, 0.1]
-    parameters = [torch.nn.Parameter(w.clone()) for w in weights]
-    groups = [{"params": [p], "weight_decay": d} for p, d in zip(parameters, decays, strict=True)]
-    optimizer = NVLamb(groups, lr=5e-3, eps=1e-6)
-    gradients = [[torch.randn_like(w) * 3 for w in weights] for _ in range(100)]
-    for step in gradients:
-        for parameter, gradient in zip(parameters, step, strict=True):
-            parameter.grad = gradient.clone()
-        optimizer.step()
-    for ours, plain in zip(parameters, plain_nvlamb(weights, gradients, decays, 5e-3), strict=True):
-        torch.testing.assert_close(ours.data, plain.float(), rtol=1e-5, atol=1e-6)
+class FusedLAMB(Fused):
+    """apex.optimizers.FusedLAMB in plain tensors, with its defaults."""
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self,
+        params,
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-6,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        use_nvlamb=False,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+        self.max_grad_norm, self.use_nvlamb = max_grad_norm, use_nvlamb
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        everything = [p.grad for group in self.param_groups for p in group["params"]]
+        norm = torch.stack([g.norm() for g in everything if g is not None]).norm()
+        clip = norm / self.max_grad_norm if norm > self.max_grad_norm else 1.0
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+            for p in group["params"]:
+                u = self.moments(group, p, p.grad / clip) + group["weight_decay"] * p
+                ratio = 1.0
+                if (self.use_nvlamb or group["weight_decay"] != 0) and p.norm() > 0 < u.norm():
+                    ratio = p.norm() / u.norm()
+                p.sub_(group["lr"] * ratio * u)
+                p.grad.copy_(u)  # as the kernel does
+
+
+class FusedAdam(Fused):
+    """apex.optimizers.FusedAdam in plain tensors, with its defaults."""
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, adam_w_mode=True, weight_decay=0.0
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+        assert adam_w_mode
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+            for p in group["params"]:
+                p.sub_(group["lr"] * (self.moments(group, p, p.grad) + group["weight_decay"] * p))
+
+
+@pytest.fixture
+def apex(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("apex.optimizers")
+    module.FusedLAMB, module.FusedAdam = FusedLAMB, FusedAdam  # type: ignore[attr-defined]
+    for name in ("apex", "amp_C"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "apex.optimizers", module)
+    return module
+
+
+Build = Callable[[Bart], torch.optim.Optimizer]
+
+
+def after_100_steps(model: Bart, build: Build, clip_in_loop: float) -> dict[str, Tensor]:
+    """Weights after 100 updates of the loop, from gradients whose norm is 0.01 to 10."""
+    torch.manual_seed(1)
+    optimizer, parameters = build(model), list(model.parameters())
+    job: Any = SimpleNamespace(
+        optimizer=optimizer,
+        scaler=make_scaler("fp32", torch.device("cpu")),
+        optimizer_config=SimpleNamespace(clip_norm=clip_in_loop),
+    )
+    for step in range(100):
+        optimizer.zero_grad()
+        gradients = [torch.randn_like(p) for p in parameters]
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient / norm * 10 ** (step % 4 - 2)
+        update(job, parameters, 5e-3 * (1 - step / 100))
+    return dict(model.state_dict())
+
+
+def reference_groups(model: Bart) -> list[dict[str, Any]]:
+    """The reference's own rule for weight decay."""
+    no_decay = ["bias", "LayerNorm.weight"]
+    named = list(model.named_parameters())
+    spared = [any(part in name for part in no_decay) for name, _ in named]
+    return [
+        {"params": [p for (_, p), out in zip(named, spared, strict=True) if not out]}
+        | {"weight_decay": 0.1},
+        {"params": [p for (_, p), out in zip(named, spared, strict=True) if out]}
+        | {"weight_decay": 0.0},
+    ]
+
+
+def reference_optimizer(model: Bart, name: str, **extra: Any) -> torch.optim.Optimizer:
+    """As the reference builds it."""
+    groups = reference_groups(model)
+    if name == "nvlamb":
+        return FusedLAMB(groups, lr=5e-3, eps=1e-8, max_grad_norm=0.1, **extra)
+    if name == "adamw":
+        return FusedAdam(groups, lr=5e-3, eps=1e-8)
+    optimizer: torch.optim.Optimizer = theirs.Adafactor(
+        groups, lr=5e-3, scale_parameter=False, relative_step=False
+    )
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "trust"),
+    [
+        ("nvlamb", "torch", False),
+        ("nvlamb", "torch", True),
+        ("nvlamb", "apex", False),
+        ("adamw", "torch", False),
+        ("adamw", "apex", False),
+        ("adafactor", "torch", False),
+    ],
+)
+def test_every_optimizer_and_backend_ends_where_the_reference_does(
+    apex: ModuleType, tiny_config: ModelConfig, name: str, backend: str, trust: bool
+) -> None:
+    settings = {"name": name, "backend": backend, "clip_norm": 0.1, "decay_layer_norms": True}
+    config = OptimizerConfig.model_validate(settings | {"trust_without_decay": trust})
+    weights = []
+    extra = {"use_nvlamb": True} if trust else {}
+    builds: list[tuple[Build, float]] = [
+        (lambda model: build_optimizer(model, config), 0.1),
+        (  # LAMB clips inside
+            lambda model: reference_optimizer(model, name, **extra),
+            0.0 if name == "nvlamb" else 0.1,
+        ),
+    ]
+    for build, clip in builds:
+        torch.manual_seed(0)
+        weights.append(after_100_steps(Bart(tiny_config), build, clip))
+    for key, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][key], rtol=0, atol=1e-5, msg=key)
+
+
+def test_auto_takes_apex_for_fp32_weights_on_gpus_only(apex: ModuleType) -> None:
+    model = torch.nn.Linear(3, 3)
+    assert type(build_optimizer(model, OptimizerConfig(name="adamw"))) is torch.optim.AdamW
+    problem = backend_problem(OptimizerConfig(name="nvlamb", backend="apex"), "bf16")
+    assert problem is not None
+    assert "training.parameters=bf16" in problem
+    assert backend_problem(OptimizerConfig(name="nvlamb", backend="apex")) is None
+
+
+def test_missing_apex_is_explained() -> None:
+    problem = backend_problem(OptimizerConfig(name="nvlamb", backend="apex"))
+    assert problem is not None
+    assert "the `apex` of PyPI is another project" in problem
+    assert backend_problem(OptimizerConfig(name="nvlamb", backend="auto")) is None
+
+
+def test_weight_decay_is_on_matrices_only_by_default(tiny_config: ModelConfig) -> None:
+    model = Bart(tiny_config)
+    optimizer = build_optimizer(model, OptimizerConfig(name="nvlamb"))
+    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        is_matrix = not name.endswith("bias") and "norm" not in name
+        assert (id(parameter) in decayed) == is_matrix, name
 
 
 def test_a_gradient_of_zeros_does_not_break_nvlamb() -> None:
@@ -61,52 +214,42 @@ def test_a_gradient_of_zeros_does_not_break_nvlamb() -> None:
     assert torch.equal(parameter.data, torch.ones(3, 3))
 
 
-@pytest.mark.parametrize("name", ["nvlamb", "adamw", "adafactor"])
-def test_every_optimizer_lowers_a_loss_and_decays_matrices_only(
-    name: str, tiny_config: ModelConfig
-) -> None:
-    torch.manual_seed(0)
-    model = Bart(tiny_config)
-    config = OptimizerConfig.model_validate({"name": name, "learning_rate": 1e-2})
-    optimizer = build_optimizer(model, config)
-    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
-    if name != "adafactor":
-        for parameter_name, parameter in model.named_parameters():
-            is_matrix = not parameter_name.endswith("bias") and "norm" not in parameter_name
-            assert (id(parameter) in decayed) == is_matrix, parameter_name
-    source = torch.randint(4, 400, (2, 6))
-    losses = []
-    for _ in range(8):
-        logits = model.logits(model(source, None, source.roll(1, 1)))
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), source.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
+def reference_rates(name: str, warmup: int, steps: int) -> list[float]:
+    """Rates of steps 1, 2, …: transformers' schedule, moved on before the optimizer steps."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=5e-3)
+    make = {
+        "polynomial": theirs.get_polynomial_decay_schedule_with_warmup,
+        "linear": theirs.get_linear_schedule_with_warmup,
+        "cosine": theirs.get_cosine_schedule_with_warmup,
+        "cosine_restarts": theirs.get_cosine_with_hard_restarts_schedule_with_warmup,
+    }[name]
+    cycles = {"num_cycles": 2} if name == "cosine_restarts" else {}
+    schedule = make(optimizer, num_warmup_steps=warmup, num_training_steps=steps, **cycles)
+    rates = []
+    for _ in range(steps):
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
 
 
-@pytest.mark.parametrize(
-    ("name", "step", "expected"),
-    [
-        ("polynomial", 0, 0.0),
-        ("polynomial", 5, 0.5),
-        ("polynomial", 10, 1.0),
-        ("polynomial", 60, 0.1 + 0.9 * 0.5**2),
-        ("polynomial", 110, 0.1),
-        ("linear", 60, 0.55),
-        ("cosine", 60, 0.55),
-        ("cosine", 110, 0.1),
-        ("cosine_restarts", 59, 0.1 + 0.45 * (1 + math.cos(math.pi * 0.98))),
-        ("cosine_restarts", 60, 1.0),
-        ("constant", 110, 1.0),
-    ],
-)
-def test_the_schedule_is_what_it_says(name: str, step: int, expected: float) -> None:
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("name", ["polynomial", "linear", "cosine", "cosine_restarts"])
+def test_the_rate_of_every_step_is_the_references(name: str, warmup: int) -> None:
     config = ScheduleConfig.model_validate(
-        {"name": name, "warmup_steps": 10, "power": 2.0, "end_learning_rate": 0.1, "cycles": 2}
+        {"name": name, "warmup_steps": warmup}
+        | ({"end_learning_rate": 1e-7} if name == "polynomial" else {})
+        | ({"cycles": 2} if name == "cosine_restarts" else {})
     )
-    assert learning_rate(step, 110, 1.0, config) == pytest.approx(expected)
+    ours = [learning_rate(step, 110, 5e-3, config) for step in range(1, 111)]
+    assert ours == pytest.approx(reference_rates(name, warmup, 110), rel=1e-9, abs=1e-15)
+
+
+def test_the_rate_follows_power_end_and_constant() -> None:
+    config = ScheduleConfig(warmup_steps=10, power=2.0, end_learning_rate=0.1)
+    rates = [learning_rate(step, 110, 1.0, config) for step in (1, 10, 60, 110)]
+    assert rates == pytest.approx([0.1, 1.0, 0.1 + 0.9 * 0.5**2, 0.1])
+    assert learning_rate(110, 110, 1.0, ScheduleConfig(name="constant")) == 1.0
 
 
 def test_bf16_weights_follow_their_fp32_master() -> None:
