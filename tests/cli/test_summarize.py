@@ -131,7 +131,12 @@ def test_long_texts_are_read_whole_when_that_is_asked_for(model: Path, texts: Pa
 
 def test_standard_input_is_a_text_or_lines_of_json(model: Path) -> None:
     text = summarize(model, "-", stdin=SENTENCES[0].encode())
+    assert b"warning" not in text.stderr
     rows = b'{"body": "%s"}\n{"article": 1}\n' % SENTENCES[0].encode()
+    tokens = len(Tokenizer.from_pretrained(model).encode(SENTENCES[0]))
+    length = ("--min-length", tokens + 1, "--max-length", tokens + 2)
+    forced = summarize(model, "-", *length, stdin=SENTENCES[0].encode())
+    assert f"fewer than min_length={tokens + 1}: the summary must invent" in forced.stderr.decode()
     lines = summarize(model, "-", "--jsonl", "--field", "body", stdin=rows)
     assert lines.returncode == 1
     one, two = records(lines.stdout)
