@@ -28,6 +28,7 @@ from bart_cli.data.download.common_crawl import (
 from bart_cli.data.download.http import Fetcher
 from bart_cli.data.download.writing import DownloadReport
 from bart_cli.progress import Reporter
+from tests.command import bart
 from tests.servers.cc_news import News, news_page, write_listing, write_warc
 from tests.servers.web import Web, serve_files
 
@@ -69,14 +70,7 @@ def arguments(web: Web, out: Path, *more: str) -> list[str]:
 
 
 def run(web: Web, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments(web, out, *more),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"NO_COLOR": "1"},
-        timeout=200,
-        check=False,
-    )
+    return bart(*arguments(web, out, *more)[3:], NO_COLOR="1")
 
 
 def tree(folder: Path) -> dict[str, bytes]:

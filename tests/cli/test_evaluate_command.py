@@ -19,6 +19,7 @@ from bart_cli.cli import evaluate as evaluate_command
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
+from tests.command import bart
 from tests.conftest import SENTENCES, tiny_model_config
 
 ARTICLES = 24
@@ -32,14 +33,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=200,
-        check=False,
-    )
+    return bart("evaluate", *arguments, **ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bart_cli.tokenizer import Tokenizer
+from tests.command import bart
 from tests.conftest import SENTENCES
 
 FILES = 10
@@ -46,9 +47,7 @@ def command(corpus: Path, out: Path, *more: object) -> list[str]:
 
 
 def run(corpus: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(corpus, out, *more), capture_output=True, text=True, timeout=200, check=False
-    )
+    return bart(*command(corpus, out, *more)[3:])
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from bart_cli.inference.summarizer import Summarizer
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
+from tests.command import run
 from tests.conftest import SENTENCES, tiny_model_config
 from tests.hostile import hostile_lines
 
@@ -40,15 +41,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -
 def summarize(
     model: Path, *arguments: object, stdin: bytes = b"", where: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*BART, "--model", str(model), *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        env=ENVIRONMENT,
-        cwd=where,
-        timeout=240,
-        check=False,
-    )
+    words = ("summarize", "--model", model, *arguments)
+    return run(*words, stdin=stdin, cwd=where, **ENVIRONMENT)
 
 
 @pytest.fixture
