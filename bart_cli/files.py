@@ -88,10 +88,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left below `folder`."""
-    for path in folder.rglob(".*.tmp"):
-        if path.is_dir():
+def remove_leftovers(folder: Path, *, below: bool = True) -> None:
+    """Delete the temporary files that a killed process left in `folder`, and below it.
+
+    A folder that it was about to replace gets its name back.
+    """
+    find = folder.rglob if below else folder.glob
+    for path in [*find(".*.tmp"), *find(".*.old")]:
+        name = path.with_name(path.name[1:].rsplit(".", 2)[0])
+        if path.suffix == ".old" and path.exists() and not name.exists():
+            path.rename(name)
+        elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

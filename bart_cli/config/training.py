@@ -90,7 +90,15 @@ class TrainingConfig(Section):
     seed: int = Field(42, ge=0, lt=2**63, description="of weights, dropout, order and noise")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(2, ge=1, description="checkpoints kept; older ones are deleted")
+    keep_last: int = Field(
+        2,
+        ge=1,
+        description="newest checkpoints to keep; never fewer than 2, since only a later step shows "
+        "that the newest is good",
+    )
+    keep_best: int = Field(
+        0, ge=0, description="checkpoints with the best validations (see select_by) to keep as well"
+    )
     validate_every: int | None = Field(
         None, ge=1, description="steps between validations; none: off"
     )
@@ -127,5 +135,5 @@ class TrainingConfig(Section):
                 f"micro_batch={self.micro_batch} is larger than global_batch={self.global_batch}"
             )
         if self.validate_every is None:
-            refuse_idle(self, ("patience", "select_by"), "validate_every=null")
+            refuse_idle(self, ("patience", "select_by", "keep_best"), "validate_every=null")
         return self

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bart_cli.data.download.manifest import recorded_source
 from bart_cli.data.text_files import read_lines
 from bart_cli.errors import UsageError
+from bart_cli.files import sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,6 +150,16 @@ class FilePart:
     def form(self) -> str | None:
         """A value of FORMS, by the suffix; None for other files."""
         return FORMS.get(_stem_and_suffix(self.path)[1])
+
+    @property
+    def label(self) -> str:
+        """What it is called wherever it lies."""
+        return self.path.name
+
+    def digest(self) -> str:
+        """A digest of its content."""
+        files = _both_sides(self.path) if self.form == "parallel" else [self.path]
+        return "".join(sha256(path)[:16] for path in files if path.is_file())
 
     def rows(self, fields: Fields) -> Iterator[Row]:
         """The rows in order.
@@ -319,13 +330,19 @@ def _quotes_as_csv(path: Path) -> bool:
     return True
 
 
-def _parallel_rows(path: Path) -> Iterator[Row]:
-    """Lines of `NAME.source` beside those of `NAME.target`, whichever of them `path` is."""
+def _both_sides(path: Path) -> list[Path]:
+    """The `.source` and the `.target` file, whichever of them `path` is."""
     suffix = _stem_and_suffix(path)[1]
     packed = path.name[-len(".gz") :] if path.name.lower().endswith(".gz") else ""
     base = path.name[: len(path.name) - len(suffix + packed)]
     files = [path.with_name(f"{base}{end}{packed}") for end in (".source", ".target")]
     files[0 if suffix == ".source" else 1] = path
+    return files
+
+
+def _parallel_rows(path: Path) -> Iterator[Row]:
+    """Lines of `NAME.source` beside those of `NAME.target`, whichever of them `path` is."""
+    files = _both_sides(path)
     sides = [[line.rstrip("\r\n") for line in read_lines(file)] for file in files]
     if len(sides[0]) != len(sides[1]):
         raise UsageError(

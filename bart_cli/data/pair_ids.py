@@ -18,13 +18,12 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.denoising import Ids, Ragged
 from bart_cli.data.pair_files import ROWS, FilePart
 from bart_cli.data.pairs import Pair, PairSource, Split
-from bart_cli.data.shards import ids_type
+from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.data.source_text import source_text
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
 COLUMNS = ["source_ids", "target_ids"]
-VOCABULARY = b"bart_vocabulary"  # in the metadata of a table: fingerprint of its tokenizer
 
 
 class PackedRows:

@@ -62,6 +62,19 @@ class TablePart:
     name: str
     dataset: Dataset
 
+    @property
+    def label(self) -> str:
+        """See FilePart."""
+        return "pairs"
+
+    def digest(self) -> str:
+        """See FilePart."""
+        names = sorted(self.dataset.column_names)
+        digest = blake2b(repr(names).encode(), digest_size=8)
+        for batch in self.dataset.select_columns(names).with_format("arrow").iter(ROWS):
+            digest.update(repr(batch.to_pydict()).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
     def rows(self, fields: Fields) -> Iterator[Row]:
         """See FilePart."""
         columns = fields.require(self.dataset.column_names, self.name)
@@ -154,6 +167,11 @@ class PairSource:
             found = [name for name in names if name in self._tables]
             return self._tables[found[0]] if found else []
         return list(find_parts(self.path, names))
+
+    def digests(self, split: str) -> dict[str, str]:
+        """A digest of each file or table that the pairs of a split are read from, by name."""
+        parts = self.parts("train" if self._single or split in self._shares else split)
+        return {part.label: part.digest() for part in parts}
 
     def prepared(self, split: str) -> FilePart | None:
         """The file of a split, if `bart preprocess summarization` may have written it."""

@@ -8,9 +8,12 @@ reads), `input_ids` (list<uint16>, for large vocabularies uint32; without specia
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,8 @@ from bart_cli.tokenizer import Tokenizer
 COUNTS = ".num_samples.json"
 ROW_GROUP = 16384  # samples
 IDS, TEXT = ["input_ids", "sentence_lengths"], ["sentences"]  # columns that a reader needs
+VOCABULARY = b"bart_vocabulary"  # in the metadata of a file: the fingerprint of its ids
+ENDS = 64 * 2**10  # bytes at both ends of a shard that its digest covers
 
 
 def ids_type(vocab_size: int) -> pa.DataType:
@@ -34,14 +39,19 @@ def ids_type(vocab_size: int) -> pa.DataType:
     return pa.uint16() if vocab_size <= 2**16 else pa.uint32()
 
 
-def shard_schema(vocab_size: int) -> pa.Schema:
-    """Columns of a shard."""
+def shard_schema(vocab_size: int, vocabulary: str | None = None) -> pa.Schema:
+    """Columns of a shard.
+
+    Args:
+        vocabulary: fingerprint of the tokenizer, kept in the file's metadata.
+    """
     return pa.schema(
         [
             ("sentences", pa.string()),
             ("input_ids", pa.list_(ids_type(vocab_size))),
             ("sentence_lengths", pa.list_(pa.uint16())),
-        ]
+        ],
+        metadata={VOCABULARY: vocabulary} if vocabulary else None,
     )
 
 
@@ -56,6 +66,29 @@ class ShardFolder:
     def samples(self) -> int:
         """Samples of all shards."""
         return sum(self.counts)
+
+    def digests(self) -> dict[str, str]:
+        """A digest of each shard's content by file name: of its size and both of its ends.
+
+        The last bytes are the parquet footer: sizes and statistics of every column. So a different
+        content shows without reading terabytes, and the place of the folder does not matter.
+        """
+        with ThreadPoolExecutor(16) as pool:
+            digests = pool.map(_digest, self.paths)
+            return dict(zip([path.name for path in self.paths], digests, strict=True))
+
+    def require_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Raise UsageError when the first shard says that another tokenizer made its ids."""
+        try:
+            metadata = pq.read_schema(self.paths[0]).metadata or {}
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BartError(f"{self.paths[0]}: not a readable shard: {error}") from None
+        own = tokenizer.fingerprint().encode()
+        if metadata.get(VOCABULARY, own) != own:
+            raise UsageError(
+                f"the shards in {self.paths[0].parent} were made with another tokenizer",
+                hint="Pass --set data.tokenizer=FOLDER with the one of `bart preprocess pretrain`.",
+            )
 
     def read(self, number: int, tokenizer: Tokenizer) -> Samples:
         """The samples of one shard.
@@ -110,7 +143,8 @@ def open_shards(folder: Path) -> ShardFolder:
     """Find the shards of a folder.
 
     Raises:
-        UsageError: no shards there, none with a sample, or a damaged `.num_samples.json`.
+        UsageError: no shards there, none with a sample, or one of them is missing;
+            a damaged `.num_samples.json`.
     """
     paths = sorted(folder.glob("*.parquet"), key=_number) if folder.is_dir() else []
     if not paths:
@@ -127,6 +161,12 @@ def open_shards(folder: Path) -> ShardFolder:
                 f"{counts_path} is damaged: expected the samples of each file by its name",
                 hint="delete it: the shards are then counted anew",
             ) from None
+    if missing := [name for name in known if not (folder / name).exists()]:
+        are = f"and {len(missing) - 1:,} more are" if len(missing) > 1 else "is"
+        raise UsageError(
+            f"{folder}: {missing[0]} {are} missing, though listed in {COUNTS}",
+            hint=f"Copy the folder again. To train without them, delete {COUNTS}.",
+        )
     counts = [known[p.name] if p.name in known else _count(p) for p in paths]
     if not sum(counts):
         raise UsageError(f"the shards in {folder} hold no samples")
@@ -242,6 +282,16 @@ def _mapped(values: Ids) -> Ids:
         file.flush()
         # A mapping of Python's keeps its file open, and a process may have 1,024 of them.
         return torch.from_file(file.name, size=len(values), dtype=kind).numpy()
+
+
+def _digest(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(ENDS))
+        file.seek(max(0, size - ENDS), os.SEEK_SET)
+        digest.update(file.read())
+    return digest.hexdigest()[:16]
 
 
 def _number(path: Path) -> tuple[int, str]:

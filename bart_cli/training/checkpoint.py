@@ -3,6 +3,8 @@
 A run keeps `checkpoints/step-{step:08d}/` with `model/` (Hugging Face's layout, see model.formats),
 `optimizer.safetensors` (state tensors by parameter name), `state.json` (progress, loss scaler,
 SHA-256 of the other files). A folder gets its name only when everything in it is on the disk.
+
+That the weights of the newest one are good shows only when a later step has a finite loss.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
-from bart_cli.errors import BartError, UsageError
+from bart_cli.config.training import TrainingConfig
+from bart_cli.errors import BartError
 from bart_cli.files import atomic_folder, sha256
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_weights
-from bart_cli.progress import Reporter
+from bart_cli.model.formats import save_weights
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.sharding import divided_like, whole
 from bart_cli.training.state import Progress
-from bart_cli.training.world import World
 
 SEPARATOR = "|"  # between parameter and state name; never part of either
 
@@ -73,23 +75,46 @@ def whole_weights(model: Bart) -> dict[str, Tensor]:
     return {name: _copy(tensor) for name, tensor in model.state_dict().items()}
 
 
-def write_checkpoint(run: Path, snapshot: Snapshot, tokenizer: Tokenizer, *, keep: int) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep`.
+def write_checkpoint(
+    run: Path,
+    snapshot: Snapshot,
+    tokenizer: Tokenizer,
+    generation: GenerationConfig | None,
+    training: TrainingConfig,
+) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep_last` and the best `keep_best`.
 
     Raises:
         BartError: it could not be written; the older ones are untouched.
     """
     folder = run / "checkpoints" / f"step-{snapshot.step:08d}"
     with writing(folder, run), atomic_folder(folder) as temporary:
-        save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer)
+        save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer, generation)
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}
         state = snapshot.state | {"sha256": digests}
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n")
-    for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+    found = list_checkpoints(run)
+    # One more than the newest, which is the last that is known to be good.
+    kept = found[-max(2, training.keep_last) :]
+    if training.keep_best:
+        scores = {path: _score(path) for path in found}
+        scored = [path for path in found if scores[path] is not None]
+        kept += sorted(scored, key=lambda path: scores[path] or 0.0)[-training.keep_best :]
+    for old in found:
+        if old not in kept:
+            shutil.rmtree(old)
     return folder
+
+
+def _score(folder: Path) -> float | None:
+    """The score of the validation at a checkpoint's step; None: there was none."""
+    try:
+        score = json.loads((folder / "state.json").read_text())["progress"].get("score")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return score if isinstance(score, float) else None
 
 
 @contextmanager
@@ -105,7 +130,7 @@ def writing(folder: Path, run: Path) -> Iterator[None]:
         older = list_checkpoints(run)
         raise BartError(
             f"cannot write {folder}: {error}",
-            hint=f"make room; the run goes on from {older[-1]}" if older else "make room",
+            hint=f"Make room; the run resumes from {older[-1]}." if older else "Make room.",
         ) from None
 
 
@@ -116,8 +141,14 @@ class CheckpointWriter:
     the next checkpoint is due.
     """
 
-    def __init__(self, run: Path, tokenizer: Tokenizer, keep: int) -> None:
-        self._run, self._tokenizer, self._keep = run, tokenizer, keep
+    def __init__(
+        self,
+        run: Path,
+        tokenizer: Tokenizer,
+        generation: GenerationConfig | None,
+        training: TrainingConfig,
+    ) -> None:
+        self._run, self._more = run, (tokenizer, generation, training)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -138,7 +169,7 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            write_checkpoint(self._run, snapshot, self._tokenizer, keep=self._keep)
+            write_checkpoint(self._run, snapshot, *self._more)
         except BaseException as error:  # to be raised where somebody looks
             self._error = error
 
@@ -167,55 +198,7 @@ def step_of(name: str) -> int:
     return int(name.removeprefix("step-"))
 
 
-def restore(
-    resume: str,
-    run: Path,
-    model: Bart,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    world: World,
-    reporter: Reporter,
-) -> Progress:
-    """Bring model and optimizer to a checkpoint; `resume` is auto, none, or a checkpoint's folder.
-
-    With auto a newest checkpoint that is damaged is named, and the one before it is taken. Rank 0
-    chooses, so that all ranks go on from the same one.
-
-    Raises:
-        UsageError: the named checkpoint is not there.
-        BartError: the named one, or with auto every one, is damaged.
-    """
-    folder = world.broadcast(_choose(resume, run, reporter) if world.leads else None)
-    return Progress() if folder is None else load_checkpoint(folder, model, optimizer, scaler)
-
-
-def _choose(resume: str, run: Path, reporter: Reporter) -> Path | None:
-    """The checkpoint to go on from, whole; None: begin anew."""
-    if resume == "none":
-        return None
-    if resume != "auto":
-        if not (Path(resume) / "state.json").is_file():
-            raise UsageError(f"--resume {resume}: no checkpoint there")
-        _verify(Path(resume))
-        return Path(resume)
-    candidates = list_checkpoints(run)
-    for folder in reversed(candidates):
-        try:
-            _verify(folder)
-        except BartError as error:
-            reporter.warn(f"checkpoint {folder} is damaged and skipped: {error.message}")
-            continue
-        reporter.info(f"resuming from {folder}")
-        return folder
-    if candidates:
-        raise BartError(
-            f"every checkpoint in {run} is damaged",
-            hint="--resume none begins anew in another --out",
-        )
-    return None
-
-
-def _verify(folder: Path) -> None:
+def verify(folder: Path) -> None:
     """Raise BartError when a file is not as it was written."""
     try:
         digests = json.loads((folder / "state.json").read_text())["sha256"].items()
@@ -227,10 +210,10 @@ def _verify(folder: Path) -> None:
 
 
 @torch.no_grad()
-def load_checkpoint(
+def load_state(
     folder: Path, model: Bart, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> Progress:
-    """Load one checkpoint into model, optimizer and scaler.
+    """Load optimizer and scaler from a checkpoint that `model` has its weights from.
 
     Raises:
         BartError: a file is damaged or does not fit the model.
@@ -239,11 +222,9 @@ def load_checkpoint(
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
         progress = Progress(**state["progress"])
         tensors = load_file(folder / "optimizer.safetensors")
-        weights = load_model(folder / "model").model.state_dict()
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(divided_like(tensor, weights[name]))
         _restore_optimizer(model, optimizer, tensors, state.get("group_steps", []))
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty unless the precision was fp16
+            scaler.load_state_dict(state["scaler"])
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise BartError(f"{folder}: {error}") from None
     except safetensors.SafetensorError as error:

@@ -18,10 +18,12 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import resolve_model
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checks import check_run, is_finished
+from bart_cli.training.checkpoint import list_checkpoints
+from bart_cli.training.checks import check_run
 from bart_cli.training.distillation import keep_layers
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
+from bart_cli.training.resume import find_start
 from bart_cli.training.run import (
     RunResult,
     finished_result,
@@ -47,7 +49,7 @@ def run_finetune(
         data, training = config.data, config.training
         if data.path is None:
             raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
-        tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config))
+        tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
         tokenizer = _with_languages(tokenizer, data)
         config = _match_targets(config, tokenizer)
         source = open_pairs(data)
@@ -59,13 +61,13 @@ def run_finetune(
                 hint="Pass --validation-share 0.05 to hold out a part of the pairs, or "
                 "--set training.validate_every=null.",
             )
-        if is_finished(run, config, resume, world, reporter):
+        content = _digests(config, source, tokenizer) if world.leads else {}
+        start = find_start(run, config, content, resume, world, reporter)
+        if start.finished:
             return finished_result(run, world)
-        model = keep_layers(
-            start_model(config, tokenizer, world, reporter),
-            config.keep_encoder_layers,
-            config.keep_decoder_layers,
-        )
+        model = start_model(config, tokenizer, world, reporter, checkpoint=start.checkpoint)
+        if start.checkpoint is None:
+            model = keep_layers(model, config.keep_encoder_layers, config.keep_decoder_layers)
         _check_positions(config, model)
         tokenizer = tokenizer.fitted(model.config.vocab_size)
         with reporter.task("read the pairs", unit="pairs") as task:
@@ -95,13 +97,28 @@ def run_finetune(
             ),
             _validation(config, source, tokenizer, model, world, reporter),
             config.generation,
-            resume=resume,
+            start=start,
+            data=content,
             reporter=reporter,
         )
 
 
-def _tokenizer_of(config: FinetuneConfig) -> str | Path:
-    """The tokenizer of the pre-trained model; from scratch, the one beside prepared pairs."""
+def _digests(config: FinetuneConfig, source: PairSource, tokenizer: Tokenizer) -> dict[str, str]:
+    """Digests of what training reads, wherever it lies."""
+    splits = ["train"] + (["validation"] if config.training.validate_every is not None else [])
+    content = {"the tokenizer": tokenizer.fingerprint()}
+    for split in splits:
+        content |= {f"{split}/{name}": digest for name, digest in source.digests(split).items()}
+    return content
+
+
+def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
+    """The tokenizer of a run that is resumed, whose pre-trained model may be gone by now.
+
+    Else that of the pre-trained model; from scratch, the one beside prepared pairs.
+    """
+    if kept := list_checkpoints(run):
+        return kept[-1] / "model"
     if config.init_from is not None:
         path = resolve_model(config.init_from)
         return path.parent if path.is_file() else path

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.random_keys import derive
-from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.progress import Reporter
@@ -31,7 +31,6 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.checkpoint import (
     CheckpointWriter,
-    list_checkpoints,
     take_snapshot,
     whole_weights,
 )
@@ -41,7 +40,7 @@ from bart_cli.training.precision import AUTOCAST, autocast
 from bart_cli.training.sharding import release, whole
 from bart_cli.training.signals import StopRequest
 from bart_cli.training.state import Progress
-from bart_cli.training.validation import ValidationStopped
+from bart_cli.training.validation import NotFinite, ValidationStopped
 from bart_cli.training.world import World
 
 DROPOUT = 106  # purpose of random numbers
@@ -54,6 +53,7 @@ Validate = Callable[[StopRequest], Row]
 class Job:
     """What the loop works on.
 
+    generation: decoding settings that checkpoints carry.
     validate: returns scores; `score` among them decides (higher is better), or raises
         ValidationStopped. None: no validation.
     save_best: called with the weights, on the leading rank, when a validation was the best so far.
@@ -70,6 +70,7 @@ class Job:
     optimizer_config: OptimizerConfig
     schedule: Callable[[int], float]
     progress: Progress
+    generation: GenerationConfig | None = None
     validate: Validate | None = None
     save_best: Callable[[dict[str, Tensor]], None] | None = None
 
@@ -78,7 +79,8 @@ def train(job: Job, reporter: Reporter) -> str:
     """Train until `max_steps`, a stop request, or too long without improvement; why it ended.
 
     Raises:
-        BartError: the loss was not finite for too many steps, or a checkpoint cannot be written.
+        NotFinite: the loss was not finite for too many steps, or at the end.
+        BartError: a checkpoint cannot be written.
     """
     training, progress, world = job.training, job.progress, job.world
     parameters = [p for p in job.model.parameters() if p.requires_grad]
@@ -87,14 +89,15 @@ def train(job: Job, reporter: Reporter) -> str:
     gradients = gradient_sum(world, parameters, training)
     outcome = "done"
     with (
-        CheckpointWriter(job.run, job.tokenizer, training.keep_last) as writer,
+        CheckpointWriter(job.run, job.tokenizer, job.generation, training) as writer,
         StopRequest(training.time_limit) as stop,
         reporter.task("train", total=training.max_steps, unit="steps") as task,
     ):
         task.advance(progress.step)
         job.model.train()
         if progress.owes_validation:
-            validate(job, stop, log, reporter)
+            if validate(job, stop, log, reporter):
+                checkpoint(job, writer)
             outcome = outcome_so_far(job, stop)
         while outcome == "done" and progress.step < training.max_steps:
             micro = next(job.batches)
@@ -103,6 +106,7 @@ def train(job: Job, reporter: Reporter) -> str:
             norm = update(job, parameters, rate)
             progress.step += 1
             progress.samples += training.global_batch
+            progress.score = None
             count_loss(job, world.sum(loss.item()), norm)
             meter.add(micro, tokens)
 
@@ -110,12 +114,16 @@ def train(job: Job, reporter: Reporter) -> str:
                 row = meter.row(progress, rate, norm, training.global_batch)
                 log.write(row)
                 task.show(headline(row))
+            among_best = False
             if due(progress.step, training.validate_every, training):
-                validate(job, stop, log, reporter)
+                among_best = validate(job, stop, log, reporter)
             task.advance(1)
             outcome = outcome_so_far(job, stop)
-            if outcome != "done" or due(progress.step, training.checkpoint_every, training):
+            wanted = among_best or due(progress.step, training.checkpoint_every, training)
+            if (wanted or outcome != "done") and progress.lost_at is None:
                 checkpoint(job, writer)
+    if progress.lost_at is not None and progress.step == training.max_steps:
+        raise NotFinite(f"the loss was not finite from step {progress.lost_at} to the end")
     if log is not None:
         log.close()
     return outcome
@@ -181,6 +189,10 @@ def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> float
 def count_loss(job: Job, loss: float, norm: float) -> None:
     """Add the step to the mean of the log; stop the run when too many in a row are not finite."""
     progress = job.progress
+    if math.isfinite(loss):
+        progress.lost_at = None
+    elif progress.lost_at is None:
+        progress.lost_at = progress.step
     if math.isfinite(loss) and math.isfinite(norm):
         progress.loss_sum += loss
         progress.loss_steps += 1
@@ -189,21 +201,21 @@ def count_loss(job: Job, loss: float, norm: float) -> None:
     progress.skipped += 1
     progress.bad_in_row += 1
     if progress.bad_in_row >= job.training.max_bad_steps:
-        good = list_checkpoints(job.run)
-        raise BartError(
+        raise NotFinite(
             f"the loss was not finite for {progress.bad_in_row} steps in a row, up to step "
-            f"{progress.step}",
-            hint=f"lower optimizer.learning_rate and go on from {good[-1]}"
-            if good
-            else "lower optimizer.learning_rate, or use bf16 instead of fp16",
+            f"{progress.step}"
         )
 
 
-def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Reporter) -> None:
-    """Score the model, keep it when it is the best so far; a stop request leaves that undone."""
+def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Reporter) -> bool:
+    """Score the model, keep it when it is the best so far; a stop request leaves that undone.
+
+    Returns:
+        whether the score is among the best `keep_best`.
+    """
     if job.validate is None:
-        return
-    progress = job.progress
+        return False
+    progress, best = job.progress, job.progress.best_scores
     job.model.eval()
     try:
         with torch.no_grad():
@@ -211,11 +223,12 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
         progress.owes_validation = False
     except ValidationStopped:
         progress.owes_validation = True
-        return
+        return False
     finally:
         release(job.model)
         job.model.train()
-    score = scores.pop("score")
+    score = progress.score = scores.pop("score")
+    best[:] = sorted([*best, score])[-job.training.keep_best :] if job.training.keep_best else []
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
         weights = whole_weights(job.model)
@@ -226,6 +239,7 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
     if log is not None:
         log.write({"step": progress.step} | scores)
         reporter.info(f"step {progress.step}: {describe(scores)}")
+    return score in best
 
 
 def checkpoint(job: Job, writer: CheckpointWriter) -> None:

@@ -9,14 +9,15 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
-from bart_cli.data.shards import resolve_shards
+from bart_cli.data.shards import open_shards, resolve_shards
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checks import check_run, is_finished
+from bart_cli.training.checks import check_run
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
+from bart_cli.training.resume import find_start
 from bart_cli.training.run import (
     RunResult,
     finished_result,
@@ -53,7 +54,9 @@ def run_pretrain(
         shards = resolve_shards(data.path, data.sequence_length)
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
         check_run(config, world, problems)
-        if is_finished(run, config, resume, world, reporter):
+        content = _digests(config, shards, tokenizer) if world.leads else {}
+        start = find_start(run, config, content, resume, world, reporter)
+        if start.finished:
             return finished_result(run, world)
         cut = share_of_cut_tokens(shards, tokenizer, data.sequence_length) if world.leads else 0.0
         if cut >= 0.01:
@@ -62,7 +65,9 @@ def run_pretrain(
                 f"data.sequence_length={data.sequence_length}. Preprocess the text again with "
                 f"--target-length {data.sequence_length}, or raise the sequence length"
             )
-        model = start_model(config, tokenizer, world, reporter, grow=True)
+        model = start_model(
+            config, tokenizer, world, reporter, checkpoint=start.checkpoint, grow=True
+        )
         if excess := _excess(data.sequence_length, model.config):
             raise UsageError(excess[0])
         return run_training(
@@ -85,7 +90,8 @@ def run_pretrain(
             ),
             _validation(config, shards, tokenizer, model, world),
             None,
-            resume=resume,
+            start=start,
+            data=content,
             reporter=reporter,
         )
 
@@ -101,6 +107,28 @@ def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
     ]
 
 
+def _validation_shards(config: PretrainConfig, shards: Path) -> Path:
+    folder = config.data.validation_path or shards.parent / "validation"
+    return resolve_shards(folder, config.data.sequence_length, "validation")
+
+
+def _digests(config: PretrainConfig, shards: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """Digests of what training reads, wherever it lies.
+
+    Raises:
+        UsageError: a shard is missing, or the shards were made with another tokenizer.
+    """
+    folders = {"train": shards}
+    if config.training.validate_every is not None:
+        folders["validation"] = _validation_shards(config, shards)
+    content = {"the tokenizer": tokenizer.fingerprint()}
+    for split, folder in folders.items():
+        found = open_shards(folder)
+        found.require_tokenizer(tokenizer)
+        content |= {f"{split}/{name}": digest for name, digest in found.digests().items()}
+    return content
+
+
 def _validation(
     config: PretrainConfig, shards: Path, tokenizer: Tokenizer, model: Bart, world: World
 ) -> Validate | None:
@@ -108,8 +136,7 @@ def _validation(
     data = config.data
     if config.training.validate_every is None:
         return None
-    folder = data.validation_path or shards.parent / "validation"
-    folder = resolve_shards(folder, data.sequence_length, "validation")
+    folder = _validation_shards(config, shards)
     share = Share(
         global_batch=world.size * config.training.micro_batch,
         micro_batch=config.training.micro_batch,

@@ -6,7 +6,7 @@ RUN/config.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/, model/ (the e
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,22 +16,23 @@ from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
-from bart_cli.config.run import save_config
 from bart_cli.config.training import TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.data.order import Share
 from bart_cli.errors import BartError
-from bart_cli.files import write_text
+from bart_cli.files import atomic_folder, write_text
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, require_room, save_weights
+from bart_cli.model.formats import load_model, require_room, write_weights
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checkpoint import restore, whole_weights, writing
-from bart_cli.training.checks import TrainingRun
+from bart_cli.training.checkpoint import load_state, whole_weights, writing
 from bart_cli.training.loop import Job, Validate, schedule_of, train
 from bart_cli.training.metrics import draw_curves, finite_losses, read_metrics
 from bart_cli.training.precision import slow_precision
+from bart_cli.training.resume import STEP, Start, TrainingRun, begin, record_failure
 from bart_cli.training.setup import equip, place
+from bart_cli.training.state import Progress
+from bart_cli.training.validation import NotFinite
 from bart_cli.training.world import World
 
 
@@ -55,9 +56,10 @@ def start_model(
     world: World,
     reporter: Reporter,
     *,
+    checkpoint: Path | None = None,
     grow: bool = False,
 ) -> Bart:
-    """The model that training begins with: random weights, or those of `init_from`.
+    """The model that training begins with: random weights, those of `init_from` or a checkpoint's.
 
     Args:
         grow: add the embeddings that `init_from` lacks, such as that of <mask>.
@@ -66,7 +68,9 @@ def start_model(
         UsageError: weights and tokenizer do not belong together.
     """
     training = config.training
-    if config.init_from is not None:
+    if checkpoint is not None:
+        model = load_model(checkpoint / "model", dropouts=config.model).model
+    elif config.init_from is not None:
         model = load_model(config.init_from, dropouts=config.model).model
         require_room(tokenizer, model.config)
         missing = tokenizer.tokens_from(model.config.vocab_size)
@@ -114,22 +118,32 @@ def run_training(
     validate: Validate | None,
     generation: GenerationConfig | None,
     *,
-    resume: str,
+    start: Start,
+    data: Mapping[str, str],
     reporter: Reporter,
 ) -> RunResult:
-    """Train in the run folder and write what is left behind at the end."""
+    """Train in the run folder and write what is left behind at the end.
+
+    Args:
+        model: has the weights of `start.checkpoint`, if there is one.
+        data: digests of what training reads.
+    """
     training = config.training
     if warning := slow_precision(training.precision, world.device):
         reporter.warn(warning)
     optimizer, scaler = equip(model, training, config.optimizer, world)
-    progress = restore(resume, run, model, optimizer, scaler, world, reporter)
+    progress = Progress()
+    if start.checkpoint is not None:
+        progress = load_state(start.checkpoint, model, optimizer, scaler)
     if world.leads:  # from here on the folder is this run's
-        run.mkdir(parents=True, exist_ok=True)
-        save_config(config.model_copy(update={"model": model.config}), run / "config.yaml")
+        written = config.model_copy(update={"model": model.config})
+        begin(run, written, data, start, progress, reporter)
+    progress = world.broadcast(progress)
 
     def save(folder: Path, weights: dict[str, Tensor]) -> None:
-        with writing(folder, run):
-            save_weights(folder, model.config, weights, tokenizer, generation)
+        with writing(folder, run), atomic_folder(folder) as temporary:
+            write_weights(temporary, model.config, weights, tokenizer, generation)
+            write_text(temporary / STEP, json.dumps({"step": progress.step}) + "\n")
 
     share = Share(
         global_batch=training.global_batch,
@@ -150,11 +164,14 @@ def run_training(
         optimizer_config=config.optimizer,
         schedule=schedule_of(config.optimizer, config.schedule, training.max_steps),
         progress=progress,
+        generation=generation,
         validate=validate,
         save_best=partial(save, run / "best"),
     )
     try:
         outcome = train(job, reporter)
+    except NotFinite as error:
+        raise _not_finite(error, run, progress, world) from None
     except KeyboardInterrupt:
         raise BartError(
             "interrupted twice: no checkpoint of the last steps", exit_code=130
@@ -194,6 +211,18 @@ def run_training(
         best_step=progress.best_step if progress.best_score is not None else None,
         model=run / "model" if finished else None,
         leads=world.leads,
+    )
+
+
+def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -> BartError:
+    """The error with its remedy; the weights that gave this loss are not resumed from."""
+    lost = progress.step if progress.lost_at is None else progress.lost_at - 1
+    good = record_failure(run, lost, error.message) if world.leads else None
+    again = "it begins anew" if good is None else f"it resumes from {good}"
+    return BartError(
+        error.message,
+        hint=f"Pass a lower --learning-rate with the same --out: {again}. After fp16 you can also "
+        "pass --precision bf16.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -15,6 +15,8 @@ class Progress:
     skipped, bad_in_row: steps whose loss or gradient was not finite, in all and at the end.
     best_score, best_step: of validation; higher is better (a loss counts negative).
     stale: validations since the best one.
+    score, best_scores: of the validation at this step, if any; of the best `keep_best` so far.
+    lost_at: the first step without a finite loss, when none since then had one.
     owes_validation: a stop cut the validation of this step short; a resumed run begins with it.
     """
 
@@ -27,4 +29,7 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     stale: int = 0
+    score: float | None = None
+    best_scores: list[float] = field(default_factory=list)
+    lost_at: int | None = None
     owes_validation: bool = False

@@ -17,6 +17,10 @@ from bart_cli.training.signals import StopRequest
 from bart_cli.training.world import World
 
 
+class NotFinite(BartError):
+    """The loss of the model in training is not finite."""
+
+
 class ValidationStopped(Exception):
     """A stop was requested during validation. All ranks raise it together."""
 
@@ -37,7 +41,7 @@ def mean_loss(
     """Negative log-likelihood per target token over all batches of all ranks, not smoothed.
 
     Raises:
-        BartError: it is not finite.
+        NotFinite: it is not finite.
         ValidationStopped: a stop was requested.
     """
     total = torch.zeros((), device=world.device)
@@ -53,11 +57,7 @@ def mean_loss(
         require_no_stop(stop, world)
     loss = world.sum(total.item()) / max(1.0, world.sum(tokens))
     if not math.isfinite(loss):
-        raise BartError(
-            f"the model in training: scores are not finite (validation loss {loss})",
-            hint="Train with --precision bf16 or fp32, or start from another checkpoint: these "
-            "weights may hold NaN.",
-        )
+        raise NotFinite(f"the validation loss is not finite ({loss})")
     return loss
 
 

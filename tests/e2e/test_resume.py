@@ -146,7 +146,7 @@ def test_a_full_disk_is_named_and_older_checkpoints_stay(config: Path, tmp_path:
     )
     assert result.returncode == 1, result.stderr
     assert f"error: cannot write {run}/" in result.stderr
-    assert f"the run goes on from {before[-1]}" in result.stderr
+    assert f"the run resumes from {before[-1]}" in result.stderr
     assert "Traceback" not in result.stderr
     assert list_checkpoints(run) == before
     finish(config, run, 1)  # room again: the same command goes on

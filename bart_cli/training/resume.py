@@ -1,0 +1,282 @@
+"""A run folder before training: whose it is, whether it is finished, where it goes on.
+
+In: the configuration, digests of the data, and `--resume`. Out: `Start`. Nothing is written until
+`begin`, which makes the folder this run's.
+
+RUN/config.yaml and RUN/data.json bind the folder to settings and to the content of its data.
+RUN/failure.json: the loss was not finite, so the next start may change what decides that.
+RUN/rollback.json: the checkpoint that `--resume PATH` went back to; the same command given again
+goes on from what was written since. Steps behind a rollback lie in RUN/abandoned-N.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from bart_cli.config.model import DROPOUTS, ModelConfig
+from bart_cli.config.presets import flatten, load_config
+from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
+from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.files import atomic_folder, remove_leftovers, strict_json, write_text
+from bart_cli.progress import Reporter
+from bart_cli.training.checkpoint import list_checkpoints, step_of, verify
+from bart_cli.training.metrics import read_metrics
+from bart_cli.training.state import Progress
+from bart_cli.training.world import World
+
+TrainingRun = PretrainConfig | FinetuneConfig
+DONE, DATA, FAILURE, ROLLBACK = "done.json", "data.json", "failure.json", "rollback.json"
+STEP = "step.json"  # in RUN/best and RUN/model: which step they are of
+# Settings that may change between a run and its continuation: they do not touch the arithmetic.
+FREE = frozenset(
+    """
+    description training.time_limit training.keep_last training.keep_best training.max_bad_steps
+    training.log_every training.checkpoint_every training.micro_batch data.workers
+    """.split()
+)
+# Where the data lies; data.json says what it holds.
+PLACES = frozenset("data.path data.validation_path data.tokenizer".split())
+# What may change after a loss that was not finite.
+REMEDIES = frozenset(
+    """
+    optimizer.learning_rate optimizer.clip_norm training.precision schedule.name
+    schedule.warmup_steps schedule.power schedule.end_learning_rate
+    """.split()
+)
+# Of a model: what a tokenizer decides.
+VOCABULARY = "vocab_size bos_token_id pad_token_id eos_token_id decoder_start_token_id".split()
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins.
+
+    checkpoint: what it resumes from; None: from step 0. finished: there is nothing to do.
+    rollback: `--resume` asks to go back to `checkpoint`. branch: steps behind it are not taken up.
+    """
+
+    checkpoint: Path | None = None
+    finished: bool = False
+    rollback: bool = False
+    branch: bool = False
+
+
+def find_start(
+    run: Path,
+    config: TrainingRun,
+    data: Mapping[str, str],
+    resume: str,
+    world: World,
+    reporter: Reporter,
+) -> Start:
+    """How this run begins in this folder. Rank 0 chooses, so that all ranks go on from the same.
+
+    Args:
+        data: digests of what training reads, by name.
+        resume: auto, none, or the folder of a checkpoint.
+
+    Raises:
+        UsageError: the folder holds another run, or there is no such checkpoint.
+        BartError: every checkpoint is damaged.
+    """
+    return world.broadcast(_find(run, config, data, resume, reporter) if world.leads else Start())
+
+
+def _find(
+    run: Path, config: TrainingRun, data: Mapping[str, str], resume: str, reporter: Reporter
+) -> Start:
+    path = run / "config.yaml"
+    if not path.is_file() or not (read_metrics(run) or list_checkpoints(run)):
+        return _choose(run, resume, reporter)
+    before = load_config(type(config), config_file=path)
+    bound = _read(run / DATA)
+    failed = (run / FAILURE).is_file()
+    changed = _changed(before, config, PLACES if bound else frozenset())
+    now, then = config.training.max_steps, before.training.max_steps
+    longer = now > then
+    allowed = (REMEDIES if failed else frozenset()) | ({"training.max_steps"} if longer else set())
+    wrong = [text for key, text in changed.items() if key not in allowed]
+    if wrong:
+        raise UsageError(
+            f"{run} holds a run with other settings: {'; '.join(wrong[:4])}", hint=START_ANEW
+        )
+    if bound and (wrong := _other_data(bound, data)):
+        raise UsageError(
+            f"{run} was trained on other data: {'; '.join(wrong[:4])}",
+            hint="Restore the data, or choose another --out.",
+        )
+    start = _choose(run, resume, reporter)
+    outcome = _read(run / DONE).get("outcome")
+    if outcome is not None and not start.rollback and not (longer and outcome == "done"):
+        reporter.info(f"{run} is finished already: nothing to do")
+        return Start(finished=True)
+    if resume == "none" and list_checkpoints(run):
+        raise UsageError(
+            f"{run} holds an unfinished run", hint="drop --resume none, or choose another --out"
+        )
+    if changed:
+        reporter.info(f"changed since the last start: {'; '.join(changed.values())}")
+    branch = start.rollback or any(key in REMEDIES for key in changed)
+    return Start(start.checkpoint, rollback=start.rollback, branch=branch)
+
+
+def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
+    """The checkpoint to go on from, whole."""
+    candidates = list_checkpoints(run)
+    if resume == "none":
+        return Start()
+    if resume != "auto":
+        named = Path(resume).resolve()
+        if _read(run / ROLLBACK).get("checkpoint") != str(named) or not candidates:
+            if not (named / "state.json").is_file():
+                raise UsageError(f"--resume {resume}: no checkpoint there")
+            verify(named)
+            return Start(named, rollback=True, branch=True)
+        reporter.info(
+            f"{run} has gone back to {named} before; to do so again, delete {run / ROLLBACK}"
+        )
+    for folder in reversed(candidates):
+        try:
+            verify(folder)
+        except BartError as error:
+            reporter.warn(f"checkpoint {folder} is damaged and skipped: {error.message}")
+            continue
+        reporter.info(f"resuming from {folder}")
+        return Start(folder)
+    if candidates:
+        raise BartError(
+            f"every checkpoint in {run} is damaged",
+            hint="--resume none begins anew in another --out",
+        )
+    return Start()
+
+
+def _changed(before: TrainingRun, now: TrainingRun, ignored: frozenset[str]) -> dict[str, str]:
+    """Settings that differ: key -> a text with both values."""
+    one, two = (
+        dict(flatten(config.model_dump(mode="json", exclude={"generation_sources"})))
+        for config in (before, now)
+    )
+    ignored = ignored | FREE | _of_weights(now)
+    return {
+        key: f"{key}={two.get(key)} (was {one.get(key)})"
+        for key in one | two
+        if one.get(key) != two.get(key) and key not in ignored
+    }
+
+
+def _of_weights(config: TrainingRun) -> set[str]:
+    """Settings of the model that tokenizer, weights or distillation decide, not the user."""
+    decided = set(ModelConfig.model_fields) - set(DROPOUTS)
+    if config.init_from is None:
+        decided = set(VOCABULARY)
+        for side in ("encoder", "decoder"):
+            if getattr(config, f"keep_{side}_layers", None) is not None:
+                decided.add(f"{side}_layers")
+    return {f"model.{name}" for name in decided}
+
+
+def _other_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What is not as it was, in words."""
+    words = {(True, False): "is missing", (False, True): "is new", (True, True): "has changed"}
+    return [
+        f"{name} {words[name in before, name in now]}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+def begin(
+    run: Path,
+    config: TrainingRun,
+    data: Mapping[str, str],
+    start: Start,
+    progress: Progress,
+    reporter: Reporter,
+) -> None:
+    """Make the folder this run's; rank 0 only.
+
+    Args:
+        progress: of the checkpoint. Its best model is forgotten where that is no longer there.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run, below=False)
+    remove_leftovers(run / "checkpoints")
+    if start.branch:
+        _set_aside(run, _own_step(run, start.checkpoint), reporter)
+        if progress.best_score is not None and not (run / "best").is_dir():
+            source = run / "checkpoints" / f"step-{progress.best_step:08d}" / "model"
+            if source.is_dir():
+                with atomic_folder(run / "best") as temporary:
+                    shutil.copytree(source, temporary, dirs_exist_ok=True)
+                    write_text(temporary / STEP, strict_json({"step": progress.best_step}) + "\n")
+            else:
+                progress.best_score, progress.best_step, progress.stale = None, 0, 0
+    if start.rollback:
+        write_text(run / ROLLBACK, strict_json({"checkpoint": str(start.checkpoint)}) + "\n")
+    (run / DONE).unlink(missing_ok=True)
+    shutil.rmtree(run / "model", ignore_errors=True)  # of an end that is no longer one
+    save_config(config, run / "config.yaml")
+    write_text(run / DATA, strict_json(data, indent=2) + "\n")
+    (run / FAILURE).unlink(missing_ok=True)
+
+
+def _own_step(run: Path, checkpoint: Path | None) -> int:
+    """The step of a checkpoint of this run; -1: none of it is gone on with."""
+    if checkpoint is None or checkpoint.resolve().parent != (run / "checkpoints").resolve():
+        return -1
+    return step_of(checkpoint.name)
+
+
+def record_failure(run: Path, step: int, reason: str) -> Path | None:
+    """Set aside what a run that diverged has written from `step` on; the last good checkpoint."""
+    write_text(run / FAILURE, strict_json({"step": step, "reason": reason}) + "\n")
+    found = list_checkpoints(run)
+    for folder in found:
+        if step_of(folder.name) >= step:
+            aside = folder.with_name(f"not-finite-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+    return next((f for f in reversed(found) if step_of(f.name) < step), None)
+
+
+def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
+    """Move what was written behind `step` into RUN/abandoned-N."""
+    rows = [row for row in read_metrics(run) if row["step"] > step]
+    behind = [path for path in list_checkpoints(run) if step_of(path.name) > step]
+    best = _read(run / "best" / STEP).get("step", 0)
+    others = [run / "best"] if best > step and (run / "best").is_dir() else []
+    others += [path for path in (run / DONE, run / "model") if path.exists()]
+    if not rows and not behind and not others:
+        return
+    aside = next(p for n in count(1) if not (p := run / f"abandoned-{n}").exists())
+    (aside / "checkpoints").mkdir(parents=True)
+    write_text(aside / "metrics.jsonl", "".join(strict_json(row) + "\n" for row in rows))
+    for path in behind:
+        path.rename(aside / "checkpoints" / path.name)
+    for path in others:
+        path.rename(aside / path.name)
+    reporter.info(f"the steps after {max(step, 0):,} are set aside in {aside}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object that we wrote; empty where there is no such file.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path} is damaged: {error}", hint=START_ANEW) from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is damaged: expected a JSON object", hint=START_ANEW)
+    return content
