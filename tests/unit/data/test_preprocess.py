@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -221,7 +222,7 @@ def test_exact_duplicates_are_left_out_wherever_they_are(
     assert (plain["documents"], plain["duplicates"]) == (9, 0)
 
 
-@pytest.mark.parametrize("documents", range(8, 14))
+@pytest.mark.parametrize("documents", [9, 11])  # of 3 shards
 def test_shards_are_never_all_of_one_size(
     tmp_path: Path, tiny_tokenizer: Tokenizer, documents: int
 ) -> None:
@@ -241,62 +242,53 @@ def test_shards_are_never_all_of_one_size(
     assert report["tokens_lost"] == 0
 
 
-def test_other_settings_are_not_mixed_into_a_folder(
-    tmp_path: Path, tiny_tokenizer: Tokenizer
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
+    """A folder with a corpus, and its shards in `whole`."""
+    folder = tmp_path_factory.mktemp("finished")
+    corpus(folder / "corpus", 20)
+    shards(folder, tiny_tokenizer, "whole")
+    return folder
+
+
+def test_shards_of_other_or_unknown_settings_are_not_taken_over(
+    finished: Path, tiny_tokenizer: Tokenizer
 ) -> None:
-    corpus(tmp_path / "corpus", 5)
-    shards(tmp_path, tiny_tokenizer, "out")
-    with pytest.raises(UsageError, match="holds the result of other settings"):
-        shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
+    def refused(name: str, message: str, **settings: object) -> None:
+        before = digest(finished / name)
+        with pytest.raises(UsageError, match=message):
+            shards(finished, tiny_tokenizer, name, **settings)
+        assert digest(finished / name) == before
 
+    def copy(name: str, *without: str) -> Path:
+        out = Path(shutil.copytree(finished / "whole", finished / name))
+        for file in without:
+            (out / file).unlink()
+        return out
 
-@pytest.mark.parametrize("deleted", [["plan.json"], ["plan.json", "report.json"]])
-def test_shards_that_no_plan_explains_are_not_taken_over(
-    tmp_path: Path, tiny_tokenizer: Tokenizer, deleted: list[str]
-) -> None:
-    corpus(tmp_path / "corpus", 20)
-    out = shards(tmp_path, tiny_tokenizer, "out")
-    for name in deleted:
-        (out / name).unlink()
-    before = digest(out)
-    with pytest.raises(UsageError, match=r"out holds .*, but no plan\.json"):
-        shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
-    assert digest(out) == before
-
-
-def test_shards_without_a_report_are_not_taken_over_by_other_settings(
-    tmp_path: Path, tiny_tokenizer: Tokenizer
-) -> None:
-    corpus(tmp_path / "corpus", 20)
-    out = shards(tmp_path, tiny_tokenizer, "out")
-    whole = digest(out)
-    (out / "report.json").unlink()
-    with pytest.raises(UsageError, match="holds the result of other settings"):
-        shards(tmp_path, tiny_tokenizer, "out", cross_documents=True)
-    assert digest(shards(tmp_path, tiny_tokenizer, "out")) == whole
-
-
-@pytest.mark.parametrize("name", ["plan.json", "report.json"])
-@pytest.mark.parametrize("content", ["{", "[1]", '{"shard_sizes": 1}'])
-def test_damaged_records_of_a_run_are_named(
-    tmp_path: Path, tiny_tokenizer: Tokenizer, name: str, content: str
-) -> None:
-    corpus(tmp_path / "corpus", 5)
-    out = shards(tmp_path, tiny_tokenizer, "out")
-    (out / name).write_text(content)
-    with pytest.raises(UsageError, match=r"is damaged|holds the result of other settings"):
-        shards(tmp_path, tiny_tokenizer, "out")
+    other = "holds the result of other settings"
+    refused("whole", other, cross_documents=True)
+    for number, without in enumerate([("plan.json",), ("plan.json", "report.json")]):
+        copy(f"no-plan-{number}", *without)
+        refused(f"no-plan-{number}", r"holds .*, but no plan\.json", cross_documents=True)
+    unfinished = copy("no-report", "report.json")
+    refused("no-report", other, cross_documents=True)
+    shards(finished, tiny_tokenizer, "no-report")
+    assert digest(unfinished) == digest(finished / "whole")
+    for number, content in enumerate(["{", "[1]", '{"shard_sizes": 1}']):
+        for record in ("plan.json", "report.json"):
+            name = f"damaged-{number}-{record}"
+            (copy(name) / record).write_text(content)
+            refused(name, f"is damaged|{other}")
 
 
 def test_what_a_kill_at_the_very_end_left_is_swept_up(
-    tmp_path: Path, tiny_tokenizer: Tokenizer
+    finished: Path, tiny_tokenizer: Tokenizer
 ) -> None:
-    corpus(tmp_path / "corpus", 5)
-    out = shards(tmp_path, tiny_tokenizer, "out")
-    whole = digest(out)
+    out = Path(shutil.copytree(finished / "whole", finished / "killed"))
     (out / ".work" / "reports").mkdir(parents=True)
     (out / ".work" / "reports" / "block-000000.json").write_text("{}")
-    assert digest(shards(tmp_path, tiny_tokenizer, "out")) == whole
+    assert digest(shards(finished, tiny_tokenizer, "killed")) == digest(finished / "whole")
 
 
 def test_a_corpus_without_a_document_is_an_error(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
