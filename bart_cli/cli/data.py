@@ -12,9 +12,10 @@ from rich.text import Text
 
 from bart_cli.cli.console import out, print_json
 from bart_cli.cli.options import JsonOption, field_help
-from bart_cli.config.data import DenoisingConfig
+from bart_cli.config.data import DenoisingConfig, SummarizationDataConfig
 from bart_cli.data.inspect import (
     Piece,
+    SourceSummary,
     find_shard_folders,
     find_tokenizer,
     has_shards,
@@ -22,11 +23,12 @@ from bart_cli.data.inspect import (
     summarize_shards,
     summarize_source,
 )
+from bart_cli.data.pair_files import Fields
 from bart_cli.tokenizer import Tokenizer
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look into prepared data.")
 
-COLOURS = ("green", "cyan", "yellow", "magenta", "blue")
+COLORS = ("green", "cyan", "yellow", "magenta", "blue")
 
 
 @app.callback()
@@ -48,16 +50,27 @@ def inspect(
     poisson_lambda: Annotated[
         float, typer.Option(min=0.1, max=50, help=field_help(DenoisingConfig, "poisson_lambda"))
     ] = 3.5,
+    source_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "source_field")),
+    ] = None,
+    target_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "target_field")),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What shards hold: counts, and some samples beside their noised form.
+    """Show what shards, raw text or pairs hold: counts, and some samples.
 
-    Sentences have colours, so that one sees where they went; words under a mask are struck through.
+    Samples of shards are shown beside their noised form.
+
+    Colors tell sentences apart; words under a mask are struck through.
 
     [bold]bart data inspect shards[/bold]
     """
     if path.exists() and not has_shards(path):
-        _show_source(path, samples, as_json)
+        fields = Fields(source_field, target_field)
+        _show_source(summarize_source(path, count=samples, fields=fields), as_json)
         return
     denoising = DenoisingConfig(mask_ratio=mask_ratio, poisson_lambda=poisson_lambda)
     documents = []
@@ -85,19 +98,21 @@ def inspect(
         print_json(documents)
 
 
-def _show_source(path: Path, samples: int, as_json: bool) -> None:
-    """Raw text or pairs: what they are understood as, and the first of them."""
-    found = summarize_source(path, count=samples)
+def _show_source(found: list[SourceSummary], as_json: bool) -> None:
+    """Print how raw text or pairs are understood, and the first of them."""
     if as_json:
         print_json([asdict(summary) for summary in found])
         return
     for summary in found:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.not_read.items())
-        unit = "pairs" if summary.kind == "pairs" else "documents"
+        unit, left_out = "documents", "not read"
+        if summary.kind == "pairs":
+            unit, left_out = "pairs", "left out"
+        files = "1 file" if summary.files == 1 else f"{summary.files:,} files"
         out.print(
             Text(
                 f"{summary.path}: {summary.kind}, {summary.form}; {summary.count:,} {unit} in "
-                f"{summary.files:,} files" + (f"; not read: {kinds}" if kinds else "")
+                f"{files}" + (f"; {left_out}: {kinds}" if kinds else "")
             ),
             soft_wrap=True,
         )
@@ -112,6 +127,6 @@ def _text(pieces: tuple[Piece, ...]) -> Text:
         if piece.sentence is None:
             text.append(piece.text, "bold red")
         else:
-            colour = COLOURS[piece.sentence % len(COLOURS)]
-            text.append(piece.text, f"{colour} strike" if piece.hidden else colour)
+            color = COLORS[piece.sentence % len(COLORS)]
+            text.append(piece.text, f"{color} strike" if piece.hidden else color)
     return text

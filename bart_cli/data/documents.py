@@ -7,23 +7,21 @@ also as `.gz`. Out: blocks; of a block, (id, text) of its documents.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
+from bart_cli.data.text_files import MARK, Stream, open_utf8, wrong_bytes
 from bart_cli.errors import UsageError
 
 BLOCK_BYTES = 4 * 2**20  # of text in one task: bounds the memory of a worker
-GZIP_BLOCKS = 16  # of one file at most: each is unpacked from the beginning of the file
+PACKED_BLOCKS = 16  # of a .gz file at most: each is unpacked from the beginning of the file
 # id and text on a line; documents separated by blank lines; a document a line; found by looking
 Form = Literal["lines", "plain", "line", "auto"]
 # What separates two documents. A line of blanks is blank too, and lines of Windows end in \r\n.
@@ -111,7 +109,7 @@ def find_form(path: Path) -> Form:
     for file in find_text_files(path)[:100]:
         if _is_json(file):
             continue
-        with _open(file) as stream:
+        with open_utf8(file) as stream:
             text = stream.read(HEAD).decode("utf-8", "replace").strip()
         if BLANK_LINE.search(text):
             return "plain"
@@ -131,7 +129,7 @@ def require_ids(path: Path) -> None:
     for file in find_text_files(path)[:100]:
         if _is_json(file):
             continue
-        with _open(file) as stream:
+        with open_utf8(file) as stream:
             rows = [row.decode("utf-8", "replace").split() for row in islice(stream, 200)]
         firsts = [row[0] for row in rows if row]
         words = sum(not re.search(r"[\d_:/-]", first) for first in firsts)
@@ -151,11 +149,10 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
     blocks = []
     for file in find_text_files(path):
         separator = BLANK_LINES if form == "plain" and not _is_json(file) else LINE
-        with _open(file) as stream:
-            total, room = file.stat().st_size, size
-            if isinstance(stream, gzip.GzipFile):
-                total = _unpacked_size(stream)
-                room = max(size, total // GZIP_BLOCKS)
+        with open_utf8(file) as stream:
+            total = stream.seek(0, os.SEEK_END)
+            is_packed = total != file.stat().st_size
+            room = max(size, total // PACKED_BLOCKS) if is_packed else size
             longest = total if _is_json(file) else max(4 * room, 4 * BLOCK_BYTES)
             begin, continued = 0, False
             while begin < total:
@@ -194,19 +191,14 @@ def read_block(block: Block) -> Iterator[tuple[str, str]]:
     Raises:
         UsageError: bytes that are not UTF-8, with file and position, or a line that is not JSON.
     """
-    with _open(block.path) as stream:
+    with open_utf8(block.path) as stream:
         stream.seek(block.begin)
         content = stream.read(block.end - block.begin)
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8").replace(MARK, "")
     except UnicodeDecodeError as error:
-        where = block.begin + error.start
-        raise UsageError(
-            f"{block.path} is not UTF-8: byte 0x{content[error.start]:02x} at position {where:,}",
-            hint="convert it first, for example with `iconv -f latin1 -t utf-8`",
-        ) from None
-    if block.begin == 0:
-        text = text.removeprefix("\ufeff")  # the mark that editors of Windows put first
+        where = f"at position {block.begin + error.start:,}"
+        raise wrong_bytes(str(block.path), content, error, where) from None
     place = f"{block.path.name}:{block.begin}"
     if _is_json(block.path):
         for number, line in enumerate(text.split("\n")):
@@ -239,26 +231,6 @@ def _is_json(path: Path) -> bool:
     return path.name.lower().endswith((".jsonl", ".jsonl.gz"))
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked. Raises UsageError: a damaged .gz."""
-    if path.suffix.lower() != ".gz":
-        with path.open("rb") as stream:
-            yield stream
-        return
-    try:
-        with gzip.open(path) as packed:
-            yield packed  # type: ignore[misc]
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} is damaged: {error}", hint="Pack it again.") from None
-
-
-def _unpacked_size(stream: gzip.GzipFile) -> int:
-    while stream.read(2**20):
-        pass
-    return stream.tell()
-
-
 def _json_row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
@@ -271,7 +243,7 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
 
 
 def _next_border(
-    stream: IO[bytes], position: int, separator: re.Pattern[bytes], total: int, limit: int
+    stream: Stream, position: int, separator: re.Pattern[bytes], total: int, limit: int
 ) -> tuple[int, bool]:
     """The end of the first separator at or after `position`, `total` when there is none.
 

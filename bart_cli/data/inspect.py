@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bart_cli.config.data import DenoisingConfig
+from bart_cli.config.data import DenoisingConfig, SummarizationDataConfig
 from bart_cli.data.denoising import Denoiser, Ragged
 from bart_cli.data.documents import (
+    SUFFIXES,
     Form,
     find_form,
     plan_blocks,
@@ -23,7 +24,8 @@ from bart_cli.data.documents import (
     require_ids,
     scan_corpus,
 )
-from bart_cli.data.pairs import read_pairs
+from bart_cli.data.pair_files import Fields, FilePart
+from bart_cli.data.pairs import open_pairs
 from bart_cli.data.random_keys import derive, permutation
 from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
@@ -72,7 +74,8 @@ class Example:
 class SourceSummary:
     """What a folder of raw text or pairs was understood as, and some of its content.
 
-    `form`: how documents are separated, or the split. `not_read`: other files by suffix.
+    `form`: how documents are separated, or the split. `not_read`: other files by suffix, or pairs
+    that are left out by reason.
     """
 
     path: str
@@ -100,23 +103,52 @@ def has_shards(path: Path) -> bool:
         return True  # whoever reads the shards names the damaged one
 
 
-def summarize_source(path: Path, *, count: int) -> list[SourceSummary]:
+def summarize_source(path: Path, *, count: int, fields: Fields = Fields()) -> list[SourceSummary]:
     """What raw text or pairs are understood as: a row for each split of pairs, one for text.
 
     Raises:
-        UsageError: neither text nor pairs.
+        UsageError: neither text nor pairs, or pairs that cannot be read.
     """
-    found = []
-    for split in ("train", "validation", "test") if path.is_dir() else ("train",):
-        try:
-            pairs = read_pairs(path, split)
-        except UsageError:
-            continue
-        examples = tuple((pair.source, pair.target) for pair in pairs[:count])
-        name = split if path.is_dir() else "one file"
-        found.append(SourceSummary(str(path), "pairs", name, len(pairs), 1, {}, examples))
-    if found:
-        return found
+    unreadable = None
+    try:
+        if found := _summarize_pairs(path, count, fields):
+            return found
+    except UsageError as error:
+        if path.is_file() and not path.name.lower().endswith(SUFFIXES):
+            raise
+        unreadable = error
+    try:
+        return [_summarize_text(path, count)]
+    except UsageError as error:
+        raise unreadable or error from None
+
+
+def _summarize_pairs(path: Path, count: int, fields: Fields) -> list[SourceSummary]:
+    """A row for each split; none where no file is of a form of pairs."""
+    files = path.rglob("*") if path.is_dir() else iter([path])
+    has_pairs = any(FilePart(file).form for file in files)
+    if path.is_file() and not has_pairs:
+        return []
+    data = SummarizationDataConfig(
+        path=path, source_field=fields.source, target_field=fields.target
+    )
+    source = open_pairs(data)
+    if has_pairs and not source.splits:
+        source.read("train")  # says what is missing
+    summaries = []
+    for split in source.splits:
+        found = source.read(split, keep_empty=split != "train")
+        examples = tuple((pair.source, pair.target) for pair in found.pairs[:count])
+        name, parts = split if path.is_dir() else "one file", len(source.parts(split))
+        summaries.append(
+            SourceSummary(
+                str(path), "pairs", name, len(found.pairs), parts, found.dropped, examples
+            )
+        )
+    return summaries
+
+
+def _summarize_text(path: Path, count: int) -> SourceSummary:
     files, others = scan_corpus(path)
     try:
         require_ids(path)
@@ -130,7 +162,7 @@ def summarize_source(path: Path, *, count: int) -> list[SourceSummary]:
         number += 1
         if len(shown) < count:
             shown.append((text,))
-    return [SourceSummary(str(path), "text", FORMS[form], number, len(files), others, tuple(shown))]
+    return SourceSummary(str(path), "text", FORMS[form], number, len(files), others, tuple(shown))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

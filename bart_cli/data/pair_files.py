@@ -7,6 +7,7 @@ values of id, source and target.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 SOURCE_FIELDS = (
     *("article", "document", "source", "text", "dialogue"),
-    *("source_text", "input_text", "full_text", "report", "transcript"),
+    *("source_text", "input_text", "full_text", "article_text", "report", "transcript"),
 )
 TARGET_FIELDS = (
     *("summary", "highlights", "target", "abstract"),
-    *("summary_text", "target_text", "reference_summary"),
+    *("summary_text", "abstract_text", "target_text", "reference_summary"),
 )
 FORMS = {
     ".jsonl": "JSON",
@@ -179,25 +180,32 @@ class FilePart:
         return table_rows(batches(self.path, fields), fields, self.name)
 
 
-def find_parts(folder: Path, names: Sequence[str]) -> list[FilePart]:
+def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> list[FilePart]:
     """The files of a split in a folder or in its `data/`: one, or all shards of it.
 
     Args:
         names: what the split may be called.
+        affixed: take `samsum-train.csv` and `train_v2.csv` for `train.csv`, and `train/*.csv` for
+            shards of it.
 
     Raises:
         UsageError: the split is there twice, or a shard is missing.
     """
     found: dict[tuple[object, ...], list[Path]] = {}
-    for place in (folder, folder / "data"):
+    folders = [folder, folder / "data"]
+    folders += [place / name for place in folders for name in names if affixed]
+    for place in folders:
         for path in sorted(place.iterdir()) if place.is_dir() else []:
             stem, suffix = _stem_and_suffix(path)
             if suffix not in FORMS or suffix == ".target" or not path.is_file():
                 continue  # a .target is read with the .source beside it
             name = SHARD.sub("", stem)
+            if affixed:
+                words = re.split(r"[-_. ]", name)
+                name = next((n for n in names if n in (words[0], words[-1], place.name)), name)
             if name in names:
-                key = (place, name, path.suffix, SHARD.search(stem) is None)
-                found.setdefault(key, []).append(path)
+                is_whole = SHARD.search(stem) is None and place.name not in names
+                found.setdefault((place, name, path.suffix, is_whole and stem), []).append(path)
     groups = list(found.values())
     if len(groups) > 1 and recorded_source(folder).get("parallel"):
         # `bart download --parallel` writes the same pairs in two forms.
@@ -249,7 +257,7 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
 
 
 def _json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """The records of JSON lines, of an array or of an object with "data", with their places."""
+    """The records, with places, of JSON lines, an array, an object with "data" or of columns."""
     head = next((line for line in read_lines(path) if line.strip()), "").lstrip()
     if head.startswith("[") or (head and _stem_and_suffix(path)[1] == ".json"):
         try:
@@ -262,7 +270,8 @@ def _json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
             raise _bad_json(path, 1, error) from None
         else:
             if isinstance(content, dict):
-                content = content["data"] if isinstance(content.get("data"), list) else [content]
+                data = content.get("data")
+                content = data if isinstance(data, list) else _rows_of_columns(content)
             for number, row in enumerate(content if isinstance(content, list) else [content], 1):
                 yield number, "row", row
             return
@@ -275,6 +284,14 @@ def _json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
             yield number, "line", row
 
 
+def _rows_of_columns(content: dict[str, Any]) -> list[Any]:
+    """The records of an object of columns, as pandas writes it; else the object itself."""
+    columns = [list(v.values()) if isinstance(v, dict) else v for v in content.values()]
+    if not all(isinstance(column, list) for column in columns) or len(set(map(len, columns))) != 1:
+        return [content]
+    return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
 def _bad_json(path: Path, line: int, error: Exception) -> UsageError:
     problem = str(error)
     if isinstance(error, json.JSONDecodeError):
@@ -285,20 +302,29 @@ def _bad_json(path: Path, line: int, error: Exception) -> UsageError:
 def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
     """Rows of CSV or TSV below a header; CSV may be separated by one of DELIMITERS."""
     csv.field_size_limit(2**31 - 1)
+    content = read_lines(path)
     header = next((line for line in read_lines(path) if line.strip()), "")
+    if "\r" in header.rstrip("\r\n"):  # lines of an old Mac's Excel
+        content = io.StringIO("".join(content), newline=None)
+        header = header.partition("\r")[0]
     delimiter = "\t"
-    if form == "CSV":
+    stated = re.fullmatch(r"sep=(.)\s*", header)  # Excel's first line
+    if stated is not None:
+        delimiter = stated[1]
+        next(content)
+    elif form == "CSV":
         delimiter = max(DELIMITERS, key=header.count)
     strict = form == "CSV" or _quotes_as_csv(path)
     reader = csv.reader(
-        read_lines(path),
+        content,
         delimiter=delimiter,
         strict=strict,
         quoting=csv.QUOTE_MINIMAL if strict else csv.QUOTE_NONE,
     )
     names: list[str] = []
     places: list[int | None] = []
-    begin = 1  # the line where a row begins, which may be many lines long
+    first = 1 if stated is None else 2
+    begin = first  # the line where a row begins, which may be many lines long
     try:
         for values in reader:
             where = f"{path}, line {begin}"
@@ -315,7 +341,7 @@ def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
                 yield Row(
                     begin, "line", *(None if place is None else values[place] for place in places)
                 )
-            begin = reader.line_num + 1
+            begin = reader.line_num + first
     except csv.Error as error:
         raise UsageError(f"{path}, line {begin}: not valid {form}: {error}") from None
 

@@ -89,13 +89,17 @@ Part = FilePart | TablePart
 class Split:
     """The pairs of a split.
 
-    read: how many there were. dropped: the others, by reason. first: where the first of each is.
+    read: how many there were. dropped: the others, by reason. keep_empty: keep pairs with an empty
+    article and a summary, which a score has to count. empty: how many these are. first: where the
+    first pair of each kind is.
     """
 
     name: str
     pairs: list[Pair] = field(default_factory=list)
     read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    keep_empty: bool = False
+    empty: int = 0
     first: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:
@@ -104,7 +108,7 @@ class Split:
         self.first.setdefault(reason, where)
 
     def tell(self, reporter: Reporter) -> None:
-        """Name the pairs that were left out."""
+        """Name the pairs that were left out, and those whose article is empty."""
         if self.dropped:
             reasons = ", ".join(
                 f"{count:,} {reason} (first: {self.first[reason]})"
@@ -113,6 +117,11 @@ class Split:
             reporter.warn(
                 f"{self.name} split: {sum(self.dropped.values()):,} of {self.read:,} pairs are "
                 f"left out: {reasons}"
+            )
+        if self.empty:
+            reporter.warn(
+                f"{self.name} split: {self.empty:,} of {self.read:,} pairs have an empty article "
+                f"(first: {self.first['empty article']}); their predictions are empty"
             )
 
 
@@ -127,7 +136,7 @@ class PairSource:
         self.path, self._data = data.path, data
         self._fields = Fields(data.source_field, data.target_field)
         self._tables: dict[str, list[Part]] = {}
-        self._single = False
+        self._single = self._affixed = False
         self._open()
         own = [split for split in SPLITS if self.parts(split)]
         shares = {"validation": data.validation_share, "test": data.test_share}
@@ -151,6 +160,8 @@ class PairSource:
             self._load(path.name, _saved(path))
         elif not path.is_dir():
             self._load(str(path), _of_the_hub(path))
+        else:
+            self._affixed = not any(find_parts(path, names) for names in SPLITS.values())
 
     def _load(self, name: str, content: Any) -> None:
         """Take the splits of a DatasetDict; a Dataset is one undivided table."""
@@ -166,7 +177,7 @@ class PairSource:
         if self._tables:
             found = [name for name in names if name in self._tables]
             return self._tables[found[0]] if found else []
-        return list(find_parts(self.path, names))
+        return list(find_parts(self.path, names, affixed=self._affixed))
 
     def digests(self, split: str) -> dict[str, str]:
         """A digest of each file or table that the pairs of a split are read from, by name."""
@@ -179,9 +190,9 @@ class PairSource:
         part = parts[0] if len(parts) == 1 else None
         return part if isinstance(part, FilePart) and part.form in ("Arrow", "Parquet") else None
 
-    def read(self, split: str, *, limit: int | None = None) -> Split:
+    def read(self, split: str, *, limit: int | None = None, keep_empty: bool = False) -> Split:
         """The pairs of a split, all in memory; see `stream`."""
-        result = Split(split)
+        result = Split(split, keep_empty=keep_empty)
         result.pairs += self.stream(result, limit)
         return result
 
@@ -216,7 +227,10 @@ class PairSource:
                 where = f"{part.name}, {row.unit} {row.number}"
                 result.read += 1
                 source, target = _text(row.source, where, " "), _text(row.target, where, "\n")
-                if not source:
+                if result.keep_empty and target and not source:
+                    result.empty += 1
+                    result.first.setdefault("empty article", where)
+                elif not source:
                     result.drop("empty article", where)
                     continue
                 if not target:
@@ -263,7 +277,7 @@ class PairSource:
         if not pairs or "train" not in where:
             shares = " and ".join(f"{n}_share={share}" for n, share in self._shares.items())
             raise UsageError(f"{self.path} has {len(order):,} pairs: too few to divide by {shares}")
-        return Split(split, pairs[:limit], whole.read, whole.dropped, whole.first)
+        return Split(split, pairs[:limit], whole.read, whole.dropped, first=whole.first)
 
     def _in_training(self, split: Split) -> list[Pair]:
         """Those of the pairs whose article is also in the train split."""
@@ -293,11 +307,19 @@ class PairSource:
             if split in ("validation", "test") and "train" in self.splits:
                 hint = f"Pass --{split}-share 0.05 to hold out a part of the train split."
             return UsageError(f"no {split} split in {self.path}", hint=hint)
-        there = [p.name for p in sorted(self.path.iterdir()) if FilePart(p).form]
-        name = SPLITS.get(split, (split,))[0]
+        names = SPLITS.get(split, (split,))
+        files, folders = [], []
+        for path in sorted(self.path.iterdir()):
+            if path.is_file():
+                files.append(path.name)
+            elif find_parts(path, names):
+                folders.append(path.name)
+        readable = folders or [name for name in files if FilePart(Path(name)).form]
+        found = f"; found {', '.join(files[:NAMED])}" if files and not readable else ""
+        kind = "folders" if folders else "files"
         return UsageError(
-            f"no {split} split in {self.path}: expected {name} as {NAMES}",
-            hint=f"Name one of its files: {', '.join(there[:NAMED])}." if there else None,
+            f"no {split} split in {self.path}: expected {names[0]} as {NAMES}{found}",
+            hint=f"Name one of its {kind}: {', '.join(readable[:NAMED])}." if readable else None,
         )
 
 
@@ -360,11 +382,13 @@ def _load_from_hub(repository: str, revision: str | None, configuration: str | N
 
 
 def _text(value: Any, where: str, between: str) -> str:
-    """A side of a pair; sentences in a list are joined by `between`."""
+    """A side of a pair; sentences in a list, or in lists of a list, are joined by `between`."""
     if value is None:
         return ""
-    if isinstance(value, list | tuple) and all(v is None or isinstance(v, str) for v in value):
-        value = between.join(v.strip() for v in value if v and v.strip())
+    if isinstance(value, list | tuple):
+        value = between.join(filter(None, (_text(part, where, between) for part in value)))
+    if isinstance(value, bytes):  # a Parquet column without a logical type
+        value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
         raise UsageError(f"{where}: expected a text or a list of texts, found {value!r:.60}")
     return source_text(encodable(value).replace(MARK, ""))  # JSON can hold what UTF-8 cannot

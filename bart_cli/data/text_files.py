@@ -13,12 +13,15 @@ import re
 import shlex
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bart_cli.errors import UsageError
 
+Stream = io.BufferedReader | gzip.GzipFile  # both have `peek`
 HEAD = 65536  # bytes that tell what a file is
 GZIP = b"\x1f\x8b"
+NEWLINE = b"\n"
 MARK = "\ufeff"
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 MARKS = (
@@ -92,32 +95,39 @@ def decode(name: str, content: bytes) -> str:
     """
     refuse_binary(name, content)
     encoding = _encoding(name, content)
-    try:
-        return content.decode(encoding).replace(MARK, "")
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode(encoding, "replace")
-        raise _wrong_bytes(name, content, error, before.count("\n") + 1) from None
+    if encoding == "utf-8":
+        _refuse_nul(name, content)
+    return _decode(name, content, encoding).replace(MARK, "")
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a text file with their ends (only `\\n` ends a line); gzip is unpacked.
+    """Lines of a text file with their ends (only `\\n` ends a line).
 
     Raises:
-        UsageError: no such file, damaged gzip, or as `decode`, with the line.
+        UsageError: see `open_utf8`; NUL bytes, or a line that is not UTF-8.
+    """
+    with open_utf8(path) as stream:
+        head = stream.peek(HEAD)[:HEAD]
+        _refuse_nul(str(path), head)
+        for number, line in enumerate(stream, 1):
+            try:
+                yield line.decode("utf-8").replace(MARK, "")
+            except UnicodeDecodeError as error:
+                where = f"in line {number}"
+                raise wrong_bytes(str(path), head + line, error, where) from None
+
+
+@contextmanager
+def open_utf8(path: Path) -> Iterator[Stream]:
+    """A text file as a stream of UTF-8: gzip is unpacked, UTF-16 and UTF-32 with a mark recoded.
+
+    Raises:
+        UsageError: no such file, damaged gzip, another format, UTF-16 without a mark.
     """
     try:
-        with path.open("rb") as raw, _unpacked(raw) as stream:
-            head = stream.peek(HEAD)[:HEAD]
-            refuse_binary(str(path), head)
-            encoding = _encoding(str(path), head)
-            if encoding not in ("utf-8", "utf-8-sig"):
-                yield from io.StringIO(decode(str(path), stream.read()), newline="\n")
-                return
-            for number, raw_line in enumerate(stream, 1):
-                try:
-                    yield raw_line.decode("utf-8").replace(MARK, "")
-                except UnicodeDecodeError as error:
-                    raise _wrong_bytes(str(path), head + raw_line, error, number) from None
+        with path.open("rb") as raw:
+            stream = gzip.open(raw) if raw.peek(2)[:2] == GZIP else raw  # noqa: SIM115
+            yield recoded(str(path), stream)  # type: ignore[arg-type]
     except FileNotFoundError:
         raise UsageError(f"no such file: {path}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -126,33 +136,56 @@ def read_lines(path: Path) -> Iterator[str]:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _unpacked(stream: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
-    return gzip.open(stream) if stream.peek(2)[:2] == GZIP else stream
+def recoded(name: str, stream: Stream) -> Stream:
+    """A stream in UTF-8; what is in UTF-16 or UTF-32 with a mark is read into memory.
+
+    Raises:
+        UsageError: see `open_utf8`.
+    """
+    head = stream.peek(HEAD)[:HEAD]
+    refuse_binary(name, head)
+    encoding = _encoding(name, head)
+    if encoding in ("utf-8", "utf-8-sig"):
+        return stream
+    text = _decode(name, stream.read(), encoding)
+    return io.BufferedReader(io.BytesIO(text.encode()))  # type: ignore[arg-type]
+
+
+def _decode(name: str, content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].decode(encoding, "replace").count("\n") + 1
+        raise wrong_bytes(name, content, error, f"in line {line}") from None
 
 
 def _encoding(name: str, head: bytes) -> str:
     """The encoding that a byte order mark states, UTF-8 without one.
 
     Raises:
-        UsageError: NUL bytes that are those of UTF-16 without a mark, or of no text at all.
+        UsageError: NUL bytes that are those of UTF-16 without a mark.
     """
     for mark, encoding in MARKS:
         if head.startswith(mark):
             return encoding
     nuls = [match.start() % 2 for match in re.finditer(b"\0", head[:HEAD])]
-    if not nuls:
-        return "utf-8"
     if len(set(nuls)) == 1 and (len(nuls) > max(1, 0.05 * len(head)) or not _is_utf8(head)):
         encoding = "utf-16le" if nuls[0] else "utf-16be"
         raise UsageError(
             f"{name} is UTF-16 without a byte order mark; expected UTF-8, or UTF-16 with a mark",
             hint=_convert(name, encoding),
         )
-    line = head.count(b"\n", 0, head.index(b"\0")) + 1
-    raise UsageError(
-        f"{name} is not text: it holds binary data (a NUL byte in line {line})",
-        hint="Give plain text in UTF-8.",
-    )
+    return "utf-8"
+
+
+def _refuse_nul(name: str, head: bytes) -> None:
+    nul = head.find(b"\0", 0, HEAD)
+    if nul >= 0:
+        raise UsageError(
+            f"{name} is not text: it holds binary data (a NUL byte in line "
+            f"{head.count(NEWLINE, 0, nul) + 1})",
+            hint="Give plain text in UTF-8.",
+        )
 
 
 def _is_utf8(head: bytes) -> bool:
@@ -164,14 +197,18 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _wrong_bytes(name: str, content: bytes, error: UnicodeDecodeError, line: int) -> UsageError:
-    """The error for bytes that are not of the expected encoding; a likely encoding is its hint."""
+def wrong_bytes(name: str, content: bytes, error: UnicodeDecodeError, where: str) -> UsageError:
+    """The error for bytes that are not of the expected encoding; a likely encoding is its hint.
+
+    Args:
+        where: the place of the first such byte.
+    """
     expected = "UTF-8" if error.encoding == "utf-8" else error.encoding.upper()
     wrong = error.object[error.start]
     guess = guess_encoding(content) if expected == "UTF-8" else None
     hint = f"Find out its encoding (file -i {_word(name)}), then convert it with iconv."
     return UsageError(
-        f"{name} is not {expected} text: byte 0x{wrong:02x} in line {line}",
+        f"{name} is not {expected} text: byte 0x{wrong:02x} {where}",
         hint=f"It looks like {guess}. {_convert(name, guess)}" if guess else hint,
     )
 

@@ -66,7 +66,7 @@ def decode_split(
     sources, cut = _encode(texts, loaded.tokenizer, limit, reporter)
     lengths = np.array([len(source) for source in sources], dtype=np.int64)
     plan = list(micro_batches(lengths, evaluation.batch_size, evaluation.max_tokens))
-    short = int((lengths < config.generation.min_length).sum())
+    short = int(((lengths > 0) & (lengths < config.generation.min_length)).sum())
     if short and not done:
         reporter.warn(
             f"{short:,} of {len(pairs):,} articles have fewer tokens than "

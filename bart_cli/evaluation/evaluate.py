@@ -58,7 +58,7 @@ def run_evaluate(
     if config.data.path is None:
         raise UsageError("no data: give --data with a folder of pairs (test.jsonl …)")
     source = open_pairs(config.data)
-    found = source.read(config.evaluation.split, limit=_limit(config))
+    found = source.read(config.evaluation.split, limit=_limit(config), keep_empty=True)
     pairs = found.pairs
     with join_world() as world:
         reporter = reporter if world.leads else Reporter()

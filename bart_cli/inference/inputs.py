@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from bart_cli.data.text_files import HEAD, decode, refuse_binary
+from bart_cli.data.text_files import HEAD, decode, open_utf8, recoded, refuse_binary
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
 from bart_cli.inference.records import Failure, Origin, Text, read_records
@@ -176,21 +176,15 @@ def _checked(given: Input) -> Input:
 
 
 def _records(given: Input, field: str | None) -> Iterator[Text | Failure]:
-    if given.path is None:
-        yield from read_records(sys.stdin.buffer, given.name, field)
-        return
     try:
-        stream = given.path.open("rb")
-    except OSError as error:
-        yield Failure(Origin(given.name), f"{given.name} cannot be read: {error.strerror}")
-        return
-    with stream:
-        try:
-            refuse_binary(given.name, stream.peek(HEAD))
-        except UsageError as error:
-            yield Failure(Origin(given.name), error.message)
+        if given.path is None:
+            stream = recoded(given.name, sys.stdin.buffer)  # type: ignore[arg-type]
+            yield from read_records(stream, given.name, field)
             return
-        yield from read_records(stream, given.name, field)
+        with open_utf8(given.path) as stream:
+            yield from read_records(stream, given.name, field)
+    except UsageError as error:
+        yield Failure(Origin(given.name), error.message)
 
 
 def _text(given: Input) -> str:

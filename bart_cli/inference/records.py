@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 from bart_cli.data.pair_files import SOURCE_FIELDS, plain
+from bart_cli.data.text_files import Stream
+
+Bytes = IO[bytes] | Stream
 
 MAX_LINE = 16 * 2**20  # bytes; what is longer is no text but a mistake
 SHOWN_FIELDS = 6  # how many names of fields an error line lists, and …
@@ -55,7 +58,7 @@ class Failure:
     error: str
 
 
-def read_records(stream: BinaryIO, file: str, field: str | None) -> Iterator[Text | Failure]:
+def read_records(stream: Bytes, file: str, field: str | None) -> Iterator[Text | Failure]:
     """An item for each line.
 
     Args:
@@ -70,7 +73,7 @@ def read_records(stream: BinaryIO, file: str, field: str | None) -> Iterator[Tex
             yield _item(line, Origin(file, number), field)
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+def _lines(stream: Bytes) -> Iterator[bytes | None]:
     """Lines with their ends; None for one that is too long."""
     while line := stream.readline(MAX_LINE + 1):
         if len(line) <= MAX_LINE:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bart_cli.data.inspect import summarize_source
+from bart_cli.data.pair_files import Fields
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
 from tests.conftest import SENTENCES
@@ -69,7 +70,7 @@ def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
     (tmp_path / "text" / "b.pdf").write_text("x")
     shown = bart("data", "inspect", tmp_path / "text")
     assert shown.returncode == 0, shown.stderr
-    assert "text, a document a line; 2 documents in 1 files; not read: 1 .pdf" in shown.stdout
+    assert "text, a document a line; 2 documents in 1 file; not read: 1 .pdf" in shown.stdout
     assert "One is here." in shown.stdout
     (tmp_path / "pairs").mkdir()
     row = {"article": "A long text.", "summary": "Short."}
@@ -77,6 +78,14 @@ def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
     (summary,) = summarize_source(tmp_path / "pairs", count=1)
     assert (summary.kind, summary.form, summary.count) == ("pairs", "train", 1)
     assert summary.examples == (("A long text.", "Short."),)
+    (tmp_path / "pairs" / "test.csv").write_text("body,tldr\n,Short.\nLong.,\nA.,B.\n")
+    shown = bart("data", "inspect", tmp_path / "pairs")
+    assert shown.returncode == 2
+    assert "test.csv, line 1: no column for the article: expected one of" in shown.stderr
+    fields = Fields("body", "tldr")
+    (test,) = summarize_source(tmp_path / "pairs" / "test.csv", count=1, fields=fields)
+    assert (test.count, test.examples) == (1, (("A.", "B."),))
+    assert test.not_read == {"empty article": 1, "empty summary": 1}
     (tmp_path / "ids.txt").write_text("".join(f"id-{i} A text.\n" for i in range(9)))
     (ids,) = summarize_source(tmp_path / "ids.txt", count=1)
     assert (ids.form, ids.examples) == ("an id and a document a line", (("A text.",),))

@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
     pairs = root / "pairs"
     pairs.mkdir()
     (pairs / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (pairs / "val.source").write_text("".join(source + "\n" for source in sources))
+    (pairs / "val.source").write_text("\n" + "".join(f"{source}\n" for source in sources[1:]))
     (pairs / "val.target").write_text("".join(target + "\n" for target in targets))
     (root / "empty").mkdir()
     (root / "empty" / "test.jsonl").touch()
@@ -192,7 +192,7 @@ def test_scores_may_change_without_decoding_again(folder: Path, whole: Path) -> 
     assert evaluate(*options(folder, whole)).returncode == 0
 
 
-def test_parallel_files_are_a_split_too(folder: Path, tmp_path: Path) -> None:
+def test_an_empty_article_has_an_empty_prediction(folder: Path, tmp_path: Path) -> None:
     result = evaluate(
         *options(folder, tmp_path), "--split", "validation", "--limit", 2, "--return-sequences", 2
     )
@@ -200,6 +200,8 @@ def test_parallel_files_are_a_split_too(folder: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").open()]
     assert [row["id"] for row in rows] == ["1", "2"]
     assert [len(row["others"]) for row in rows] == [1, 1]
+    assert [bool(row["prediction"]) for row in rows] == [False, True]
+    assert "1 of 2 pairs have an empty article (first: " in result.stderr
 
 
 @pytest.mark.parametrize(

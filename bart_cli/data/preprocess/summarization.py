@@ -70,7 +70,7 @@ def _prepare(
     source: PairSource, split: str, table: Path, tokenizer: Tokenizer, reporter: Reporter
 ) -> SplitReport:
     """Write one split, some pairs at a time."""
-    found = Split(split)
+    found = Split(split, keep_empty=split == "test")
     pairs: Iterable[Pair] = source.stream(found)
     if split != "train":
         pairs = found.pairs = list(pairs)
@@ -90,6 +90,7 @@ def _prepare(
             writer.write_batch(pa.record_batch([*columns, *batch.columns], schema=schema))
             lengths.append([column.value_lengths().to_numpy() for column in batch.columns])
             task.advance(len(part))
+    found.tell(reporter)
     source_tokens, target_tokens = map(np.concatenate, zip(*lengths, strict=True))
     return SplitReport(
         read=found.read,

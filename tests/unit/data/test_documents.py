@@ -42,10 +42,12 @@ def test_every_form_gives_the_same_documents(tmp_path: Path, size: int) -> None:
         path.write_text(content)
         packed = path.with_name(f"{name.lower()}.gz")
         packed.write_bytes(gzip.compress(content.encode()))
-        for file in (path, packed):
+        marked = path.with_name(f"16-{name}")
+        marked.write_bytes(content.encode("utf-16"))
+        for file in (path, packed, marked):
             found = [text for _, text in read_blocks(plan_blocks(file, "auto", size))]
             assert found == FOLDED, file
-    assert len(find_text_files(tmp_path)) == 6
+    assert len(find_text_files(tmp_path)) == 9
 
 
 def test_how_documents_are_separated(tmp_path: Path) -> None:
@@ -130,6 +132,23 @@ def test_a_line_that_is_no_document_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"One. " * 999)[:20])
     with pytest.raises(UsageError, match="is damaged"):
         list(read_texts(tmp_path / "b.txt.gz", "auto"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("One. Two.\n".encode("utf-16le"), "is UTF-16 without a byte order mark", "iconv"),
+        ("It’s one.\nA café.\n".encode("cp1252"), "byte 0x92 at position 2", "windows-1252"),
+        (b"%PDF-1.4 x", "is a PDF", "pdftotext"),
+    ],
+)
+def test_bytes_that_are_no_utf8_are_named(
+    tmp_path: Path, content: bytes, message: str, hint: str
+) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        list(read_texts(tmp_path, "auto"))
+    assert hint in str(caught.value.hint)
 
 
 def test_the_share_of_cut_tokens_is_counted(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:

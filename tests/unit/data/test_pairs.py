@@ -80,6 +80,7 @@ def arrow(stream: bool) -> Callable[[Path, Rows], None]:
 def text(name: str, content: Callable[[Rows], str], encoding: str = "utf-8") -> Callable:
     def write(folder: Path, rows: Rows) -> None:
         data = content(rows).encode(encoding)
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
 
     return write
@@ -93,8 +94,12 @@ FORMS: dict[str, Callable[[Path, Rows], None]] = {
     "json array by another name": text("train.jsonl", array, "utf-8-sig"),
     "json data": text("train.json", lambda rows: json.dumps({"data": json.loads(array(rows))})),
     "json of lines": text("train.json", lines),
+    "json of columns": text("train.json", lambda rows: json.dumps(table(rows).to_pydict())),
+    "a word more": text("cnn-train.csv", separated),
+    "folder": text("train/part.jsonl", lines),
     "csv": text("train.csv", separated),
     "csv with a mark": text("train.csv", separated, "utf-8-sig"),
+    "csv with sep=": text("train.csv", lambda rows: f"sep=|\r\n{separated(rows, '|')}"),
     "csv semicolon": text("train.csv.gz", lambda rows: separated(rows, ";")),
     "tsv": text("train.tsv", lambda rows: separated(rows, "\t")),
     "parquet": lambda folder, rows: pq.write_table(table(rows), folder / "train.parquet"),
@@ -162,9 +167,14 @@ def test_a_tsv_whose_quotation_marks_are_characters(tmp_path: Path) -> None:
     assert pairs == [('"Yes," he said.', 'He said "yes".'), ('A 5" nail.', '"It" fits.')]
 
 
+def test_a_csv_whose_lines_end_in_carriage_returns(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(separated(ROWS).replace("\r\n", "\r"))
+    assert [(p.source, p.target) for p in read_pairs(tmp_path, "train")] == ROWS
+
+
 def test_sentences_in_a_list_are_lines_and_empty_sides_are_counted(tmp_path: Path) -> None:
     rows = [
-        {"article": ["One.", "Two."], "summary": ["First.", None, " Second. "]},
+        {"article": ["One.", ["Two."]], "summary": ["First.", None, " Second. "]},
         {"article": None, "summary": "x"},
         {"article": "y", "summary": []},
         {"article": "z"},

@@ -73,7 +73,8 @@ def test_of_a_page_the_main_text_is_taken(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone")
     (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "two"}\n')
-    assert texts([str(tmp_path)]) == ["one", "two"]
+    (tmp_path / "c.jsonl").write_bytes('{"text": "three"}\n{"text": "four"}\n'.encode("utf-16"))
+    assert texts([str(tmp_path)]) == ["one", "two", "three", "four"]
 
 
 @pytest.mark.parametrize(
