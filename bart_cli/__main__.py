@@ -1,6 +1,24 @@
 """`python -m bart_cli` is the `bart` command."""
 
-from bart_cli.cli.app import main
+import os
+import sys
+
+from bart_cli.runtime import interrupts
+
+
+def main() -> None:
+    """Run the command; a signal that comes while it is imported ends it like any other."""
+    # Closed by the caller (`>&-`): then Python has None there.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    try:
+        interrupts.install()
+        from bart_cli.cli.app import main
+    except KeyboardInterrupt:
+        interrupts.end()
+    main()
+
 
 if __name__ == "__main__":
     main()

@@ -7,15 +7,22 @@ demo that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bart_cli.config.presets import load_config
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
+from bart_cli.errors import BartError
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
+
+if TYPE_CHECKING:
+    from bart_cli.training.run import RunResult
 
 VOCABULARY = 2500
 SHARDS = 8
@@ -43,6 +50,7 @@ class DemoReport:
     model: Path = Path()
 
 
+@exclusive
 def run_demo(
     out: Path,
     *,
@@ -75,6 +83,18 @@ def run_demo(
             _evaluate(sample, run, name, report, reporter)
     report.model = out / "finetuned-pre-trained"
     return report
+
+
+def _finished(result: RunResult) -> RunResult:
+    """The result; BartError where a signal or the time limit stopped the run."""
+    if result.model is None:
+        number = signal.Signals.__members__.get(result.outcome.removeprefix("stopped by "))
+        raise BartError(
+            f"{result.outcome} at step {result.step:,} of {result.run}",
+            hint="Rerun the command to resume.",
+            exit_code=128 + number if number else 1,
+        )
+    return result
 
 
 @contextmanager
@@ -124,7 +144,7 @@ def _pretrain(
         sets=sets,
         options={"data.path": prepared / "shards"},
     )
-    result = run_pretrain(config, run, reporter=reporter)
+    result = _finished(run_pretrain(config, run, reporter=reporter))
     assert result.first_loss is not None
     assert result.last_loss is not None
     report.first_loss, report.last_loss = result.first_loss, result.last_loss
@@ -141,7 +161,7 @@ def _finetune(
         sets=sets,
         options={"data.path": prepared / "pairs", "init_from": init_from},
     )
-    run_finetune(config, run, reporter=reporter)
+    _finished(run_finetune(config, run, reporter=reporter))
 
 
 def _evaluate(sample: Path, run: Path, name: str, report: DemoReport, reporter: Reporter) -> None:

@@ -1,16 +1,28 @@
-"""Pools of worker processes that start clean and stop without a word."""
+"""Processes that start clean, stop without a word and end with the process that started them."""
 
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from threading import Thread
+from typing import Any
 
 from bart_cli.errors import BartError
+from bart_cli.runtime.interrupts import withheld
+
+PARENT = "BART_PARENT"  # environment variable: pid of the command that started this process
+
+
+class _Pool(ProcessPoolExecutor):
+    """Starts its processes when work is submitted."""
+
+    def submit(self, *arguments: Any, **more: Any) -> Future[Any]:
+        with withheld():
+            return super().submit(*arguments, **more)
 
 
 @contextmanager
@@ -24,7 +36,7 @@ def worker_processes(workers: int) -> Iterator[Executor]:
         BartError: one of the processes was killed.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(os.getpid(),)) as pool:
+    with _Pool(workers, context, initializer=_start, initargs=(os.getpid(),)) as pool:
         try:
             yield pool
         except BrokenProcessPool:
@@ -33,7 +45,25 @@ def worker_processes(workers: int) -> Iterator[Executor]:
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            kill_workers()
             raise
+
+
+def kill_workers() -> None:
+    """End the processes of every pool, so that no thread waits for their work."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def as_child(environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a command that this process starts, and that ends with it."""
+    return environment | {PARENT: str(os.getpid())}
+
+
+def adopt_parent() -> None:
+    """End with the command that started this process, if one did: see `as_child`."""
+    if parent := os.environ.pop(PARENT, None):
+        end_with_parent(int(parent))
 
 
 def end_with_parent(parent: int) -> None:
@@ -52,6 +82,6 @@ def _watch(parent: int) -> None:
 
 
 def _start(parent: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent alone has something to say about it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Of what is withheld, the pool needs SIGTERM to end us.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     end_with_parent(parent)

@@ -24,6 +24,7 @@ from bart_cli.benchmark.spec import ArmSpec
 from bart_cli.errors import BartError
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.training.world import World
+from bart_cli.workers import as_child
 
 OUT_OF_MEMORY: Message = {"status": "out of memory"}
 
@@ -83,7 +84,7 @@ class Crew:
 
     def _start(self, rank: int, port: int) -> None:
         count = self.arm.processes
-        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+        environment = as_child(os.environ | {"TOKENIZERS_PARALLELISM": "false"})
         if count > 1:
             cores = usable_cores()
             environment |= {

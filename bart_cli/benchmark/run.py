@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from bart_cli.benchmark.tables import (
     training_tables,
 )
 from bart_cli.config.benchmark import BenchmarkConfig
-from bart_cli.errors import BartError
 from bart_cli.files import require_folder
+from bart_cli.locks import locked_folder
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.world import World, join_world, launched
+from bart_cli.training.world import World, held_by_rank_0, join_world, launched
 
 MEGABYTES = 8.0  # of the embedded sample
 PAIRS = 2000
@@ -131,12 +131,29 @@ def _run(
     reporter: Reporter,
     make_tables: Callable[[Sequence[Row], str], list[TextTable]],
 ) -> Report:
-    require_folder(out)
-    with _world() as world:
+    with ExitStack() as stack:
+        world = stack.enter_context(_world())
         leads = world is None or world.leads
-        results = run_sweep(groups, out, reporter if leads else Reporter(), world)
+        reporter = reporter if leads else Reporter()
+        stack.enter_context(
+            locked_folder(out, reporter) if world is None else held_by_rank_0(out, world, reporter)
+        )
+        return _measure(groups, out, title, command, reporter, make_tables, world)
+
+
+def _measure(
+    groups: Sequence[Group],
+    out: Path,
+    title: str,
+    command: str,
+    reporter: Reporter,
+    make_tables: Callable[[Sequence[Row], str], list[TextTable]],
+    world: World | None,
+) -> Report:
+    leads = world is None or world.leads
+    results = run_sweep(groups, out, reporter, world)
     if not results.rows:
-        raise BartError("interrupted before the first row was complete", exit_code=130)
+        raise KeyboardInterrupt
     word = device_word()
     tables = make_tables(results.rows, word)
     compared = comparison_table(results.rows, word)

@@ -12,12 +12,13 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
 from bart_cli import __version__
 from bart_cli.errors import BartError, did_you_mean
+from bart_cli.runtime import interrupts
 from bart_cli.runtime.cores import configure_threads
 
 COMMANDS = {
@@ -40,7 +41,7 @@ COMMANDS = {
 
 RANK_0_SECONDS = 20.0  # what rank 0 and launcher get to say what is wrong, before another rank
 VOICES = ("-q", "--quiet", "-v", "--verbose")  # understood before and after the sub-command
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+INTERRUPTED = (130, 143)  # 128 + SIGINT, 128 + SIGTERM, as shells count
 
 HELP = """BART from corpus to summary: download, preprocess, pretrain, finetune, evaluate.
 
@@ -90,26 +91,35 @@ def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 good, 1 the run failed, 2 wrong usage."""
-    # Closed by the caller (`>&-`): then Python has None there.
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    """Entry point. Exit codes: 0 good, 1 the run failed, 2 wrong usage, 128 + signal stopped."""
+    try:
+        _main(arguments)
+    except KeyboardInterrupt:  # while an error was being printed
+        interrupts.end()
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    interrupts.install()
+    if "BART_PARENT" in os.environ:
+        from bart_cli.workers import adopt_parent
+
+        adopt_parent()
     configure_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = _completed_words() if "_BART_COMPLETE" in os.environ else given
     requested = next((word for word in words if not word.startswith("-")), None)
     if requested != "launch":  # whose words after the preset belong to another command
         given = [w for w in given if w in VOICES] + [w for w in given if w not in VOICES]
-    app = build_app(requested)
     try:
+        app = build_app(requested)
         code = app(args=given or ["--help"], prog_name="bart", standalone_mode=False)
-        if code == INTERRUPTED:  # newer Typers turn Ctrl-C into this code
+        if code == 130 and interrupts.received():  # newer Typers turn Ctrl-C into this code
             raise KeyboardInterrupt
     except BartError as error:
-        code = fail(error)
+        # Libraries turn KeyboardInterrupt into errors of their own, and we turn those into ours.
+        code = fail(error if error.exit_code in INTERRUPTED else _interrupted() or error)
     except KeyboardInterrupt:
-        code = fail(BartError("interrupted", exit_code=INTERRUPTED))
+        code = fail(_interrupted() or BartError("interrupted", exit_code=130))
     except (BrokenPipeError, SystemExit) as error:
         # The reader of our output went away (`bart … | head`): not an error worth a word. Typer and
         # rich end the process when they meet it.
@@ -117,35 +127,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
-    except OSError as error:
+    except Exception as error:
+        code = _fail_unexpected(error, requested)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _fail_unexpected(error: Exception, requested: str | None) -> int:
+    """Print what the user can act on; raise what is a fault of ours."""
+    if interrupted := _interrupted():
+        return fail(interrupted)
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        code = fail(BartError(f"{where}{error.strerror or error}"))
-    except ModuleNotFoundError as error:
+        return fail(BartError(f"{where}{error.strerror or error}"))
+    if isinstance(error, ModuleNotFoundError):
         from bart_cli.extras import of_import_error
 
         missing = of_import_error(error, f"bart {requested}")
         if missing is None:
-            raise
-        code = fail(missing)
-    except Exception as error:
-        # Typer's own errors differ in module between its versions, not in these two attributes.
-        if not (hasattr(error, "exit_code") and hasattr(error, "format_message")):
-            raise
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message(), file=sys.stderr)
-            code = 2
-        else:
-            code = fail(_usage_error(error))
-    _leave(code if isinstance(code, int) else 0)
+            raise error
+        return fail(missing)
+    # Typer's own errors differ in module between its versions, not in these two attributes.
+    if not (hasattr(error, "exit_code") and hasattr(error, "format_message")):
+        raise error
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    return fail(_usage_error(error))
 
 
-def _leave(code: int) -> None:
+def _interrupted() -> BartError | None:
+    """The line of a command that a signal ends."""
+    number = interrupts.received()
+    return BartError(interrupts.WORDS[number], exit_code=128 + number) if number else None
+
+
+def _leave(code: int) -> NoReturn:
     """Exit; at once where an error left a process group open, whose threads would abort us."""
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    if interrupts.received():
+        interrupts.leave_quietly(code)
     sys.exit(code)
 
 
@@ -153,10 +177,15 @@ def fail(error: BartError) -> int:
     """Print the error line (and the hint) to standard error; the exit code comes back."""
     from bart_cli.cli.console import print_error
 
-    if error.exit_code != INTERRUPTED and os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0":
+        if error.exit_code in INTERRUPTED:
+            return error.exit_code
         # What is wrong is mostly wrong on every rank, or is that another one is gone: rank 0 says
         # it, or the launcher does, and the launcher ends the others.
-        time.sleep(RANK_0_SECONDS)
+        try:
+            time.sleep(RANK_0_SECONDS)
+        except KeyboardInterrupt:
+            return error.exit_code
     print_error(error)
     return error.exit_code
 

@@ -97,7 +97,7 @@ def command(
         config = _for_other_data(config, own)
     if processes is None and ":" in config.evaluation.device:
         processes = 1  # one GPU is named, of however many there are
-    start_workers(processes, max_restarts=0, stopped_is_good=False)
+    start_workers(processes, max_restarts=0)
     folder = out_folder or _default_out(model, config, checkpoint)
     reporter = make_reporter()
     warn_once(reporter, notices)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
 from bart_cli.cli.training import TrainingOptions, show_result, start_workers, without_options
 from bart_cli.config.data import PretrainDataConfig
-from bart_cli.config.presets import preset_config
 from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import UsageError
 
@@ -51,18 +49,32 @@ def command(
     [bold]bart pretrain --phases dgxa100-1node-phase1,dgxa100-1node-phase2 --data shards[/bold]
     """
     if phases is not None:
-        _run_phases(phases, settings.preset, out_folder, init_from)
+        _run_phases(
+            phases,
+            out_folder,
+            settings=settings,
+            training=training,
+            data=data,
+            init_from=init_from,
+            as_json=as_json,
+        )
         return
     config = configure(**locals())
     start_workers(training.processes, training.max_restarts)
+    run = out_folder or settings.default_run("pretrain")
+    _run(config, run, training.resume, as_json)
+
+
+def _run(config: PretrainConfig, run: Path, resume: str, as_json: bool) -> bool:
+    """Train in this process and show the result; whether the run is finished."""
     from bart_cli.training.pretrain import run_pretrain
 
-    run = out_folder or settings.default_run("pretrain")
-    result = run_pretrain(config, run, resume=training.resume, reporter=make_reporter())
+    result = run_pretrain(config, run, resume=resume, reporter=make_reporter())
     if not as_json:
         show_result(result)
     elif result.leads:
         print_json(asdict(result))
+    return result.model is not None
 
 
 def configure(
@@ -84,26 +96,48 @@ def configure(
 
 
 def _run_phases(
-    phases: str, preset: str | None, out_folder: Path | None, init_from: str | None
+    phases: str,
+    out_folder: Path | None,
+    *,
+    settings: ConfigOptions,
+    training: TrainingOptions,
+    data: Path | None,
+    init_from: str | None,
+    as_json: bool,
 ) -> None:
-    """This command again for each preset: `--phases a,b` is `--preset a`, then `--preset b`."""
-    from bart_cli.training.world import launched
+    """This command for each preset: `--phases a,b` is `--preset a`, then `--preset b`."""
+    from bart_cli.training.launch import launch, processes_to_start
+    from bart_cli.training.pretrain import check_pretrain
+    from bart_cli.training.world import World, device_of, launched
 
     names = [name for name in phases.split(",") if name]
-    if preset is not None or len(names) < 2:
+    if settings.preset is not None or len(names) < 2:
         raise UsageError(f"--phases {phases}: give two presets or more here, and no --preset")
     if launched():
         raise UsageError("--phases starts runs itself: under srun or torchrun give one --preset")
-    for name in names:
-        preset_config(name)  # a wrong name is told before the first phase has run for days
+    count = processes_to_start(training.processes)
     folder = out_folder or Path("runs") / "pretrain-phases"
+    runs = {}
+    for name in names:  # all are checked before the first runs for days
+        phase = replace(settings, preset=name)
+        config = configure(settings=phase, training=training, data=data, init_from=init_from)
+        try:
+            check_pretrain(config, World(0, count, device_of(0, count)))
+        except UsageError as error:
+            error.message = f"phase {name}: {error.message}"
+            raise
+        runs[folder / name] = config
+        init_from = str(folder / name)
     rest = without_options(sys.argv[1:], ("--phases", "--out", "--init-from"))
-    start = init_from
-    for name in names:
-        run = folder / name
-        weights = ["--init-from", str(start)] if start else []
-        arguments = [*rest, "--preset", name, "--out", str(run), *weights]
-        code = subprocess.call([sys.executable, "-m", "bart_cli", *arguments])
-        if code or not (run / "done.json").is_file():
-            raise typer.Exit(code)
-        start = str(run)
+    for run, config in runs.items():
+        if count == 1:
+            finished = _run(config, run, training.resume, as_json)
+        else:
+            arguments = [*rest, "--preset", run.name, "--out", str(run)]
+            if config.init_from:
+                arguments += ["--init-from", config.init_from]
+            if code := launch(arguments, count, training.max_restarts):
+                raise typer.Exit(code)
+            finished = (run / "done.json").is_file()
+        if not finished:
+            return

@@ -28,16 +28,19 @@ def list_runs(
     if as_json:
         print_json([asdict(summary) for summary in summaries])
         return
-    table = Table("run", "task", "state", "step", "loss", "best", "seq/s", box=None, pad_edge=False)
+    heads = ("run", "task", "state", "step", "epoch", "loss", "best", "seq/s", "ends")
+    table = Table(*heads, box=None, pad_edge=False)
     for summary in summaries:
         table.add_row(
             summary.run,
             summary.task,
             summary.state,
             f"{summary.step:,}/{summary.max_steps:,}",
+            _number(summary.epoch, 2),
             _number(summary.last_loss),
             _number(summary.best_validation_loss),
             _number(summary.sequences_per_second, 1),
+            _time(summary.ends),
         )
     out.print(table)
 
@@ -79,6 +82,8 @@ def _rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("task", summary.task),
         ("state", summary.state),
         ("step", f"{summary.step:,} of {summary.max_steps:,}"),
+        ("epoch", _number(summary.epoch, 2)),
+        ("ends", _time(summary.ends)),
         ("loss", f"{_number(summary.first_loss)} -> {_number(summary.last_loss)}"),
         ("best validation loss", _number(summary.best_validation_loss)),
         ("sequences/s", _number(summary.sequences_per_second, 1)),
@@ -87,6 +92,10 @@ def _rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("checkpoints", ", ".join(summary.checkpoints) or "none"),
         ("evaluations", ", ".join(summary.evaluations) or "none"),
     ]
+
+
+def _time(text: str | None) -> str:
+    return "-" if text is None else text[:16].replace("T", " ")
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import JsonOption
+from bart_cli.locks import locked_folder
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Tokenizers.")
 
@@ -30,7 +31,11 @@ def train(
     from bart_cli.data.documents import read_texts
     from bart_cli.tokenizer import Tokenizer
 
-    with make_reporter().task("learn the vocabulary", unit="documents") as task:
+    reporter = make_reporter()
+    with (
+        locked_folder(out_folder, reporter),
+        reporter.task("learn the vocabulary", unit="documents") as task,
+    ):
 
         def texts() -> object:
             for path in files:
@@ -39,7 +44,7 @@ def train(
                     yield text
 
         tokenizer = Tokenizer.train(texts(), vocab_size)  # type: ignore[arg-type]
-    tokenizer.save(out_folder)
+        tokenizer.save(out_folder)
     if as_json:
         print_json({"out": out_folder, "vocab_size": tokenizer.vocab_size})
         return

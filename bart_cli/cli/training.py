@@ -77,16 +77,13 @@ class TrainingOptions:
         }
 
 
-def start_workers(
-    processes: int | None, max_restarts: int, *, stopped_is_good: bool = True
-) -> None:
+def start_workers(processes: int | None, max_restarts: int) -> None:
     """Hand the command to several workers and end with their exit code, if that is asked for."""
     from bart_cli.training.launch import launch, processes_to_start
 
     count = processes_to_start(processes)
     if count > 1:
-        code = launch(sys.argv[1:], count, max_restarts, stopped_is_good=stopped_is_good)
-        raise typer.Exit(code)
+        raise typer.Exit(launch(sys.argv[1:], count, max_restarts))
 
 
 def warn_once(reporter: Reporter, notices: Sequence[str]) -> None:
@@ -116,7 +113,7 @@ def show_result(result: RunResult) -> None:
         out.print(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")
     if result.model is None:
         out.print(
-            f"{result.outcome} at step {result.step:,}; the same command goes on from here",
+            f"{result.outcome} at step {result.step:,}; rerun the command to resume",
             soft_wrap=True,
         )
         return

@@ -11,6 +11,7 @@ import signal
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -148,7 +149,10 @@ class PretrainLoader:
             return iter(self._steps)
         # A forked process that uses `tokenizers` warns unless this is set either way.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        return iter(
+        return self._by_workers()
+
+    def _by_workers(self) -> Iterator[list[Batch]]:
+        steps: Any = iter(
             DataLoader(
                 self._steps,
                 batch_size=None,
@@ -157,6 +161,11 @@ class PretrainLoader:
                 prefetch_factor=2,
             )
         )
+        try:
+            yield from steps
+        finally:
+            # Left to the garbage collector, it may wait for its thread when Python exits.
+            steps._shutdown_workers()
 
 
 class _Steps(IterableDataset):

@@ -27,7 +27,7 @@ from bart_cli.files import (
 )
 from bart_cli.inference.load import choose_precision, find_device
 from bart_cli.progress import Reporter
-from bart_cli.training.world import World, join_world
+from bart_cli.training.world import World, held_by_rank_0, join_world
 
 
 def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
@@ -60,7 +60,7 @@ def run_evaluate(
     source = open_pairs(config.data)
     found = source.read(config.evaluation.split, limit=_limit(config), keep_empty=True)
     pairs = found.pairs
-    with join_world() as world:
+    with join_world() as world, held_by_rank_0(out, world, reporter):
         reporter = reporter if world.leads else Reporter()
         if world.leads:
             found.tell(reporter)
@@ -71,11 +71,11 @@ def run_evaluate(
             reporter.info(f"all {len(pairs):,} articles are decoded already")
         else:
             decode_split(config, pairs, ledger, world, reporter, minutes)
-    if ledger is None:
-        return None
-    result = score(config, pairs, ledger, reporter)
-    _write(result, pairs, out)
-    return result
+        if ledger is None:
+            return None
+        result = score(config, pairs, ledger, reporter)
+        _write(result, pairs, out)
+        return result
 
 
 def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) -> EvaluateConfig:

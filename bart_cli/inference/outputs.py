@@ -5,7 +5,6 @@ In: `Result`s, one after another. Out: a text stream; a file under its final nam
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import TextIO
 
 from bart_cli.config.summarize import OutputFormat
-from bart_cli.errors import UsageError
 from bart_cli.files import atomic_file
 from bart_cli.inference.records import Origin
 from bart_cli.inference.summarizer import Summary
@@ -135,26 +133,15 @@ def continued_file(path: Path, key: str) -> Iterator[Continued]:
     for other in path.parent.iterdir():
         name = re.fullmatch(rf"\.{re.escape(path.name)}\.\w+\.partial", other.name)
         if name and other != partial:
-            with other.open("r+") as stream:
-                _lock(stream, path)
-                other.unlink()
+            other.unlink()
     partial.touch()
     with partial.open("r+", encoding="utf-8", newline="\n") as stream:
-        _lock(stream, path)
         lines, failed = _keep_whole_lines(partial)
         stream.seek(0, os.SEEK_END)
         yield Continued(stream, lines, failed)
         stream.flush()
         os.fsync(stream.fileno())
         partial.replace(path)
-
-
-def _lock(stream: TextIO, path: Path) -> None:
-    """Raise UsageError when another process has this file, that is to become `path`, in work."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UsageError(f"another process is writing {path}") from None
 
 
 def _keep_whole_lines(partial: Path) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from bart_cli.inference.outputs import Result, Write, continued_file, new_file, 
 from bart_cli.inference.records import Failure, Text
 from bart_cli.inference.summarizer import SummariesInterrupted, Summarizer, Summary
 from bart_cli.inference.windows import windows
+from bart_cli.locks import locked_path
 from bart_cli.model.formats import model_files
 from bart_cli.progress import Reporter, Task
 
@@ -85,9 +86,12 @@ def summarize_to_file(
 ) -> Counts:
     """Write a file atomically; resume JSON lines that an equal command left unfinished."""
     if job.form != "jsonl" or not all(given.lasting for given in job.inputs):
-        with new_file(out) as stream:
+        with locked_path(out, reporter), new_file(out) as stream:
             return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
-    with continued_file(out, _key(summarizer, job)) as before:
+    with (
+        locked_path(out, reporter),
+        continued_file(out, _key(summarizer, job)) as before,
+    ):
         if before.lines:
             reporter.info(f"{before.lines:,} results exist; resuming after them")
         counts = Counts(done=before.lines, failed=before.failed)

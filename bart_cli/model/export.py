@@ -18,10 +18,12 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_folder
+from bart_cli.locks import locked_path
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room, write_json, write_weights
 from bart_cli.model.weights import State
+from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
 DTYPES: dict[ExportDtype, torch.dtype] = {
@@ -61,6 +63,11 @@ def export_model(source: str, out: Path, config: ExportConfig) -> Export:
     """
     if not out.name:
         raise UsageError(f"--out {out} stands for a folder that is there; give a new name")
+    with locked_path(out, Reporter()):
+        return _export(source, out, config)
+
+
+def _export(source: str, out: Path, config: ExportConfig) -> Export:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is there already", hint="remove it, or give another name")
     loaded = load_model(source)

@@ -32,7 +32,7 @@ from bart_cli.training.run import (
 )
 from bart_cli.training.signals import StopRequest
 from bart_cli.training.validation import mean_loss, require_no_stop
-from bart_cli.training.world import World, join_world
+from bart_cli.training.world import World, held_by_rank_0, join_world
 
 
 def run_finetune(
@@ -44,7 +44,7 @@ def run_finetune(
         UsageError: nothing was started: settings or data that cannot work.
         BartError: the run failed.
     """
-    with join_world() as world:
+    with join_world() as world, held_by_rank_0(run, world, reporter):
         reporter = reporter if world.leads else Reporter()
         data, training = config.data, config.training
         if data.path is None:
@@ -84,16 +84,14 @@ def run_finetune(
             world,
             model,
             tokenizer,
-            lambda share: iter(
-                SummarizationLoader(
-                    train_pairs,
-                    data,
-                    tokenizer,
-                    share,
-                    seed=training.seed,
-                    decoder_start_id=start_id,
-                    positions=positions,
-                )
+            lambda share: SummarizationLoader(
+                train_pairs,
+                data,
+                tokenizer,
+                share,
+                seed=training.seed,
+                decoder_start_id=start_id,
+                positions=positions,
             ),
             _validation(config, source, tokenizer, model, world, reporter),
             config.generation,

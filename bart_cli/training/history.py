@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,29 @@ import yaml
 
 from bart_cli.config.presets import flatten
 from bart_cli.errors import UsageError
+from bart_cli.locks import holder
 from bart_cli.training.checkpoint import list_checkpoints, step_of
-from bart_cli.training.metrics import finite_losses, read_metrics
+from bart_cli.training.metrics import Row, finite_losses, read_metrics
 
+RECENT = 20  # rows of the log that tell the present speed
 TOLD_APART = ("task", "description")
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in numbers. `state`: finished, or not finished. Speeds are medians over the log."""
+    """A run in numbers. Speeds are medians over the log.
+
+    state: its outcome, running, or not finished. ends: when a running one will, at its speed (local
+    time, ISO 8601). epoch: passes over the data so far.
+    """
 
     run: str
     task: str
     state: str
     step: int
     max_steps: int
+    epoch: float | None
+    ends: str | None
     first_loss: float | None
     last_loss: float | None
     best_validation_loss: float | None
@@ -64,7 +73,7 @@ def summarize_run(run: Path) -> RunSummary:
     steps = [row for row in rows if "loss" in row]
     losses = finite_losses(rows)
     validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
-    state = "not finished"
+    state = "running" if holder(run) else "not finished"
     if (run / "done.json").is_file():
         state = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]
     checkpoints = tuple(path.name for path in list_checkpoints(run))
@@ -75,6 +84,8 @@ def summarize_run(run: Path) -> RunSummary:
         state=state,
         step=max(reached, default=0),
         max_steps=settings["training"]["max_steps"],
+        epoch=steps[-1].get("epoch") if steps else None,
+        ends=_end(run, steps, settings) if state == "running" else None,
         first_loss=losses[0] if losses else None,
         last_loss=losses[-1] if losses else None,
         best_validation_loss=min(validation) if validation else None,
@@ -84,6 +95,17 @@ def summarize_run(run: Path) -> RunSummary:
         checkpoints=checkpoints,
         evaluations=tuple(sorted(p.parent.name for p in run.glob("*/metrics.json"))),
     )
+
+
+def _end(run: Path, steps: list[Row], settings: dict[str, Any]) -> str | None:
+    """When the run will have made all its steps."""
+    speed = _median(steps[-RECENT:], "sequences_per_second")
+    if not speed:
+        return None
+    training = settings["training"]
+    left = (training["max_steps"] - steps[-1]["step"]) * training["global_batch"] / speed
+    written = datetime.fromtimestamp((run / "metrics.jsonl").stat().st_mtime).astimezone()
+    return (written + timedelta(seconds=left)).isoformat(timespec="seconds")
 
 
 def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:

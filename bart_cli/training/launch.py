@@ -1,25 +1,28 @@
-"""Starting the worker processes of a run on this machine, through torch elastic.
+"""Starting the worker processes of a run on this machine.
 
 Each worker is this same command again; `world.join_world` in it finds the others.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
+import subprocess
 import sys
-import uuid
+import time
 from collections.abc import Sequence
-from typing import Any
+from types import FrameType
 
 import torch
 
 from bart_cli.errors import BartError, UsageError
 from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.interrupts import SIGNALS, withheld
 from bart_cli.training.world import launched
+from bart_cli.workers import as_child
 
 CHECKPOINT_SECONDS = 600  # what workers get to write a checkpoint after a signal
+WRONG_USAGE = 2  # exit code
 
 
 def processes_to_start(asked: int | None) -> int:
@@ -39,58 +42,93 @@ def processes_to_start(asked: int | None) -> int:
     return max(1, gpus) if asked is None else asked
 
 
-def launch(
-    arguments: Sequence[str], processes: int, max_restarts: int, *, stopped_is_good: bool = True
-) -> int:
+def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     """Run `bart ARGUMENTS` in that many workers and wait; the exit code of the run.
 
     SIGTERM and Ctrl-C reach the workers, which write a checkpoint. When a worker dies, all are
     started again from the newest checkpoint, `max_restarts` times.
 
-    Args:
-        stopped_is_good: a run that a signal has stopped ends with 0, as training does with its
-            checkpoint; otherwise with 128 + the signal, as shells count.
-
     Raises:
         BartError: a worker was killed.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    # The agent tells of every worker that ends; the workers say themselves what happened.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    # Each start gets a store of its own: in a shared one, workers find the addresses of the dead.
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    # A connection that another worker's end has cut is no news either.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
-    options: dict[str, Any] = {}
-    if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:  # newer than torch 2.10
-        options["shutdown_timeout"] = CHECKPOINT_SECONDS
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=max_restarts,
-        **options,
-    )
+    workers: list[subprocess.Popen[bytes]] = []
+    signals: list[int] = []
+
+    def forward(number: int, _: FrameType | None = None) -> None:
+        signals.append(number)
+        for worker in workers:
+            worker.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        elastic_launch(config, sys.executable)("-m", "bart_cli", *arguments)
-    except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]
-        spoken = [code for code in codes if code > 0]
-        if spoken:
-            return spoken[0]  # the worker has said why; the agent has ended the others
-        killed = [code for code in codes if code != -signal.SIGTERM] or codes
-        name = signal.Signals(-killed[0]).name
+        for attempt in range(max_restarts + 1):
+            # Each attempt gets a store of its own: in a shared one, workers would find the
+            # addresses of the dead.
+            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            with withheld():  # until a worker can handle them
+                for rank in range(processes):
+                    workers.append(_start(arguments, rank, processes, store.port, attempt))
+            codes = _wait(workers, signals)
+            workers.clear()
+            failed = next((code for code in codes if code), 0)
+            if signals or failed in (0, WRONG_USAGE):
+                break
+    finally:
+        for worker in workers:
+            worker.kill()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if failed < 0 and signals:
+        return 128 + signals[0]
+    if failed < 0:
         raise BartError(
-            f"a worker was killed by {name}", hint="the same command goes on from what is kept"
-        ) from None
-    except SignalException as stopped:
-        # The workers have kept what they had and said so.
-        return 0 if stopped_is_good else 128 + int(stopped.sigval)
-    return 0
+            f"a worker was killed by {signal.Signals(-failed).name}",
+            hint="Rerun the command to resume.",
+        )
+    return failed  # the worker has printed why
+
+
+def _start(
+    arguments: Sequence[str], rank: int, size: int, port: int, attempt: int
+) -> subprocess.Popen[bytes]:
+    """Start one worker. The variables are those that torchrun sets."""
+    environment = os.environ | {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # at that port: rank 0 opens none
+        "TORCHELASTIC_RESTART_COUNT": str(attempt),
+    }
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // size)))
+    # The end of another worker is no news: the launcher reports it.
+    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    return subprocess.Popen(
+        [sys.executable, "-m", "bart_cli", *arguments],
+        env=as_child(environment),
+        start_new_session=True,  # a terminal's Ctrl-C comes through the launcher, once
+    )
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]) -> list[int]:
+    """Wait for all workers; their exit codes, that of the first failure first.
+
+    A failure ends the others at once, unless a signal has told them to end by themselves.
+    """
+    deadline = float("inf")
+    while True:
+        codes = [worker.poll() for worker in workers]
+        failures = [code for code in codes if code]
+        if signals:
+            deadline = min(deadline, time.monotonic() + CHECKPOINT_SECONDS)
+        if (failures and not signals) or time.monotonic() > deadline:
+            for worker in workers:
+                worker.kill()
+            return [*failures, *(worker.wait() for worker in workers)]
+        if None not in codes:
+            return [*failures, *(worker.wait() for worker in workers)]
+        time.sleep(0.05)

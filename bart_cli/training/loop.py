@@ -71,6 +71,7 @@ class Job:
     schedule: Callable[[int], float]
     progress: Progress
     generation: GenerationConfig | None = None
+    samples_per_epoch: int | None = None
     validate: Validate | None = None
     save_best: Callable[[dict[str, Tensor]], None] | None = None
 
@@ -299,6 +300,7 @@ class Meter:
         self._config = job.model.config
         self._ranks = job.world.size
         self._peak = peak_flops(job.world.device, job.training.precision)
+        self._samples_per_epoch = job.samples_per_epoch
         self._begin = time.monotonic()
         self._reset()
 
@@ -330,6 +332,8 @@ class Meter:
             "tokens_per_second": self._real * self._ranks / seconds,
             "seconds": time.monotonic() - self._begin,
         }
+        if self._samples_per_epoch is not None:
+            row["epoch"] = progress.samples / self._samples_per_epoch
         if self._peak is not None:
             row["mfu"] = self._flops / seconds / self._peak
         progress.loss_sum, progress.loss_steps = 0.0, 0

@@ -26,7 +26,7 @@ from bart_cli.training.run import (
 )
 from bart_cli.training.signals import StopRequest
 from bart_cli.training.validation import mean_loss
-from bart_cli.training.world import World, join_world
+from bart_cli.training.world import World, held_by_rank_0, join_world
 
 
 def run_pretrain(
@@ -41,19 +41,10 @@ def run_pretrain(
         UsageError: nothing was started: settings or data that cannot work.
         BartError: the run failed.
     """
-    with join_world() as world:
+    with join_world() as world, held_by_rank_0(run, world, reporter):
         reporter = reporter if world.leads else Reporter()
         data = config.data
-        problems: list[str] = []
-        if data.path is None:
-            raise UsageError("no data: give --data with the folder of `bart preprocess pretrain`")
-        if data.streams % world.size:
-            problems.append(f"data.streams={data.streams} is no multiple of {world.size} processes")
-        if config.init_from is None:
-            problems += _excess(data.sequence_length, config.model)
-        shards = resolve_shards(data.path, data.sequence_length)
-        tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
-        check_run(config, world, problems)
+        shards, tokenizer = check_pretrain(config, world)
         content = _digests(config, shards, tokenizer) if world.leads else {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
@@ -76,17 +67,15 @@ def run_pretrain(
             world,
             model,
             tokenizer,
-            lambda share: iter(
-                PretrainLoader(
-                    shards,
-                    data,
-                    config.denoising,
-                    tokenizer,
-                    share,
-                    seed=config.training.seed,
-                    decoder_start_id=model.config.training_start_id,
-                    positions=model.config.max_position_embeddings,
-                )
+            lambda share: PretrainLoader(
+                shards,
+                data,
+                config.denoising,
+                tokenizer,
+                share,
+                seed=config.training.seed,
+                decoder_start_id=model.config.training_start_id,
+                positions=model.config.max_position_embeddings,
             ),
             _validation(config, shards, tokenizer, model, world),
             None,
@@ -105,6 +94,28 @@ def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
         f"data.sequence_length={sequence_length} is more than "
         f"model.max_position_embeddings={positions}"
     ]
+
+
+def check_pretrain(config: PretrainConfig, world: World) -> tuple[Path, Tokenizer]:
+    """The folder of shards and their tokenizer.
+
+    Raises:
+        UsageError: settings or data that cannot work in this world.
+    """
+    data = config.data
+    problems: list[str] = []
+    if data.path is None:
+        raise UsageError("no data: give --data with the folder of `bart preprocess pretrain`")
+    if data.streams % world.size:
+        problems.append(f"data.streams={data.streams} is no multiple of {world.size} processes")
+    if config.init_from is None:
+        problems += _excess(data.sequence_length, config.model)
+    shards = resolve_shards(data.path, data.sequence_length)
+    if config.training.validate_every is not None:
+        _validation_shards(config, shards)
+    tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
+    check_run(config, world, problems)
+    return shards, tokenizer
 
 
 def _validation_shards(config: PretrainConfig, shards: Path) -> Path:

@@ -6,10 +6,11 @@ RUN/config.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/, model/ (the e
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,6 +49,14 @@ class RunResult:
     best_step: int | None
     model: Path | None
     leads: bool = True
+
+
+class Loader(Protocol):
+    """Batches without end."""
+
+    samples_per_epoch: int
+
+    def __iter__(self) -> Iterator[list[Batch]]: ...
 
 
 def start_model(
@@ -114,7 +123,7 @@ def run_training(
     world: World,
     model: Bart,
     tokenizer: Tokenizer,
-    make_batches: Callable[[Share], Iterator[list[Batch]]],
+    make_loader: Callable[[Share], Loader],
     validate: Validate | None,
     generation: GenerationConfig | None,
     *,
@@ -152,6 +161,8 @@ def run_training(
         world_size=world.size,
         start_sample=progress.samples,
     )
+    loader = make_loader(share)
+    batches = iter(loader)
     job = Job(
         run=run,
         world=world,
@@ -159,12 +170,13 @@ def run_training(
         tokenizer=tokenizer,
         optimizer=optimizer,
         scaler=scaler,
-        batches=make_batches(share),
+        batches=batches,
         training=training,
         optimizer_config=config.optimizer,
         schedule=schedule_of(config.optimizer, config.schedule, training.max_steps),
         progress=progress,
         generation=generation,
+        samples_per_epoch=loader.samples_per_epoch,
         validate=validate,
         save_best=partial(save, run / "best"),
     )
@@ -191,8 +203,11 @@ def run_training(
             raise
         raise BartError(
             f"a process that loads data has died: {error}",
-            hint="if memory was short, lower data.workers; the same command goes on",
+            hint="If memory was short, lower data.workers. Rerun the command to resume.",
         ) from None
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
     finished = outcome == "done" or outcome.startswith("stopped: no improvement")
     weights = whole_weights(model) if finished else {}
     if world.leads:

@@ -1,14 +1,8 @@
-"""A polite stop: SIGTERM, Ctrl-C or the time limit, honored between two steps.
-
-And an end without a word for the workers of a launcher that was killed.
-"""
+"""A polite stop: SIGTERM, Ctrl-C or the time limit, honored between two steps."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +10,6 @@ from types import FrameType, TracebackType
 
 ECHO_SECONDS = 1.0
 TIME_LIMIT = "the time limit"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-def die_with_launcher() -> None:
-    """Let the kernel kill this worker when the elastic agent that started it is killed.
-
-    Agents give workers a session of their own: what kills the command leaves them at work, and the
-    same command given again would find them writing into its folder.
-    """
-    if sys.platform.startswith("linux") and "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class _Cut(BaseException):

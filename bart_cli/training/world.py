@@ -8,20 +8,25 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from bart_cli.errors import BartError, UsageError
+from bart_cli.locks import locked_folder
+from bart_cli.progress import Reporter
 from bart_cli.training.affinity import bind_cores
 from bart_cli.training.memory import keep_freed_memory
-from bart_cli.training.signals import die_with_launcher
+from bart_cli.workers import end_with_parent
 
 Item = TypeVar("Item")
+LAUNCHER_SECONDS = 3.0  # for a launcher to end this rank after another one
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def join_world() -> Iterator[World]:
     if dist.is_initialized():
         yield World(rank, size, device)
         return
-    die_with_launcher()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun gives its workers a session of their own
+        end_with_parent(os.getppid())
     bind_cores(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
     if size == 1:
         yield World(0, 1, device)
@@ -105,13 +111,33 @@ def join_world() -> Iterator[World]:
         yield World(rank, size, device)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            # The others have said why they are gone, or could not.
+            # The other rank has printed why it is gone, or its launcher does.
+            time.sleep(LAUNCHER_SECONDS)
             raise BartError(
-                f"rank {rank} lost another process of the run",
-                hint="the same command goes on from what is kept",
+                f"rank {rank} lost its connection to another rank",
+                hint="Rerun the command to resume.",
             ) from None
         raise
     dist.destroy_process_group()
+
+
+@contextmanager
+def held_by_rank_0(folder: Path, world: World, reporter: Reporter) -> Iterator[None]:
+    """Rank 0 holds the lock of the folder for all.
+
+    Raises:
+        UsageError: on every rank, when another command holds it.
+    """
+    problem = None
+    with ExitStack() as stack:
+        if world.leads:
+            try:
+                stack.enter_context(locked_folder(folder, reporter))
+            except UsageError as error:
+                problem = error
+        if (problem := world.broadcast(problem)) is not None:
+            raise problem
+        yield
 
 
 def device_of(local_rank: int, local_size: int) -> torch.device:

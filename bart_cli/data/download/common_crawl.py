@@ -34,8 +34,9 @@ from bart_cli.data.download.warc import check_warc, ends_in_record, read_pages
 from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import remove_leftovers, write_text
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter, Task
-from bart_cli.workers import worker_processes
+from bart_cli.workers import kill_workers, worker_processes
 
 BASE_URL = "https://data.commoncrawl.org"
 FIRST_DAY = date(2016, 8, 26)  # of CC-NEWS
@@ -156,6 +157,7 @@ def total_size(fetcher: Fetcher, base_url: str, paths: list[str], jobs: int) -> 
         return sum(threads.map(size, paths))
 
 
+@exclusive
 def download_common_crawl(
     paths: list[str],
     out: Path,
@@ -227,6 +229,7 @@ def download_common_crawl(
         except BaseException:
             fetcher.stop()
             threads.shutdown(wait=False, cancel_futures=True)
+            kill_workers()
             raise
     if not keep_warc and (out / "warc").is_dir() and not any((out / "warc").iterdir()):
         (out / "warc").rmdir()

@@ -15,6 +15,7 @@ from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 DOCUMENTS_PER_FILE = 20_000
 
 
+@exclusive
 def download_hub_corpus(
     dataset: HubDataset,
     out: Path,

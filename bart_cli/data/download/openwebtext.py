@@ -19,6 +19,7 @@ from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers, sha256
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
 from bart_cli.workers import worker_processes
 
@@ -106,6 +107,7 @@ class _Archives:
                     yield _Job(inner, self.out / name, content)
 
 
+@exclusive
 def extract_openwebtext(
     archives: Path, out: Path, *, jobs: int = 2, reporter: Reporter
 ) -> DownloadReport:

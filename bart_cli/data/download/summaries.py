@@ -24,6 +24,7 @@ from bart_cli.data.pair_files import SOURCE_FIELDS, TARGET_FIELDS
 from bart_cli.data.pairs import Pair
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
 
 SPLITS = ("train", "validation", "test")
@@ -94,6 +95,7 @@ class Originals:
         return sorted(name for name in self._files if name.endswith(ending))
 
 
+@exclusive
 def download_hub_pairs(
     dataset: HubDataset, out: Path, *, name: str, parallel: bool, jobs: int, reporter: Reporter
 ) -> DownloadReport:
@@ -122,6 +124,7 @@ def download_hub_pairs(
     return _write(read, out, name, dataset.url(), parallel, dropped, reporter)
 
 
+@exclusive
 def pairs_of_stories(
     stories: Path, url_lists: Path, out: Path, *, parallel: bool, reporter: Reporter
 ) -> DownloadReport:
@@ -184,6 +187,7 @@ def read_story(content: str) -> tuple[str, str]:
     return " ".join(article), "\n".join(highlights)
 
 
+@exclusive
 def pairs_of_xsum_files(
     files: Path, split_file: Path | None, out: Path, *, parallel: bool, reporter: Reporter
 ) -> DownloadReport:

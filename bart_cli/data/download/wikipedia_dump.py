@@ -16,6 +16,7 @@ from bart_cli.data.download.wikitext import LIST_PAGE, LIST_TITLE, NO_TEXT, clea
 from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
 from bart_cli.workers import worker_processes
 
@@ -23,6 +24,7 @@ PAGES_PER_FILE = 5_000
 NO_TEXT_KEYS = {"-2", "6", "14"}  # of Media, File and Category in their own language
 
 
+@exclusive
 def download_wikipedia_dump(
     dump: str,
     out: Path,

@@ -43,7 +43,9 @@ from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import remove_leftovers, write_text
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
+from bart_cli.runtime.interrupts import withheld
 from bart_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ class PreprocessReport:
     shard_sizes: dict[str, tuple[int, int]]
 
 
+@exclusive
 def preprocess_pretrain(
     settings: PreprocessSettings,
     out: Path,
@@ -377,20 +380,24 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
         with client:
             yield client
         return
-    with (
-        dask.config.set({"logging.distributed": "critical"}),
-        _same_environment() as restore,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            env={"TOKENIZERS_PARALLELISM": "false", "DASK_LOGGING__DISTRIBUTED": "critical"},
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        restore()
-        yield client
+    # `env` of the cluster would come after the worker has configured its log.
+    spawned = "distributed.nanny.pre-spawn-environ"
+    settings = {
+        "logging.distributed": "critical",
+        f"{spawned}.DASK_LOGGING__DISTRIBUTED": "critical",
+        f"{spawned}.TOKENIZERS_PARALLELISM": "false",
+    }
+    with dask.config.set(settings), _same_environment() as restore:
+        with withheld():  # the threads that start here also start workers, now and later
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",
+                host="127.0.0.1",
+            )
+        with cluster, Client(cluster, set_as_default=False) as client:
+            restore()
+            yield client
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.summarize import SummarizeConfig
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import BartError
 from bart_cli.inference.inputs import find_inputs
 from bart_cli.inference.outputs import continued_file
 from bart_cli.inference.summarize import Job, summarize_to_file, summarize_to_stream
@@ -37,19 +37,6 @@ def leave_behind(out: Path, key: str, content: bytes) -> Path:
     partial = out.with_name(f".{out.name}.{key}.partial")
     partial.write_bytes(content)
     return partial
-
-
-@pytest.mark.parametrize("key", ["a", "b"])
-def test_what_another_process_writes_is_left_to_it(tmp_path: Path, key: str) -> None:
-    out = tmp_path / "out.jsonl"
-    with continued_file(out, "a") as first:
-        first.stream.write(RECORD)
-        with (
-            pytest.raises(UsageError, match="another process is writing"),
-            continued_file(out, key),
-        ):
-            pass
-    assert out.read_text() == RECORD
 
 
 def test_of_what_a_dead_process_left_only_whole_records_are_kept(tmp_path: Path) -> None:

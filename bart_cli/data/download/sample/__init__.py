@@ -15,6 +15,7 @@ from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.sample.articles import document, news_pair
 from bart_cli.data.download.sample.world import Cast
 from bart_cli.files import atomic_file, remove_leftovers
+from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
 
 URL = "bart_cli.data.download.sample"  # where it is from
@@ -31,6 +32,7 @@ class SampleReport:
     pairs: dict[str, int]
 
 
+@exclusive
 def write_sample(
     out: Path,
     *,

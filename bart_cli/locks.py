@@ -1,0 +1,161 @@
+"""One command for one output: the second is refused, by a lock that ends with its process.
+
+The lock is that of flock(2) on OUT/.lock, or on .NAME.lock beside a file. A killed command may
+leave the file behind, but not the lock. Its text names the holder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import functools
+import inspect
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from bart_cli.errors import UsageError
+from bart_cli.files import require_folder
+from bart_cli.progress import Reporter
+
+RETRY_SECONDS = 2.0  # a requeued job may start before the one that it replaces has ended
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # of a file system
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_held: set[int] = set()  # descriptors
+
+
+def _close_all() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+# The lock lasts until every copy of its descriptor is closed.
+os.register_at_fork(after_in_child=_close_all)
+
+
+def exclusive(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a function that writes the folder `out` hold its lock while it runs."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        given = signature.bind(*arguments, **named).arguments
+        with locked_folder(given["out"], given.get("reporter") or Reporter()):
+            return function(*arguments, **named)
+
+    return run
+
+
+@contextmanager
+def locked_folder(folder: Path, reporter: Reporter) -> Iterator[None]:
+    """Hold the lock of a folder, which is created; one that stays empty is removed again.
+
+    Raises:
+        UsageError: another command holds it.
+    """
+    require_folder(folder)
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder / ".lock", folder, reporter):
+            yield
+    finally:
+        for path in created:
+            try:
+                path.rmdir()
+            except OSError:
+                break
+
+
+@contextmanager
+def locked_path(path: Path, reporter: Reporter) -> Iterator[None]:
+    """Hold the lock of a file, or of a folder that appears when it is whole.
+
+    Raises:
+        UsageError: another command holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_name(f".{path.name}.lock"), path, reporter):
+        yield
+
+
+def holder(folder: Path) -> str | None:
+    """The command that holds the lock of a folder, None when nobody does."""
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "another process"
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return None
+
+
+@contextmanager
+def _locked(path: Path, out: Path, reporter: Reporter) -> Iterator[None]:
+    try:
+        descriptor = _acquire(path, out)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            reporter.warn(
+                f"the file system of {out} has no locks: do not run two commands with this --out"
+            )
+        elif error.errno not in NOT_WRITABLE:  # whose own error says more
+            raise
+        yield
+        return
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is locked: see `_acquire`
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _acquire(path: Path, out: Path) -> int:
+    """The descriptor of the locked file."""
+    deadline = time.monotonic() + RETRY_SECONDS
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(path, descriptor):
+                text = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, text, 0)
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                name = os.pread(descriptor, 300, 0).decode(errors="replace").strip()
+                os.close(descriptor)
+                raise UsageError(
+                    f"{out} is in use by another bart command ({name or 'which has just started'})",
+                    hint="Wait until it has ended, or choose another --out.",
+                ) from None
+            time.sleep(0.1)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Whether the open file still has that name: the holder before may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

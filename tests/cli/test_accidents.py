@@ -1,0 +1,110 @@
+"""Signals and kills, through real processes: one line, the right exit code, no process left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bart_cli.config.run import save_config
+from bart_cli.locks import locked_folder
+from bart_cli.progress import Reporter
+from bart_cli.training.history import summarize_run
+from tests.cli.test_preprocess_processes import command as preprocess
+from tests.cli.test_preprocess_processes import corpus  # noqa: F401 - a fixture
+from tests.command import bart
+from tests.e2e.test_resume import command as pretrain
+from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401 - a fixture
+
+
+def start(arguments: Sequence[str], until: Callable[[], bool]) -> subprocess.Popen[str]:
+    """Start a command, as the leader of a process group, and wait for a moment of its work."""
+    process = subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 100
+    while not until() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()[1]
+    return process
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that a command has started, and those that they have started."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    assert processes
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    for process in alive:
+        process.kill()
+    assert alive == []
+
+
+def assert_one_line(process: subprocess.Popen[str], how: signal.Signals) -> None:
+    _, errors = process.communicate(timeout=100)
+    said = [line for line in errors.splitlines() if not line.startswith(("text:", "duplicates:"))]
+    assert said == [f"error: {'interrupted' if how == signal.SIGINT else 'terminated'}"]
+    assert process.returncode == 128 + how
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_preprocessing_ends_with_its_workers(
+    corpus: Path,  # noqa: F811
+    tmp_path: Path,
+    how: signal.Signals,
+) -> None:
+    reports = tmp_path / "out" / ".work" / "reports"
+    process = start(preprocess(corpus, tmp_path / "out"), lambda: any(reports.glob("*.json")))
+    children = family(process)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.send_signal(how)
+    if how == signal.SIGKILL:
+        process.communicate()
+    else:
+        assert_one_line(process, how)
+    assert_gone(children)
+
+
+@pytest.fixture
+def config(shards: Path, tmp_path: Path) -> Path:  # noqa: F811
+    settings = pretrain_config(shards, max_steps=10**6, log_every=1, micro_batch=2)
+    data = settings.data.model_copy(update={"workers": 1})
+    save_config(settings.model_copy(update={"data": data}), tmp_path / "config.yaml")
+    return tmp_path / "config.yaml"
+
+
+def test_a_launcher_stopped_before_the_first_step_says_so(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(pretrain(config, run, 2), lambda: (run / ".lock").exists())
+    children = family(process)
+    process.send_signal(signal.SIGTERM)
+    assert_one_line(process, signal.SIGTERM)
+    assert_gone(children)
+
+
+def test_a_run_is_alone_and_its_processes_end_with_it(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(pretrain(config, run, 2), lambda: (run / "metrics.jsonl").exists())
+    second = bart("pretrain", "--config", config, "--out", run)
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"error: {run} is in use by another bart command (process ")
+    summary = summarize_run(run)
+    assert summary.state == "running"
+    children = family(process)
+    assert len(children) >= 4  # ranks, and a process of each that loads data
+    process.kill()
+    process.communicate()
+    assert_gone(children)
+    assert summarize_run(run).state == "not finished"
+    with locked_folder(run, Reporter()):
+        assert summarize_run(run).state == "running"

@@ -1,0 +1,101 @@
+"""Two commands for one output: the second is refused, a dead one stands in nobody's way."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bart_cli import locks
+from bart_cli.errors import UsageError
+from bart_cli.locks import exclusive, holder, locked_folder, locked_path
+from bart_cli.progress import Reporter
+
+HOLD = """
+import sys
+from pathlib import Path
+from bart_cli.locks import locked_folder
+from bart_cli.progress import Reporter
+with locked_folder(Path(sys.argv[1]), Reporter()):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "RETRY_SECONDS", 0.0)
+
+
+@exclusive
+def write(text: str, out: Path) -> str:
+    """A function that writes `out` twice at the same time."""
+    return write(text, out) if text == "twice" else text
+
+
+def test_the_second_is_refused_with_the_name_of_the_first(tmp_path: Path, impatient: None) -> None:
+    out = tmp_path / "a" / "b"
+    me = f"in use by another bart command \\(process {os.getpid()} on "
+    with pytest.raises(UsageError, match=me):
+        write("twice", out)
+    assert not out.parent.exists()  # nothing was written: nothing stays
+    assert write("once", out=out) == "once"
+    with (
+        locked_path(tmp_path / "file.txt", Reporter()),
+        pytest.raises(UsageError, match=me),
+        locked_path(tmp_path / "file.txt", Reporter()),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_command_leaves_no_lock_and_neither_does_a_forked_child(
+    tmp_path: Path, impatient: None
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert f"process {process.pid} on " in (holder(tmp_path) or "")
+        with pytest.raises(UsageError, match=str(process.pid)), locked_folder(tmp_path, Reporter()):
+            pass
+        process.kill()
+    assert (tmp_path / ".lock").is_file()  # the file stays, the lock does not
+    assert holder(tmp_path) is None
+    with locked_folder(tmp_path, Reporter()):
+        child = os.fork()
+        if not child:
+            signal.pause()
+    try:
+        assert holder(tmp_path) is None
+        with locked_folder(tmp_path, Reporter()):
+            assert holder(tmp_path) is not None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    class Warnings(Reporter):
+        def warn(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    monkeypatch.setattr(fcntl, "flock", none)
+    with locked_folder(tmp_path, Warnings()):
+        pass
+    assert len(said) == 1
+    assert "has no locks" in said[0]
