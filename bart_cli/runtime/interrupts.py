@@ -128,10 +128,10 @@ def _watch(reader: int) -> None:
     """End the process where KeyboardInterrupt does not."""
     while data := os.read(reader, 1):
         number = data[0]
-        if number not in SIGNALS:
+        # Training and evaluation have a handler of their own, and take their time.
+        if number not in SIGNALS or signal.getsignal(number) is not _handle:
             continue
         time.sleep(LIBRARY_SECONDS)
-        # Training and evaluation have a handler of their own, and take their time.
         if not _received and signal.getsignal(number) is _handle:
             end(number)
         if _received:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bart_cli.data.documents import read_texts
+from bart_cli.data.download.http import Fetcher
 from bart_cli.data.download.hub_corpus import download_hub_corpus
 from bart_cli.data.download.hub_dataset import HubDataset
 from bart_cli.data.download.openwebtext import extract_openwebtext
@@ -25,9 +26,14 @@ from bart_cli.data.download.summaries import (
     pairs_of_stories,
     pairs_of_xsum_files,
 )
-from bart_cli.data.download.wikipedia_dump import WikiPage, _clean_page, read_dump
+from bart_cli.data.download.wikipedia_dump import (
+    WikiPage,
+    _clean_page,
+    download_wikipedia_dump,
+    read_dump,
+)
 from bart_cli.data.pairs import read_pairs
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from tests.command import bart as run_bart
 from tests.servers.hub import serve_hub
@@ -211,6 +217,14 @@ def test_a_cut_dump_is_named(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "is not a whole XML dump" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_page_in_place_of_a_dump_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "wiki.xml").write_text("<html><body>Please log in<br></body></html>")
+    out = tmp_path / "a"
+    with serve_files(tmp_path) as web, pytest.raises(BartError, match="not a whole XML dump"):
+        download_wikipedia_dump(f"{web.url}/wiki.xml", out, fetcher=Fetcher(), reporter=Reporter())
+    assert not any(out.rglob("wiki.xml"))
 
 
 def test_the_real_dump_leaves_no_markup(shared_data: Path, tmp_path: Path) -> None:

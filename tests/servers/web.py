@@ -18,7 +18,7 @@ class Web:
 
     `faults`: path -> what goes wrong at its next requests, one entry each: a status code; 'cut'
     (half of the body comes, then the connection ends); 'short' (less than `content-length`
-    promises); 'slow' (the body drips, for a test that kills).
+    promises); 'slow' (the body drips, for a test that kills); 'doubled' (its length comes twice).
     """
 
     url: str
@@ -66,13 +66,14 @@ def serve_files(root: Path) -> Iterator[Web]:
                 code = 206
                 headers["content-range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
             body = content[begin:]
-            self._head(code, len(body), headers)
+            self._head(code, len(body), headers, twice=fault == "doubled")
             if with_body:
                 self._body(path, body, fault)
 
         def _body(self, path: str, body: bytes, fault: int | str | None) -> None:
             if fault in ("cut", "short"):
                 body = body[: len(body) // 2]
+            if fault in ("cut", "short", "doubled"):
                 self.close_connection = True
             step = max(1, len(body) // 50) if fault == "slow" else len(body)
             for begin in range(0, len(body), max(step, 1)):
@@ -85,9 +86,12 @@ def serve_files(root: Path) -> Iterator[Web]:
                 if fault == "slow":
                     time.sleep(0.1)
 
-        def _head(self, code: int, length: int, headers: dict[str, str]) -> None:
+        def _head(
+            self, code: int, length: int, headers: dict[str, str], *, twice: bool = False
+        ) -> None:
             self.send_response(code)
-            for key, value in {**headers, "content-length": str(length)}.items():
+            promised = f"{length}, {length}" if twice else str(length)
+            for key, value in {**headers, "content-length": promised}.items():
                 self.send_header(key, value)
             self.end_headers()
 

@@ -14,7 +14,7 @@ from bart_cli.data.download.http import Fetcher
 from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.wikitext import LIST_PAGE, LIST_TITLE, NO_TEXT, clean_wikitext
 from bart_cli.data.download.writing import DownloadReport, write_documents
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.files import remove_leftovers
 from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
@@ -61,6 +61,8 @@ def download_wikipedia_dump(
     elif not path.is_file():
         raise UsageError(f"no such dump: {dump}")
     pages = read_dump(path)
+    if "://" in dump:
+        pages = _downloaded(pages, path)
     if skip_lists:
         pages = (replace(p, wikitext="") if _is_list(p) else p for p in pages)
     with (
@@ -112,6 +114,15 @@ def read_dump(path: Path) -> Iterator[WikiPage]:
             yield from _pages(stream)
     except (ElementTree.ParseError, OSError, EOFError) as error:
         raise UsageError(f"{path} is not a whole XML dump: {error}") from None
+
+
+def _downloaded(pages: Iterator[WikiPage], path: Path) -> Iterator[WikiPage]:
+    """The pages; a dump that turns out to be something else (a login page) is deleted."""
+    try:
+        yield from pages
+    except UsageError as error:
+        path.unlink()
+        raise BartError(error.message, hint="Rerun the command to download it again.") from None
 
 
 def _is_list(page: WikiPage) -> bool:

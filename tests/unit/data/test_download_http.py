@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.data.download import http
 from bart_cli.data.download.http import CHUNK, Fetcher, MissingError, _retry_after
 from bart_cli.errors import BartError
 from tests.servers.web import serve_files
@@ -19,7 +20,7 @@ def fetcher() -> Fetcher:
 
 @pytest.mark.parametrize(
     "faults",
-    [[], [500, 500], [403], [429], ["cut"], ["short", 503, "cut"], ["cut", "cut", "cut", "cut"]],
+    [[], [500, 500], [403], ["doubled"], ["cut"], ["short", 503, "cut"], ["cut"] * 4],
     ids=str,
 )
 def test_a_file_arrives_whole_whatever_the_server_does(
@@ -81,6 +82,36 @@ def test_a_busy_server_is_waited_for_as_it_asks_and_not_forever(tmp_path: Path) 
         with pytest.raises(BartError, match="HTTP 403"):
             Fetcher(sleep=slept.append, patience=100).read(f"{web.url}/a")
         assert web.requests["a"] < 25
+
+
+def test_a_transfer_that_drips_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MIN_SPEED", 1e6)
+    monkeypatch.setattr(http, "SPEED_WINDOW", 0.05)
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    with serve_files(tmp_path) as web:
+        web.faults["a.bin"] = ["slow"]
+        fetcher().fetch(f"{web.url}/a.bin", tmp_path / "b")
+        assert web.requests["a.bin"] > 1
+    assert (tmp_path / "b").read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_left_alone_by_all_threads(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+    asked: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        asked.append(web.requests["b"])
+        if len(asked) == 1:  # while one thread waits, another wants a file
+            assert client.read(f"{web.url}/b") == b"b"
+
+    client = Fetcher(sleep=sleep)
+    with serve_files(tmp_path) as web:
+        web.faults["a"] = [503]
+        assert client.read(f"{web.url}/a") == b"a"
+    assert asked[:2] == [0, 0]  # the second waits as well before it asks
 
 
 def test_retry_after_in_both_forms() -> None:

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from bart_cli.data.download.warc import read_pages
+from bart_cli.data.download.warc import ends_in_record, read_pages
 from tests.servers.cc_news import News, write_warc
 
 
@@ -29,7 +29,11 @@ def record(number: int) -> bytes:
 def test_a_file_that_is_cut_in_its_last_record_is_told(tmp_path: Path, cut: int) -> None:
     """Half of a page was taken for the whole of it."""
     path = tmp_path / "a.warc.gz"
-    path.write_bytes(b"".join(record(number) for number in range(4))[:-cut])
+    whole = b"".join(record(number) for number in range(4))
+    path.write_bytes(whole)
+    assert not ends_in_record(path)
+    path.write_bytes(whole[:-cut])
+    assert ends_in_record(path)
     damaged: list[int] = []
     assert [crawled.record for crawled in read_pages(path, damaged.append)] == ["0", "1", "2"]
     assert damaged == [sum(len(record(number)) for number in range(3))]
