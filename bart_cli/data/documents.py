@@ -27,6 +27,8 @@ Form = Literal["lines", "plain", "line", "auto"]
 # What separates two documents. A line of blanks is blank too, and lines of Windows end in \r\n.
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 LINE = re.compile(rb"\n")
+WHITE = re.compile(r"\s+")
+LONG = 2**20  # characters whose words are in memory as a list
 BLANK_LINES = re.compile(BLANK_LINE.pattern.encode())
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
 # Files of a tokenizer or of a download beside the text. merges.txt and vocab.txt look like text.
@@ -130,8 +132,8 @@ def require_ids(path: Path) -> None:
         if _is_json(file):
             continue
         with open_utf8(file) as stream:
-            rows = [row.decode("utf-8", "replace").split() for row in islice(stream, 200)]
-        firsts = [row[0] for row in rows if row]
+            rows = (row.decode("utf-8", "replace").split(None, 1) for row in islice(stream, 200))
+            firsts = [row[0] for row in rows if row]
         words = sum(not re.search(r"[\d_:/-]", first) for first in firsts)
         if len(firsts) >= 5 and 2 * words > len(firsts):
             raise UsageError(
@@ -199,26 +201,37 @@ def read_block(block: Block) -> Iterator[tuple[str, str]]:
     except UnicodeDecodeError as error:
         where = f"at position {block.begin + error.start:,}"
         raise wrong_bytes(str(block.path), content, error, where) from None
+    del content
     place = f"{block.path.name}:{block.begin}"
     if _is_json(block.path):
         for number, line in enumerate(text.split("\n")):
             if line.strip():
                 row = _json_row(line, f"{block.path}, line {number + 1} after byte {block.begin:,}")
-                if words := row["text"].split():
-                    yield str(row.get("id", f"{place}:{number}")), " ".join(words)
+                if folded := fold(row["text"]):
+                    yield str(row.get("id", f"{place}:{number}")), folded
     elif block.form == "lines":
         for number, line in enumerate(text.split("\n")):
             if block.continued and not number:
                 line = f"{place} {line}"
-            name, *words = line.split() or [""]
-            if words:
-                yield name, " ".join(words)
+            name, *rest = line.split(None, 1) or [""]
+            if folded := fold("".join(rest)):
+                yield name, folded
     else:
         parts = BLANK_LINE.split(text) if block.form == "plain" else text.split("\n")
         for number, document in enumerate(parts):
-            folded = " ".join(document.split())
-            if folded:
+            if folded := fold(document):
                 yield f"{place}:{number}", folded
+
+
+def fold(text: str) -> str:
+    """The text with single spaces for white space, and none around it."""
+    parts, begin = [], 0
+    while begin < len(text):  # all words of a long text in one list take ten times its memory
+        border = WHITE.search(text, begin + LONG)
+        end = border.start() if border else len(text)
+        parts.append(" ".join(text[begin:end].split()))
+        begin = end
+    return " ".join(filter(None, parts))
 
 
 def read_texts(path: Path, form: Form) -> Iterator[str]:

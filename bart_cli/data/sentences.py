@@ -16,6 +16,7 @@ from bart_cli.data.abbreviations import ENDING, GERMAN_STARTERS
 from bart_cli.data.words import UNSPACED
 
 AUTO = "auto"
+LONGEST = 2**16  # characters of a sentence: bounds the memory of tokenizing it
 SAME_RULES = {"nb": "no", "nn": "no", "be": "ru", "bg": "ru"}
 
 # ---- English ------------------------------------------------------------------------------------
@@ -86,7 +87,8 @@ def split_sentences(text: str, language: str = AUTO) -> list[str]:
 def spaced_sentences(text: str, language: str = AUTO) -> list[str]:
     """Sentences that give the text when joined: each after the first keeps one space before it.
 
-    Chinese and Japanese have none between sentences, and get none.
+    Chinese and Japanese have none between sentences, and get none. What is longer than LONGEST
+    characters is cut, before a space if there is one.
     """
     sentences: list[str] = []
     space = ""
@@ -95,7 +97,14 @@ def spaced_sentences(text: str, language: str = AUTO) -> list[str]:
         if part[0].isspace():
             space = " "
         if stripped:
-            sentences.append(f"{space}{stripped}" if sentences else stripped)
+            sentence = f"{space}{stripped}" if sentences else stripped
+            begin = 0
+            while len(sentence) - begin > LONGEST:
+                end = sentence.rfind(" ", begin + 1, begin + LONGEST)
+                end = begin + LONGEST if end < 0 else end
+                sentences.append(sentence[begin:end])
+                begin = end
+            sentences.append(sentence[begin:])
             space = " " if part[-1].isspace() else ""
     return sentences
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from bart_cli.tokenizer import Tokenizer
 SPLITS = ("train", "validation")
 LENGTH_BINS = 18  # powers of two: the last one holds documents of 131,072 tokens and more
 FILL_BINS = 20
+SAMPLES_AT_ONCE = 1024  # as Python objects
 
 
 @dataclass
@@ -133,10 +135,9 @@ def process_block(task: BlockTask) -> BlockReport:
         for split, members in documents.items():
             if task.cross_documents:
                 members = [[sentence for document in members for sentence in document]]
-            samples = [s for rows in members for s in pack(rows, length - 2, *starts)]
-            _write(task.output(length, split), samples, words, schema)
-            report.samples[f"{length}/{split}"] = len(samples)
-            sizes = np.array([s.tokens for s in samples], dtype=np.int64)
+            samples = (s for rows in members for s in pack(rows, length - 2, *starts))
+            sizes = np.array(_write(task.output(length, split), samples, words, schema), np.int64)
+            report.samples[f"{length}/{split}"] = len(sizes)
             report.packed_tokens[f"{length}/{split}"] = int(sizes.sum())
             bins = np.minimum(sizes * FILL_BINS // (length - 2), FILL_BINS - 1)
             counts = np.bincount(bins, minlength=FILL_BINS)
@@ -213,10 +214,19 @@ def _split(name: str, validation_share: float) -> str:
     return "validation" if digest < validation_share * 2**64 else "train"
 
 
-def _write(path: Path, samples: list[Sample], words: WordCache, schema: pa.Schema) -> None:
-    rows = [[token for s in sample.sentences for token in s] for sample in samples]
-    lengths = [[len(s) for s in sample.sentences] for sample in samples]
-    write_shard(path, [_table(rows, lengths, words, schema)], schema)
+def _write(path: Path, samples: Iterator[Sample], words: WordCache, schema: pa.Schema) -> list[int]:
+    """Write samples, some at a time; the tokens of each."""
+    sizes: list[int] = []
+
+    def tables() -> Iterator[pa.Table]:
+        while part := list(islice(samples, SAMPLES_AT_ONCE)):
+            rows = [[token for s in sample.sentences for token in s] for sample in part]
+            lengths = [[len(s) for s in sample.sentences] for sample in part]
+            sizes.extend(sample.tokens for sample in part)
+            yield _table(rows, lengths, words, schema)
+
+    write_shard(path, tables(), schema)
+    return sizes
 
 
 def _table(

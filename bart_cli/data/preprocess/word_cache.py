@@ -11,7 +11,7 @@ an added token in it, goes to the tokenizer as a whole, so that the ids are alwa
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from bart_cli.tokenizer import Tokenizer
@@ -23,6 +23,7 @@ PIECES = re.compile(
     rf"'s|'t|'re|'ve|'m|'ll|'d| ?[{LETTERS}]+| ?[0-9]+| ?[^\s{LETTERS}0-9]+|\s+(?!\S)|\s+"
 )
 CAPACITY = 300_000  # pieces: some 50 MB
+AT_ONCE = 2**20  # characters whose pieces are in memory
 
 
 class WordCache:
@@ -39,6 +40,12 @@ class WordCache:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The rows that `tokenizer.encode_batch(texts, special=False)` gives."""
+        rows: list[list[int]] = []
+        for part in _portions(texts):
+            rows += self._encode(part)
+        return rows
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if len(self._ids) > CAPACITY:
             self._ids = {}  # not emptied: another thread of a Dask worker may be reading it
         known = self._ids
@@ -64,3 +71,13 @@ class WordCache:
         return (
             self._usable and SAFE.fullmatch(text) is not None and self._added.search(text) is None
         )
+
+
+def _portions(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts, cut behind each that brings the length to AT_ONCE."""
+    begin = length = 0
+    for end, text in enumerate(texts, 1):
+        length += len(text)
+        if length >= AT_ONCE or end == len(texts):
+            yield texts[begin:end]
+            begin, length = end, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -122,6 +123,20 @@ def test_an_endless_document_is_cut_between_words(
     assert [found[0][0], found[-1]] == ["id-1", ("id-2", "End.")]
     glue = " " if " " in text else ""
     assert glue.join(part for _, part in found[:-1]) == text.strip()
+
+
+def test_white_space_of_a_long_text_is_folded_in_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list of all words took twelve times the memory of the text."""
+    monkeypatch.setattr(documents, "LONG", 1000)
+    text = "\n a\t b\u2003c" * 50_000 + " end \n"
+    tracemalloc.start()
+    folded = documents.fold(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert folded == " ".join(text.split())
+    assert peak < 4 * len(folded)
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"article": "x"}'])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bart_cli.config.data import DenoisingConfig
+from bart_cli.data import sentences
 from bart_cli.data.denoising import Denoiser, Ragged
 from bart_cli.data.random_keys import derive
 from bart_cli.data.sentences import language_of, spaced_sentences, split_sentences
@@ -55,6 +56,17 @@ def test_scripts_without_spaces_are_split_and_stay_without(language: str) -> Non
     text = "".join(UNSPACED[language])
     assert split_sentences(text) == UNSPACED[language]
     assert "".join(spaced_sentences(text)) == text
+
+
+@pytest.mark.parametrize("text", ["one word and another " * 50, "word" * 250, "\u8bcd" * 999])
+def test_an_endless_sentence_is_cut_and_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(sentences, "LONGEST", 100)
+    found = spaced_sentences(f"A first one. {text}")
+    assert "".join(found) == f"A first one. {text}".strip()
+    assert 90 < max(map(len, found)) <= 100
+    assert all(part.startswith(" ") for part in found[1:]) == (" " in text)
 
 
 def test_other_scripts_are_split_without_a_language_and_latin_is_english() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import tokenizers
@@ -31,10 +32,14 @@ MIXED = st.text(
 
 
 @given(
-    st.lists(st.one_of(MIXED, st.sampled_from(["a <mask> b", "<s>", "it's we'll", ""])), max_size=5)
+    st.lists(
+        st.one_of(MIXED, st.sampled_from(["a <mask> b", "<s>", "it's we'll", ""])), max_size=5
+    ),
+    st.sampled_from([1, 30, 2**20]),
 )
-def test_ids_are_those_of_the_tokenizer(texts: list[str]) -> None:
-    assert CACHE.encode(texts) == TOKENIZER.encode_batch(texts, special=False)
+def test_ids_are_those_of_the_tokenizer(texts: list[str], at_once: int) -> None:
+    with patch("bart_cli.data.preprocess.word_cache.AT_ONCE", at_once):
+        assert CACHE.encode(texts) == TOKENIZER.encode_batch(texts, special=False)
 
 
 @given(st.lists(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30), max_size=4))
