@@ -62,8 +62,13 @@ MARK = re.compile(r"\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})", re.M)
 CLOSING = {"}}": "{{", "]]": "[[", "|}": "{|"}
 ADDRESS = re.compile(r"\[(?:(?:https?|ftp):|mailto:|//)[^\s\[\]]*[ \t]*([^\[\]\n]*)\]", re.I)
 POWER = re.compile(r"(?<=\d)<sup(?:\s[^<>]*)?>(?=[-\u2212\d])", re.I)
+# Lines of one paragraph. Chinese and Serbian in several scripts: `-{zh-cn:a; zh-tw:b}-`.
+WRAP = re.compile(r"(?<=[^\n=])\n(?=[^\n*#:;=|!{ \t-])")
+VARIANT = re.compile(r"-\{(?!\{)([^{}]*)\}-")
 BLOCK = re.compile(rf"</?(?:{BLOCKS})(?:[\s/][^<>]*)?>", re.I)
 TAG = re.compile(rf"</?(?:{INLINE})(?:[\s/][^<>]*)?>", re.I)
+# A space that a footnote left before punctuation; not in ". . ." or "such as .com".
+SPACED = re.compile(r"[ \t]+(?=\)|[,;](?:\s|$))|(?<=\w)[ \t]+(?=\.(?:\s+[^\s.]|\s*$))")
 ARGUMENT = re.compile(r"\s*([\w .-]+?)\s*=(.*)", re.S)
 # Private characters: a hole, and markup that is text (`<nowiki>`).
 HOLE = "\U000f0000"
@@ -71,11 +76,11 @@ LITERAL = {ord(c): 0xF0000 + ord(c) for c in "{}[]|<>'=*#:;!_&"}
 PLAIN = {private: code for code, private in LITERAL.items()}
 
 NO_CONTENT = re.compile(
-    r"(?:cite|citation|sfn|harv|efn|refn?|r|rp|note|notelist|fact|cn|who|when|where|which|clarify|"
+    r"(?:cite|citation|sfn\w*|harv\w*|#tag:ref|efn|refn?|r|rp|note|notelist|fact|cn|who|when|where|which|clarify|"
     r"dubious|by whom|according to whom|verify|failed|page needed|better source|vague|full|main|"
-    r"see|further|about|for|other|redirect|hatnote|infobox|taxobox|automatic|coord|geobox|use|"
+    r"see|further|details\d?|about|for|other|distinguish|redirect|hatnote|infobox|taxobox|automatic|geobox|use|"
     r"short description|portal|commons|wiktionary|wikisource|sister|authority|default|reflist|"
-    r"clear|-|toc|anchor|ipa|ipac|pron|respell|audio|listen|nav|succession|s-|col|div|multicol|"
+    r"clear|-|toc|anchor|ipa|ipac|pron|respell|listen|increase|decrease|steady|nav|succession|s-|col|div|multicol|"
     r"multiple|image|quote box|update|pp|protect|unreferenced|refimprove|more|pov|expand|stub|"
     r"disambig|hndis|geodis|dead|webarchive|isbn|doi|issn|oclc|dn|sic|lead|cleanup|featured|good)"
     r"(?:[\s\-:|].*)?|.*[ -]stub",
@@ -91,7 +96,12 @@ UNITS = {"sqmi": "sq mi", "sqft": "sq ft", "C": "\u00b0C", "F": "\u00b0F", "km2"
          "m2": "m\u00b2", "m3": "m\u00b3", "km3": "km\u00b3", "kph": "km/h", "km/h": "km/h",
          "mi": "miles", "acre": "acres", "t": "tonnes", "MT": "tonnes", "long ton": "long tons",
          "impgal": "imperial gallons", "USgal": "US gallons", "cuft": "cu ft",
-         "nmi": "nautical miles"}  # fmt: skip
+         "nmi": "nautical miles", "oilbbl": "barrels", "koilbbl": "thousand barrels",
+         "Moilbbl": "million barrels", "oilbbl/d": "barrels per day",
+         "koilbbl/d": "thousand barrels per day", "foot": "feet", "lb-f": "lbf"}  # fmt: skip
+# Ships, whose template is the prefix of the name.
+SHIPS = "uss hms hmas hmcs hmnzs hmt rms ss ms mv sms rfa uscgc ins usns jds rv"
+MUSIC = {"flat": "\u266d", "b": "\u266d", "sharp": "\u266f", "natural": "\u266e"}
 Arguments = tuple[list[str], dict[str, str]]
 
 
@@ -103,9 +113,11 @@ def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
     """
     text = COMMENT.sub("", wikitext.translate(dict.fromkeys(PLAIN)))
     text = PARAMETER.sub(r"\1", text)
+    text = VARIANT.sub(_variant, text)
     text = _expand(_elements(_cut_link_sections(text)), no_text)
     text = ADDRESS.sub(r"\1", text)
-    text = TAG.sub("", BLOCK.sub("\n", POWER.sub("^", text)))
+    text = TAG.sub("", BLOCK.sub("\n\n", POWER.sub("^", text)))
+    text = WRAP.sub(" ", text)
     lines: list[str] = []
     headings: list[tuple[int, str]] = []  # that wait for text below them
     for raw in text.split("\n"):
@@ -123,6 +135,12 @@ def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
     return "\n".join(lines)
 
 
+def _variant(found: re.Match[str]) -> str:
+    """The first of the variants of a word, without flags and the codes of languages."""
+    *_, text = found[1].rpartition("|")
+    return re.sub(r"^\s*[a-z-]+:", "", text.partition(";")[0]).strip()
+
+
 def _elements(text: str) -> str:
     """Without the elements that hold no text; the content of `<nowiki>` is masked."""
     tags = list(ELEMENT.finditer(text))
@@ -132,16 +150,20 @@ def _elements(text: str) -> str:
     for tag in tags:
         name = tag[2].lower()
         if inside:
-            if not tag[1] or name != inside:
+            if not tag[1] or name != inside or tag[3].strip():
                 continue
             content = text[position : tag.start()]
             pieces.append(content.translate(LITERAL) if inside == "nowiki" else "")
             if inside in HOLES:
                 pieces.append(HOLE)
+            elif inside == "ref" and text[tag.end() : tag.end() + 1].isalnum():
+                pieces.append(" ")
             inside = ""
         else:
             pieces.append(text[position : tag.start()])
             whole = tag[1] or tag[3].endswith("/")
+            if name == "ref" and whole and text[tag.end() : tag.end() + 1].isalnum():
+                pieces.append(" ")
             if not whole and last_close.get(name, -1) > tag.start():
                 inside = name
         position = tag.end()
@@ -219,12 +241,14 @@ def _template(content: str) -> str:
     for key in sorted((k for k in named if k.isdecimal() and len(k) < 3), key=int):
         given.insert(int(key) - 1, named[key])
     expand = EXPANDERS.get(name)
-    if expand is None and re.fullmatch(r"lang-[\w-]+|langx", name):
+    if expand is None and re.fullmatch(r"lang-[\w-]+|langx|script/.+", name):
         expand = _last if name == "langx" else _first
+    if name in SHIPS.split() and given:
+        return f"{name.upper()} {given[0]}"
     if expand is not None:
         try:
             return expand((given, named))
-        except (IndexError, ValueError):
+        except (IndexError, KeyError, ValueError):
             return HOLE
     return "" if NO_CONTENT.fullmatch(name) else HOLE
 
@@ -240,6 +264,15 @@ def _last(arguments: Arguments) -> str:
 
 def _second(arguments: Arguments) -> str:
     return arguments[0][1]
+
+
+def _ipa(arguments: Arguments) -> str:
+    given = arguments[0]
+    return f"[{given[1]}]" if re.fullmatch(r"[a-z]{2,3}", given[0]) and given[1:] else given[0]
+
+
+def _coordinates(arguments: Arguments) -> str:
+    return "" if arguments[1].get("display") in ("title", "t") else HOLE
 
 
 def _block(arguments: Arguments) -> str:
@@ -287,6 +320,8 @@ def _convert(arguments: Arguments) -> str:
 def _date(arguments: Arguments) -> str:
     given, named = arguments
     numbers = [value for value in given if value]
+    if len(numbers) > 1 and numbers[1][0].isalpha():
+        return " ".join(numbers[:3])  # French: day, month in words, year
     if not re.fullmatch(r"\d{1,4}", numbers[0]):
         return numbers[0]  # written out
     if len(numbers) < 2 or not re.fullmatch(r"0?[1-9]|1[0-2]", numbers[1]):
@@ -334,21 +369,42 @@ def _names(names: str, expand: Callable[[Arguments], str]) -> dict[str, Callable
 
 EXPANDERS: dict[str, Callable[[Arguments], str]] = {
     **_names("nowrap,nobr,small,smaller,big,larger,sup,sub,abbr,tooltip,em,strong,bold,italic,"
-             "linktext,angle bracket,mvar,var,math,smallcaps,sc,not a typo,typo,proper name,"
-             "nobold,noitalic,keypress,key,code,tt,mono,script,unicode,polytonic,hebrew,rtl-lang,"
+             "linktext,mvar,var,math,smallcaps,sc,not a typo,typo,proper name,"
+             "nobold,noitalic,keypress,key,code,tt,mono,unicode,pre,nastaliq,center,longitem,"
+             "railgauge,track gauge,j,нобр,s,langi,юникод,仮リンク,interlanguage link multi,"
+             "citation bloc,texte,"
+             "polytonic,hebrew,rtl-lang,"
              "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,uss,"
              "inflation,player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
-             "resize,underline,strikethrough,vanchor,text", _first),
+             "underline,strikethrough,vanchor,text", _first),
+    **_names("resize,script,native name,tsl,lien,le,link-en", _last),
     **_names("lang,transl,transliteration,translit,color,colored text,font color,rtl,zh", _last),
     **_names("sort,hs,wict,link,wikt", _last),
+    **_names("audio,pronunciation", _second),
+    **_names("ipa,api,afi,api-fr", _ipa),
+    **_names("coord,coordonnées", _coordinates),
+    **_names("citation", lambda a: a[0][0] if a[0] else ""),
+    **_names("angbr,angle bracket,angbr ipa,grapheme", lambda a: f"\u27e8{_first(a)}\u27e9"),
+    **_names("chem,chem2", lambda a: "".join(a[0])),
+    **_names("e", lambda a: f" \u00d7 10^{a[0][0]}"),
+    **_names("pow", lambda a: f"{a[0][0]}^{a[0][1]}"),
+    **_names("ad,ce", lambda a: f"AD {a[0][0]}"),
+    **_names("bc,bce", lambda a: f"{a[0][0]} BC"),
+    **_names("unité,nombre,unidad,nb,число", lambda a: " ".join(a[0][:2])),
+    **_names("siècle,s-,s2-", lambda a: f"{a[0][0]}e siècle"),
+    **_names("music", lambda a: MUSIC[a[0][0]]),
+    **_names('"', lambda a: f"„{_first(a)}“"),
+    **_names("' \",'\"", _constant("'\"")),
+    **_names("\" ',\"'", _constant("\"'")),
+    **_names("-\"", _constant('"')),
     **_names("quote,blockquote,cquote,quotation,bquote,poemquote,poem quote,verse translation,"
-             "rquote,block quote,verse", _block),
+             "rquote,block quote,verse,cita,zitat,citazione,cytat,цитата", _block),
     **_names("nihongo,nihongo foot,nihongo2,nihongo3,nihongo krt,korean,chinese", _nihongo),
     **_names("convert,cvt,conv", _convert),
     **_names("birth date,death date,birth date and age,death date and age,start date,end date,"
              "bda,dda,dob,start date and age,birth year and age,death year and age,film date,"
              "birth-date,death-date,birth-date and age,death-date and age,"
-             "release date,launch date,dts,date,start-date,end-date", _date),
+             "release date,launch date,dts,date,date-,start-date,end-date", _date),
     **_names("as of,asof", _as_of),
     **_names("frac,fraction,sfrac,sfraction", _fraction),
     **_names("val", _value),
@@ -360,6 +416,7 @@ EXPANDERS: dict[str, Callable[[Arguments], str]] = {
     **_names("nbsp,space,spaces,,thin space,thinsp,hair space,zwsp,pad,0", _constant(" ")),
     **_names("snd,spnd,snds,spaced ndash,spaced en dash,spndash", _constant(" \u2013 ")),
     **_names("ndash,en dash,\u2013", _constant("\u2013")),
+    **_names("mdashb", _constant(" \u2014 ")),
     **_names("mdash,em dash,\u2014", _constant("\u2014")),
     **_names("',apostrophe", _constant("'")),
     **_names("'s,'s", _constant("'s")),
@@ -400,7 +457,7 @@ def _line(line: str) -> str:
         line = re.sub(r"\([\s,;:]+", "(", line)
         line = re.sub(r"[,;:][\s,;:]*\)", ")", line)
         line = re.sub(r"[ \t]*\(\)", "", line)
-    return re.sub(r"[ \t]+(?=[,;)](?:\s|$))", "", line)
+    return SPACED.sub("", line)
 
 
 def _without_holes(line: str) -> str:
