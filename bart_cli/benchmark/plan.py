@@ -73,7 +73,7 @@ def plan_training(
         for preset in presets:
             for precision in sweep.precisions or _precisions(preset, gpu=gpu):
                 run = _training_run(preset, sweep.sets, {"data.path": data}, precision)
-                sizes = tuple(sweep.batch_sizes) or (run.training.micro_batch,)
+                sizes = tuple(sweep.batch_sizes) or (run.training.micro_batch_size,)
                 arm = ArmSpec(
                     processes=count,
                     precision=precision,

@@ -40,7 +40,7 @@ class TrainingOptions:
         int | None, typer.Option(help=field_help(TrainingConfig, "global_batch"))
     ] = None
     micro_batch: Annotated[
-        int | None, typer.Option(help=field_help(TrainingConfig, "micro_batch"))
+        str | None, typer.Option(metavar="N|auto", help=field_help(TrainingConfig, "micro_batch"))
     ] = None
     learning_rate: Annotated[
         float | None, typer.Option(help=field_help(OptimizerConfig, "learning_rate"))

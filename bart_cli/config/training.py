@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bart_cli.config.base import Section, refuse_idle
+from bart_cli.errors import UsageError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -80,8 +81,10 @@ class TrainingConfig(Section):
     global_batch: int = Field(
         64, ge=1, description="sequences per optimizer step, over all devices and accumulation"
     )
-    micro_batch: int = Field(
-        8, ge=1, description="sequences per device in one forward pass; accumulation follows"
+    micro_batch: int | Literal["auto"] = Field(
+        8,
+        description="sequences per device in one forward pass, accumulation follows; auto: as many "
+        "as fit in memory",
     )
     precision: Precision = Field("fp32", description="arithmetic of forward and backward")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the uniform distribution")
@@ -128,9 +131,30 @@ class TrainingConfig(Section):
     )
     compile: bool = Field(False, description="compile the model with torch.compile")
 
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        text = str(value)
+        if text != "auto" and not (text.isdecimal() and int(text)):
+            raise ValueError("input should be a whole number greater than or equal to 1, or auto")
+        return value if text == "auto" else int(text)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """The micro-batch as a number.
+
+        Raises:
+            UsageError: it is `auto`, for which only a training run finds a number.
+        """
+        if self.micro_batch == "auto":
+            raise UsageError(
+                "training.micro_batch=auto is for training runs only", hint="Give a number."
+            )
+        return self.micro_batch
+
     @model_validator(mode="after")
     def _batches(self) -> Self:
-        if self.micro_batch > self.global_batch:
+        if self.micro_batch != "auto" and self.micro_batch > self.global_batch:
             raise ValueError(
                 f"micro_batch={self.micro_batch} is larger than global_batch={self.global_batch}"
             )

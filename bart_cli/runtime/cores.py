@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from bart_cli.runtime.control_groups import OWN, ROOT, own_groups
+
 # Rounds that a thread of torch's pool spins before it sleeps. OpenMP's default of 300,000 keeps a
 # core from other processes for milliseconds: on a busy machine one summary took 10 s instead of
 # 0.5 s. OpenMP reads the variable when torch is loaded.
@@ -31,25 +33,14 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
-def cpu_quota(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> float | None:
+def cpu_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
     """Processors' worth of time that the control group grants (`docker run --cpus`), or None.
 
     The smallest quota of the group and the groups above it counts. Source: the kernel's cgroup-v2
     (`cpu.max`) and sched-bwc (`cpu.cfs_quota_us`) documentation.
     """
-    quotas = []
-    for line in own.read_text().splitlines() if own.is_file() else []:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "cpu", "cpu,cpuacct"):
-            continue
-        base = root / controllers
-        for folder in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
-            quotas.append(_quota_of(folder))
-            if folder == base:
-                break
-    return min((quota for quota in quotas if quota is not None), default=None)
+    groups = own_groups(("", "cpu", "cpu,cpuacct"), root, own)
+    return min((quota for quota in map(_quota_of, groups) if quota is not None), default=None)
 
 
 def _quota_of(folder: Path) -> float | None:

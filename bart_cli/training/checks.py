@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
 from bart_cli.errors import UsageError
 from bart_cli.training.optimizers import backend_problem
 from bart_cli.training.precision import problem_of
@@ -35,10 +42,26 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
             f"training.parameters=bf16 needs optimizer.name=nvlamb, which keeps an fp32 copy; "
             f"{config.optimizer.name} does not"
         )
+    if training.compile and (compiler := compiler_problem(world.device)):
+        problems.append(compiler)
     if training.sharding == "fsdp":
         problems += sharding_problems(config)
     if problems:
         raise UsageError("cannot start:\n  " + "\n  ".join(problems))
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Reason why torch.compile cannot work here, or None: it compiles C++ (CPU) or C (Triton)."""
+    names = ("CXX", "g++") if device.type == "cpu" else ("CC", "gcc", "clang")
+    candidates = [os.environ.get(names[0], ""), *names[1:]]
+    wanted = []
+    if not any(shutil.which(command.split()[0]) for command in candidates if command.strip()):
+        wanted.append(f"a compiler ({' or '.join(names[1:])}; {names[0]} names another)")
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        wanted.append("Python's headers (Python.h)")
+    if not wanted:
+        return None
+    return f"training.compile=true needs {' and '.join(wanted)}: install them, or set it to false"
 
 
 def sharding_problems(config: TrainingRun) -> list[str]:

@@ -21,6 +21,7 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run
 from bart_cli.training.distillation import keep_layers
+from bart_cli.training.fit import fit
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import find_start
@@ -78,6 +79,11 @@ def run_finetune(
         _tell_cuts(train_pairs, config, reporter)
         start_id = model.config.training_start_id
         positions = model.config.max_position_embeddings
+        sides = (train_pairs.sources.lengths, train_pairs.targets.lengths)
+        longest = (int(sides[0].max(initial=1)), int(sides[1].max(initial=1)))
+        config, room = fit(
+            config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
+        )
         return run_training(
             config,
             run,
@@ -97,6 +103,7 @@ def run_finetune(
             config.generation,
             start=start,
             data=content,
+            room=room,
             reporter=reporter,
         )
 
@@ -194,8 +201,8 @@ def _validation(
             source.tell_overlap(found, reporter)
     references = [pair.target for pair in found.pairs]
     share = Share(
-        global_batch=world.size * training.micro_batch,
-        micro_batch=training.micro_batch,
+        global_batch=world.size * training.micro_batch_size,
+        micro_batch=training.micro_batch_size,
         rank=world.rank,
         world_size=world.size,
     )

@@ -15,6 +15,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checks import check_run
+from bart_cli.training.fit import fit
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import find_start
@@ -61,6 +62,10 @@ def run_pretrain(
         )
         if excess := _excess(data.sequence_length, model.config):
             raise UsageError(excess[0])
+        longest = (data.sequence_length, data.sequence_length)
+        config, room = fit(
+            config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
+        )
         return run_training(
             config,
             run,
@@ -81,6 +86,7 @@ def run_pretrain(
             None,
             start=start,
             data=content,
+            room=room,
             reporter=reporter,
         )
 
@@ -149,8 +155,8 @@ def _validation(
         return None
     folder = _validation_shards(config, shards)
     share = Share(
-        global_batch=world.size * config.training.micro_batch,
-        micro_batch=config.training.micro_batch,
+        global_batch=world.size * config.training.micro_batch_size,
+        micro_batch=config.training.micro_batch_size,
         rank=world.rank,
         world_size=world.size,
     )

@@ -27,6 +27,7 @@ from bart_cli.model.formats import load_model, require_room, write_weights
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import load_state, whole_weights, writing
+from bart_cli.training.fit import Room
 from bart_cli.training.loop import Job, Validate, schedule_of, train
 from bart_cli.training.metrics import draw_curves, finite_losses, read_metrics
 from bart_cli.training.precision import slow_precision
@@ -129,6 +130,7 @@ def run_training(
     *,
     start: Start,
     data: Mapping[str, str],
+    room: Room,
     reporter: Reporter,
 ) -> RunResult:
     """Train in the run folder and write what is left behind at the end.
@@ -136,6 +138,7 @@ def run_training(
     Args:
         model: has the weights of `start.checkpoint`, if there is one.
         data: digests of what training reads.
+        room: the memory that the run was estimated to need.
     """
     training = config.training
     if warning := slow_precision(training.precision, world.device):
@@ -156,7 +159,7 @@ def run_training(
 
     share = Share(
         global_batch=training.global_batch,
-        micro_batch=training.micro_batch,
+        micro_batch=training.micro_batch_size,
         rank=world.rank,
         world_size=world.size,
         start_sample=progress.samples,
@@ -189,7 +192,7 @@ def run_training(
             "interrupted twice: no checkpoint of the last steps", exit_code=130
         ) from None
     except torch.OutOfMemoryError:
-        raise _out_of_memory(training, world) from None
+        raise _out_of_memory(training, room, world) from None
     except RuntimeError as error:
         if "bus error" in str(error).lower() or "shared memory" in str(error):
             raise BartError(
@@ -198,7 +201,12 @@ def run_training(
                 "--set data.workers=0.",
             ) from None
         if "DefaultCPUAllocator" in str(error):
-            raise _out_of_memory(training, world) from None
+            raise _out_of_memory(training, room, world) from None
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            first = str(error).strip().partition("\n")[0]
+            raise BartError(
+                f"torch.compile failed: {first}", hint="Pass --set training.compile=false."
+            ) from None
         if "DataLoader worker" not in str(error):  # torch raises it wherever we happen to be
             raise
         raise BartError(
@@ -241,13 +249,11 @@ def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -
     )
 
 
-def _out_of_memory(training: TrainingConfig, world: World) -> BartError:
-    size = training.micro_batch
-    hint = "Pass --set training.activation_checkpointing=true, or --set training.sharding=fsdp."
-    if size > 1:
-        hint = f"Pass --micro-batch {size // 2}; accumulation keeps the global batch."
+def _out_of_memory(training: TrainingConfig, room: Room, world: World) -> BartError:
+    size = training.micro_batch_size
     return BartError(
-        f"out of memory on {world.device} with micro-batch {size}; checkpoints are kept", hint=hint
+        f"out of memory on {world.device} with micro-batch {size}; checkpoints are kept",
+        hint=room.hint(size, failed=True),
     )
 
 

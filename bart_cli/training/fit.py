@@ -1,0 +1,212 @@
+"""Whether a run fits in memory, checked before it starts, and the micro-batch for `auto`.
+
+In: a placed model and the lengths of the longest sequences. Out: the configuration with a number
+as its micro-batch, and the room that there is. All ranks get the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from bart_cli.config.presets import load_config
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.config.training import TrainingConfig
+from bart_cli.data.collate import MULTIPLE
+from bart_cli.errors import UsageError
+from bart_cli.model.bart import Bart
+from bart_cli.progress import Reporter
+from bart_cli.runtime.memory import available_memory
+from bart_cli.training.footprint import GIB, Footprint, footprint, longest_batch
+from bart_cli.training.loop import batch_loss
+from bart_cli.training.world import World
+
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+SPARE = 0.9  # share of the available memory that `auto` takes
+CERTAIN = 1.3  # an estimate beyond the available memory by this factor is a refusal
+SMALLER = (
+    "Pass --set training.activation_checkpointing=true or --set optimizer.name=adafactor, or "
+    "train a smaller model."
+)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a run needs, and the bytes available to it beside the weights (None: unknown)."""
+
+    needs: Footprint
+    available: int | None
+
+    def hint(self, micro_batch: int, *, failed: bool = False) -> str:
+        """What to do when a micro-batch does not fit; `failed`: although it should have."""
+        most = micro_batch * 3 // 4 if failed else micro_batch - 1
+        if self.available is not None:
+            most = self.needs.largest(self.available, most)
+        if most < 1:
+            return SMALLER
+        return f"Pass --micro-batch {most} (estimated to fit), or auto; the global batch stays."
+
+
+def fit(
+    config: Config,
+    run: Path,
+    model: Bart,
+    lengths: tuple[int, int],
+    world: World,
+    reporter: Reporter,
+    *,
+    resumed: bool,
+) -> tuple[Config, Room]:
+    """Check the memory that a run needs, and replace a micro-batch `auto` by a number.
+
+    On a CPU the number comes from the estimate, on a GPU from trial steps. A resumed run keeps the
+    number it began with, if that still fits.
+
+    Args:
+        lengths: tokens of the longest source and of the longest target.
+
+    Raises:
+        UsageError: the run needs far more memory than there is.
+    """
+    training = config.training
+    positions = model.config.max_position_embeddings
+    padded = tuple(min(positions, -(-length // MULTIPLE) * MULTIPLE) for length in lengths)
+    longest = (padded[0], padded[1])
+    needs = footprint(model, training, config.optimizer, longest, world)
+    room = Room(needs, _available(world))
+    share = training.global_batch // world.size
+    if training.micro_batch == "auto":
+        number = _kept(config, run) if resumed and world.leads else None
+        number = world.broadcast(number)
+        if number is None or (room.available and not needs.largest(room.available, number)):
+            number = _chosen(model, training, longest, share, room, world)
+        reporter.info(f"micro-batch {number}, {-(-share // number)} to a step")
+        chosen = training.model_copy(update={"micro_batch": number})
+        config = config.model_copy(update={"training": chosen})
+    _check(config, room, longest[0], share, world, reporter)
+    return config, room
+
+
+def _available(world: World) -> int | None:
+    """Bytes that every rank may still allocate on its device."""
+    if world.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(world.device)
+        cached = torch.cuda.memory_reserved(world.device)
+        own: int | None = free + cached - torch.cuda.memory_allocated(world.device)
+    else:
+        own = available_memory()
+        own = None if own is None else own // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    known = [size for size in world.gather(own) or () if size is not None]
+    return world.broadcast(min(known, default=None))
+
+
+def _kept(config: PretrainConfig | FinetuneConfig, run: Path) -> int | None:
+    """The number that `auto` stood for when the run began."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return None
+    before = load_config(type(config), config_file=path).training.micro_batch
+    return before if isinstance(before, int) else None
+
+
+def _chosen(
+    model: Bart,
+    training: TrainingConfig,
+    lengths: tuple[int, int],
+    share: int,
+    room: Room,
+    world: World,
+) -> int:
+    """The most sequences that fit, made even over the micro-batches of a step."""
+    number = share
+    if room.available is not None:
+        number = max(1, room.needs.largest(SPARE * room.available, share))
+    if world.device.type == "cuda" and training.sharding == "none":
+        number = largest_that_fits(
+            number,
+            share,
+            lambda n: not world.any(not _tried(model, training, lengths, n, room.needs, world)),
+        )
+    return -(-share // -(-share // number))
+
+
+def largest_that_fits(guess: int, most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to `most` that fits, to within an eighth, in few trials; 1 at least."""
+    low, high = 0, most + 1  # low fits, high does not
+    number = guess
+    while high - low > max(1, low // 8):
+        if fits(number):
+            low = number
+        else:
+            high = number
+        number = min(2 * low, most) if high > most and low else (low + high) // 2
+        if number <= low:
+            break
+    return max(1, low)
+
+
+def _tried(
+    model: Bart,
+    training: TrainingConfig,
+    lengths: tuple[int, int],
+    number: int,
+    needs: Footprint,
+    world: World,
+) -> bool:
+    """Whether two micro-batches of the longest sequences fit beside the optimizer's state.
+
+    Leaves no trace: weights are not updated, and the random state is as before.
+    """
+    devices = [world.device] if world.device.type == "cuda" else []
+    training_before = model.training
+    held = None
+    try:
+        with torch.random.fork_rng(devices):
+            model.train()
+            held = torch.empty(needs.optimizer, dtype=torch.uint8, device=world.device)
+            for _ in range(2):
+                batch = longest_batch(model, number, lengths, world.device)
+                batch_loss(model, batch, training).backward()
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        del held
+        model.train(training_before)
+        model.zero_grad()
+        if devices:
+            torch.cuda.empty_cache()
+
+
+def _check(
+    config: PretrainConfig | FinetuneConfig,
+    room: Room,
+    longest: int,
+    share: int,
+    world: World,
+    reporter: Reporter,
+) -> None:
+    """Say what the run needs; warn, or refuse where the estimate leaves no doubt."""
+    number = config.training.micro_batch_size
+    at_once = min(number, share)
+    if (limit := getattr(config.data, "max_tokens", None)) is not None:
+        at_once = min(at_once, max(1, limit // longest))
+    needed = room.needs.total(at_once)
+    beside = needed - room.needs.weights
+    text = f"memory: about {needed / GIB:.2f} GiB ({room.needs.describe(at_once)})"
+    if room.available is None:
+        reporter.info(text)
+        return
+    text += f"; {(room.available + room.needs.weights) / GIB:.2f} GiB are available"
+    text += f" to each of {world.size} processes" if world.size > 1 else ""
+    if beside > CERTAIN * room.available:
+        raise UsageError(f"not enough {text}", hint=room.hint(at_once))
+    if beside > room.available:
+        reporter.warn(f"not enough {text}. {room.hint(at_once)}")
+    else:
+        reporter.info(text)

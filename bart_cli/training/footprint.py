@@ -1,0 +1,207 @@
+"""The memory of a training run by part, known before it is needed.
+
+In: a placed model and the settings of a run. Out: bytes on one device (on a CPU: in one process).
+"""
+
+# Legend: S source and T target tokens of a sequence, V vocabulary, D model.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bart_cli.config.training import OptimizerConfig, TrainingConfig
+from bart_cli.data.batch import Batch
+from bart_cli.model.bart import Bart
+from bart_cli.model.losses import CHUNK_LOGITS
+from bart_cli.training.loop import batch_loss, reduce_dtype
+from bart_cli.training.precision import AUTOCAST
+from bart_cli.training.world import World
+
+GIB = 2**30
+# On a CPU, memory per byte of activations: freed tensors leave gaps in the heap (glibc's malloc).
+# Measured with benchmarks/memory.py: from 1.2 for BART-base to 1.7 for a tiny model.
+GAPS = 1.5
+# Lengths S, T at which saved activations are counted: enough for 1, S, T, S^2, T^2 and S T.
+PROBES = ((16, 16), (32, 16), (48, 16), (16, 32), (16, 48), (32, 32))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a run needs.
+
+    weights, gradients, optimizer: there for the whole run.
+    copy: of weights and optimizer in host memory while a checkpoint is written.
+    update: temporaries of an update, when the activations are gone.
+    shared: activations whatever the micro-batch, such as half-precision copies of the weights.
+    sequence: activations of one of the longest sequences.
+    logits: of one of them, `chunk` at most at a time.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    copy: int
+    update: int
+    shared: int
+    sequence: int
+    logits: int
+    chunk: int
+
+    def activations(self, micro_batch: int) -> int:
+        """Bytes of forward and backward beside the gradients."""
+        logits = min(micro_batch * self.logits, self.chunk)
+        return self.shared + micro_batch * self.sequence + logits
+
+    def total(self, micro_batch: int) -> int:
+        """Bytes at the highest point of a step, the weights included."""
+        lasting = self.weights + self.gradients + self.optimizer + self.copy
+        return lasting + max(self.activations(micro_batch), self.update)
+
+    def largest(self, available: float, most: int) -> int:
+        """The largest micro-batch up to `most` that fits beside the weights; 0: none."""
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.total(middle) - self.weights <= available:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def describe(self, micro_batch: int) -> str:
+        """The parts as text, in GiB."""
+        parts = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            f"activations of micro-batch {micro_batch}": self.activations(micro_batch),
+            "copy for checkpoints": self.copy,
+        }
+        return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
+
+
+def footprint(
+    model: Bart,
+    training: TrainingConfig,
+    optimizer: OptimizerConfig,
+    lengths: tuple[int, int],
+    world: World,
+) -> Footprint:
+    """What training this model needs with sequences of at most these lengths (S, T).
+
+    Runs a few short forward passes; weights and random state stay as they are.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    parts = world.size if training.sharding == "fsdp" else 1
+    weights = _bytes(list(model.parameters())) // parts
+    gradients = _bytes(trained) // parts
+    state, update = _optimizer_bytes(trained, optimizer)
+    state, update = state // parts, update // parts
+    if world.size > 1 and training.sharding == "none":  # copies that travel
+        size = reduce_dtype(training).itemsize
+        update = max(update, sum(p.numel() for p in trained) * size)
+    saved = _saved_activations(model, training, lengths, world.device)
+    on_gpu = world.device.type == "cuda"
+    shared, sequence = saved if on_gpu else (round(GAPS * size) for size in saved)
+    vocabulary = model.config.vocab_size
+    # A chunk of logits in the dtype of the computation, on a GPU with its copies in fp32.
+    size = AUTOCAST.get(training.precision, torch.float32).itemsize + (8 if on_gpu else 0)
+    table = model.model.shared.weight
+    product = 4 * table.numel() * table.requires_grad  # a chunk's part of the table's gradient
+    return Footprint(
+        weights=weights,
+        gradients=gradients,
+        optimizer=state,
+        copy=0 if on_gpu else (weights + state) * parts,
+        update=update,
+        shared=shared + product,
+        sequence=sequence,
+        logits=lengths[1] * vocabulary * size,
+        chunk=CHUNK_LOGITS * size,
+    )
+
+
+def _bytes(tensors: list[nn.Parameter]) -> int:
+    return sum(p.numel() * p.element_size() for p in tensors)
+
+
+def _optimizer_bytes(trained: list[nn.Parameter], config: OptimizerConfig) -> tuple[int, int]:
+    """Bytes of the optimizer's state, and of the temporaries of an update."""
+    if config.name == "adafactor":
+        sizes = [p.shape[0] + p.numel() // p.shape[0] for p in trained]
+        return 4 * sum(sizes), 16 * max((p.numel() for p in trained), default=0)
+    numbers = sum(p.numel() for p in trained)
+    if config.name == "adamw":
+        return 8 * numbers, 0
+    half = sum(p.numel() for p in trained if p.element_size() < 4)  # with a master copy in fp32
+    return 8 * numbers + 4 * half, 8 * numbers + 4 * half
+
+
+def _saved_activations(
+    model: Bart, training: TrainingConfig, lengths: tuple[int, int], device: torch.device
+) -> tuple[int, int]:
+    """Bytes kept for backward: whatever the micro-batch, and for one sequence.
+
+    Counted at short lengths: as a function of them it is 1, S, T, S^2, T^2 and S T with factors.
+    """
+    counts = [_count(model, training, s, t, device) for s, t in PROBES]
+    points = torch.tensor([_powers(s, t) for s, t in PROBES], dtype=torch.float64)
+    factors = torch.linalg.solve(points, torch.tensor(counts, dtype=torch.float64))
+    sequence = float(factors[1:] @ torch.tensor(_powers(*lengths)[1:], dtype=torch.float64))
+    return max(0, round(float(factors[0]))), round(sequence)
+
+
+def _powers(s: int, t: int) -> list[float]:
+    return [1.0, s, t, s * s, t * t, s * t]
+
+
+def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.device) -> int:
+    """Bytes that forward of one sequence keeps for backward, parameters left out."""
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    seen: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with _as_in_training(model, device), torch.autograd.graph.saved_tensors_hooks(keep, _same):
+        loss = batch_loss(model, longest_batch(model, 1, (s, t), device), training)
+    del loss  # which held what is counted
+    recomputed = 0
+    if training.activation_checkpointing:  # one block of each stack at a time is there in full
+        plain = training.model_copy(update={"activation_checkpointing": False})
+        model.activation_checkpointing(False)
+        whole = _count(model, plain, s, t, device)
+        model.activation_checkpointing(True)
+        stacks = (model.model.encoder, model.model.decoder)
+        recomputed = (whole - sum(seen.values())) // min(len(stack.layers) for stack in stacks)
+    return sum(seen.values()) + recomputed
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@contextmanager
+def _as_in_training(model: Bart, device: torch.device) -> Iterator[None]:
+    """Dropout on, and the random state as before afterwards."""
+    before = model.training
+    model.train()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    model.train(before)
+
+
+def longest_batch(model: Bart, n: int, lengths: tuple[int, int], device: torch.device) -> Batch:
+    """A micro-batch of n made-up sequences of S and T tokens."""
+    source, target = (
+        torch.full((n, size), model.config.eos_token_id, device=device) for size in lengths
+    )
+    return Batch(source, torch.ones_like(source, dtype=torch.bool), target, target)

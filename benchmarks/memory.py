@@ -1,0 +1,120 @@
+"""The memory that `bart pretrain` and `bart finetune` expect, beside what steps on this CPU take.
+
+    python benchmarks/memory.py [--large]
+
+Each row is a process of its own: it builds a model with random weights, asks for the footprint,
+takes two steps of two micro-batches and a snapshot for a checkpoint, and reports the growth of its
+peak resident memory. --large adds BART-large.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bart_cli.config.presets import preset_config
+from bart_cli.config.run import PretrainConfig
+from bart_cli.config.training import OptimizerConfig, TrainingConfig
+from bart_cli.model.bart import Bart
+from bart_cli.runtime.memory import resident_memory
+from bart_cli.training.all_reduce import GradientSum
+from bart_cli.training.checkpoint import take_snapshot
+from bart_cli.training.footprint import GIB, footprint, longest_batch
+from bart_cli.training.loop import Job, forward_backward, update
+from bart_cli.training.memory import keep_freed_memory
+from bart_cli.training.setup import equip, place
+from bart_cli.training.state import Progress
+from bart_cli.training.world import World
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row."""
+
+    model: str
+    micro_batch: int
+    lengths: tuple[int, int]
+    optimizer: str = "adamw"
+    precision: str = "fp32"
+    attention_dropout: float = 0.0
+    checkpointing: bool = False
+
+
+CASES = (
+    Case("tiny-cpu-model", 64, (128, 128)),
+    Case("tiny-cpu-model", 64, (128, 128), "nvlamb", attention_dropout=0.1),
+    Case("bart-base", 8, (128, 128)),
+    Case("bart-base", 8, (512, 128), "nvlamb", "bf16"),
+    Case("bart-base", 8, (512, 128), "adafactor", "fp32", 0.1),
+    Case("bart-base", 8, (512, 128), "adamw", "fp32", 0.1, True),
+)
+LARGE = (Case("bart-large-preln", 2, (1024, 142), "adamw", "bf16", 0.1),)
+
+
+def measure(case: Case) -> tuple[float, float]:
+    """Bytes that are expected beside the weights, and bytes that the process grew by."""
+    keep_freed_memory()
+    preset = preset_config(case.model)
+    assert isinstance(preset, PretrainConfig)
+    shape = preset.model.model_copy(update={"attention_dropout": case.attention_dropout})
+    training = TrainingConfig.model_validate(
+        {"precision": case.precision, "activation_checkpointing": case.checkpointing}
+    )
+    optimizer_config = OptimizerConfig.model_validate({"name": case.optimizer})
+    world = World(0, 1, CPU)
+    torch.manual_seed(0)
+    model = place(Bart(shape), training, world)
+    expected = footprint(model, training, optimizer_config, case.lengths, world)
+    before = resident_memory()
+    optimizer, scaler = equip(model, training, optimizer_config, world)
+    job = Job(
+        run=Path(),
+        world=world,
+        model=model.train(),
+        tokenizer=None,  # type: ignore[arg-type] - only checkpoints need it
+        optimizer=optimizer,
+        scaler=scaler,
+        batches=iter(()),
+        training=training,
+        optimizer_config=optimizer_config,
+        schedule=lambda step: 1e-5,
+        progress=Progress(),
+    )
+    parameters = list(model.parameters())
+    alone = GradientSum(world, parameters, torch.float32)
+    micro = [longest_batch(model, case.micro_batch, case.lengths, CPU)] * 2
+    snapshot = None
+    for _ in range(2):
+        forward_backward(job, micro, alone)
+        update(job, parameters, 1e-5)
+        snapshot = snapshot or take_snapshot(model, optimizer, scaler, job.progress)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(expected.describe(case.micro_batch), flush=True)
+    return expected.total(case.micro_batch) - expected.weights, peak - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--large", action="store_true")
+    options = parser.parse_args()
+    print("| case | expected, GiB | measured, GiB | expected / measured |")
+    print("|---|---:|---:|---:|")
+    for case in CASES + (LARGE if options.large else ()):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            expected, measured = pool.apply(measure, (case,))
+        name = f"{case.model}, {case.optimizer}, {case.precision}"
+        name += f", {case.micro_batch} x {case.lengths}, dropout {case.attention_dropout}"
+        name += ", recomputed" * case.checkpointing
+        sizes = f"{expected / GIB:.2f} | {measured / GIB:.2f} | {expected / measured:.2f}"
+        print(f"| {name} | {sizes} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
