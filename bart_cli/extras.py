@@ -45,6 +45,16 @@ EXTRAS = {
         "bart evaluate, validation by ROUGE, the final evaluation of bart finetune",
         {"rouge-score": "rouge_score", "sacrebleu": "sacrebleu"},
     ),
+    "serve": Extra(
+        "bart serve",
+        {
+            "starlette": "starlette",
+            "uvicorn": "uvicorn",
+            "prometheus-client": "prometheus_client",
+            "pypdf": "pypdf",
+            "python-docx": "docx",
+        },
+    ),
     "news": Extra(
         "bart download common-crawl --extractor news-please", {"news-please": "newsplease"}
     ),

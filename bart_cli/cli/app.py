@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": "Score a model on a test split: ROUGE, latency, a report.",
     "benchmark": "Measure the speed of training, decoding and data.",
     "summarize": "Summarize files, folders, patterns, pages, JSON lines or standard input.",
+    "serve": "Serve summaries over HTTP: an API for programs, a page for people.",
     "export": "Write a model as a Hugging Face folder or a checkpoint of the reference.",
     "presets": "List, show and compare the presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",

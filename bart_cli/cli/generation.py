@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bart_cli.cli.options import Config, ConfigOptions, field_help
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig
+from bart_cli.progress import Reporter
+
+if TYPE_CHECKING:
+    from bart_cli.inference.load import InferenceModel
+    from bart_cli.inference.summarizer import Summarizer
+
+DEFAULT_MODEL = "facebook/bart-large-cnn"
 
 BeamsOption = Annotated[int | None, typer.Option(help=field_help(GenerationConfig, "beams"))]
 MaxLengthOption = Annotated[
@@ -81,6 +89,10 @@ class DecodingOptions:
     source_language: SourceLanguageOption = None
     target_language: TargetLanguageOption = None
 
+    def keys(self) -> dict[str, object]:
+        """All of them as configuration keys."""
+        return self.generation() | self.evaluation() | self.languages()
+
     def languages(self) -> dict[str, object]:
         """Languages that were given, as configuration keys."""
         return {
@@ -133,6 +145,62 @@ def load_with_model(
     layers = saved.layers(stated_only=stated_only) if saved else []
     config = settings.load(kind, options, saved=layers, notify=notices.append)
     return config, [*(saved.notices if saved else ()), *notices]
+
+
+def model_of(model: str | None) -> tuple[str, str]:
+    """The model to summarize with, and the beginning of error lines about it."""
+    named = model or os.environ.get("BART_MODEL") or ""
+    return named or DEFAULT_MODEL, "BART_MODEL: " if named and not model else ""
+
+
+def load_summarizer(
+    model: str | None,
+    checkpoint: str | None,
+    decoding: DecodingOptions,
+    settings: ConfigOptions,
+    reporter: Reporter,
+) -> tuple[Summarizer, InferenceModel, EvaluationConfig]:
+    """A model with its decoding settings: saved ones, those of --preset or --config, options."""
+    from bart_cli.config.run import EvaluateConfig
+    from bart_cli.errors import BartError
+    from bart_cli.inference.load import choose_precision, find_device, load_for_inference
+    from bart_cli.inference.summarizer import Summarizer
+    from bart_cli.model.formats import resolve_model
+    from bart_cli.training.memory import keep_freed_memory
+
+    given = decoding.keys()
+    early = settings.load(
+        EvaluateConfig, WIDEST | {key: value for key, value in given.items() if value is not None}
+    )
+    evaluation = early.evaluation
+    keep_freed_memory()
+    device = find_device(evaluation.device)
+    if evaluation.precision != "auto":  # refused before a model is downloaded for it
+        choose_precision(evaluation.precision, device)
+    source, origin = model_of(model)
+    try:
+        loaded = load_for_inference(
+            str(resolve_model(source, checkpoint)),
+            evaluation.precision,
+            device=evaluation.device,
+            source_language=early.data.source_language,
+            target_language=early.data.target_language,
+        )
+    except BartError as error:
+        error.message = origin + error.message
+        raise
+    if loaded.notice:
+        reporter.info(loaded.notice)
+    for notice in loaded.saved.notices if loaded.saved else ():
+        reporter.warn(notice)
+    final = settings.load(
+        EvaluateConfig,
+        given,
+        saved=loaded.saved.layers() if loaded.saved else (),
+        notify=reporter.warn,
+    )
+    summarizer = Summarizer(loaded, final.generation, sources=final.generation_sources)
+    return summarizer, loaded, evaluation
 
 
 def generation_keys(values: Mapping[str, object]) -> dict[str, object]:

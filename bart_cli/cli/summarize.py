@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import nullcontext
 from io import TextIOWrapper
@@ -13,12 +12,15 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out
-from bart_cli.cli.generation import WIDEST, DecodingOptions
+from bart_cli.cli.generation import (
+    DEFAULT_MODEL,
+    WIDEST,
+    DecodingOptions,
+    load_summarizer,
+)
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, field_help
 from bart_cli.config.summarize import SummarizeConfig
-
-DEFAULT_MODEL = "facebook/bart-large-cnn"
 
 
 @option_groups
@@ -118,56 +120,21 @@ def command(
     if out_file is not None:
         check_out(out_file, inputs)
 
-    given = decoding.generation() | decoding.evaluation() | decoding.languages()
-    early = settings.load(
-        EvaluateConfig, WIDEST | {key: value for key, value in given.items() if value is not None}
-    )
-    evaluation = early.evaluation
+    # What is wrong with the command is said before torch is imported.
+    given = {key: value for key, value in decoding.keys().items() if value is not None}
+    settings.load(EvaluateConfig, WIDEST | given)
 
-    # Only now, so that what is wrong with the command is said before torch is imported.
-    from bart_cli.inference.load import choose_precision, find_device, load_for_inference
     from bart_cli.inference.summarize import (
         Job,
         choose_format,
         summarize_to_file,
         summarize_to_stream,
     )
-    from bart_cli.inference.summarizer import Summarizer
-    from bart_cli.model.formats import resolve_model
     from bart_cli.progress import Task
-    from bart_cli.training.memory import keep_freed_memory
 
-    keep_freed_memory()
-    device = find_device(evaluation.device)
-    if evaluation.precision != "auto":  # refused before a model is downloaded for it
-        choose_precision(evaluation.precision, device)
-    origin = "" if model else "BART_MODEL: "
-    model = model or os.environ.get("BART_MODEL") or ""
-    origin = origin if model else ""
-    model = model or DEFAULT_MODEL
-    try:
-        source = str(resolve_model(model, checkpoint))
-        loaded = load_for_inference(
-            source,
-            evaluation.precision,
-            device=evaluation.device,
-            source_language=early.data.source_language,
-            target_language=early.data.target_language,
-        )
-    except BartError as error:
-        error.message = origin + error.message
-        raise
-    if loaded.notice:
-        reporter.info(loaded.notice)
-    for notice in loaded.saved.notices if loaded.saved else ():
-        reporter.warn(notice)
-    final = settings.load(
-        EvaluateConfig,
-        given,
-        saved=loaded.saved.layers() if loaded.saved else (),
-        notify=reporter.warn,
+    summarizer, loaded, evaluation = load_summarizer(
+        model, checkpoint, decoding, settings, reporter
     )
-    summarizer = Summarizer(loaded, final.generation, sources=final.generation_sources)
     chosen = choose_format(config, out_file, inputs)
     lines = any(item.kind == "jsonl" for item in inputs)
     job = Job(

@@ -23,7 +23,7 @@ def test_the_table_names_the_packages_of_each_extra() -> None:
     for name, extra in extras.EXTRAS.items():
         packages = {re.match(r"[\w-]+", line)[0] for line in declared[name]} - {"bart-cli"}
         assert packages == set(extra.packages)
-    assert declared["all"] == ["bart-cli[data,eval]"]
+    assert declared["all"] == ["bart-cli[data,eval,serve]"]
 
 
 def test_installed_extras_are_no_error() -> None:

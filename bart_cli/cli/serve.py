@@ -1,0 +1,127 @@
+"""`bart serve`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bart_cli.cli.console import make_reporter
+from bart_cli.cli.generation import WIDEST, DecodingOptions, load_summarizer, model_of
+from bart_cli.cli.groups import option_groups
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, field_help
+from bart_cli.config.serve import ServeConfig
+
+if TYPE_CHECKING:
+    from bart_cli.serve.worker import Loaded
+
+
+def _help(name: str) -> str:
+    return field_help(ServeConfig, name)
+
+
+@option_groups
+def command(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Run, model folder or hub id. Default: the environment variable BART_MODEL, else "
+            "facebook/bart-large-cnn."
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    host: Annotated[str | None, typer.Option(help=_help("host"))] = None,
+    port: Annotated[int | None, typer.Option(help=_help("port"))] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="BART_API_KEY",
+            show_envvar=False,
+            help="Key that clients must send (Authorization: Bearer KEY). Needed for addresses "
+            "that other machines reach. Default: the environment variable BART_API_KEY, which "
+            "other users of this machine cannot read.",
+        ),
+    ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Serve other machines without a key.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help=_help("name"))] = None,
+    workers: Annotated[int | None, typer.Option(help=_help("workers"))] = None,
+    max_queue: Annotated[int | None, typer.Option(help=_help("max_queue"))] = None,
+    max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
+    max_bytes: Annotated[int | None, typer.Option(help=_help("max_bytes"))] = None,
+    timeout: Annotated[float | None, typer.Option(help=_help("timeout"))] = None,
+    decoding: DecodingOptions = DecodingOptions(),
+    settings: ConfigOptions = ConfigOptions(),
+) -> None:
+    """Serve summaries over HTTP, with a page for people.
+
+    Open the printed address in a browser, or send a text with `POST /v1/summarize`; `/docs` lists
+    the API. Decoding options set the defaults, which a request may change. SIGTERM lets the
+    requests in progress finish.
+
+    [bold]bart serve --model runs/finetune[/bold]
+
+    [bold]curl localhost:8000/v1/summarize --json '{"text": "…", "beams": 6}'[/bold]
+    """
+    from bart_cli.config.presets import check_section
+    from bart_cli.config.run import EvaluateConfig
+    from bart_cli.errors import UsageError
+    from bart_cli.extras import require
+
+    given = {
+        "host": host,
+        "port": port,
+        "name": name,
+        "workers": workers,
+        "max_queue": max_queue,
+        "max_texts": max_texts,
+        "max_bytes": max_bytes,
+        "timeout": timeout,
+    }
+    config = check_section(ServeConfig, {k: v for k, v in given.items() if v is not None})
+    early = WIDEST | {k: v for k, v in decoding.keys().items() if v is not None}
+    settings.load(EvaluateConfig, early)
+    require("bart serve", "serve")
+
+    from bart_cli.serve.listen import listen, serve
+
+    if api_key is not None and not api_key.strip():
+        raise UsageError("the API key is empty", hint="Set BART_API_KEY to a long random string.")
+    source, _ = model_of(model)
+    shown = config.name or (Path(source).resolve().name if Path(source).exists() else source)
+    load = partial(_load, model=model, checkpoint=checkpoint, decoding=decoding, settings=settings)
+    with listen(config, key=api_key, open_to_all=no_auth) as (socket, access):
+        serve(load, config, shown, socket, access, make_reporter())
+
+
+def _load(
+    number: int,
+    *,
+    model: str | None,
+    checkpoint: str | None,
+    decoding: DecodingOptions,
+    settings: ConfigOptions,
+) -> Loaded:
+    """The model in a worker, by the rules of `bart summarize`; of several GPUs each has one."""
+    import torch
+
+    from bart_cli.serve.worker import Loaded
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    spread = gpus > 1 and decoding.device in (None, "auto")
+    if spread:
+        decoding = replace(decoding, device=f"cuda:{number % gpus}")
+    summarizer, loaded, evaluation = load_summarizer(
+        model, checkpoint, decoding, settings, make_reporter()
+    )
+    return Loaded(
+        summarizer,
+        loaded.precision,
+        evaluation.batch_size,
+        evaluation.max_tokens,
+        gpus if spread else 1,
+    )

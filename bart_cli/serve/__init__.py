@@ -1,0 +1,1 @@
+"""`bart serve`: summaries over HTTP. One process listens; others decode."""

@@ -1,0 +1,386 @@
+"""The web application: requests in, jobs to the pool, records out.
+
+Everything that a client may send is bounded, and no answer holds a path of this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bart_cli.config.serve import ServeConfig
+from bart_cli.serve.batching import Job, Pool, QueueFullError
+from bart_cli.serve.openapi import docs_page, openapi
+from bart_cli.serve.requests import (
+    chat_document,
+    read_flag,
+    read_json,
+    read_settings,
+    read_texts,
+    refuse,
+)
+from bart_cli.serve.worker import Failure, Served
+
+log = logging.getLogger("bart")
+
+GONE = 499  # nginx's status for a client that left: in metrics only
+HEARTBEAT = 15.0  # seconds between comments in a silent stream, for proxies
+OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # without a key
+PAGE = Path(__file__).with_name("page.html")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask. loopback: the server listens there, and answers to such names only."""
+
+    key: str | None
+    loopback: bool
+
+
+class Metrics:
+    """What /metrics shows."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.registry = own = CollectorRegistry()
+        self.requests = Counter("bart_requests", "Requests", ["path", "status"], registry=own)
+        self.seconds = Histogram("bart_request_seconds", "Time of requests", ["path"], registry=own)
+        self.batch = Histogram(
+            "bart_batch_texts",
+            "Texts in a batch",
+            buckets=[1, 2, 4, 8, 16, 32, 64, 128],
+            registry=own,
+        )
+        self.decoding = Histogram("bart_batch_seconds", "Time to decode a batch", registry=own)
+        gauges = [
+            ("bart_queue_texts", "Texts that wait", lambda: pool.waiting),
+            ("bart_workers_ready", "Workers with a loaded model", lambda: len(pool.ready)),
+            ("bart_worker_restarts", "Workers started again", lambda: pool.restarts),
+        ]
+        for name, text, value in gauges:
+            Gauge(name, text, registry=own).set_function(value)
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Note a decoded batch."""
+        self.batch.observe(size)
+        self.decoding.observe(seconds)
+
+
+class Server:
+    """The handlers, and what they share."""
+
+    def __init__(self, pool: Pool, config: ServeConfig, name: str) -> None:
+        self.pool, self.config, self.name = pool, config, name
+        self.metrics = Metrics(pool)
+
+    # ---- summaries ------------------------------------------------------------------------------
+
+    async def summarize(self, request: Request) -> Response:
+        """POST /v1/summarize."""
+        jobs = self._submit(await read_json(request, self.config.max_bytes))
+        return JSONResponse({"model": self.name, "results": await self._all(request, jobs)})
+
+    async def stream(self, request: Request) -> Response:
+        """POST /v1/summarize/stream."""
+        jobs = self._submit(await read_json(request, self.config.max_bytes))
+
+        async def events() -> AsyncIterator[str]:
+            index = {job: i for i, job in enumerate(jobs)}
+            try:
+                async for job in self._finished(request, jobs, HEARTBEAT):
+                    if job is None:
+                        yield ": waiting\n\n"
+                    else:
+                        yield _event("summary", {"index": index[job]} | _record(job))
+                yield _event("done", {"model": self.name})
+            except HTTPException as error:
+                yield _event("error", _error(error.status_code, error.detail))
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        document = await read_json(request, self.config.max_bytes)
+        streamed = read_flag(document, "stream")
+        jobs = self._submit(chat_document(document))
+        (record,) = await self._all(request, jobs)
+        head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": self.name,
+        }
+        texts = [record["summary"], *record["others"]]
+        key = "delta" if streamed else "message"
+        choices = [
+            {"index": i, key: {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            for i, text in enumerate(texts)
+        ]
+        if streamed:
+            chunk = head | {"object": "chat.completion.chunk", "choices": choices}
+            lines = f"data: {_dump(chunk)}\n\ndata: [DONE]\n\n"
+            return Response(lines, media_type="text/event-stream")
+        usage = {
+            "prompt_tokens": record["used_tokens"],
+            "completion_tokens": record["summary_tokens"],
+            "total_tokens": record["used_tokens"] + record["summary_tokens"],
+        }
+        return JSONResponse(
+            head | {"object": "chat.completion", "choices": choices, "usage": usage}
+        )
+
+    def _submit(self, document: dict[str, Any]) -> list[Job]:
+        served = self._served()
+        texts = read_texts(document, self.config)
+        settings = read_settings(document, served)
+        overlap = read_flag(document, "overlap")
+        loop = asyncio.get_running_loop()
+        jobs = [Job(text, settings, loop.create_future(), overlap) for text in texts]
+        try:
+            self.pool.submit(jobs)
+        except QueueFullError as error:
+            refuse(429, "too many texts are waiting; try again", Retry_After=str(error.seconds))
+        return jobs
+
+    async def _all(self, request: Request, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        async for _ in self._finished(request, jobs):
+            pass
+        return [_record(job) for job in jobs]
+
+    async def _finished(
+        self, request: Request, jobs: Sequence[Job], pause: float | None = None
+    ) -> AsyncIterator[Job | None]:
+        """Jobs as they end, None after each `pause` without one; in the end all are canceled.
+
+        Raises:
+            HTTPException: time is up, or the client has left.
+        """
+        end = time.monotonic() + self.config.timeout
+        left = asyncio.create_task(_left(request))
+        waiting: dict[asyncio.Future[Any], Job] = {job.result: job for job in jobs}
+        try:
+            while waiting:
+                rest = end - time.monotonic()
+                if rest <= 0:
+                    refuse(504, f"no result within {self.config.timeout:g} s")
+                done, _ = await asyncio.wait(
+                    {left, *waiting},
+                    timeout=rest if pause is None else min(rest, pause),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if left in done:
+                    refuse(GONE, "the client has left")
+                if not done and pause is not None:
+                    yield None
+                for future in done:
+                    yield waiting.pop(future)
+        finally:
+            left.cancel()
+            for job in jobs:
+                job.result.cancel()
+
+    # ---- the rest -------------------------------------------------------------------------------
+
+    def _served(self) -> Served:
+        if self.pool.served is None:
+            refuse(503, "the model is still being loaded", Retry_After="5")
+        return self.pool.served
+
+    async def model(self, _: Request) -> Response:
+        """GET /v1/model."""
+        served = self._served()
+        limits = self.config.model_dump(include={"max_queue", "max_texts", "max_bytes", "timeout"})
+        return JSONResponse(
+            {
+                "name": self.name,
+                "precision": served.precision,
+                "device": served.device,
+                "workers": len(self.pool.ready),
+                "positions": served.positions,
+                "batch_size": served.batch_size,
+                "limits": limits,
+                "decoding": served.generation.model_dump(mode="json"),
+            }
+        )
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models."""
+        entry = {"id": self.name, "object": "model", "created": 0, "owned_by": "bart"}
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def healthy(self, _: Request) -> Response:
+        """GET /healthz."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, _: Request) -> Response:
+        """GET /readyz."""
+        ready = bool(self.pool.ready)
+        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+
+    async def show_metrics(self, _: Request) -> Response:
+        """GET /metrics."""
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def openapi(self, _: Request) -> Response:
+        """GET /openapi.json."""
+        return JSONResponse(openapi())
+
+    async def docs(self, _: Request) -> Response:
+        """GET /docs."""
+        return HTMLResponse(docs_page())
+
+    def routes(self) -> list[Route]:
+        """Every path with its handler."""
+        get: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "/healthz": self.healthy,
+            "/readyz": self.ready,
+            "/metrics": self.show_metrics,
+            "/v1/model": self.model,
+            "/v1/models": self.models,
+            "/openapi.json": self.openapi,
+            "/docs": self.docs,
+        }
+        post = {
+            "/v1/summarize": self.summarize,
+            "/v1/summarize/stream": self.stream,
+            "/v1/chat/completions": self.chat,
+        }
+        return [
+            *(Route(path, handler, methods=["GET"]) for path, handler in get.items()),
+            *(Route(path, handler, methods=["POST"]) for path, handler in post.items()),
+        ]
+
+
+def build_app(server: Server, access: Access) -> ASGIApp:
+    """The whole application behind its guard."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        server.pool.start()
+        try:
+            yield
+        finally:
+            await server.pool.stop()
+
+    async def told(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse(
+            _error(error.status_code, error.detail), error.status_code, headers=error.headers
+        )
+
+    app = Starlette(
+        routes=server.routes(), lifespan=lifespan, exception_handlers={HTTPException: told}
+    )
+    return _guard(app, server, access)
+
+
+def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
+    """Check who asks, add the headers of every answer, count; an unforeseen error is a line."""
+    known = {route.path for route in server.routes()}
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await app(scope, receive, send)
+            return
+        path, began, status = scope["path"], time.monotonic(), 0
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("content-security-policy", "default-src 'none'")
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "no-referrer"
+                headers["cache-control"] = "no-store"
+            await send(message)
+
+        try:
+            refused = _refused(path, Headers(scope=scope), access)
+            if refused is None:
+                await app(scope, receive, sent)
+            else:
+                code, line = refused
+                headers = {"WWW-Authenticate": "Bearer"} if code == 401 else None
+                answer = JSONResponse(_error(code, line), code, headers=headers)
+                await answer(scope, receive, sent)
+        except Exception as error:
+            log.error("%s: %s: %s", path, type(error).__name__, error)
+            if not status:
+                answer = JSONResponse(_error(500, "internal error; the server's log has it"), 500)
+                await answer(scope, receive, sent)
+        finally:
+            label = path if path in known else "other"
+            server.metrics.requests.labels(label, str(status)).inc()
+            server.metrics.seconds.labels(label).observe(time.monotonic() - began)
+
+    return guarded
+
+
+def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | None:
+    """Why a request is not served: status and line."""
+    host = headers.get("host", "")
+    if access.loopback and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        # A page of another host whose name was made to point here (DNS rebinding).
+        return 403, "this server answers to localhost only: the header Host has another name"
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        return 403, "requests of pages from other origins are not served"
+    if access.key is not None and path not in OPEN:
+        given = headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), access.key.encode()):
+            return 401, "expected the header Authorization: Bearer KEY with the server's key"
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own, by what it says itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
+async def _left(request: Request) -> None:
+    """Return when the client closes the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _record(job: Job) -> dict[str, Any]:
+    result = job.result.result()
+    if isinstance(result, Failure):
+        refuse(result.status, result.message)
+    return result
+
+
+def _error(status: int, message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "error", "code": status}}
+
+
+def _event(name: str, document: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {_dump(document)}\n\n"
+
+
+def _dump(document: dict[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)

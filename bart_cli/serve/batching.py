@@ -1,0 +1,293 @@
+"""A bounded queue of texts, and the worker processes that decode it in batches.
+
+A free worker takes the oldest waiting text, and with it others of equal settings and like length.
+Decoding does not depend on the batch, so each text gets the summary that `bart summarize` gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+from bart_cli.errors import BartError
+from bart_cli.runtime.cores import usable_cores
+from bart_cli.serve.worker import Batch, Failure, Load, Reply, Served, Settings, work
+
+LIKE = 3.0  # the longest text of a batch has at most this many times the characters of the shortest
+LETTERS_PER_TOKEN = 5  # what is longer than the model's positions times this is cut: alike again
+ATTEMPTS = 2  # a text whose worker died is decoded again, then alone
+LINGER = 0.1  # of the last batch's time: clients that just got their answers send the next texts
+LONGEST_LINGER = 0.05  # seconds
+SLOWEST_RESTART = 30.0  # seconds between starts of a worker that dies while loading
+MAX_WAITING = 256 * 2**20  # characters of all waiting texts
+
+
+class QueueFullError(Exception):
+    """Too many texts are waiting. seconds: when to try again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+@dataclass(eq=False)
+class Job:
+    """A text to decode. result: a record or a Failure; canceled when nobody waits any more."""
+
+    text: str
+    settings: Settings
+    result: asyncio.Future[dict[str, object] | Failure]
+    overlap: bool = False
+    attempts: int = 0
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process, its pipe, and its replies in order; an EOFError comes last."""
+
+    process: SpawnProcess
+    pipe: Connection
+    replies: asyncio.Queue[Reply | EOFError] = field(default_factory=asyncio.Queue)
+    jobs: list[Job] = field(default_factory=list)
+
+
+class Pool:
+    """Workers and the texts that wait for them. All methods are for one event loop.
+
+    Args:
+        workers: None: one per GPU of the machine, else one.
+        warn: is told about workers that died.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        *,
+        workers: int | None = None,
+        max_queue: int = 256,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.served: Served | None = None  # facts about the model, when the first worker has it
+        self.error: BartError | None = None  # why the first worker could not load it
+        self.settled = asyncio.Event()  # one of the two is known
+        self.observe: Callable[[int, float], None] = lambda size, seconds: None  # of each batch
+        self.restarts = 0
+        self.ready: set[int] = set()
+        self._load, self._workers, self._max_queue = load, workers, max_queue
+        self._warn = warn
+        self._waiting: list[Job] = []
+        self._arrived = asyncio.Event()
+        self._tenders: list[asyncio.Task[None]] = []
+        self._last_seconds = 0.0
+
+    def start(self) -> None:
+        """Start the workers; the model is there when `served` is."""
+        for number in range(self._workers or 1):
+            self._tenders.append(asyncio.create_task(self._tend(number)))
+
+    async def stop(self) -> None:
+        """End the workers, whatever they do."""
+        for task in self._tenders:
+            task.cancel()
+        await asyncio.gather(*self._tenders, return_exceptions=True)
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for a worker."""
+        return sum(not job.result.done() for job in self._waiting)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queue texts, all or none of them.
+
+        Raises:
+            QueueFullError: there is no room.
+        """
+        self._waiting = [job for job in self._waiting if not job.result.done()]
+        letters = sum(len(job.text) for job in (*self._waiting, *jobs))
+        if len(self._waiting) + len(jobs) > self._max_queue or letters > MAX_WAITING:
+            size = max(1, self.served.batch_size if self.served else 1)
+            batches = len(self._waiting) / size / max(1, len(self.ready))
+            raise QueueFullError(min(60, 1 + int(batches * self._last_seconds)))
+        self._waiting += jobs
+        self._arrived.set()
+
+    async def _take(self, size: int, positions: int) -> list[Job]:
+        """The next batch, as soon as a text waits."""
+        while True:
+            self._waiting = [job for job in self._waiting if not job.result.done()]
+            if self._waiting:
+                break
+            self._arrived.clear()
+            await self._arrived.wait()
+        first = self._waiting[0]
+        chosen = [first]
+        if not first.attempts:
+            longest = positions * LETTERS_PER_TOKEN
+
+            def length(job: Job) -> int:
+                # Pieces of a long text are decoded like texts of their own.
+                letters = len(job.text)
+                return letters if job.settings.long != "truncate" else min(letters, longest)
+
+            base = max(1, length(first))
+            like = [
+                job
+                for job in self._waiting[1:]
+                if job.settings == first.settings
+                and not job.attempts
+                and base / LIKE <= max(1, length(job)) <= base * LIKE
+            ]
+            like.sort(key=lambda job: abs(length(job) - base))
+            # A text of many pieces is a batch of its own: it can be canceled alone.
+            alone = first.settings.long != "truncate" and base > longest
+            chosen += [] if alone else like[: size - 1]
+        self._waiting = [job for job in self._waiting if job not in set(chosen)]
+        return chosen
+
+    async def _tend(self, number: int) -> None:
+        """Keep one worker alive and busy."""
+        deaths = 0
+        while True:
+            worker = self._spawn(number)
+            try:
+                first = await worker.replies.get()
+                if isinstance(first, Served):
+                    deaths = 0
+                    self._welcome(number, first)
+                    await self._feed(worker, first)
+                elif isinstance(first, BartError) and self.served is None:
+                    self.error = first
+                    self.settled.set()
+                    return
+                reason = first.message if isinstance(first, BartError) else "it was killed"
+            finally:
+                self.ready.discard(number)
+                worker.process.kill()
+                worker.pipe.close()
+                self._return(worker.jobs)
+            deaths += 1
+            self.restarts += 1
+            self._warn(f"worker {number} is started again: {reason}")
+            await asyncio.sleep(min(SLOWEST_RESTART, 2.0**deaths / 4))
+
+    def _spawn(self, number: int) -> Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        workers = self._workers or 1
+        threads = max(1, usable_cores() // workers) if workers > 1 else None
+        process = context.Process(
+            target=work, args=(theirs, number, threads, os.getpid(), self._load), daemon=True
+        )
+        process.start()
+        theirs.close()
+        worker = Worker(process, ours)
+        loop = asyncio.get_running_loop()
+        arguments = (ours, process, loop, worker.replies)
+        threading.Thread(target=_read, args=arguments, daemon=True).start()
+        return worker
+
+    def _welcome(self, number: int, served: Served) -> None:
+        """Note a worker's model; the first one tells how many GPUs want a worker."""
+        self.served = self.served or served
+        self.settled.set()
+        self.ready.add(number)
+        if self._workers is None:
+            self._workers = max(1, served.gpus)
+            for other in range(1, self._workers):
+                self._tenders.append(asyncio.create_task(self._tend(other)))
+
+    async def _feed(self, worker: Worker, served: Served) -> None:
+        """Give a worker one batch after another until it dies."""
+        death = asyncio.create_task(worker.replies.get())
+        while True:
+            take = asyncio.create_task(self._take(served.batch_size, served.positions))
+            try:
+                await asyncio.wait({take, death}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not take.done():
+                    take.cancel()
+                else:
+                    worker.jobs = take.result()
+            if death.done():
+                return
+            reply, began = death, time.monotonic()
+            jobs = worker.jobs
+            batch = Batch(
+                tuple(job.text for job in jobs),
+                tuple(job.overlap for job in jobs),
+                jobs[0].settings,
+            )
+
+            def stop(_: object, jobs: list[Job] = jobs) -> None:
+                if all(job.result.done() for job in jobs) and worker.jobs is jobs:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(worker.process.pid or 0, signal.SIGUSR1)
+
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, worker.pipe.send, batch)
+            except OSError:
+                return
+            for job in jobs:
+                job.result.add_done_callback(stop)
+            content = await reply
+            if isinstance(content, EOFError):
+                return
+            worker.jobs = []
+            death = asyncio.create_task(worker.replies.get())
+            self._last_seconds = time.monotonic() - began
+            self._finish(jobs, content)
+            await asyncio.sleep(min(LONGEST_LINGER, LINGER * self._last_seconds))
+
+    def _finish(self, jobs: list[Job], content: object) -> None:
+        if isinstance(content, list):
+            self.observe(len(jobs), self._last_seconds)
+            for job, record in zip(jobs, content, strict=True):
+                if not job.result.done():
+                    job.result.set_result(record)
+        elif isinstance(content, Failure) and len(jobs) == 1:
+            if not jobs[0].result.done():
+                jobs[0].result.set_result(content)
+        else:  # one text may have spoiled the batch: each is tried alone
+            self._return(jobs)
+
+    def _return(self, jobs: list[Job]) -> None:
+        """Put texts back at the head of the queue; give up on those that were tried before."""
+        again = []
+        for job in jobs:
+            job.attempts += 1
+            if job.result.done():
+                continue
+            if job.attempts < ATTEMPTS:
+                again.append(job)
+            else:
+                job.result.set_result(Failure(503, "the worker that decoded this text died twice"))
+        jobs.clear()
+        self._waiting = again + self._waiting
+        self._arrived.set()
+
+
+def _read(
+    pipe: Connection,
+    process: SpawnProcess,
+    loop: asyncio.AbstractEventLoop,
+    replies: asyncio.Queue[Reply | EOFError],
+) -> None:
+    """Hand a worker's messages to the event loop, from a thread."""
+    try:
+        while True:
+            message = pipe.recv()
+            loop.call_soon_threadsafe(replies.put_nowait, message)
+    except (EOFError, OSError):
+        pass
+    process.join()
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(replies.put_nowait, EOFError())

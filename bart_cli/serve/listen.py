@@ -1,0 +1,137 @@
+"""The listening socket, and the server's life on it: from the first worker to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bart_cli.config.serve import ServeConfig
+from bart_cli.errors import BartError, UsageError
+from bart_cli.progress import Reporter
+from bart_cli.serve.app import Access, Server, build_app, is_loopback
+from bart_cli.serve.batching import Pool
+from bart_cli.serve.worker import Load
+
+CONNECTIONS = 512  # open at once; more are answered with 503
+IDLE_SECONDS = 15.0  # a connection that sends no whole header in this time is closed
+
+
+@contextmanager
+def listen(
+    config: ServeConfig, *, key: str | None, open_to_all: bool
+) -> Iterator[tuple[socket.socket, Access]]:
+    """A socket bound to the address of the configuration, and who may use it.
+
+    Raises:
+        UsageError: other machines could reach it, and there is no key.
+        BartError: the address is in use, or is not one of this machine.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise UsageError(f"--host {config.host}: {error.strerror or error}") from None
+    loopback = is_loopback(str(address[0]))
+    if not loopback and key is None and not open_to_all:
+        raise UsageError(
+            f"--host {config.host} can be reached from other machines, and there is no API key",
+            hint="Set BART_API_KEY (or pass --api-key), or pass --no-auth to serve everybody.",
+        )
+    with socket.socket(family, kind) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(CONNECTIONS)  # so that a second server finds the port taken
+        except OSError as error:
+            hint = "Pass another --port." if error.errno == errno.EADDRINUSE else None
+            reason = error.strerror or str(error)
+            raise BartError(
+                f"cannot listen on {config.host}, port {config.port}: {reason}", hint=hint
+            ) from None
+        yield listener, Access(key, loopback and key is None)
+
+
+def serve(
+    load: Load,
+    config: ServeConfig,
+    name: str,
+    listener: socket.socket,
+    access: Access,
+    reporter: Reporter,
+) -> None:
+    """Serve until a signal, which is raised again once the last request is answered.
+
+    Raises:
+        BartError: the model could not be loaded.
+    """
+    pool = Pool(load, workers=config.workers, max_queue=config.max_queue, warn=reporter.warn)
+    server = Server(pool, config, name)
+    pool.observe = server.metrics.observe
+    quiet = not logging.getLogger().isEnabledFor(logging.INFO)
+    web = uvicorn.Server(
+        uvicorn.Config(
+            build_app(server, access),
+            http=_Protocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level="critical" if quiet else "info",
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=int(config.timeout) + 1,
+        )
+    )
+
+    async def run() -> None:
+        watch = asyncio.create_task(_announce(pool, web, listener, name, reporter))
+        try:
+            await web.serve(sockets=[listener])
+        finally:
+            watch.cancel()
+
+    asyncio.run(run())
+    if pool.error is not None:
+        raise pool.error
+
+
+async def _announce(
+    pool: Pool, web: uvicorn.Server, listener: socket.socket, name: str, reporter: Reporter
+) -> None:
+    """Say when the model can be used; end the server when it cannot be loaded."""
+    await pool.settled.wait()
+    if pool.error is not None or pool.served is None:
+        web.should_exit = True
+        return
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    served = pool.served
+    reporter.info(f"serving {name} at {address} ({served.precision}, {served.device})")
+
+
+class _Protocol(H11Protocol):
+    """HTTP, without patience for clients that open a connection and do not send a request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch."""
+        super().connection_made(transport)
+        self._finished: object = None  # the request that was answered at the last look
+        self.loop.call_later(IDLE_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and (self.cycle is None or self._finished is self.cycle):
+            self.transport.close()
+            return
+        self._finished = self.cycle if idle else None
+        self.loop.call_later(IDLE_SECONDS, self._look)

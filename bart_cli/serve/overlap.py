@@ -1,0 +1,35 @@
+"""Which sentences of a source a summary's sentences share words with.
+
+A sentence of the source is named when it holds at least `SHARE` of the words of the summary's
+sentence, at most `MOST` of them, best first. A word is a run of letters and digits without regard
+to case; in scripts without spaces, a character.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bart_cli.data.sentences import spaced_sentences
+from bart_cli.data.words import UNSPACED
+
+SHARE = 0.3
+MOST = 3
+SENTENCES = 5_000  # of a source that are compared and shown
+WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[^\W_])+")
+
+
+def overlap(source: str, summary: str) -> dict[str, object]:
+    """{"source": sentences, "summary": [{"text": sentence, "source": [[index, share], ...]}]}."""
+    sentences = spaced_sentences(source)[:SENTENCES]
+    words = [_words(sentence) for sentence in sentences]
+    rows = []
+    for sentence in spaced_sentences(summary):
+        own = _words(sentence)
+        shares = [(len(own & other) / max(1, len(own)), -i) for i, other in enumerate(words)]
+        best = sorted((pair for pair in shares if pair[0] >= SHARE), reverse=True)[:MOST]
+        rows.append({"text": sentence, "source": [[-i, round(share, 3)] for share, i in best]})
+    return {"source": sentences, "summary": rows}
+
+
+def _words(text: str) -> set[str]:
+    return set(WORD.findall(text.casefold()))

@@ -1,0 +1,173 @@
+"""Requests as JSON, checked: the settings they ask for, or an HttpError of one line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn, get_args
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+from bart_cli.config.generation import GenerationConfig, resolve_generation
+from bart_cli.config.presets import check_section
+from bart_cli.config.serve import ServeConfig
+from bart_cli.config.summarize import LongText
+from bart_cli.errors import UsageError, did_you_mean
+from bart_cli.serve.worker import Served, Settings, check_ids
+
+BODY_SECONDS = 30.0  # for all of a body to arrive
+SURROGATE = re.compile("[\ud800-\udfff]")
+OWN_FIELDS = ("text", "long", "overlap")  # of a request, beside those of GenerationConfig
+# Of OpenAI's form: other names of our settings, and fields that change nothing here.
+RENAMED = {
+    "max_tokens": "max_length",
+    "max_completion_tokens": "max_length",
+    "n": "return_sequences",
+}
+IGNORED = frozenset(
+    "model messages stream stream_options user store metadata presence_penalty frequency_penalty "
+    "service_tier".split()
+)
+
+
+def refuse(status: int, message: str, **headers: str) -> NoReturn:
+    """End the request with this status and line."""
+    raise HTTPException(status, message, {key.replace("_", "-"): v for key, v in headers.items()})
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, in memory.
+
+    Raises:
+        HTTPException: it is larger than `limit` bytes (413), or too slow (408).
+    """
+    if (declared := request.headers.get("content-length", "0")).isdigit() and int(declared) > limit:
+        refuse(
+            413, f"the body has {declared} bytes; at most {limit} are allowed", Connection="close"
+        )
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > limit:
+                    refuse(413, f"the body has more than {limit} bytes", Connection="close")
+    except TimeoutError:
+        refuse(408, f"the body did not arrive within {BODY_SECONDS:.0f} s", Connection="close")
+    except ClientDisconnect:
+        refuse(499, "the client has left")
+    return bytes(body)
+
+
+async def read_json(request: Request, limit: int) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    Only `application/json` is read: a page of another origin cannot send it without asking.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        refuse(415, "expected the header Content-Type: application/json")
+    body = await read_body(request, limit)
+    try:
+        document = json.loads(body, parse_constant=_no_constant)
+    except RecursionError:
+        refuse(400, "not valid JSON: nested too deeply")
+    except json.JSONDecodeError as error:
+        refuse(400, f"not valid JSON: {error.msg} at character {error.pos + 1}")
+    except UnicodeDecodeError:
+        refuse(400, "not valid JSON: the body is not UTF-8")
+    except ValueError as error:
+        refuse(400, f"not valid JSON: {str(error)[:100]}")
+    if not isinstance(document, dict):
+        refuse(400, "expected a JSON object")
+    return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def read_texts(document: Mapping[str, Any], config: ServeConfig) -> list[str]:
+    """The text or texts of a request.
+
+    Raises:
+        HTTPException: there is none, there are too many, or one is not a text.
+    """
+    given = document.get("text")
+    texts = given if isinstance(given, list) else [given]
+    if "text" not in document or not texts:
+        refuse(400, "text is missing: expected a string or a list of strings")
+    if len(texts) > config.max_texts:
+        refuse(413, f"text holds {len(texts)} texts; at most {config.max_texts} are allowed")
+    return [
+        read_text(text, f"text[{i}]" if isinstance(given, list) else "text")
+        for i, text in enumerate(texts)
+    ]
+
+
+def read_text(text: object, where: str) -> str:
+    """A value that must be a text with words in it."""
+    if not isinstance(text, str):
+        refuse(400, f"{where} is not a string")
+    if SURROGATE.search(text):
+        refuse(400, f"{where} holds a lone surrogate, which is not a character")
+    if not text.strip():
+        refuse(400, f"{where} is empty: there is no text to summarize")
+    return text
+
+
+def read_flag(document: Mapping[str, Any], name: str) -> bool:
+    """A field that is true or false; false when it is missing."""
+    value = document.get(name, False)
+    if not isinstance(value, bool):
+        refuse(400, f"{name} is not true or false")
+    return value
+
+
+def read_settings(document: Mapping[str, Any], served: Served) -> Settings:
+    """How to decode: the model's settings, and over them the fields of a request.
+
+    As for `bart summarize`, a minimum length of the model yields to a requested maximum length.
+    """
+    long = document.get("long", "truncate")
+    if long not in get_args(LongText):
+        refuse(400, f"long={str(long)[:30]}: allowed are {', '.join(get_args(LongText))}")
+    changes = {k: v for k, v in document.items() if k not in OWN_FIELDS and v is not None}
+    for name in changes:
+        if name not in GenerationConfig.model_fields:
+            near = did_you_mean(name, [*OWN_FIELDS, *GenerationConfig.model_fields])
+            refuse(400, f"unknown field '{name[:60]}'" + (f" ({near})" if near else ""))
+    try:
+        layers = [("model", served.generation.model_dump()), ("request", changes)]
+        generation = check_section(GenerationConfig, resolve_generation(layers).values)
+    except UsageError as error:
+        line = " ".join(error.message.removeprefix("options: ").split())
+        refuse(400, line[:500])
+    if problem := check_ids(generation, served.vocab_size, served.positions):
+        refuse(400, problem)
+    return Settings(generation, long)
+
+
+def chat_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A request in OpenAI's form as one of ours: the last user message is the text."""
+    messages = document.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        refuse(400, "messages is missing: expected a list of objects with role and content")
+    said = [message.get("content") for message in messages if message.get("role") == "user"]
+    if not said:
+        refuse(400, "messages has no message of the role 'user'")
+    text = said[-1]
+    if isinstance(text, list):
+        if not all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in text):
+            refuse(400, "content holds a part that is not text; the model reads text only")
+        text = "\n".join(part["text"] for part in text)
+    own: dict[str, Any] = {"text": read_text(text, "the last user message")}
+    for name, value in document.items():
+        if name not in IGNORED and value is not None:
+            own[RENAMED.get(name, name)] = value
+    if not own.get("temperature", 1):  # OpenAI's 0 means: do not sample
+        del own["temperature"]
+    return own

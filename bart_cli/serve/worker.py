@@ -1,0 +1,197 @@
+"""A process that decodes: batches in over a pipe, records out.
+
+The listening process imports no torch. It starts workers, sends each one batch at a time, and sends
+SIGUSR1 when nobody waits for the batch any more. A worker that ends for any reason is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.summarize import LongText
+from bart_cli.errors import BartError
+from bart_cli.serve.overlap import overlap
+from bart_cli.workers import end_with_parent
+
+if TYPE_CHECKING:
+    from bart_cli.inference.summarizer import Summarizer
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A summarizer, and how it was loaded. gpus: that the machine has, for `auto`; else 1."""
+
+    summarizer: Summarizer
+    precision: str
+    batch_size: int
+    max_tokens: int | None
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """Facts about a loaded model that a worker tells the server."""
+
+    precision: str
+    device: str
+    positions: int
+    vocab_size: int
+    generation: GenerationConfig
+    batch_size: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to decode. Texts with equal settings share a batch."""
+
+    generation: GenerationConfig
+    long: LongText = "truncate"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts with equal settings. overlaps: whether to compare each text with its summary."""
+
+    texts: tuple[str, ...]
+    overlaps: tuple[bool, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A batch that could not be decoded: an HTTP status, and a line for the client."""
+
+    status: int
+    message: str
+
+
+Load = Callable[[int], Loaded]  # from the worker's number
+Reply = Served | BartError | Failure | list[dict[str, object]] | None  # None: canceled
+
+
+def work(pipe: Connection, number: int, threads: int | None, parent: int, load: Load) -> None:
+    """Load the model, then answer one batch after another until the pipe closes."""
+    # Ctrl-C and SIGTERM may reach the whole group: the server drains, then closes the pipe.
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    decoding = False
+
+    def cancel(*_: object) -> None:
+        if decoding:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGUSR1, cancel)
+    end_with_parent(parent)
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    try:
+        loaded = load(number)
+    except BartError as error:
+        pipe.send(error)
+        return
+    model = loaded.summarizer
+    pipe.send(
+        Served(
+            precision=loaded.precision,
+            device=str(model.model.device),
+            positions=model.positions,
+            vocab_size=model.model.config.vocab_size,
+            generation=model.generation,
+            batch_size=loaded.batch_size,
+            gpus=loaded.gpus,
+        )
+    )
+    while True:
+        try:
+            batch: Batch = pipe.recv()
+        except EOFError:
+            return
+        reply: Reply
+        try:
+            decoding = True
+            reply = _records(loaded, batch)
+            decoding = False
+        except KeyboardInterrupt:
+            reply = None
+        except Exception as error:
+            decoding = False
+            reply = _failure(error)
+        decoding = False
+        pipe.send(reply)
+
+
+def _records(loaded: Loaded, batch: Batch) -> list[dict[str, object]]:
+    model, generation = loaded.summarizer, batch.settings.generation
+    # A text with more beams than the model's own takes the place of several.
+    usual = max(model.generation.beams, model.generation.return_sequences)
+    width = max(generation.beams, generation.return_sequences)
+    summaries = model.summarize(
+        batch.texts,
+        long=batch.settings.long,
+        batch_size=max(1, loaded.batch_size * usual // max(usual, width)),
+        max_tokens=loaded.max_tokens,
+        **generation.model_dump(),
+    )
+    rows = model.tokenizer.encode_batch([summary.text for summary in summaries], special=False)
+    records = []
+    for text, wanted, summary, row in zip(
+        batch.texts, batch.overlaps, summaries, rows, strict=True
+    ):
+        record = {"summary": summary.text} | asdict(summary)
+        del record["text"], record["missing"]
+        record |= {"cut": summary.cut, "summary_tokens": len(row)}
+        records.append(record | ({"overlap": overlap(text, summary.text)} if wanted else {}))
+    return records
+
+
+def _failure(error: Exception) -> Failure:
+    """The failure for a client, who must not learn paths of this machine; the rest is logged."""
+    import torch
+
+    fatal = getattr(torch, "AcceleratorError", ())
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return Failure(503, "out of GPU memory: send fewer beams or shorter texts")
+    lines = [error.message] if isinstance(error, BartError) else traceback.format_exception(error)
+    print("worker:", "".join(lines), file=sys.stderr, flush=True)
+    if isinstance(error, fatal):
+        sys.exit(1)  # after such an error a process cannot use the GPU again
+    if isinstance(error, BartError) and "not finite" in error.message:
+        return Failure(500, "the model computed scores that are not finite (NaN)")
+    return Failure(500, "the text could not be decoded; the server's log has the reason")
+
+
+def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> str | None:
+    """Why a model cannot decode with these settings; None: it can.
+
+    An id outside of the vocabulary would end in an error of the device.
+    """
+    if generation.max_length > positions:
+        return f"max_length={generation.max_length} is more than the model's {positions} positions"
+    if generation.top_k > vocab_size:
+        return f"top_k={generation.top_k} is more than the vocabulary's {vocab_size} tokens"
+    single = (generation.start_token, generation.forced_bos_token)
+    several: dict[str, Sequence[int | None]] = {
+        "sequence_bias": [i for ids, _ in generation.sequence_bias for i in ids],
+        "bad_words": [i for ids in generation.bad_words for i in ids],
+        "suppress_tokens": generation.suppress_tokens,
+        "begin_suppress_tokens": generation.begin_suppress_tokens,
+        "start_token": single[:1],
+        "forced_bos_token": single[1:],
+        "end_tokens": generation.end_tokens or (),
+        "forced_eos_tokens": generation.forced_eos_tokens or (),
+    }
+    for name, ids in several.items():
+        for i in ids:
+            if i is not None and i >= vocab_size:
+                return f"{name} holds {i}: the vocabulary has {vocab_size} tokens"
+    return None

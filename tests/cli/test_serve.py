@@ -1,0 +1,274 @@
+"""`bart serve` as its clients meet it: one server in a process of its own for all tests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.inference.summarizer import Summarizer
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import save_model
+from bart_cli.tokenizer import Tokenizer
+from tests.command import bart
+from tests.conftest import SENTENCES, tiny_model_config
+
+pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+BART = [sys.executable, "-m", "bart_cli", "serve"]
+KEY = "k3y"
+LIMITS = ["--max-bytes", "200000", "--max-texts", "20", "--max-queue", "40", "--timeout", "60"]
+
+
+@dataclass
+class Service:
+    """A running server, and the same model in this process."""
+
+    process: subprocess.Popen[str]
+    port: int
+    judge: Summarizer
+
+    def ask(
+        self, path: str, body: object = None, method: str | None = None, **headers: str
+    ) -> tuple[int, Any]:
+        """Status and JSON (or text) of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
+        sent = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection.request(method or ("GET" if body is None else "POST"), path, data, sent)
+        answer = connection.getresponse()
+        content = answer.read().decode()
+        connection.close()
+        is_json = answer.headers["Content-Type"] == "application/json"
+        return answer.status, json.loads(content) if is_json else content
+
+    def summaries(self, **body: object) -> list[str]:
+        status, answer = self.ask("/v1/summarize", body)
+        assert status == 200, answer
+        return [result["summary"] for result in answer["results"]]
+
+    def until_ready(self) -> None:
+        end = time.monotonic() + 120
+        while self.ask("/readyz")[0] != 200:
+            assert self.process.poll() is None, "the server has ended"
+            assert time.monotonic() < end, "the model was not loaded"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer
+) -> Iterator[Service]:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("serve") / "tiny-model"
+    bart_model = Bart(tiny_model_config(vocab_size=tiny_tokenizer.vocab_size, init_std=0.3))
+    generation = GenerationConfig(beams=2, max_length=12, min_length=8, no_repeat_ngram=0)
+    save_model(folder, bart_model, tiny_tokenizer, generation)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [*BART, "--model", str(folder), "--port", str(port), *LIMITS],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"BART_API_KEY": KEY},
+    )
+    service = Service(process, port, Summarizer.from_pretrained(folder))
+    end = time.monotonic() + 60
+    while True:
+        try:
+            service.ask("/healthz")
+            break
+        except OSError:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    service.until_ready()
+    with ThreadPoolExecutor() as pool:  # SIGTERM lets a request in progress finish
+        yield service
+        late = pool.submit(service.summaries, text=[" ".join(SENTENCES * 9)] * 20, long="chunk")
+        while not process.poll() and "bart_queue_texts 0.0" in service.ask("/metrics")[1]:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        assert len(late.result()) == 20
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert "Traceback" not in said
+
+
+def test_summaries_are_those_of_the_summarizer_whatever_the_batch(service: Service) -> None:
+    texts = [*SENTENCES, " ".join(SENTENCES * 5), "東京で雨が降った。", "x"]
+    options: list[dict[str, Any]] = [
+        {},
+        {"beams": 4, "max_length": 5},  # the model's min_length yields, as on the command line
+        {"sample": True, "beams": 1, "seed": 3, "temperature": 2.0},
+        {"long": "chunk"},
+    ]
+    own = [{}, {"min_length": 5}, {}, {}]
+    expected = [
+        [summary.text for summary in service.judge.summarize(texts, **(given | more))]
+        for given, more in zip(options, own, strict=True)
+    ]
+    with ThreadPoolExecutor(16) as clients:
+        asked = [
+            (expected[o][t], clients.submit(service.summaries, text=texts[t], **options[o]))
+            for o in range(len(options))
+            for t in range(len(texts))
+        ]
+        assert [found.result() for _, found in asked] == [[text] for text, _ in asked]
+    assert service.summaries(text=texts) == expected[0]
+
+
+def test_a_stream_has_one_event_for_each_text(service: Service) -> None:
+    status, content = service.ask("/v1/summarize/stream", {"text": list(SENTENCES)})
+    events = re.findall(r"event: (\w+)\ndata: (.*)\n\n", content)
+    assert status == 200
+    assert [name for name, _ in events] == ["summary"] * len(SENTENCES) + ["done"]
+    found = {row["index"]: row["summary"] for row in (json.loads(data) for _, data in events[:-1])}
+    expected = service.judge.summarize(SENTENCES)
+    assert [found[i] for i in range(len(SENTENCES))] == [summary.text for summary in expected]
+
+
+def test_openais_form(service: Service) -> None:
+    text = SENTENCES[0]
+    body = {
+        "model": "any",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": text}]},
+        ],
+        "temperature": 0,
+        "max_tokens": 9,
+        "n": 2,
+    }
+    _, answer = service.ask("/v1/chat/completions", body)
+    expected = service.judge.summarize(text, max_length=9, return_sequences=2)
+    said = [choice["message"]["content"] for choice in answer["choices"]]
+    assert said == [expected.text, *expected.others]
+    assert answer["usage"]["prompt_tokens"] == expected.used_tokens
+    _, content = service.ask("/v1/chat/completions", body | {"stream": True})
+    chunk, end = re.findall(r"data: (.*)\n\n", content)
+    assert json.loads(chunk)["choices"][0]["delta"]["content"] == expected.text
+    assert end == "[DONE]"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "line"),
+    [
+        (b"{", 400, "not valid JSON"),
+        (b"[" * 100_000, 400, "not valid JSON"),
+        (b"\xff", 400, "not UTF-8"),
+        (b'{"text": "x", "temperature": NaN}', 400, "NaN is not a number"),
+        (b'{"text": "\\ud800"}', 400, "text holds a lone surrogate"),
+        ([], 400, "expected a JSON object"),
+        ({}, 400, "text is missing"),
+        ({"text": ["a", 1]}, 400, "text[1] is not a string"),
+        ({"text": " \n"}, 400, "text is empty"),
+        ({"text": "a", "beam": 2}, 400, "unknown field 'beam' (did you mean 'beams'?)"),
+        ({"text": "a", "beams": 0}, 400, "beams=0: input should be greater than or equal to 1"),
+        ({"text": "a", "long": "cut"}, 400, "allowed are truncate, chunk, reduce"),
+        ({"text": "a", "max_length": 65}, 400, "more than the model's 64 positions"),
+        ({"text": "a", "bad_words": [[5, 9999]]}, 400, "bad_words holds 9999"),
+        ({"text": ["a"] * 21}, 413, "text holds 21 texts; at most 20"),
+        ({"text": "a" * 200_000}, 413, "at most 200000"),
+    ],
+)
+def test_wrong_requests_get_one_line(
+    service: Service, body: object, status: int, line: str
+) -> None:
+    got, answer = service.ask("/v1/summarize", body)
+    assert got == status
+    assert line in answer["error"]["message"]
+    assert "\n" not in answer["error"]["message"]
+
+
+def test_who_may_ask(service: Service) -> None:
+    body = {"text": "a"}
+    assert service.ask("/v1/summarize", body, Authorization="Bearer k3z")[0] == 401
+    assert service.ask("/metrics", Authorization="")[0] == 401
+    assert service.ask("/v1/summarize", body, Origin="http://evil.example")[0] == 403
+    assert service.ask("/v1/summarize", body, Content_Type="text/plain")[0] == 415
+    assert service.ask("/docs", Authorization="")[0] == 200
+    assert service.ask("/nowhere")[0] == 404
+
+
+def test_the_model_is_described_without_paths(service: Service) -> None:
+    _, model = service.ask("/v1/model")
+    assert (model["name"], model["positions"], model["decoding"]["beams"]) == ("tiny-model", 64, 2)
+    folder = str(service.judge.folder.parent)
+    for path in ("/v1/model", "/v1/models", "/openapi.json", "/metrics", "/docs"):
+        status, content = service.ask(path)
+        assert status == 200
+        assert folder not in json.dumps(content)
+    _, document = service.ask("/openapi.json")
+    schema = document["paths"]["/v1/summarize"]["post"]["requestBody"]["content"]
+    fields = set(schema["application/json"]["schema"]["properties"])
+    assert set(GenerationConfig.model_fields) < fields
+
+
+def test_a_full_queue_says_when_to_try_again(service: Service) -> None:
+    body = {"text": [*SENTENCES] * 5, "beams": 8, "max_length": 64, "min_length": 60}
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: service.ask("/v1/summarize", body), range(8)))
+    assert {status for status, _ in answers} == {200, 429}
+
+
+def test_a_client_that_leaves_is_not_decoded_for(service: Service) -> None:
+    body = json.dumps(
+        {"text": " ".join(SENTENCES[:2] * 1500), "long": "chunk", "beams": 64, "max_length": 64}
+    ).encode()
+    head = f"POST /v1/summarize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    began = time.monotonic()
+    for _ in range(10):  # minutes of decoding, were they not canceled
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(head.encode() + body)
+            time.sleep(0.05)
+    assert service.summaries(text=SENTENCES[0]) == [service.judge.summarize(SENTENCES[0]).text]
+    _, metrics = service.ask("/metrics")
+    assert 'status="499"' in metrics
+    assert time.monotonic() - began < 60
+
+
+def test_a_killed_worker_is_replaced_and_its_text_decoded_again(service: Service) -> None:
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+    workers = [
+        int(pid)
+        for pid in children.read_text().split()
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    with ThreadPoolExecutor() as clients:
+        text = " ".join(SENTENCES * 40)
+        found = clients.submit(service.summaries, text=text, long="chunk", beams=8)
+        time.sleep(0.1)
+        os.kill(workers[0], signal.SIGKILL)
+        expected = service.judge.summarize(text, long="chunk", beams=8)
+        assert found.result() == [expected.text]
+    assert "bart_worker_restarts 1.0" in service.ask("/metrics")[1]
+
+
+def test_wrong_commands_end_before_a_model_is_loaded(service: Service, tmp_path: Path) -> None:
+    taken = bart("serve", "--model", tmp_path, "--port", service.port)
+    assert (taken.returncode, "Address already in use" in taken.stderr) == (1, True)
+    exposed = bart("serve", "--host", "0.0.0.0", "--port", 0, BART_API_KEY="")
+    assert exposed.returncode == 2
+    assert "there is no API key" in exposed.stderr or "API key is empty" in exposed.stderr
+    missing = bart("serve", "--model", tmp_path / "nothing", "--port", 0)
+    assert missing.returncode == 2
+    assert "nothing" in missing.stderr
+    assert "Traceback" not in taken.stderr + exposed.stderr + missing.stderr
