@@ -31,6 +31,7 @@ MODULES: dict[Extractor, str] = {
 
 SHORT = 0.5  # of the longest other extraction: shorter than this, the exact one lost the article
 SHORTEST_LEAD = 60  # characters
+LEAD = re.compile(r"[tT]easer|<(?:article|main)\b.*?<header\b", re.DOTALL)
 JSON_LD = re.compile(
     r"<script\b[^>]*application/ld\+json[^>]*>(.*?)</script", re.IGNORECASE | re.DOTALL
 )
@@ -178,13 +179,15 @@ def metadata(page: Page) -> dict[str, str | None]:
 
 
 def keep_lead(html: str) -> str:
-    """`html` without the class and id of a lead paragraph that is called a teaser.
+    """`html` with its lead paragraph where the extractors look for text.
 
-    trafilatura drops every element of that name as a pointer to another article. Pointers come in
-    groups and are links; a lead occurs once and is text. (Other usual names of a lead, such as
-    standfirst, intro, summary and dek, are dropped by none of the extractors.)
+    trafilatura drops every element that is called a teaser as a pointer to another article.
+    Pointers come in groups and are links; a lead occurs once and is text: it loses class and id.
+    trafilatura also drops every `<header>`: one within the article that holds a lead becomes a
+    `<div>`. (Other usual names of a lead, such as standfirst, intro, summary and dek, are dropped
+    by none of the extractors.)
     """
-    if "teaser" not in html and "Teaser" not in html:
+    if not LEAD.search(html):
         return html
     from lxml import etree
     from lxml.html import HTMLParser, document_fromstring, tostring
@@ -195,6 +198,11 @@ def keep_lead(html: str) -> str:
         tree = document_fromstring(html.encode("utf-8", "replace"), parser=parser)
     except (etree.ParserError, ValueError):
         return html
+    for node in list(tree.iter("header")):
+        if next(node.iterancestors("article", "main"), None) is not None:
+            leads = (" ".join(p.text_content().split()) for p in node.iter("p"))
+            if any(len(lead) >= SHORTEST_LEAD for lead in leads):
+                node.tag = "div"
     named = [
         node
         for node in tree.iter("*")

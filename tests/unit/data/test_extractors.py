@@ -56,7 +56,11 @@ def test_declarations_in_a_browsers_order(html: bytes, header: str, text: str) -
 )
 def test_the_lead_stays(extractor: str, name: str) -> None:
     extract = load_extractor(extractor)  # type: ignore[arg-type]
-    for lead in (f"<div class='{name}'><p>{LEAD}</p></div>", f"<p id='{name}'>{LEAD}</p>"):
+    for lead in (
+        f"<div class='{name}'><p>{LEAD}</p></div>",
+        f"<p id='{name}'>{LEAD}</p>",
+        f"<header><h1>Bridge</h1><p class='{name}'>{LEAD}</p></header>",
+    ):
         assert LEAD in extract(page(lead + f"<p>{REST * 3}</p>" * 3))
 
 
