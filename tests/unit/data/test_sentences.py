@@ -40,6 +40,66 @@ GOLDEN = {
     "ko": ["시장이 다리를 열었다.", "사람들이 기뻐했다!", "정말?"],
     "pl": ["Prof. Nowak mieszka przy ul. Długiej, tzn. w centrum.", "Ma 5 tys. książek."],
 }
+# A text for each of the golden rules of the Pragmatic Segmenter for English. One rule fails, and is
+# left out: "1) The red box 2) The blue box", whose items end without a mark.
+ENGLISH = [
+    ["It rained all day.", "The match was called off."],
+    ["Who won?", "Nobody knows."],
+    ["There she is!", "I see her."],
+    ["The book is by Paul R. Moss."],
+    ["See p. 12 of the report."],
+    ["Did Anna and co. come to dinner?"],
+    ["It was sold to Lane, Hart & Co. in May."],
+    ["Let us call Anna and co.", "They may know."],
+    ["It was sold to Lane, Hart & Co.", "It happened in May."],
+    ["We climbed Mt. Baker on Sunday."],
+    ["St. Mary's Hall is on 9th st. behind the bank."],
+    ["This is Martin Jr.'s house."],
+    ["She toured the U.S.A. two years ago."],
+    ["He works in the E.U.", "Where do you work?"],
+    ["He works in the U.S.", "Where do you work?"],
+    ["He sued the U.S. Treasury in Ohio."],
+    ["They stayed in the U.S. for a year."],
+    [
+        "At 7 a.m. Mrs. Gray opened the shop.",
+        "She closed it at 8 P.M.",
+        "Mrs. Gray then went home.",
+    ],
+    ["The lamp costs $20.50 in the shop."],
+    ["The lamp costs $20.50.", "It is in the shop."],
+    ["He sings tenor (He once was a baritone.) in the town choir."],
+    ["Write to Ann.Lee@example.org.", "I will answer."],
+    ["It is at: https://www.example.21.org/a-page/more_of_it.html.", "Have a look."],
+    ["He looked up, 'It is late.' he said."],
+    ['He looked up, "It is late." he said.'],
+    ['He looked up, "It is late."', "He closed the book."],
+    ["Stop!!", "That is mine."],
+    ["What??", "Who said so?"],
+    ["Really!?", "Was it you?"],
+    ["Really?!", "Was it you?"],
+    ["1.) The red box", "2.) The blue box"],
+    ["1.) The red box.", "2.) The blue box."],
+    ["1) The red box.", "2) The blue box."],
+    ["1. The red box", "2. The blue box"],
+    ["1. The red box.", "2. The blue box."],
+    ["• 3. The red box", "• 4. The blue box"],
+    ["⁃3. The red box", "⁃4. The blue box"],
+    ["a. The red box", "b. The blue box", "c. The green box"],
+    ["This line is\nbroken in its middle by a page."],
+    ["It was a warm \nevening by the sea."],
+    ["It lies at N°. 2047.118.905.", "Nobody digs there."],
+    ["He was hired by Yahoo! for its legal department."],
+    ["It was only the two of us, you and I.", "Have you met Robert I. Hale before?"],
+    ["He wrote that in such a life “the rules of the world seem less hard. . . .”"],
+    ['"Curie [...] took the notes of a year [...]" (Hill 12).'],
+    ["Where the end of a sentence is left out, put the marks there . . . .", "Then goes the next."],
+    ["I never said so....", "He shut the door."],
+    ["I was not ... well, I mean...look . . . the point is . . . I did not mean to."],
+    [
+        "A habit that was weaker . . . was that of joining words. . . .",
+        "It was not given up. . . .",
+    ],
+]
 UNSPACED = {
     "zh": ["市长开放了新桥。", "“真的吗？”", "人们很高兴！", "第1.5节在这里。"],
     "ja": ["「行こう。」と彼は言った。", "雨が降る。", "本当？", "はい。"],
@@ -49,6 +109,11 @@ UNSPACED = {
 @pytest.mark.parametrize("language", GOLDEN)
 def test_sentences_end_where_readers_of_the_language_end_them(language: str) -> None:
     assert split_sentences(" ".join(GOLDEN[language]), language) == GOLDEN[language]
+
+
+@pytest.mark.parametrize("golden", ENGLISH, ids=lambda golden: golden[0][:24])
+def test_english_rules(golden: list[str]) -> None:
+    assert split_sentences(" ".join(golden), "en") == golden
 
 
 @pytest.mark.parametrize("language", UNSPACED)
