@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.generation import DecodingOptions, load_with_model
+from bart_cli.cli.generation import DecodingOptions, load_with_model, saved_with
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import (
     CheckpointOption,
@@ -91,7 +91,7 @@ def command(
             "evaluation.tokenizer": rouge_tokenizer,
             "evaluation.language": language,
         },
-        _place(model, checkpoint),
+        lambda config: saved_with(config.model_path),
     )
     if own is not None:
         config = _for_other_data(config, own)

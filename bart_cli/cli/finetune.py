@@ -13,9 +13,11 @@ from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.generation import (
     WIDEST,
+    Saved,
     SourceLanguageOption,
     TargetLanguageOption,
     load_with_model,
+    saved_with,
 )
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
@@ -66,8 +68,10 @@ def command(
     data/cnn_dm[/bold]
     """
     options = _options(**locals())
-    source = settings.load(FinetuneConfig, WIDEST | options).init_from
-    config, notices = load_with_model(settings, FinetuneConfig, options, source, stated_only=True)
+    run = out_folder or settings.default_run("finetune")
+    config, notices = load_with_model(
+        settings, FinetuneConfig, options, lambda config: _saved(run, config.init_from)
+    )
     from bart_cli.extras import require
 
     if config.training.select_by != "loss":
@@ -80,7 +84,6 @@ def command(
     from bart_cli.training.finetune import run_finetune
     from bart_cli.training.world import join_world
 
-    run = out_folder or settings.default_run("finetune")
     reporter = make_reporter()
     warn_once(reporter, notices)
     scores = None
@@ -95,6 +98,7 @@ def command(
                 evaluation_of(config, run),
                 run / "final-evaluation",
                 minutes=None if limit is None else limit - (time.monotonic() - begin) / 60,
+                replace=True,
                 reporter=reporter,
             )
     if as_json and result.leads:
@@ -110,6 +114,14 @@ def configure(*, settings: ConfigOptions, **values: Any) -> FinetuneConfig:
         UsageError: names the setting, its value, and what is allowed.
     """
     return settings.load(FinetuneConfig, WIDEST | _options(**values))
+
+
+def _saved(run: Path, init_from: str | None) -> Saved:
+    """Decoding settings of `init_from`, as the run has noted them when it is resumed."""
+    from bart_cli.training.resume import recorded_generation
+
+    recorded = recorded_generation(run)
+    return saved_with(init_from, stated_only=True) if recorded is None else (recorded, ())
 
 
 def _options(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ import typer
 
 from bart_cli.cli.options import Config, ConfigOptions, field_help
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.config.generation import EvaluationConfig, GenerationConfig
+from bart_cli.config.generation import EvaluationConfig, GenerationConfig, Layer
 from bart_cli.progress import Reporter
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class DecodingOptions:
         return generation_keys(own)
 
 
+Saved = tuple[Sequence[Layer], Sequence[str]]  # decoding settings of a model, and warnings
 # Which settings fit together is known when those of the model are; until then, widest limits.
 WIDEST = {"generation.beams": 64, "generation.max_length": 2**20}
 
@@ -123,28 +124,33 @@ def load_with_model(
     settings: ConfigOptions,
     kind: type[Config],
     options: Mapping[str, object],
-    source: str | None,
-    *,
-    stated_only: bool = False,
+    saved_of: Callable[[Config], Saved],
 ) -> tuple[Config, list[str]]:
     """The configuration with the decoding settings of a model below it, and its warnings.
 
     What is wrong with the options is said before the model is looked for.
 
     Args:
+        saved_of: finds the settings of the model, given the configuration without them.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    layers, warnings = saved_of(settings.load(kind, WIDEST | given))
+    notices: list[str] = []
+    config = settings.load(kind, options, saved=layers, notify=notices.append)
+    return config, [*warnings, *notices]
+
+
+def saved_with(source: str | None, *, stated_only: bool = False) -> Saved:
+    """The decoding settings that a model was saved with.
+
+    Args:
         source: run, model folder or hub id; None: no model.
         stated_only: leave out the defaults of transformers for settings that the model lacks.
     """
-    settings.load(
-        kind, WIDEST | {key: value for key, value in options.items() if value is not None}
-    )
     from bart_cli.model.formats import saved_generation
 
-    notices: list[str] = []
     saved = saved_generation(source) if source is not None else None
-    layers = saved.layers(stated_only=stated_only) if saved else []
-    config = settings.load(kind, options, saved=layers, notify=notices.append)
-    return config, [*(saved.notices if saved else ()), *notices]
+    return (saved.layers(stated_only=stated_only), saved.notices) if saved else ([], ())
 
 
 def model_of(model: str | None) -> tuple[str, str]:

@@ -42,12 +42,18 @@ def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
 
 
 def run_evaluate(
-    config: EvaluateConfig, out: Path, *, minutes: float | None = None, reporter: Reporter
+    config: EvaluateConfig,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    replace: bool = False,
+    reporter: Reporter,
 ) -> Evaluation | None:
     """Score a model on a split; called by every process of the world, answered on rank 0.
 
     Args:
         minutes: time limit of decoding, None for none.
+        replace: begin anew where `out` holds the evaluation of another model or other pairs.
 
     Raises:
         UsageError: no model, no data, an `out` that holds another evaluation.
@@ -66,7 +72,7 @@ def run_evaluate(
             found.tell(reporter)
             source.tell_overlap(found, reporter)
         config = _with_precision(config, world, reporter)
-        ledger = _claim(config, out, pairs, world)
+        ledger = _claim(config, out, pairs, world, replace)
         if world.broadcast(ledger is not None and ledger.complete):
             reporter.info(f"all {len(pairs):,} articles are decoded already")
         else:
@@ -97,7 +103,9 @@ def _limit(config: EvaluateConfig) -> int | None:
     return evaluation.limit or limits.get(evaluation.split)
 
 
-def _claim(config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: World) -> Ledger | None:
+def _claim(
+    config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: World, replace: bool
+) -> Ledger | None:
     """Bind `out` to this evaluation: the ledger on rank 0, None on the others.
 
     Raises:
@@ -107,7 +115,7 @@ def _claim(config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: Worl
     if world.leads:
         try:
             _require_own(out)
-            ledger = open_ledger(out, origin_of(config, pairs))
+            ledger = open_ledger(out, origin_of(config, pairs), replace=replace)
             out.mkdir(parents=True, exist_ok=True)
             remove_leftovers(out)
             save_config(config, out / "config.yaml")

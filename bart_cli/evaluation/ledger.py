@@ -109,8 +109,11 @@ class Ledger:
             self.devices.append(line["device"])
 
 
-def open_ledger(out: Path, origin: Origin) -> Ledger:
+def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
     """The ledger of a folder, empty when nothing was decoded there.
+
+    Args:
+        replace: forget what was decoded there if it is of another origin.
 
     Raises:
         UsageError: what was decoded there is of another origin, or damaged.
@@ -130,6 +133,8 @@ def open_ledger(out: Path, origin: Origin) -> Ledger:
             f"{ledger.path} is damaged: it does not hold what was decoded",
             hint="delete it, and all articles are decoded anew",
         ) from None
+    if replace and before != origin:
+        return Ledger(ledger.path, origin)
     _require_same(before, origin, out)
     write_text(ledger.path, "".join(map(_line, lines)))  # without a last line that was cut
     return ledger

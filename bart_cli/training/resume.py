@@ -19,8 +19,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from bart_cli.config.generation import Layer
 from bart_cli.config.model import DROPOUTS, ModelConfig
-from bart_cli.config.presets import flatten, load_config
+from bart_cli.config.presets import flatten, load_config, read_yaml
 from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
 from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import atomic_folder, remove_leftovers, strict_json, write_text
@@ -155,6 +156,22 @@ def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
             hint="--resume none begins anew in another --out",
         )
     return Start()
+
+
+def recorded_generation(run: Path) -> list[Layer] | None:
+    """Decoding settings that a run with a checkpoint has from its `init_from`; None: no such run.
+
+    So a resume does not need that model any more.
+    """
+    if not (run / "config.yaml").is_file() or not list_checkpoints(run):
+        return None
+    settings = read_yaml(run / "config.yaml")
+    values = settings.get("generation", {})
+    return [
+        (source, {name: values[name]})
+        for name, source in settings.get("generation_sources", {}).items()
+        if source not in ("default", "options") and not source.startswith("preset ")
+    ]
 
 
 def _changed(before: TrainingRun, now: TrainingRun, ignored: frozenset[str]) -> dict[str, str]:
