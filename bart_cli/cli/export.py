@@ -12,6 +12,7 @@ from rich.text import Text
 from bart_cli.cli.console import out, print_json
 from bart_cli.cli.options import CheckpointOption, JsonOption, field_help
 from bart_cli.config.export import ExportConfig
+from bart_cli.errors import UsageError
 
 
 def command(
@@ -35,6 +36,9 @@ def command(
         str | None, typer.Option(metavar="NAME", help=field_help(ExportConfig, "tokenizer"))
     ] = None,
     checkpoint: CheckpointOption = None,
+    average: Annotated[
+        int | None, typer.Option(metavar="N", help=field_help(ExportConfig, "average"))
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model for others: weights, configuration, tokenizer and decoding settings.
@@ -49,8 +53,11 @@ def command(
     from bart_cli.model.formats import resolve_model
 
     config = load_config(
-        ExportConfig, options={"format": form, "dtype": dtype, "tokenizer": tokenizer}
+        ExportConfig,
+        options={"format": form, "dtype": dtype, "tokenizer": tokenizer, "average": average},
     )
+    if checkpoint is not None and config.average > 1:
+        raise UsageError("--checkpoint names one model, --average several: pass one of them")
     if checkpoint is not None:
         model = str(resolve_model(model, checkpoint))
     done = export_model(model, out_folder, config)

@@ -21,6 +21,9 @@ class ExportConfig(Section):
         "mBART's for Pre-LN ones; reference: NVIDIA's final_step.ckpt with config.json",
     )
     dtype: ExportDtype = Field("fp32", description="of the weights: fp32, bf16 or fp16")
+    average: int = Field(
+        1, ge=1, description="mean of the weights of a run's newest N checkpoints, instead of one"
+    )
     tokenizer: str | None = Field(
         None, description="folder or hub id, for models that come without a tokenizer"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from bart_cli.config.export import ExportConfig, ExportDtype
 from bart_cli.config.generation import GenerationConfig
@@ -21,7 +22,7 @@ from bart_cli.files import atomic_folder
 from bart_cli.locks import locked_path
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, require_room, write_json, write_weights
+from bart_cli.model.formats import LoadedModel, load_model, require_room, write_json, write_weights
 from bart_cli.model.weights import State
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
@@ -70,7 +71,7 @@ def export_model(source: str, out: Path, config: ExportConfig) -> Export:
 def _export(source: str, out: Path, config: ExportConfig) -> Export:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is there already", hint="remove it, or give another name")
-    loaded = load_model(source)
+    loaded = load_model(source) if config.average == 1 else load_average(source, config.average)
     tokenizer = loaded.tokenizer
     if config.tokenizer is not None:
         tokenizer = Tokenizer.from_pretrained(config.tokenizer)
@@ -93,6 +94,36 @@ def _export(source: str, out: Path, config: ExportConfig) -> Export:
         size = sum(file.stat().st_size for file in temporary.iterdir())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Export(out, layout, config.dtype, parameters, size, difference)
+
+
+def load_average(run: str, count: int) -> LoadedModel:
+    """The newest checkpoint of a run, with the mean weights of the newest `count`.
+
+    In memory: one model in fp32, and one tensor at a time of the others.
+
+    Raises:
+        UsageError: the run has fewer checkpoints.
+        BartError: a file of weights is damaged.
+    """
+    folders = sorted(Path(run).glob("checkpoints/step-*/model"))
+    if len(folders) < count:
+        raise UsageError(
+            f"--average {count}: {run} has {len(folders)} checkpoints",
+            hint=f"Train with --set training.keep_last={count}, or average fewer.",
+        )
+    loaded = load_model(folders[-1])
+    totals = loaded.model.state_dict()
+    for folder in folders[-count:-1]:
+        path = folder / "model.safetensors"
+        try:
+            with safe_open(path, "pt") as file:
+                for name, total in totals.items():
+                    total += file.get_tensor(name).float()
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise BartError(f"{path}: cannot read the weights: {error}") from None
+    for total in totals.values():
+        total /= count
+    return loaded
 
 
 def _cast(weights: State, dtype: ExportDtype) -> State:

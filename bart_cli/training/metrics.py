@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
+from bart_cli.errors import UsageError
 from bart_cli.files import strict_json, write_text
+from bart_cli.training.checkpoint import writing
 
 Row = dict[str, Any]
 
@@ -23,38 +26,60 @@ class MetricsLog:
     def __init__(self, run: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._path = run / "metrics.jsonl"
+        # TensorBoard writes in a thread, whose error its next call raises again.
+        threading.excepthook = _report_unless_os_error
+        self._run, self._path = run, run / "metrics.jsonl"
         kept = [row for row in read_metrics(run) if row["step"] <= step]
-        write_text(self._path, "".join(strict_json(row) + "\n" for row in kept))
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        with writing(self._path, run):
+            write_text(self._path, "".join(strict_json(row) + "\n" for row in kept))
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Append a row with its `step`. TensorBoard has gaps where numbers are not finite."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(strict_json(row) + "\n")
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                self._board.add_scalar(name, value, row["step"])
+        """Append a row with its `step`. TensorBoard has gaps where numbers are not finite.
+
+        Raises:
+            BartError: the disk is full.
+        """
+        with writing(self._path, self._run):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(strict_json(row) + "\n")
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                    self._board.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
         """Flush TensorBoard."""
-        self._board.close()
+        with writing(self._path, self._run):
+            self._board.close()
+
+
+def _report_unless_os_error(arguments: threading.ExceptHookArgs) -> None:
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)
 
 
 def read_metrics(run: Path) -> list[Row]:
     """All complete rows of a run, in order; a last line cut by a crash is left out.
 
     A number that was not finite is null in the file and NaN here.
+
+    Raises:
+        UsageError: another line is not a row.
     """
     path = run / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     rows = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-                rows.append({k: math.nan if v is None else v for k, v in row.items()})
-            except ValueError:
-                break
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            row["step"] += 0  # a number
+            rows.append({k: math.nan if v is None else v for k, v in row.items()})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if number < len(lines):
+                raise UsageError(
+                    f"{path}, line {number}: not a row of the log of a run",
+                    hint="Delete that line. The log is not needed to resume.",
+                ) from None
     return rows
 
 

@@ -120,3 +120,22 @@ def test_a_tokenizer_can_be_named_and_must_fit(
     if Tokenizer.from_pretrained(tmp_path / "large").vocab_size > 400:
         with pytest.raises(UsageError, match="more than the model's 400"):
             export_model(str(alone / "final_step.ckpt"), tmp_path / "out2", config)
+
+
+def test_the_mean_of_a_runs_newest_checkpoints_is_exported(
+    tiny_config: ModelConfig, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    states = []
+    for step in (2, 4, 9, 10):
+        torch.manual_seed(step)
+        model = Bart(tiny_config)
+        save_model(tmp_path / f"checkpoints/step-{step:08d}/model", model, tiny_tokenizer, DECODING)
+        states.append(model.state_dict())
+    export_model(str(tmp_path), tmp_path / "out", ExportConfig(average=3))
+    loaded = load_model(tmp_path / "out")
+    assert loaded.generation == DECODING
+    for name, tensor in loaded.model.state_dict().items():
+        mean = torch.stack([state[name].double() for state in states[1:]]).mean(0)
+        torch.testing.assert_close(tensor.double(), mean, rtol=1e-6, atol=1e-7)
+    with pytest.raises(UsageError, match="--average 5: .* has 4 checkpoints"):
+        export_model(str(tmp_path), tmp_path / "more", ExportConfig(average=5))

@@ -1,0 +1,34 @@
+"""The log of a run: cut, damaged, and on a full disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bart_cli.errors import BartError, UsageError
+from bart_cli.training.metrics import MetricsLog, read_metrics
+
+ROW = b'{"step": 1, "loss": null}\n'
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 2, "lo', b"\xff\xfe", b"\0" * 50, b"3"])
+def test_a_cut_tail_is_left_out_and_damage_elsewhere_is_named(tmp_path: Path, tail: bytes) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(ROW + tail)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1]
+    log.write_bytes(ROW + tail + b"\n" + ROW)
+    with pytest.raises(UsageError, match=r"metrics\.jsonl, line 2: not a row"):
+        read_metrics(tmp_path)
+
+
+def test_a_full_disk_at_a_log_line_is_named(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    if not os.access("/dev/full", os.W_OK):
+        pytest.skip("no /dev/full")
+    with pytest.raises(BartError, match=r"cannot write .*metrics\.jsonl.* No space left"):
+        log.write({"step": 1})
+    log.close()
