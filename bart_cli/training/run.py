@@ -189,7 +189,7 @@ def run_training(
         raise _not_finite(error, run, progress, world) from None
     except KeyboardInterrupt:
         raise BartError(
-            "interrupted twice: no checkpoint of the last steps", exit_code=130
+            "interrupted twice: the steps since the last checkpoint are lost", exit_code=130
         ) from None
     except torch.OutOfMemoryError:
         raise _out_of_memory(training, room, world) from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,8 @@ def test_a_student_of_some_layers_is_trained_and_scored(folder: Path, tmp_path: 
     teacher = bart(*pairs, *sizes, "--out", tmp_path / "teacher", "--no-evaluate")
     assert teacher.returncode == 0, teacher.stderr
     assert not (tmp_path / "teacher" / "final-evaluation").exists()
+    # The architecture comes with the teacher's weights.
+    sizes = [text for text in sizes if "model." not in text]
     student = bart(
         *(*pairs, *sizes, "--init-from", tmp_path / "teacher", "--out", tmp_path / "student"),
         *("--keep-encoder-layers", "1", "--keep-decoder-layers", "0"),
@@ -99,6 +103,10 @@ def test_a_student_of_some_layers_is_trained_and_scored(folder: Path, tmp_path: 
     assert "lead-1" in student.stdout
     metrics = tmp_path / "student" / "final-evaluation" / "metrics.json"
     scores = json.loads(metrics.read_text())
+    # The teacher is not needed any more. Older versions scored other weights of a run.
+    shutil.rmtree(tmp_path / "teacher")
+    ledger = metrics.with_name("progress.jsonl")
+    ledger.write_text(re.sub('"model": "....', '"model": "0000', ledger.read_text(), count=1))
     again = bart(
         *(*pairs, *sizes, "--init-from", tmp_path / "teacher", "--out", tmp_path / "student"),
         *("--keep-encoder-layers", "1", "--keep-decoder-layers", "0", "--json"),

@@ -137,5 +137,5 @@ def test_the_mean_of_a_runs_newest_checkpoints_is_exported(
     for name, tensor in loaded.model.state_dict().items():
         mean = torch.stack([state[name].double() for state in states[1:]]).mean(0)
         torch.testing.assert_close(tensor.double(), mean, rtol=1e-6, atol=1e-7)
-    with pytest.raises(UsageError, match="--average 5: .* has 4 checkpoints"):
+    with pytest.raises(UsageError, match=r"--average 5: .* has 4 checkpoints"):
         export_model(str(tmp_path), tmp_path / "more", ExportConfig(average=5))
