@@ -24,6 +24,7 @@ from bart_cli.config.benchmark import BenchmarkConfig
 from bart_cli.files import require_folder
 from bart_cli.locks import locked_folder
 from bart_cli.progress import Reporter
+from bart_cli.runtime.interrupts import finishing
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.world import World, held_by_rank_0, join_world, launched
 
@@ -160,7 +161,8 @@ def _measure(
     if compared is not None:
         tables.append(compared)
     if leads:
-        write_report(out, title, command, results, tables)
+        with finishing():  # after Ctrl-C too
+            write_report(out, title, command, results, tables)
     return Report(
         out=out,
         rows=results.rows,

@@ -12,16 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bart_cli.benchmark.session import Session, is_out_of_memory
-from bart_cli.benchmark.spec import ArmSpec
 from bart_cli.errors import BartError
-from bart_cli.training.world import join_world
 from bart_cli.workers import adopt_parent
 
 
 def main() -> None:
     """Serve until the parent closes the pipe, or is gone."""
-    adopt_parent()
+    adopt_parent()  # before torch is imported, which takes a while
+    from bart_cli.benchmark.session import Session, is_out_of_memory
+    from bart_cli.benchmark.spec import ArmSpec
+    from bart_cli.training.world import join_world
+
     # What libraries print must not stand between our answers.
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -23,11 +23,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 ECHO_SECONDS = 1.0  # a launcher may repeat the signal that the process group already has
 LIBRARY_SECONDS = 3.0  # for a library call to return
-CLEANUP_SECONDS = 15.0  # for what runs after KeyboardInterrupt
+CLEANUP_SECONDS = 5.0  # for what runs after KeyboardInterrupt, unless it asks for more
 EXIT_SECONDS = 3.0  # for what libraries do when Python exits
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _received: list[tuple[signal.Signals, float]] = []  # the first signal and its time
+_finishing = threading.Event()  # cleared while something wants to be finished
+_finishing.set()
 _fork: dict[str, Any] = {}  # who is about to fork
 _hooks: dict[str, Any] = {}  # as they were
 
@@ -54,6 +56,16 @@ def install() -> None:
 def received() -> signal.Signals | None:
     """The signal that ends this process, None when there was none."""
     return _received[0][0] if _received else None
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Let the block take its time, though a signal ends the command."""
+    _finishing.clear()
+    try:
+        yield
+    finally:
+        _finishing.set()
 
 
 def end(number: int | None = None) -> NoReturn:
@@ -136,6 +148,7 @@ def _watch(reader: int) -> None:
             end(number)
         if _received:
             time.sleep(CLEANUP_SECONDS)
+            _finishing.wait()
             end()
 
 
