@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bart_cli.cli.app import VOICES
 from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
-from bart_cli.cli.training import TrainingOptions, show_result, start_workers, without_options
+from bart_cli.cli.training import TrainingOptions, show_result, start_workers
 from bart_cli.config.data import PretrainDataConfig
-from bart_cli.config.run import PretrainConfig
+from bart_cli.config.run import PretrainConfig, save_config
 from bart_cli.errors import UsageError
 
 
@@ -113,30 +115,35 @@ def _run_phases(
     names = [name for name in phases.split(",") if name]
     if settings.preset is not None or len(names) < 2:
         raise UsageError(f"--phases {phases}: give two presets or more here, and no --preset")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--phases {phases}: a preset occurs twice")
     if launched():
         raise UsageError("--phases starts runs itself: under srun or torchrun give one --preset")
     count = processes_to_start(training.processes)
     folder = out_folder or Path("runs") / "pretrain-phases"
-    runs = {}
+    runs: dict[Path, PretrainConfig] = {}
     for name in names:  # all are checked before the first runs for days
         phase = replace(settings, preset=name)
         config = configure(settings=phase, training=training, data=data, init_from=init_from)
+        if runs:  # `--set model.…` is for the first
+            config = config.model_copy(update={"init_from": str(next(reversed(runs)))})
         try:
             check_pretrain(config, World(0, count, device_of(0, count)))
         except UsageError as error:
             error.message = f"phase {name}: {error.message}"
             raise
         runs[folder / name] = config
-        init_from = str(folder / name)
-    rest = without_options(sys.argv[1:], ("--phases", "--out", "--init-from"))
+        init_from = None
+    words = [*(word for word in sys.argv if word in VOICES), *(["--json"] if as_json else [])]
     for run, config in runs.items():
         if count == 1:
             finished = _run(config, run, training.resume, as_json)
         else:
-            arguments = [*rest, "--preset", run.name, "--out", str(run)]
-            if config.init_from:
-                arguments += ["--init-from", config.init_from]
-            if code := launch(arguments, count, training.max_restarts):
+            with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
+                save_config(config, Path(file.name))
+                command = ["pretrain", "--config", file.name, "--out", str(run), *words]
+                code = launch([*command, "--resume", training.resume], count, training.max_restarts)
+            if code:
                 raise typer.Exit(code)
             finished = (run / "done.json").is_file()
         if not finished:

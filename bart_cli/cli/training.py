@@ -93,18 +93,6 @@ def warn_once(reporter: Reporter, notices: Sequence[str]) -> None:
             reporter.warn(notice)
 
 
-def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """A command line without these options and their values."""
-    kept = []
-    words = iter(arguments)
-    for word in words:
-        if word in names:
-            next(words, None)
-        elif word.partition("=")[0] not in names:
-            kept.append(word)
-    return kept
-
-
 def show_result(result: RunResult) -> None:
     """The last lines of a run."""
     if not result.leads:

@@ -72,7 +72,10 @@ def test_phases_run_one_after_the_other_and_go_on(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--phases", "tiny-cpu"), "give two presets or more"),
+        (
+            ("--phases", "tiny-cpu,dgxa100-1node-phase2", "--set", "data.sequence_length=64"),
+            "phase tiny-cpu: no train shards of 64 tokens",
+        ),
         (("--phases", "tiny-cpu,tiny-cpo"), "tiny-cpo"),
     ],
 )

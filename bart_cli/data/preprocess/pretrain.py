@@ -319,17 +319,23 @@ def _run(
     reporter: Reporter,
 ) -> list[Any]:
     """Map on the cluster, results in order; the first error of a task ends the run."""
-    from distributed import as_completed
+    from concurrent.futures import CancelledError
 
-    futures = client.map(partial(_outcome, function), arguments, pure=False, retries=0)
-    with reporter.task(name, total=len(futures), unit=unit) as task:
-        for future in as_completed(futures, loop=client.loop):
-            error = future.result() if future.status == "finished" else future.exception()
-            if isinstance(error, BaseException):
-                client.cancel(futures)
-                raise _in_words(error)
-            task.advance()
-    results: list[Any] = client.gather(futures)
+    from distributed import as_completed
+    from distributed.comm import CommClosedError
+
+    try:
+        futures = client.map(partial(_outcome, function), arguments, pure=False, retries=0)
+        with reporter.task(name, total=len(futures), unit=unit) as task:
+            for future in as_completed(futures, loop=client.loop):
+                error = future.result() if future.status == "finished" else future.exception()
+                if isinstance(error, BaseException):
+                    client.cancel(futures)
+                    raise _in_words(error)
+                task.advance()
+        results: list[Any] = client.gather(futures)
+    except (CancelledError, CommClosedError) as error:
+        raise _in_words(error) from None
     return results
 
 
@@ -337,15 +343,16 @@ def _in_words(error: BaseException) -> BaseException:
     """What happened to the cluster, as an error that a user can act on; others as they are."""
     from concurrent.futures import CancelledError
 
+    from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):
         return BartError(
             "worker processes were killed, one after the other (out of memory?)",
-            hint="the same command goes on from here; fewer --workers need less memory",
+            hint="Rerun the command to resume; fewer --workers need less memory.",
         )
-    if isinstance(error, CancelledError):
-        return BartError("the Dask scheduler was lost", hint="the same command goes on from here")
+    if isinstance(error, CancelledError | CommClosedError):
+        return BartError("the Dask scheduler was lost", hint="Rerun the command to resume.")
     return error
 
 
@@ -366,7 +373,8 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
     from distributed.comm.registry import get_backend
 
     # Dask tells of every worker that leaves; errors reach the user through the futures.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):  # which has a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
         try:
             # First, for a client of an unknown kind of address takes most of a minute to go away.

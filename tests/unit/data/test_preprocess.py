@@ -321,24 +321,30 @@ def test_workers_that_stand_elsewhere_find_the_text(
         assert task.tokenizer.is_absolute()
 
 
-@pytest.mark.parametrize("kind", ["killed", "cancelled"])
-def test_a_cluster_that_fails_is_told_in_one_line(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["killed", "cancelled", "lost"])
+def test_a_cluster_that_fails_is_told_in_one_line(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from concurrent.futures import CancelledError
 
     from distributed import Client
+    from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
+
+    def lose(_: object) -> None:
+        raise CommClosedError
 
     def fail(_: int) -> None:
         if kind == "cancelled":
             raise CancelledError
-        raise KilledWorker("task", SimpleNamespace(address="tcp://x"), 3)  # type: ignore[arg-type]
+        if kind == "killed":
+            raise KilledWorker("task", SimpleNamespace(address="tcp://x"), 3)  # type: ignore[arg-type]
 
-    with (
-        Client(processes=False, n_workers=1, dashboard_address=None) as client,
-        pytest.raises(BartError, match=r"processes were killed|scheduler was lost") as error,
-    ):
-        _run(client, fail, [1], "text", "blocks", Reporter())
-    assert "the same command goes on" in (error.value.hint or "")
+    with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+        monkeypatch.setattr(client, "gather", lose)
+        with pytest.raises(BartError, match=r"processes were killed|scheduler was lost") as error:
+            _run(client, fail, [1], "text", "blocks", Reporter())
+    assert "Rerun the command to resume" in (error.value.hint or "")
 
 
 def test_a_text_that_was_refused_can_be_mended_in_place(
