@@ -322,7 +322,7 @@ def _run(
     from concurrent.futures import CancelledError
 
     from distributed import as_completed
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     try:
         futures = client.map(partial(_outcome, function), arguments, pure=False, retries=0)
@@ -343,7 +343,7 @@ def _in_words(error: BaseException) -> BaseException:
     """What happened to the cluster, as an error that a user can act on; others as they are."""
     from concurrent.futures import CancelledError
 
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):

@@ -328,7 +328,7 @@ def test_a_cluster_that_fails_is_told_in_one_line(
     from concurrent.futures import CancelledError
 
     from distributed import Client
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 
     def lose(_: object) -> None:
