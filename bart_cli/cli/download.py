@@ -12,6 +12,7 @@ import typer
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import JsonOption
+from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ def common_crawl(
 
     last = end.date() if end else end_of_first_run(out_folder) or datetime.now(UTC).date()
     chosen = tuple(languages or ["en"])
+    for code in set(chosen) - {"all"}:
+        if code not in LANGUAGES:
+            raise UsageError(f"--language {code}: expected a code of ISO 639-1, such as de, or all")
     news = NewsFilter(
         start=start.date(),
         end=last,

@@ -49,9 +49,6 @@ def command(
         str | None,
         typer.Option(metavar="ascii|unicode", help=field_help(EvaluationConfig, "tokenizer")),
     ] = None,
-    language: Annotated[
-        str | None, typer.Option(help=field_help(EvaluationConfig, "language"))
-    ] = None,
     settings: ConfigOptions = ConfigOptions(),
     decoding: DecodingOptions = DecodingOptions(),
     processes: ProcessesOption = None,
@@ -89,7 +86,6 @@ def command(
             "evaluation.limit": limit,
             "evaluation.bleu": bleu,
             "evaluation.tokenizer": rouge_tokenizer,
-            "evaluation.language": language,
         },
         lambda config: saved_with(config.model_path),
     )

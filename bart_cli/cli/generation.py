@@ -85,7 +85,9 @@ class DecodingOptions:
     seed: Annotated[
         int | None, typer.Option("--seed", help=field_help(GenerationConfig, "seed"))
     ] = None
-
+    language: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "language"))] = (
+        None
+    )
     source_language: SourceLanguageOption = None
     target_language: TargetLanguageOption = None
 
@@ -168,8 +170,14 @@ def load_summarizer(
 ) -> tuple[Summarizer, InferenceModel, EvaluationConfig]:
     """A model with its decoding settings: saved ones, those of --preset or --config, options."""
     from bart_cli.config.run import EvaluateConfig
+    from bart_cli.data.sentences import AUTO
     from bart_cli.errors import BartError
-    from bart_cli.inference.load import choose_precision, find_device, load_for_inference
+    from bart_cli.inference.load import (
+        choose_precision,
+        find_device,
+        load_for_inference,
+        recorded_language,
+    )
     from bart_cli.inference.summarizer import Summarizer
     from bart_cli.model.formats import resolve_model
     from bart_cli.training.memory import keep_freed_memory
@@ -205,7 +213,12 @@ def load_summarizer(
         saved=loaded.saved.layers() if loaded.saved else (),
         notify=reporter.warn,
     )
-    summarizer = Summarizer(loaded, final.generation, sources=final.generation_sources)
+    language = evaluation.language
+    if language == AUTO and decoding.language is None:
+        language = recorded_language(source)
+    summarizer = Summarizer(
+        loaded, final.generation, sources=final.generation_sources, language=language
+    )
     return summarizer, loaded, evaluation
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Self
 
@@ -10,11 +9,37 @@ from pydantic import Field, model_validator
 
 from bart_cli.config.base import Section, refuse_idle
 
-LANGUAGE = re.compile("auto|[a-z]{2,3}")
+# ISO 639-1.
+LANGUAGES = frozenset(
+    """
+    aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy
+    da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu
+    hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb
+    lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om
+    or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw
+    ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+    """.split()
+)
+# Those with abbreviations of their own in `data/abbreviations.py`, and English.
+ABBREVIATED = "cs, da, de, el, en, es, fi, fr, it, nl, no, pl, pt, ru, sv, tr, uk"
 LANGUAGE_HELP = (
     "language whose rules split text into sentences: an ISO 639-1 code such as de, or auto: by the "
     "script of each text, with Latin letters taken for English"
 )
+
+
+def check_language(code: str) -> str:
+    """The code itself.
+
+    Raises:
+        ValueError: neither auto nor a code of ISO 639-1.
+    """
+    if code != "auto" and code not in LANGUAGES:
+        raise ValueError(
+            f"input should be auto or a code of ISO 639-1, such as de (abbreviations are known in "
+            f"{ABBREVIATED})"
+        )
+    return code
 
 
 class DenoisingConfig(Section):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bart_cli.config.base import Section
-from bart_cli.config.data import LANGUAGE, LANGUAGE_HELP
+from bart_cli.config.data import LANGUAGE_HELP, check_language
 from bart_cli.errors import UsageError
 
 RougeTokenizer = Literal["ascii", "unicode"]
@@ -221,9 +221,7 @@ class EvaluationConfig(Section):
     @field_validator("language")
     @classmethod
     def _code(cls, value: str) -> str:
-        if not LANGUAGE.fullmatch(value):
-            raise ValueError("input should be auto, or an ISO 639 code such as de")
-        return value
+        return check_language(value)
 
     @field_validator("device")
     @classmethod

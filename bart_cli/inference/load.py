@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+import yaml
 
+from bart_cli.config.data import LANGUAGES
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig, SavedGeneration
+from bart_cli.data.sentences import AUTO
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.products import measure_products
@@ -39,6 +42,20 @@ class InferenceModel:
     folder: Path
     precision: str = "fp32"
     notice: str | None = None
+
+
+def recorded_language(source: str | Path) -> str:
+    """The language of sentence splitting of the run that `source` is or lies in; else auto."""
+    path = Path(source).absolute()
+    for folder in (path, *path.parents[:2]):
+        try:
+            content = yaml.safe_load((folder / "config.yaml").read_bytes())
+        except (OSError, yaml.YAMLError):
+            continue
+        evaluation = content.get("evaluation") if isinstance(content, dict) else None
+        if isinstance(evaluation, dict) and evaluation.get("language") in LANGUAGES:
+            return str(evaluation["language"])
+    return AUTO
 
 
 def load_for_inference(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bart_cli.data.sentences import spaced_sentences
+from bart_cli.data.sentences import AUTO, spaced_sentences
 from bart_cli.data.source_text import source_text
 from bart_cli.data.words import word_starts
 from bart_cli.tokenizer import Tokenizer
@@ -36,13 +36,20 @@ class Encoded:
 
 
 def encode_texts(
-    texts: Sequence[str], tokenizer: Tokenizer, limit: int, *, whole: bool, prefix: str = ""
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    limit: int,
+    *,
+    whole: bool,
+    prefix: str = "",
+    language: str = AUTO,
 ) -> list[Encoded]:
     """Encode texts for a model of `limit` positions.
 
     Args:
         prefix: see `source_text`; of several pieces only the first one has it.
         whole: a text that is too long becomes several pieces; else its first `limit` tokens remain.
+        language: of sentence splitting, see `split_sentences`.
     """
     read = [source_text(text, prefix) for text in texts]
     short = [i for i, text in enumerate(read) if len(text) <= PART]
@@ -58,7 +65,7 @@ def encode_texts(
         if count <= room:
             pieces = [kept]
         elif whole:
-            pieces = _pieces(text, tokenizer, room)
+            pieces = _pieces(text, tokenizer, room, language)
             count = sum(map(len, pieces))
         else:
             pieces = [kept[:room]]
@@ -97,9 +104,9 @@ def _fill(lengths: Sequence[int], capacity: int) -> list[range]:
     return groups
 
 
-def _pieces(text: str, tokenizer: Tokenizer, room: int) -> list[list[int]]:
+def _pieces(text: str, tokenizer: Tokenizer, room: int, language: str) -> list[list[int]]:
     """Ids of a long text, cut at ends of sentences; a sentence that is too long, within it."""
-    spaced = list(_spaced_sentences(text))
+    spaced = list(_spaced_sentences(text, language))
     rows = [
         part
         for begin in range(0, len(spaced), SENTENCES)
@@ -115,14 +122,14 @@ def _pieces(text: str, tokenizer: Tokenizer, room: int) -> list[list[int]]:
     return [new if len(new) <= room else old for new, old in zip(stripped, joined, strict=True)]
 
 
-def _spaced_sentences(text: str) -> Iterator[str]:
+def _spaced_sentences(text: str, language: str) -> Iterator[str]:
     """Sentences that give the text when joined, each behind the white space before it.
 
     Tokenized one by one they have the tokens of the whole text, line breaks included.
     """
     begin = 0
     for paragraph in PARAGRAPH.split(text):
-        for sentence in map(str.strip, spaced_sentences(paragraph)):
+        for sentence in map(str.strip, spaced_sentences(paragraph, language)):
             end = text.index(sentence, begin) + len(sentence)
             yield text[begin:end]
             begin = end

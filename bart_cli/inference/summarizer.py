@@ -13,9 +13,15 @@ from typing import Any, get_args, overload
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig, resolve_generation
 from bart_cli.config.presets import check_section
 from bart_cli.config.summarize import LongText
+from bart_cli.data.sentences import AUTO
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import Hypothesis, Interrupted, generate
-from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
+from bart_cli.inference.load import (
+    InferenceModel,
+    in_language,
+    load_for_inference,
+    recorded_language,
+)
 from bart_cli.inference.long_texts import Encoded, encode_texts
 from bart_cli.inference.windows import windows
 from bart_cli.model.formats import resolve_model
@@ -79,12 +85,14 @@ class Summarizer:
         generation: GenerationConfig | None = None,
         *,
         sources: Mapping[str, str] | None = None,
+        language: str = AUTO,
     ) -> None:
         """Summarize with a loaded model.
 
         Args:
             generation: default: the settings that the model was saved with.
             sources: where each of these settings came from, by field; default: the caller.
+            language: whose rules split long texts into sentences, see `split_sentences`.
         """
         if generation is not None and not isinstance(generation, GenerationConfig):
             raise ArgumentError(
@@ -94,6 +102,7 @@ class Summarizer:
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.folder = loaded.folder
+        self.language = language
         if generation is None:
             saved = resolve_generation(loaded.saved.layers() if loaded.saved else ())
             generation = GenerationConfig.model_validate(saved.values)
@@ -151,7 +160,7 @@ class Summarizer:
             source_language=source_language,
             target_language=target_language,
         )
-        return cls(loaded, generation)
+        return cls(loaded, generation, language=recorded_language(source))
 
     @property
     def positions(self) -> int:
@@ -258,6 +267,7 @@ class Summarizer:
             self.positions,
             whole=long != "truncate",
             prefix=self.model.config.prefix,
+            language=self.language,
         )
 
     def _round(self, encoded: Sequence[Encoded], decode: Decode) -> list[Summary]:

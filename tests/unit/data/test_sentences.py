@@ -7,11 +7,12 @@ import random
 import numpy as np
 import pytest
 
-from bart_cli.config.data import DenoisingConfig
+from bart_cli.config.data import ABBREVIATED, LANGUAGES, DenoisingConfig, check_language
 from bart_cli.data import sentences
+from bart_cli.data.abbreviations import ABBREVIATIONS
 from bart_cli.data.denoising import Denoiser, Ragged
 from bart_cli.data.random_keys import derive
-from bart_cli.data.sentences import language_of, spaced_sentences, split_sentences
+from bart_cli.data.sentences import SAME_RULES, language_of, spaced_sentences, split_sentences
 from bart_cli.tokenizer import Tokenizer
 
 GOLDEN = {
@@ -189,3 +190,12 @@ def test_the_masked_share_of_chinese_text_is_the_ratio(corpus: str) -> None:
     assert abs(1 - kept.sum() / tokens.lengths.sum() - 0.3) < 0.01
     assert shares.min() > 0.1  # of each sample, not only of all
     assert shares.max() < 0.5
+
+
+def test_the_languages_that_an_error_names_are_those_with_abbreviations() -> None:
+    assert ABBREVIATED.split(", ") == sorted({*ABBREVIATIONS, "en"} - {""})
+    assert set(SAME_RULES) < LANGUAGES
+    assert check_language("hu") == "hu"
+    for code in ("german", "deu", "xx", "en_XX"):
+        with pytest.raises(ValueError, match=r"a code of ISO 639-1, such as de .*ru, sv, tr"):
+            check_language(code)

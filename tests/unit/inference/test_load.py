@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bart_cli.errors import UsageError
-from bart_cli.inference.load import load_for_inference
+from bart_cli.inference.load import load_for_inference, recorded_language
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
@@ -44,3 +44,13 @@ def test_the_way_to_a_tokenizer_is_one_that_every_command_has(tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"has no tokenizer \(tokenizer\.json") as caught:
         load_for_inference(str(tmp_path / "a.ckpt"))
     assert "bart export" in (caught.value.hint or "")
+
+
+def test_the_language_of_a_run_is_found_from_its_folders(tmp_path: Path) -> None:
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("evaluation: {language: de}")
+    assert recorded_language(tmp_path / "run") == "de"
+    assert recorded_language(tmp_path / "run" / "best") == "de"
+    (tmp_path / "run" / "config.yaml").write_text("evaluation: [x")
+    assert recorded_language(tmp_path / "run") == "auto"
+    assert recorded_language("someone/model") == "auto"

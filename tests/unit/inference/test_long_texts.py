@@ -44,6 +44,20 @@ def test_pieces_of_a_text_hold_all_its_tokens_and_end_with_sentences(
     assert all(piece_text.endswith((".", "nobody laughed.")) for piece_text in texts)
 
 
+def test_pieces_end_where_the_language_ends_sentences(tiny_tokenizer: Tokenizer) -> None:
+    sentence = "Am 3. Oktober kam Dr. Weber, z. B. mit Frau Abg. Kern, nach Berlin."
+    ends = {}
+    for language in ("de", "auto"):
+        (encoded,) = encode_texts(
+            [f"{sentence} " * 9], tiny_tokenizer, 160, whole=True, language=language
+        )
+        texts = [tiny_tokenizer.decode(piece) for piece in encoded.pieces]
+        assert len(texts) > 1
+        ends[language] = {text.rpartition(" ")[2] for text in texts}
+    assert ends["de"] == {"Berlin."}
+    assert ends["auto"] != ends["de"]
+
+
 @pytest.mark.parametrize(
     "text", ["x" * 5000, "word " * 2000, "ä" * 3000, "🌉" * 900], ids=lambda t: t[:1]
 )
