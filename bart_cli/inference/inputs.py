@@ -154,7 +154,7 @@ def _web_page(url: str, jsonl: bool) -> Input:
     refuse_binary(url, content)
     if content_type.startswith("text/plain"):
         return Input(None, "text", _decode(url, content), url)
-    return Input(None, "html", _main_text(url, content, content_type), url)
+    return Input(None, "html", main_text(url, content, content_type), url)
 
 
 def _kind(path: Path, jsonl: bool) -> Kind:
@@ -193,10 +193,11 @@ def _text(given: Input) -> str:
     if given.kind == "text":
         _refuse_records(given.name)
         return _decode(given.name, content)
-    return _main_text(given.name, content)
+    return main_text(given.name, content)
 
 
-def _main_text(name: str, content: bytes, content_type: str = "") -> str:
+def main_text(name: str, content: bytes, content_type: str = "") -> str:
+    """The main text of a web page, without its frame."""
     from bart_cli.data.download.extractors import Page, load_extractor
 
     text = load_extractor("trafilatura")(Page(url="", html=content, content_type=content_type))

@@ -6,10 +6,13 @@ Everything that a client may send is bounded, and no answer holds a path of this
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import hmac
 import ipaddress
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,10 +33,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bart_cli.config.serve import ServeConfig
+from bart_cli.errors import UsageError
 from bart_cli.serve.batching import Job, Pool, QueueFullError
+from bart_cli.serve.documents import document_text
 from bart_cli.serve.openapi import docs_page, openapi
 from bart_cli.serve.requests import (
     chat_document,
+    read_body,
     read_flag,
     read_json,
     read_settings,
@@ -47,7 +53,20 @@ log = logging.getLogger("bart")
 GONE = 499  # nginx's status for a client that left: in metrics only
 HEARTBEAT = 15.0  # seconds between comments in a silent stream, for proxies
 OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # without a key
-PAGE = Path(__file__).with_name("page.html")
+PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+
+def _digest(tag: str) -> str:
+    """The source expression that allows the page's one script or style, and no other."""
+    (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+PAGE_POLICY = (
+    f"default-src 'none'; script-src {_digest('script')}; style-src {_digest('style')}; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
 
 @dataclass(frozen=True)
@@ -198,6 +217,21 @@ class Server:
             for job in jobs:
                 job.result.cancel()
 
+    async def text(self, request: Request) -> Response:
+        """POST /v1/text."""
+        name = request.query_params.get("name", "")
+        if not 0 < len(name) <= 255:
+            refuse(400, "name is missing: expected the file's name in the query, ?name=FILE.pdf")
+        content = await read_body(request, self.config.max_bytes)
+        try:
+            return JSONResponse({"text": await document_text(name, content)})
+        except UsageError as error:
+            refuse(422, " ".join(error.message.split()))
+
+    async def page(self, _: Request) -> Response:
+        """GET /."""
+        return HTMLResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+
     # ---- the rest -------------------------------------------------------------------------------
 
     def _served(self) -> Served:
@@ -251,6 +285,7 @@ class Server:
     def routes(self) -> list[Route]:
         """Every path with its handler."""
         get: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "/": self.page,
             "/healthz": self.healthy,
             "/readyz": self.ready,
             "/metrics": self.show_metrics,
@@ -263,6 +298,7 @@ class Server:
             "/v1/summarize": self.summarize,
             "/v1/summarize/stream": self.stream,
             "/v1/chat/completions": self.chat,
+            "/v1/text": self.text,
         }
         return [
             *(Route(path, handler, methods=["GET"]) for path, handler in get.items()),

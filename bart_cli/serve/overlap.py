@@ -1,8 +1,8 @@
 """Which sentences of a source a summary's sentences share words with.
 
 A sentence of the source is named when it holds at least `SHARE` of the words of the summary's
-sentence, at most `MOST` of them, best first. A word is a run of letters and digits without regard
-to case; in scripts without spaces, a character.
+sentence, at most `MOST` of them, best first. A word is a number or a run of at least four letters,
+without regard to case; in scripts without spaces, a character.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import re
 from bart_cli.data.sentences import spaced_sentences
 from bart_cli.data.words import UNSPACED
 
-SHARE = 0.3
+SHARE = 0.2
 MOST = 3
 SENTENCES = 5_000  # of a source that are compared and shown
-WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[^\W_])+")
+LETTER = rf"(?:(?![{UNSPACED}])[^\W_])"
+WORD = re.compile(rf"[{UNSPACED}]|{LETTER}*\d{LETTER}*|{LETTER}{{4,}}")
 
 
 def overlap(source: str, summary: str) -> dict[str, object]:

@@ -19,7 +19,7 @@ from tests.cli.test_commands import BART, bart
 from tests.conftest import SENTENCES
 
 COLOUR = re.compile(rb"\x1b\[[0-9;]*3[0-7]")
-SILENT = {"launch slurm"}  # what it prints is a program already
+SILENT = {"launch slurm", "serve"}  # what it prints is a program already
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +109,7 @@ def service(
         process.send_signal(signal.SIGTERM)
         assert len(late.result()) == 20
     _, said = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in said
 
 
@@ -219,6 +221,109 @@ def test_the_model_is_described_without_paths(service: Service) -> None:
     schema = document["paths"]["/v1/summarize"]["post"]["requestBody"]["content"]
     fields = set(schema["application/json"]["schema"]["properties"])
     assert set(GenerationConfig.model_fields) < fields
+
+
+def pdf(text: str) -> bytes:
+    """The smallest PDF that shows a line."""
+    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+    parts = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R"
+        b"/Resources<</Font<</F1<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(stream), stream),
+    ]
+    body, places = b"%PDF-1.4\n", []
+    for number, part in enumerate(parts, 1):
+        places.append(b"%010d 00000 n \n" % len(body))
+        body += b"%d 0 obj\n%s\nendobj\n" % (number, part)
+    table = b"xref\n0 5\n0000000000 65535 f \n" + b"".join(places)
+    end = b"trailer\n<</Root 1 0 R/Size 5>>\nstartxref\n%d\n%%%%EOF" % len(body)
+    return body + table + end
+
+
+def docx(*lines: str) -> bytes:
+    import docx
+
+    document = docx.Document()
+    for line in lines:
+        document.add_paragraph(line)
+    document.add_table(1, 2).cell(0, 1).text = "in a table"
+    document.save(stream := io.BytesIO())
+    return stream.getvalue()
+
+
+def test_files_become_texts(service: Service) -> None:
+    def read(name: str, content: bytes) -> tuple[int, Any]:
+        return service.ask(f"/v1/text?name={name}", content)
+
+    assert read("a.txt", "Café".encode()) == (200, {"text": "Café"})
+    assert read("a.pdf", pdf(SENTENCES[0])) == (200, {"text": SENTENCES[0]})
+    assert read("a.DOCX", docx("One.", "Two.")) == (200, {"text": "One.\nTwo.\n\tin a table"})
+    page = f"<html><body><article><p>{' '.join(SENTENCES)}</p></article></body></html>"
+    assert SENTENCES[0] in read("a.html", page.encode())[1]["text"]
+    status, answer = read("a.pdf", b"%PDF-1.4 broken")
+    assert (status, "cannot be read" in answer["error"]["message"]) == (422, True)
+    assert read("a.exe", b"MZ")[0] == 422
+    assert service.ask("/v1/text", b"x")[0] == 400
+
+
+def chromium(*more: str) -> Any:
+    """Debian's browser without a window, or a skip."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed (apt install chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *more):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options, webdriver.ChromeService(driver))
+
+
+@pytest.mark.browser
+def test_the_page_in_a_browser(service: Service, tmp_path: Path) -> None:
+    browser = chromium()
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def one(selector: str) -> Any:
+        return browser.find_element("css selector", selector)
+
+    def until(test: Callable[[], object]) -> None:
+        WebDriverWait(browser, 30, ignored_exceptions=[Exception]).until(lambda _: test())
+
+    (tmp_path / "bridge.pdf").write_bytes(pdf(SENTENCES[0]))
+    text = " ".join(SENTENCES)
+    try:
+        browser.get(f"http://127.0.0.1:{service.port}/")
+        until(lambda: one("#key").is_displayed())
+        one("#key").send_keys(KEY, Keys.TAB)
+        until(lambda: one("#beams").get_attribute("value") == "2")
+        assert "tiny-model" in one("#model").text
+        one("#file").send_keys(str(tmp_path / "bridge.pdf"))
+        until(lambda: "bridge.pdf" in one("#files").text)
+        one("#text").send_keys(text)
+        one("#text").send_keys(Keys.CONTROL, Keys.ENTER)  # without a mouse
+        until(lambda: one("#status").text == "Done.")
+        found = {
+            article.find_element("css selector", "h2").text: article
+            for article in browser.find_elements("css selector", "article")
+        }
+        for name, source in (("Summary", text), ("bridge.pdf", SENTENCES[0])):
+            shown = found[name].find_element("css selector", "[data-summary]")
+            assert shown.get_attribute("data-summary") == service.judge.summarize(source).text
+            view = found[name].find_element("css selector", ".source")
+            assert view.get_attribute("textContent") == source
+        first = found["Summary"].find_element("css selector", ".sentence")
+        first.send_keys(Keys.ENTER)
+        assert first.get_attribute("aria-pressed") == "true"
+        problems = [row["message"] for row in browser.get_log("browser")]
+        # The first look at the model without a key is the only thing that the console may show.
+        assert [line for line in problems if "401" not in line] == []
+    finally:
+        browser.quit()
 
 
 def test_a_full_queue_says_when_to_try_again(service: Service) -> None:

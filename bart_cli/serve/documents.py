@@ -1,0 +1,112 @@
+"""The text of an uploaded file, in memory: a process of its own with limits, for hostile files.
+
+In: the file on standard input, its name as the argument. Out: JSON on standard output, `text` or
+`error`. A file that needs more memory or time than the limits ends the process, not the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import resource
+import sys
+from pathlib import PurePath
+
+from bart_cli.errors import BartError, UsageError
+
+MEMORY = 2 * 2**30  # bytes of address space
+SECONDS = 30
+AT_ONCE = asyncio.Semaphore(2)  # files that are read at the same time
+MOST = 4 * 2**20  # characters of a text
+
+
+async def document_text(name: str, content: bytes) -> str:
+    """The text of a file, by the suffix of its name.
+
+    Raises:
+        UsageError: another kind of file, a damaged one, one without text, or one that needs more
+            than the limits.
+    """
+    async with AT_ONCE:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", __name__, name),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the server's
+        )
+        try:
+            async with asyncio.timeout(2 * SECONDS):
+                answer, _ = await process.communicate(content)
+            found = json.loads(answer)
+        except (TimeoutError, ValueError):
+            raise UsageError("the file needs too much memory or time, or is damaged") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+    if "error" in found:
+        raise UsageError(found["error"])
+    return str(found["text"])
+
+
+def extract(name: str, content: bytes) -> str:
+    """The text of a file: of a page its main text, of a document its paragraphs and tables."""
+    from bart_cli.data.text_files import decode
+
+    kind = PurePath(name).suffix.lower()
+    if kind in (".txt", ".md"):
+        text = decode(name, content)
+    elif kind in (".html", ".htm"):
+        from bart_cli.inference.inputs import main_text
+
+        text = main_text(name, content)
+    elif kind == ".docx":
+        text = _docx(content)
+    elif kind == ".pdf":
+        text = _pdf(content)
+    else:
+        raise UsageError(f"{name}: expected a .txt, .md, .html, .docx or .pdf file")
+    if not text.strip():
+        raise UsageError(f"{name} has no text (a scan has none before it went through OCR)")
+    return text[:MOST]
+
+
+def _docx(content: bytes) -> str:
+    import docx
+    from docx.table import Table
+
+    lines = []
+    for block in docx.Document(io.BytesIO(content)).iter_inner_content():
+        if isinstance(block, Table):
+            lines += ["\t".join(cell.text for cell in row.cells) for row in block.rows]
+        else:
+            lines.append(block.text)
+    return "\n".join(lines)
+
+
+def _pdf(content: bytes) -> str:
+    import pypdf
+
+    reader = pypdf.PdfReader(io.BytesIO(content))
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise UsageError("the PDF is encrypted: save it without a password")
+    return "\n".join(page.extract_text() for page in reader.pages)
+
+
+def _main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    name = sys.argv[1]
+    try:
+        found = {"text": extract(name, sys.stdin.buffer.read())}
+    except BartError as error:
+        found = {"error": error.message}
+    except Exception:
+        # The readers raise whatever a damaged file makes of their code.
+        found = {"error": f"{name} cannot be read: it is damaged, or not what its name says"}
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()
