@@ -44,7 +44,7 @@ class Room:
 
     def hint(self, micro_batch: int, *, failed: bool = False) -> str:
         """What to do when a micro-batch does not fit; `failed`: although it should have."""
-        most = micro_batch * 3 // 4 if failed else micro_batch - 1
+        most = micro_batch // 2 if failed else micro_batch - 1
         if self.available is not None:
             most = self.needs.largest(self.available, most)
         if most < 1:
@@ -198,12 +198,13 @@ def _check(
         at_once = min(at_once, max(1, limit // longest))
     needed = room.needs.total(at_once)
     beside = needed - room.needs.weights
-    text = f"memory: about {needed / GIB:.2f} GiB ({room.needs.describe(at_once)})"
+    parts = room.needs.describe(at_once)
     if room.available is None:
-        reporter.info(text)
+        reporter.info(f"memory: about {needed / GIB:.2f} GiB: {parts}")
         return
-    text += f"; {(room.available + room.needs.weights) / GIB:.2f} GiB are available"
-    text += f" to each of {world.size} processes" if world.size > 1 else ""
+    have = f"{(room.available + room.needs.weights) / GIB:.2f} GiB"
+    have += f" for each of {world.size} processes" if world.size > 1 else ""
+    text = f"memory: about {needed / GIB:.2f} of {have}: {parts}"
     if beside > CERTAIN * room.available:
         raise UsageError(f"not enough {text}", hint=room.hint(at_once))
     if beside > room.available:

@@ -79,10 +79,11 @@ class Footprint:
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
-            f"activations of micro-batch {micro_batch}": self.activations(micro_batch),
             "copy for checkpoints": self.copy,
+            "activations": self.activations(micro_batch),
         }
-        return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
+        text = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
+        return f"{text} (micro-batch {micro_batch})"
 
 
 def footprint(
