@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +13,13 @@ import typer
 from bart_cli.cli.options import Config, ConfigOptions, field_help
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig, Layer
+from bart_cli.config.run import EvaluateConfig
 from bart_cli.progress import Reporter
 
 if TYPE_CHECKING:
     from bart_cli.inference.load import InferenceModel
     from bart_cli.inference.summarizer import Summarizer
+    from bart_cli.tokenizer import Tokenizer
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
 
@@ -139,7 +142,35 @@ def load_with_model(
     layers, warnings = saved_of(settings.load(kind, WIDEST | given))
     notices: list[str] = []
     config = settings.load(kind, options, saved=layers, notify=notices.append)
+    if isinstance(config, EvaluateConfig) and config.model_path is not None:
+        from bart_cli.model.formats import resolve_model
+        from bart_cli.tokenizer import Tokenizer
+
+        place = config.data.tokenizer or resolve_model(config.model_path)
+        if Path(place).is_dir():
+            update = first_token_for(config, layers, lambda: Tokenizer.from_pretrained(place))
+            config = config.model_copy(update=update)
     return config, [*warnings, *notices]
+
+
+def first_token_for(
+    config: EvaluateConfig, layers: Sequence[Layer], tokenizer: Callable[[], Tokenizer]
+) -> dict[str, object]:
+    """Changes that remove a <s> which only a preset forces, where no target begins with it.
+
+    Presets are written for facebook's models. KoBART's <s> is its </s>: forced, it ends a summary.
+
+    Args:
+        layers: decoding settings of the model.
+    """
+    generation, sources = config.generation, config.generation_sources
+    forced = generation.forced_bos and sources["forced_bos"] != "options"
+    if not forced or any(source == sources["forced_bos"] for source, _ in layers):
+        return {}
+    from bart_cli.inference.load import as_targets_begin
+
+    generation, sources = as_targets_begin(tokenizer(), generation, sources)
+    return {"generation": generation, "generation_sources": sources}
 
 
 def saved_with(source: str | None, *, stated_only: bool = False) -> Saved:
@@ -169,7 +200,6 @@ def load_summarizer(
     reporter: Reporter,
 ) -> tuple[Summarizer, InferenceModel, EvaluationConfig]:
     """A model with its decoding settings: saved ones, those of --preset or --config, options."""
-    from bart_cli.config.run import EvaluateConfig
     from bart_cli.data.sentences import AUTO
     from bart_cli.errors import BartError
     from bart_cli.inference.load import (
@@ -213,6 +243,9 @@ def load_summarizer(
         saved=loaded.saved.layers() if loaded.saved else (),
         notify=reporter.warn,
     )
+    if loaded.saved is not None:
+        update = first_token_for(final, loaded.saved.layers(), lambda: loaded.tokenizer)
+        final = final.model_copy(update=update)
     language = evaluation.language
     if language == AUTO and decoding.language is None:
         language = recorded_language(source)

@@ -148,6 +148,19 @@ def in_language(tokenizer: Tokenizer, generation: GenerationConfig) -> Generatio
     return generation.model_copy(update=changes)
 
 
+def as_targets_begin(
+    tokenizer: Tokenizer, generation: GenerationConfig, sources: dict[str, str]
+) -> tuple[GenerationConfig, dict[str, str]]:
+    """Decoding settings and their sources without a forced <s> that no target begins with."""
+    begins = tokenizer.bos_id in tokenizer.target_frame[0]
+    if begins or not generation.forced_bos or generation.forced_bos_token is not None:
+        return generation, sources
+    return (
+        generation.model_copy(update={"forced_bos": False}),
+        sources | {"forced_bos": "the tokenizer, whose targets begin without <s>"},
+    )
+
+
 def find_device(name: str) -> torch.device:
     """The device of a name; `auto` is the first GPU, or the CPU where there is none.
 

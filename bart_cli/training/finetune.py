@@ -148,13 +148,9 @@ def _with_languages(tokenizer: Tokenizer, data: SummarizationDataConfig) -> Toke
 
 def _match_targets(config: FinetuneConfig, tokenizer: Tokenizer) -> FinetuneConfig:
     """Decoding as training has the targets: in their language, <s> forced where they begin so."""
-    from bart_cli.inference.load import in_language
+    from bart_cli.inference.load import as_targets_begin, in_language
 
-    generation, sources = config.generation, config.generation_sources
-    bos = tokenizer.bos_id in tokenizer.target_frame[0]
-    if generation.forced_bos and generation.forced_bos_token is None and not bos:
-        generation = generation.model_copy(update={"forced_bos": False})
-        sources = sources | {"forced_bos": "the tokenizer, whose targets begin without <s>"}
+    generation, sources = as_targets_begin(tokenizer, config.generation, config.generation_sources)
     generation = in_language(tokenizer, generation)
     return config.model_copy(update={"generation": generation, "generation_sources": sources})
 

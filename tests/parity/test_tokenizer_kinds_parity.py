@@ -25,7 +25,9 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as Backend
 
-from bart_cli.config.run import FinetuneConfig
+from bart_cli.cli.generation import load_with_model, saved_with
+from bart_cli.cli.options import ConfigOptions
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig
 from bart_cli.data.collate import make_batch
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import generate
@@ -388,3 +390,10 @@ def test_fine_tuning_forces_the_first_token_that_targets_have(
     summarizer = Summarizer.from_pretrained(result.model)
     assert summarizer.generation.forced_bos is forced
     assert summarizer.summarize(text).text
+    preset = ConfigOptions(preset="cnn-dm-dgxa100-1gpu-bf16")  # for models that begin with <s>
+    for source, asked in ((zoo[kind], None), (result.model, None), (zoo[kind], True)):
+        options = {"model_path": str(source), "generation.forced_bos": asked}
+        evaluated, _ = load_with_model(
+            preset, EvaluateConfig, options, lambda config: saved_with(config.model_path)
+        )
+        assert evaluated.generation.forced_bos is (forced or asked is True)
