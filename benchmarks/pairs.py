@@ -31,6 +31,7 @@ from bart_cli.tokenizer import Tokenizer
 
 CHUNK = 1024  # pairs
 CHARACTERS = 4  # of a token
+VOCABULARY_SIZE = 50_265  # of BART
 
 
 def write_pairs(folder: Path, count: int) -> None:
@@ -53,13 +54,13 @@ def write_pairs(folder: Path, count: int) -> None:
             ]
             texts = [["word" * (n * CHARACTERS // 4) for n in side.tolist()] for side in lengths]
             numbers = [str(number) for number in range(begin, begin + rows)]
-            sides = [_ragged(rng, side, tokenizer.vocab_size) for side in lengths]
+            sides = [_ragged(rng, side) for side in lengths]
             writer.write_batch(pa.record_batch([numbers, *texts, *sides], schema=schema))
 
 
-def _ragged(rng: np.random.Generator, lengths: np.ndarray, vocab_size: int) -> pa.ListArray:
+def _ragged(rng: np.random.Generator, lengths: np.ndarray) -> pa.ListArray:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = rng.integers(4, vocab_size, int(offsets[-1]), dtype=np.uint16)
+    values = rng.integers(4, VOCABULARY_SIZE, int(offsets[-1]), dtype=np.uint16)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
