@@ -121,10 +121,10 @@ def train(job: Job, reporter: Reporter) -> str:
             task.advance(1)
             outcome = outcome_so_far(job, stop)
             wanted = among_best or due(progress.step, training.checkpoint_every, training)
-            if (wanted or outcome != "done") and progress.lost_at is None:
+            if (wanted or outcome != "done") and not progress.lost:
                 checkpoint(job, writer)
-    if progress.lost_at is not None and progress.step == training.max_steps:
-        raise NotFinite(f"the loss was not finite from step {progress.lost_at} to the end")
+    if progress.lost and progress.step == training.max_steps:
+        raise NotFinite(lost_steps(progress))
     if log is not None:
         log.close()
     return outcome
@@ -190,11 +190,10 @@ def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> float
 def count_loss(job: Job, loss: float, norm: float) -> None:
     """Add the step to the mean of the log; stop the run when too many in a row are not finite."""
     progress = job.progress
-    if math.isfinite(loss):
-        progress.lost_at = None
-    elif progress.lost_at is None:
-        progress.lost_at = progress.step
-    if math.isfinite(loss) and math.isfinite(norm):
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    # With fp16 a gradient that overflows is routine: the scaler lowers its factor.
+    progress.lost = not (finite or (job.scaler.is_enabled() and math.isfinite(loss)))
+    if finite:
         progress.loss_sum += loss
         progress.loss_steps += 1
         progress.bad_in_row = 0
@@ -202,10 +201,14 @@ def count_loss(job: Job, loss: float, norm: float) -> None:
     progress.skipped += 1
     progress.bad_in_row += 1
     if progress.bad_in_row >= job.training.max_bad_steps:
-        raise NotFinite(
-            f"the loss was not finite for {progress.bad_in_row} steps in a row, up to step "
-            f"{progress.step}"
-        )
+        raise NotFinite(lost_steps(progress))
+
+
+def lost_steps(progress: Progress) -> str:
+    """What to say of steps that were not finite."""
+    count, last = progress.bad_in_row, progress.step
+    where = f"at step {last}" if count == 1 else f"for {count} steps in a row, up to step {last}"
+    return f"the loss or its gradient was not finite {where}"
 
 
 def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Reporter) -> bool:

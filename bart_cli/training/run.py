@@ -239,8 +239,8 @@ def run_training(
 
 def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -> BartError:
     """The error with its remedy; the weights that gave this loss are not resumed from."""
-    lost = progress.step if progress.lost_at is None else progress.lost_at - 1
-    good = record_failure(run, lost, error.message) if world.leads else None
+    since = progress.step - progress.bad_in_row  # the step whose update made the weights bad
+    good = record_failure(run, since, error.message) if world.leads else None
     again = "it begins anew" if good is None else f"it resumes from {good}"
     return BartError(
         error.message,

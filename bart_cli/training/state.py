@@ -16,7 +16,7 @@ class Progress:
     best_score, best_step: of validation; higher is better (a loss counts negative).
     stale: validations since the best one.
     score, best_scores: of the validation at this step, if any; of the best `keep_best` so far.
-    lost_at: the first step without a finite loss, when none since then had one.
+    lost: the last step had no finite loss or gradient (the overflow of fp16's scaling aside).
     owes_validation: a stop cut the validation of this step short; a resumed run begins with it.
     """
 
@@ -31,5 +31,5 @@ class Progress:
     stale: int = 0
     score: float | None = None
     best_scores: list[float] = field(default_factory=list)
-    lost_at: int | None = None
+    lost: bool = False
     owes_validation: bool = False
