@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, save_model
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training import signals
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.finetune import run_finetune
 from bart_cli.training.metrics import read_metrics
@@ -236,12 +239,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
     import bart_cli.training.loop as loop
 
     original = loop.linear_cross_entropy
+    training = config.training.model_copy(update={"log_every": 1})
+    config = config.model_copy(update={"training": training})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             loop, "linear_cross_entropy", lambda *a, **k: original(*a, **k) * float("nan")
         )
         with pytest.raises(BartError, match="not finite for 3 steps in a row, up to step 3"):
             run_pretrain(config, tmp_path / "bad", reporter=Reporter())
+    lines = (tmp_path / "bad" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["loss"] for line in lines] == [None] * 2
 
 
 def test_a_bad_step_is_skipped_and_counted_and_the_run_goes_on(
@@ -322,6 +329,37 @@ def test_fine_tuning_goes_on_bit_for_bit(
     result = run_finetune(config, tmp_path / "parts", reporter=StopAt(5, signal.SIGTERM))
     assert result.outcome == "stopped by SIGTERM"
     run_finetune(config, tmp_path / "parts", reporter=Reporter())
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "the time limit"])
+def test_a_stop_is_honored_while_a_validation_decodes(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    settings = {"max_steps": 2, "validate_every": 2, "select_by": "rouge1"}
+    config = finetune_config(pairs, training=settings)
+    run_finetune(config, tmp_path / "whole", reporter=Reporter())
+
+    def endless(*_: object, **__: object) -> None:
+        if how == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            patch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: 1e12))
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        for _ in range(6000):
+            time.sleep(0.01)
+        pytest.fail("nothing has stopped the decoding")
+
+    training = config.training.model_copy(update={"time_limit": 1000.0})
+    with monkeypatch.context() as patch:
+        patch.setattr("bart_cli.inference.generate.generate", endless)
+        result = run_finetune(
+            config.model_copy(update={"training": training}),
+            tmp_path / "parts",
+            reporter=Reporter(),
+        )
+    assert (result.outcome, result.step) == (f"stopped by {how}", 2)
+    run_finetune(config, tmp_path / "parts", reporter=Reporter())  # makes up for the validation
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
