@@ -62,17 +62,8 @@ def locked_folder(folder: Path, reporter: Reporter) -> Iterator[None]:
         UsageError: another command holds it.
     """
     require_folder(folder)
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with _locked(folder / ".lock", folder, reporter):
-            yield
-    finally:
-        for path in created:
-            try:
-                path.rmdir()
-            except OSError:
-                break
+    with _created(folder), _locked(folder / ".lock", folder, reporter):
+        yield
 
 
 @contextmanager
@@ -82,8 +73,7 @@ def locked_path(path: Path, reporter: Reporter) -> Iterator[None]:
     Raises:
         UsageError: another command holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(f".{path.name}.lock"), path, reporter):
+    with _created(path.parent), _locked(path.with_name(f".{path.name}.lock"), path, reporter):
         yield
 
 
@@ -102,6 +92,21 @@ def holder(folder: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+@contextmanager
+def _created(folder: Path) -> Iterator[None]:
+    """Create a folder; remove what stays empty of it and of the folders above it."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for path in created:
+            try:
+                path.rmdir()
+            except OSError:
+                break
 
 
 @contextmanager
