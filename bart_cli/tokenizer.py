@@ -206,6 +206,18 @@ class Tokenizer:
             digest.update(f"{self.source_language} {self.target_language}".encode())
         return digest.hexdigest()
 
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text to keep, as transformers truncates; None: any number."""
+        length = self._settings.get("model_max_length")
+        return length if isinstance(length, int) and 2 < length < 2**31 else None
+
+    def with_max_length(self, length: int) -> Tokenizer:
+        """This tokenizer with another `max_length`, which it is saved with."""
+        changed = copy.copy(self)
+        changed._settings = self._settings | {"model_max_length": length}
+        return changed
+
     def with_languages(self, source: str | None, target: str | None) -> Tokenizer:
         """This tokenizer with language codes around sources and targets; None: as it is.
 

@@ -171,7 +171,7 @@ def command(
     if counts.cut and lines:
         reporter.warn(
             f"{counts.cut:,} of {counts.done:,} texts were longer than the model's "
-            f"{summarizer.positions:,} tokens and were cut (--long chunk reads them whole)"
+            f"{summarizer.source_length:,} tokens and were cut (--long chunk reads them whole)"
         )
     if counts.failed:
         raise BartError(

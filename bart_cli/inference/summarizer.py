@@ -167,6 +167,11 @@ class Summarizer:
         """Tokens that the model can read at once, <s> and </s> among them."""
         return self.model.config.max_position_embeddings
 
+    @property
+    def source_length(self) -> int:
+        """Tokens of a text that are read at once: a run's max_source_length, or all positions."""
+        return min(self.positions, self.tokenizer.max_length or self.positions)
+
     @overload
     def summarize(self, texts: str, **options: Any) -> Summary: ...
 
@@ -264,7 +269,7 @@ class Summarizer:
         return encode_texts(
             texts,
             self.tokenizer,
-            self.positions,
+            self.source_length,
             whole=long != "truncate",
             prefix=self.model.config.prefix,
             language=self.language,

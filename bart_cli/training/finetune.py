@@ -51,7 +51,7 @@ def run_finetune(
         if data.path is None:
             raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
-        tokenizer = _with_languages(tokenizer, data)
+        tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
         config = _match_targets(config, tokenizer)
         source = open_pairs(data)
         check_run(config, world, [])

@@ -12,6 +12,7 @@ import pytest
 import bart_cli.training.loop as loop
 from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import BartError, UsageError
+from bart_cli.inference.summarizer import Summarizer
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints, step_of
@@ -94,6 +95,11 @@ def test_a_run_is_bound_to_the_content_of_its_pairs(
         run_finetune(config, tmp_path / "run", reporter=Reporter())
     file.write_text(before)
     assert run_finetune(config, tmp_path / "run", reporter=Reporter()).step == 2
+    # What the run is asked to read and write reaches those who use it.
+    for checkpoint in ("last", "2"):
+        summarizer = Summarizer.from_pretrained(tmp_path / "run", checkpoint=checkpoint)
+        assert summarizer.source_length == 60
+        assert (summarizer.generation.beams, summarizer.generation.max_length) == (2, 24)
 
 
 @pytest.fixture
