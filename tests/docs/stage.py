@@ -25,10 +25,10 @@ SMALL_MODEL = """model.d_model=32 model.encoder_layers=1 model.decoder_layers=1
     model.encoder_attention_heads=2 model.decoder_attention_heads=2
     model.encoder_ffn_dim=32 model.decoder_ffn_dim=32""".split()
 SMALL_RUN = """training.max_steps=3 schedule.warmup_steps=1 training.global_batch=8
-    training.micro_batch=2 training.log_every=1 training.checkpoint_every=3
+    training.micro_batch=2 training.log_every=1 training.checkpoint_every=2
     training.precision=fp32""".split()
 # A run that has to learn something: its scores are above 0.
-LEARNING_RUN = """training.max_steps=80 training.checkpoint_every=80 schedule.warmup_steps=5
+LEARNING_RUN = """training.max_steps=80 training.checkpoint_every=40 schedule.warmup_steps=5
     optimizer.learning_rate=1e-2""".split()
 SMALL_LOADER = ["data.workers=0", "data.streams=8"]
 SMALL_SCORES = "evaluation.batch_size=2 evaluation.precision=fp32 evaluation.bootstrap=5".split()
