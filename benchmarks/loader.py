@@ -2,10 +2,11 @@
 
     python benchmarks/loader.py [--shards 5120] [--samples 200] [--epochs 3] [--folder FOLDER]
 
-First rank 0 of 1, 8 and 320 ranks, each with the streams of the presets: after each epoch, how many
-shards are open, how many were read, and the bytes of their values (mapped files) and of all else.
-Then all 320 ranks of 40 nodes in this process: seconds to start and samples per second of a rank.
-The loader's worker processes are left out: each of them holds what is shown here for its rank.
+First rank 0 of 1, 8 and 320 ranks, with the streams of the presets. After each epoch: open shards,
+shards read in it, bytes of the open shards' ids (mapped files), of their lengths and row orders,
+and growth of the process. Then all 320 ranks of 40 nodes in this process: seconds to the first
+batch of a rank and samples per second. Worker processes of the loader are left out: each would hold
+the same again.
 """
 
 from __future__ import annotations

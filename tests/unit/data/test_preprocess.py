@@ -126,7 +126,7 @@ def test_the_document_id_is_not_text(tmp_path: Path) -> None:
 
 def test_bytes_that_are_not_utf8_are_named_with_their_position(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"id hello \xff world\n")
-    with pytest.raises(UsageError, match=r"bad\.txt is not UTF-8: byte 0xff at position 9"):
+    with pytest.raises(UsageError, match=r"bad\.txt is not UTF-8 text: byte 0xff at position 9"):
         list(read_texts(tmp_path, "lines"))
 
 
