@@ -22,22 +22,22 @@ from bart_cli.runtime import interrupts
 from bart_cli.runtime.cores import configure_threads
 
 COMMANDS = {
-    "demo": "The whole road on the embedded sample, in minutes, on a CPU.",
-    "download": "Get corpora: CC-NEWS, Wikipedia, OpenWebText, CNN-DM, XSum, or the sample.",
-    "preprocess": "Turn text into shards for pre-training, pairs into tokens for fine-tuning.",
+    "demo": "Run the whole pipeline on the built-in sample, in minutes, on a CPU.",
+    "download": "Download corpora: CC-NEWS, Wikipedia, OpenWebText, CNN-DM, XSum, a sample.",
+    "preprocess": "Turn text into shards for pre-training, and pairs into tokens for fine-tuning.",
     "pretrain": "Pre-train BART on shards by denoising.",
-    "finetune": "Fine-tune a pre-trained model on pairs of article and summary.",
-    "evaluate": "Score a model on a test split: ROUGE, latency, a report.",
-    "benchmark": "Measure the speed of training, decoding and data.",
-    "summarize": "Summarize files, folders, patterns, pages, JSON lines or standard input.",
+    "finetune": "Fine-tune a pre-trained model on article-summary pairs.",
+    "evaluate": "Score a model on a test split: ROUGE, speed, a report.",
+    "benchmark": "Measure the speed of training, decoding and data loading.",
+    "summarize": "Summarize files, folders, web pages, JSON lines or standard input.",
     "serve": "Serve summaries over HTTP: an API for programs, a page for people.",
-    "export": "Write a model as a Hugging Face folder or a checkpoint of the reference.",
-    "presets": "List, show and compare the presets.",
+    "export": "Export a model as a Hugging Face folder or an NVIDIA checkpoint.",
+    "presets": "List, show and compare presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",
-    "data": "Look into prepared data.",
+    "data": "Inspect corpora, pairs and shards.",
     "runs": "List, show and compare runs.",
     "launch": "Print job scripts for clusters.",
-    "doctor": "Look at this machine: what is there, what is missing, what to do.",
+    "doctor": "Check this machine and suggest fixes.",
 }
 
 RANK_0_SECONDS = 20.0  # what rank 0 and launcher get to say what is wrong, before another rank
@@ -66,10 +66,10 @@ def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer
             False, "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
         quiet: bool = typer.Option(
-            False, "--quiet", "-q", help="No progress: only results, warnings and errors."
+            False, "--quiet", "-q", help="Hide progress; print results, warnings and errors only."
         ),
         verbose: bool = typer.Option(
-            False, "--verbose", "-v", help="Also what libraries log, and tracebacks of errors."
+            False, "--verbose", "-v", help="Also print log messages of libraries, and tracebacks."
         ),
     ) -> None:
         if quiet or verbose:

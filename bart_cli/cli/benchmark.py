@@ -33,14 +33,17 @@ class MeasuringOptions:
 
     repeats: Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "repeats"))] = None
     seconds: Annotated[
-        float | None, typer.Option(help="Of measuring, after which a row with 3 measurements ends.")
+        float | None,
+        typer.Option(
+            help="Seconds to measure; a row with at least 3 measurements ends after that."
+        ),
     ] = None
     warm_up: Annotated[
         int | None, typer.Option("--warmup", help=field_help(BenchmarkConfig, "warm_up"))
     ] = None
     seed: Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "seed"))] = None
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; default runs/benchmark-….")
+        Path | None, typer.Option("--out", help="Output folder. Default: runs/benchmark-….")
     ] = None
     as_json: JsonOption = False
 
@@ -71,7 +74,7 @@ class SweepOptions:
 
     batch_sizes: Annotated[
         str | None,
-        typer.Option("--batch-size", metavar="N,N…", help="Sequences per device and run."),
+        typer.Option("--batch-size", metavar="N,N…", help="Sequences per device."),
     ] = None
     precisions: Annotated[
         str | None,
@@ -83,7 +86,7 @@ class SweepOptions:
             "--processes",
             "--gpus",
             metavar="N,N…",
-            help="Processes (GPUs); an arm for each number.",
+            help="Numbers of processes (GPUs) to measure.",
         ),
     ] = None
     lengths: Annotated[
@@ -126,13 +129,13 @@ def train(
         list[str] | None,
         typer.Option(
             "--preset",
-            help="Model, lengths, batch, precision and optimizer; may be given many times. "
-            "Default: the reference's runs on a GPU, tiny-cpu on a CPU.",
+            help="Preset to measure; repeatable. Default: the reference's runs on a GPU, "
+            "tiny-cpu on a CPU.",
             autocompletion=complete_preset,
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Shards or pairs; default: random tokens.")
+        Path | None, typer.Option(help="Shards or pairs. Default: random tokens.")
     ] = None,
     accumulation: Annotated[
         int | None, typer.Option(help=field_help(BenchmarkConfig, "accumulation"))
@@ -140,10 +143,10 @@ def train(
     sweep: SweepOptions = SweepOptions(),
     measuring: MeasuringOptions = MeasuringOptions(),
 ) -> None:
-    """Optimizer steps: throughput, speed-up by precision, weak scaling, memory, MFU.
+    """Measure training: throughput, speed-up by precision, weak scaling, memory, MFU.
 
-    Steps of the real training loop, on random tokens of real lengths or on a data set. Every
-    number of processes and precision has processes of its own.
+    Runs steps of the training loop on random tokens of realistic lengths, or on a data set. Each
+    number of processes and each precision is measured in processes of its own.
 
     [bold]bart benchmark train --preset xsum-dgxa100-8gpu-bf16 --preset xsum-dgxa100-8gpu-tf32
     --gpus 1,8[/bold]
@@ -172,29 +175,30 @@ def inference(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Model, lengths, decoding and precision. Default: xsum-dgxa100-1gpu-bf16 on a "
-            "GPU, tiny-cpu on a CPU.",
+            help="Preset to measure. Default: xsum-dgxa100-1gpu-bf16 on a GPU, tiny-cpu on a CPU.",
             autocompletion=complete_preset,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Run, model folder or hub id; default: random weights of the preset."),
+        typer.Option(
+            help="Run, model folder or hub id. Default: the preset's model with random weights."
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Pairs with a test split; default: random tokens.")
+        Path | None, typer.Option(help="Pairs with a test split. Default: random tokens.")
     ] = None,
     source_length: Annotated[
-        int | None, typer.Option(min=8, help="Tokens of an article at most.")
+        int | None, typer.Option(min=8, help="Maximum tokens per article.")
     ] = None,
     beams: BeamsOption = None,
     max_length: MaxLengthOption = None,
     sweep: SweepOptions = SweepOptions(),
     measuring: MeasuringOptions = MeasuringOptions(),
 ) -> None:
-    """Decoding: latency and throughput by batch size, memory, MFU.
+    """Measure decoding: latency and throughput by batch size, memory, MFU.
 
-    With random weights every summary has the full length, so that the work is always the same.
+    With random weights every summary has the full length, so the work is always the same.
 
     [bold]bart benchmark inference --batch-size 1,8,32 --precision bf16 --compare
     transformers[/bold]
@@ -226,28 +230,34 @@ def inference(
 def data_stages(
     corpus: Annotated[
         Path | None,
-        typer.Option("--input", help="Corpus: one document a line, id first. Default: the sample."),
+        typer.Option(
+            "--input", help="Corpus: one document per line, id first. Default: the built-in sample."
+        ),
     ] = None,
     pairs: Annotated[
-        Path | None, typer.Option("--data", help="Pairs; default: those of the sample.")
+        Path | None, typer.Option("--data", help="Pairs. Default: those of the built-in sample.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or hub id; default: one of 2,500 entries.")
+        str | None,
+        typer.Option(
+            help="Tokenizer folder or hub id. Default: one with 2,500 entries, trained on the "
+            "corpus."
+        ),
     ] = None,
-    target_length: Annotated[int, typer.Option(min=8, help="Tokens of a sample.")] = 128,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples of a batch.")] = 64,
+    target_length: Annotated[int, typer.Option(min=8, help="Tokens per sample.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
     workers: Annotated[
         str | None,
         typer.Option(
             "--workers",
             "--processes",
             metavar="N,N…",
-            help="Processes; default 1, 2 and all cores.",
+            help="Numbers of processes to measure. Default: 1, 2 and all cores.",
         ),
     ] = None,
     measuring: MeasuringOptions = MeasuringOptions(),
 ) -> None:
-    """Preprocessing, denoising and the loaders: how fast text becomes batches.
+    """Measure preprocessing, denoising and data loading.
 
     [bold]bart benchmark data --workers 1,2,4,8[/bold]
     """

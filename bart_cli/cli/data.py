@@ -26,23 +26,28 @@ from bart_cli.data.inspect import (
 from bart_cli.data.pair_files import Fields
 from bart_cli.tokenizer import Tokenizer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look into prepared data.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Inspect corpora, pairs and shards."
+)
 
 COLORS = ("green", "cyan", "yellow", "magenta", "blue")
 
 
 @app.callback()
 def group() -> None:
-    """Look into prepared data."""
+    "Inspect corpora, pairs and shards."
 
 
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="Shards, raw text or pairs: a file or folder.")],
-    samples: Annotated[int, typer.Option(min=0, help="Samples to show of each folder.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed shows others.")] = 0,
+    samples: Annotated[int, typer.Option(min=0, help="Samples to show per folder.")] = 2,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed for the choice of samples.")
+    ] = 0,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Default: the one saved beside the shards.")
+        str | None,
+        typer.Option(help="Tokenizer folder or hub id. Default: the one saved beside the shards."),
     ] = None,
     mask_ratio: Annotated[
         float, typer.Option(min=0, max=0.99, help=field_help(DenoisingConfig, "mask_ratio"))

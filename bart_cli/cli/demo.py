@@ -16,11 +16,11 @@ KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
 
 
 def command(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the demo.")] = Path("demo"),
+    out_folder: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("demo"),
     megabytes: Annotated[
-        float, typer.Option(min=0.01, max=1000, help="Size of the pre-training corpus.")
+        float, typer.Option(min=0.01, max=1000, help="Megabytes of the pre-training corpus.")
     ] = 20.0,
-    test: Annotated[int, typer.Option(min=3, help="Articles that are scored.")] = 500,
+    test: Annotated[int, typer.Option(min=3, help="Test articles to score.")] = 500,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from bart_cli.data.download.hub_dataset import HubDataset
     from bart_cli.data.download.writing import DownloadReport
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Get corpora.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Download corpora.")
 
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 JobsOption = Annotated[
     int,
     typer.Option(
-        "--jobs", "--processes", min=1, max=256, help="Files at a time; processes that extract."
+        "--jobs",
+        "--processes",
+        min=1,
+        max=256,
+        help="Parallel downloads, and processes that extract text.",
     ),
 ]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Only say how much there is to fetch.")
-]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the download size and stop.")]
 ParallelOption = Annotated[
-    bool, typer.Option("--parallel-text", help="Write .source and .target beside the .jsonl.")
+    bool, typer.Option("--parallel-text", help="Also write .source and .target files.")
 ]
 
 
@@ -41,7 +43,7 @@ class HubOptions:
     """What is fetched from the hub, and how; also for originals: `dry_run`, `as_json`."""
 
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Another data set of the hub: owner/name.")
+        str | None, typer.Option("--dataset", help="Hub data set to use instead: owner/name.")
     ] = None
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
@@ -64,13 +66,14 @@ def group() -> None:
 @app.command("common-crawl")
 def common_crawl(
     start: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="First publishing day of the articles.")
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="First publication day of the articles.")
     ],
     end: Annotated[
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%d"],
-            help="Last publishing day. Default: today, or the day on which --out was begun.",
+            help="Last publication day. Default: today, or the day of the first run with this "
+            "--out.",
         ),
     ] = None,
     out_folder: OutOption = Path("data/common-crawl"),
@@ -84,19 +87,25 @@ def common_crawl(
     ] = None,
     strict_date: Annotated[
         bool,
-        typer.Option("--strict-date/--no-strict-date", help="Drop articles without a date."),
+        typer.Option(
+            "--strict-date/--no-strict-date",
+            help="Drop articles whose date is unknown or doubtful.",
+        ),
     ] = True,
     languages: Annotated[
         list[str] | None,
-        typer.Option("--language", help="ISO 639-1 code; many times, or 'all'. Default: en."),
+        typer.Option(
+            "--language",
+            help="Language to keep (ISO 639-1 code), or 'all'; repeatable. Default: en.",
+        ),
     ] = None,
     hosts: Annotated[
         list[str] | None,
-        typer.Option("--host", help="Only this host and those below it; may be given many times."),
+        typer.Option("--host", help="Keep only this host and its subdomains; repeatable."),
     ] = None,
     extractor: Annotated[
         Literal["trafilatura", "resiliparse", "news-please"],
-        typer.Option(help="trafilatura: most exact; resiliparse: fastest."),
+        typer.Option(help="trafilatura (most accurate) or resiliparse (fastest)."),
     ] = "trafilatura",
     jobs: JobsOption = 2,
     keep_warc: Annotated[
@@ -110,15 +119,15 @@ def common_crawl(
     ] = False,
     patience: Annotated[
         float,
-        typer.Option(min=0, help="Minutes to wait for a file while the server says it is busy."),
+        typer.Option(min=0, help="Minutes to wait for a file while the server is busy."),
     ] = 60,
     base_url: Annotated[
-        str, typer.Option(help="Server, or a mirror of it.")
+        str, typer.Option(help="Address of the server or of a mirror.")
     ] = "https://data.commoncrawl.org",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """CC-NEWS: news articles from Common Crawl.
+    """Download Download CC-NEWS: news articles from Common Crawl.
 
     [bold]bart download common-crawl --start 2016-09-01 --end 2016-10-31[/bold]
     """
@@ -179,24 +188,24 @@ def common_crawl(
 def wikipedia(
     out_folder: OutOption = Path("data/wikipedia"),
     snapshot: Annotated[
-        str, typer.Option(help="Day and language of the cleaned dump on the hub.")
+        str, typer.Option(help="Date and language of the cleaned dump on the hub.")
     ] = "20231101.en",
     language: Annotated[
         str | None,
-        typer.Option(help="Language of the cleaned dump, in place of the one in --snapshot."),
+        typer.Option(help="Language of the cleaned dump; replaces the one in --snapshot."),
     ] = None,
     dump: Annotated[
         str | None,
-        typer.Option(help="Clean this instead: path or address of pages-articles.xml(.bz2)."),
+        typer.Option(help="Clean this XML dump instead: path or URL of pages-articles.xml(.bz2)."),
     ] = None,
     skip_lists: Annotated[
         bool,
-        typer.Option("--skip-lists", help="With --dump: leave out disambiguation pages and lists."),
+        typer.Option("--skip-lists", help="With --dump: skip disambiguation and list pages."),
     ] = False,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),
 ) -> None:
-    """Wikipedia: the cleaned dump of the hub, or an XML dump that is cleaned here.
+    """Download Wikipedia: the cleaned dump on the hub, or an XML dump to clean here.
 
     [bold]bart download wikipedia --language de[/bold]
 
@@ -240,13 +249,14 @@ def openwebtext(
         Path | None,
         typer.Option(
             exists=True,
-            help="Extract these instead: openwebtext.tar.xz, or a folder of it or its .xz files.",
+            help="Extract the original archives instead: openwebtext.tar.xz, or a folder with it "
+            "or its .xz files.",
         ),
     ] = None,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),
 ) -> None:
-    """OpenWebText: from the hub, or from its original archive.
+    """Download OpenWebText, or extract its original archive.
 
     [bold]bart download openwebtext[/bold]
 
@@ -273,18 +283,20 @@ def cnn_dm(
         Path | None,
         typer.Option(
             exists=True,
-            help="Read the original .story files or cnn_stories.tgz of this folder instead.",
+            help="Folder with the original .story files or cnn_stories.tgz, to read instead.",
         ),
     ] = None,
     url_lists: Annotated[
         Path | None,
-        typer.Option(help="Folder with all_{train,val,test}.txt; default: that of --stories."),
+        typer.Option(
+            help="Folder with all_{train,val,test}.txt. Default: the folder of --stories."
+        ),
     ] = None,
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
     hub: HubOptions = HubOptions(),
 ) -> None:
-    """CNN-DailyMail: pairs of article and highlights.
+    """Download Download CNN-DailyMail: pairs of article and highlights.
 
     [bold]bart download cnn-dm --out data/cnn-dm[/bold]
     """
@@ -315,17 +327,18 @@ def xsum(
         Path | None,
         typer.Option(
             exists=True,
-            help="Read the original .summary or .data files of this folder or .tar.gz instead.",
+            help="Folder or .tar.gz with the original .summary or .data files, to read instead.",
         ),
     ] = None,
     split_file: Annotated[
-        Path | None, typer.Option(exists=True, help="Its JSON of splits. Default: in --files.")
+        Path | None,
+        typer.Option(exists=True, help="JSON file with the splits. Default: the one in --files."),
     ] = None,
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
     hub: HubOptions = HubOptions(),
 ) -> None:
-    """XSum: BBC articles and their one-sentence summaries.
+    """Download XSum: BBC articles with one-sentence summaries.
 
     [bold]bart download xsum --out data/xsum[/bold]
     """
@@ -347,19 +360,19 @@ def xsum(
 @app.command()
 def sample(
     out_folder: OutOption = Path("data/sample"),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the text.")] = 0,
     megabytes: Annotated[
-        float, typer.Option(min=0.001, max=100_000, help="Size of the pre-training corpus.")
+        float, typer.Option(min=0.001, max=100_000, help="Megabytes of the pre-training corpus.")
     ] = 20.0,
-    train: Annotated[int, typer.Option(min=1, help="Training pairs.")] = 5000,
-    validation: Annotated[int, typer.Option(min=1, help="Validation pairs.")] = 500,
-    test: Annotated[int, typer.Option(min=1, help="Test pairs.")] = 500,
+    train: Annotated[int, typer.Option(min=1, help="Number of training pairs.")] = 5000,
+    validation: Annotated[int, typer.Option(min=1, help="Number of validation pairs.")] = 500,
+    test: Annotated[int, typer.Option(min=1, help="Number of test pairs.")] = 500,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the embedded sample, offline and the same every time.
+    """Write the built-in sample, offline; the same seed gives the same text.
 
-    A corpus for pre-training in OUT/pretrain and pairs of article and summary in
-    OUT/summarization: news of an invented world.
+    Writes a pre-training corpus to OUT/pretrain and article-summary pairs to OUT/summarization:
+    news from an invented world.
 
     [bold]bart download sample --out data/sample[/bold]
     """

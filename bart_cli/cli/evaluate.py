@@ -38,7 +38,8 @@ def command(
     ] = None,
     pairs: PairOptions = PairOptions(),
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Default: `evaluation-SPLIT` inside the run.")
+        Path | None,
+        typer.Option("--out", help="Output folder. Default: `evaluation-SPLIT` inside the run."),
     ] = None,
     split: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "split"))] = None,
     limit: Annotated[int | None, typer.Option(help=field_help(EvaluationConfig, "limit"))] = None,

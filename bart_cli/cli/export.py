@@ -19,9 +19,7 @@ def command(
     model: Annotated[
         str, typer.Argument(help="Run, model folder, hub id, `.ckpt` or fairseq `model.pt`.")
     ],
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder to write; it must not be there, or be empty.")
-    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Output folder; must be new or empty.")],
     form: Annotated[
         str | None,
         typer.Option(

@@ -38,7 +38,7 @@ def command(
         str | None, typer.Option(help=field_help(FinetuneConfig, "init_from"))
     ] = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; default runs/finetune-PRESET.")
+        Path | None, typer.Option("--out", help="Run folder. Default: runs/finetune-PRESET.")
     ] = None,
     training: TrainingOptions = TrainingOptions(),
     source_language: SourceLanguageOption = None,
@@ -55,14 +55,14 @@ def command(
         typer.Option(metavar="0,2,4…", help=field_help(FinetuneConfig, "keep_decoder_layers")),
     ] = None,
     evaluate: Annotated[
-        bool, typer.Option(help="Score the test split at the end, when there is one.")
+        bool, typer.Option(help="Score the test split at the end, if there is one.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune a model on pairs of article and summary.
+    """Fine-tune a model on article-summary pairs.
 
-    Without --init-from the model starts from random weights. A run that was stopped goes on where
-    it was when the same command is given again.
+    Without --init-from, training starts from random weights. Rerun an interrupted command to
+    resume it.
 
     [bold]bart finetune --preset cnn-dm-dgxa100-8gpu-bf16 --init-from runs/phase2 --data
     data/cnn_dm[/bold]

@@ -16,12 +16,14 @@ from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 from bart_cli.training.job_script import SlurmJob, slurm_script
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Job scripts for clusters.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Print job scripts for clusters."
+)
 
 
 @app.callback()
 def group() -> None:
-    """Job scripts for clusters."""
+    "Print job scripts for clusters."
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -34,26 +36,27 @@ def slurm(
         ),
     ] = None,
     config_file: Annotated[
-        Path | None, typer.Option("--config", help="YAML in the form of a preset, instead of one.")
+        Path | None, typer.Option("--config", help="YAML file with settings, instead of a preset.")
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Nodes. Default: the number in the preset's name.")
+        int | None,
+        typer.Option(min=1, help="Number of nodes. Default: the number in the preset's name."),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs per node; each gets a task.")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs per node, one task each.")] = 8,
     cpus_per_task: Annotated[
         int | None,
-        typer.Option(min=1, help="Cores per task. Default: one per loader process, and two more."),
+        typer.Option(min=1, help="CPU cores per task. Default: the loader processes plus two."),
     ] = None,
     hours: Annotated[float, typer.Option(min=0.1, help="Time limit of the job.")] = 24.0,
     partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
     account: Annotated[str | None, typer.Option(help="Account to charge.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     container: Annotated[
-        str | None, typer.Option(help="Image for Pyxis: --container-image of srun.")
+        str | None, typer.Option(help="Container image for Pyxis (srun --container-image).")
     ] = None,
     mounts: Annotated[
         str | None,
-        typer.Option(metavar="FROM:TO,…", help="Folders that the container sees."),
+        typer.Option(metavar="FROM:TO,…", help="Folders to mount into the container: FROM:TO,…"),
     ] = None,
 ) -> None:
     """Print an sbatch script for a preset.

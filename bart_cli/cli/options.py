@@ -27,17 +27,17 @@ def complete_preset(incomplete: str) -> list[str]:
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any other setting: section.key=value; may be given many times."),
+    typer.Option("--set", help="Set any setting: section.key=value; repeatable."),
 ]
 CheckpointOption = Annotated[
     str | None,
     typer.Option(
         metavar="last|best|STEP",
-        help="Which model of a run. Default: the best, if the run has validated, else the last.",
+        help="Checkpoint of a run to use. Default: best if the run has validated, else last.",
     ),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document instead of a table.")
+    bool, typer.Option("--json", help="Print a JSON document instead of a table.")
 ]
 
 
@@ -62,7 +62,7 @@ class ConfigOptions:
     ] = None
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", help="YAML in the form of a preset, or a run's config.yaml."),
+        typer.Option("--config", help="YAML file with settings, such as a run's config.yaml."),
     ] = None
     sets: SetOption = None
 

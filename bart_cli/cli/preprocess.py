@@ -22,7 +22,7 @@ TokenizerOption = Annotated[
     str,
     typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base."),
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 
 
 @app.command()
@@ -34,39 +34,42 @@ def pretrain(
         typer.Option(
             "--input",
             metavar="NAME=PATH",
-            help="Corpus in the form of `bart download`: one document a line, id first.",
+            help="Corpus as `bart download` writes it: one document per line, id first.",
         ),
     ] = None,
     texts: Annotated[
         list[Path] | None,
         typer.Option(
-            "--text", help="Text without ids: a file, or a folder of .txt or .jsonl (also .gz)."
+            "--text",
+            help="Text without ids: a file, or a folder with .txt or .jsonl files (also .gz).",
         ),
     ] = None,
     documents: Annotated[
         Literal["auto", "line", "blank-line"],
         typer.Option(
-            help="Separator of documents in --text; auto: blank lines if there are any, else "
-            "lines, unless the lines are wrapped."
+            help="How documents are separated in --text; auto: by blank lines if there are any, "
+            "else one document per line (unless the lines are wrapped)."
         ),
     ] = "auto",
     target_lengths: Annotated[
         list[int] | None,
-        typer.Option("--target-length", help="Tokens of a sample; many in one pass. Default 128."),
+        typer.Option("--target-length", help="Tokens per sample; repeatable. Default: 128."),
     ] = None,
-    shards: Annotated[int, typer.Option(help="Shards per length; a multiple of ranks.")] = 16,
+    shards: Annotated[
+        int, typer.Option(help="Shards per target length; best a multiple of the number of ranks.")
+    ] = 16,
     validation_share: Annotated[
-        float, typer.Option(help="Share of the documents that is kept for validation.")
+        float, typer.Option(help="Share of the documents to hold out for validation.")
     ] = 0.01,
     cross_documents: Annotated[
         bool,
         typer.Option(
             "--cross-documents",
-            help="Let a sample go on with the next document, so that all are full.",
+            help="Fill samples across document boundaries.",
         ),
     ] = False,
     deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Leave out documents that came before.")
+        bool, typer.Option("--deduplicate", help="Drop exact duplicate documents.")
     ] = False,
     language: Annotated[
         str, typer.Option(help=LANGUAGE_HELP[0].upper() + LANGUAGE_HELP[1:] + ".")
@@ -74,7 +77,7 @@ def pretrain(
     workers: Annotated[
         int,
         typer.Option(
-            "--workers", "--processes", min=1, max=1024, help="Processes on this machine."
+            "--workers", "--processes", min=1, max=1024, help="Worker processes on this machine."
         ),
     ] = 2,
     scheduler: Annotated[
@@ -84,8 +87,8 @@ def pretrain(
 ) -> None:
     """Turn corpora into balanced shards of token ids.
 
-    Sentences are split, tokenised and packed until a sample is full; nothing is lost, the document
-    ids never enter the text. A run that was stopped goes on where it was when started again.
+    Splits documents into sentences, tokenizes them and packs them into samples. No text is lost,
+    and document ids never enter it. Rerun an interrupted command to resume it.
 
     [bold]bart preprocess pretrain --input wiki=data/wikipedia --tokenizer facebook/bart-base --out
     shards --target-length 128 --target-length 512[/bold]
@@ -146,11 +149,11 @@ def summarization(
     pairs: PairOptions = PairOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Check and tokenize pairs of article and summary.
+    """Check and tokenize article-summary pairs.
 
-    Reads .jsonl, .json, .csv, .tsv, .parquet, .arrow, .source + .target, each also as .gz, and
-    data sets of the hub. Pairs with an empty side are left out, and from the train split also
-    duplicates and summaries that equal the article.
+    Reads .jsonl, .json, .csv, .tsv, .parquet, .arrow and .source + .target files, each also as
+    .gz, and hub data sets. Drops pairs with an empty side, and from the train split also duplicates
+    and pairs whose summary equals the article.
 
     [bold]bart preprocess summarization --input data/cnn_dm --tokenizer facebook/bart-base --out
     data/cnn_dm-tokens[/bold]

@@ -12,7 +12,9 @@ from bart_cli.cli.console import out, print_json
 from bart_cli.cli.options import JsonOption, complete_preset
 from bart_cli.config.presets import flatten, load_preset, preset_config, preset_names
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="The presets.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="List, show and compare presets."
+)
 
 NameArgument = Annotated[
     str, typer.Argument(help="Name of a preset.", metavar="NAME", autocompletion=complete_preset)
@@ -21,7 +23,7 @@ NameArgument = Annotated[
 
 @app.command("list")
 def list_presets(as_json: JsonOption = False) -> None:
-    """All presets with their task and what they are for."""
+    """List all presets with task and purpose."""
     rows = [(name, load_preset(name)) for name in preset_names()]
     if as_json:
         keys = ("task", "description")
@@ -37,7 +39,7 @@ def list_presets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Every setting of a preset, defaults included, as YAML that `--config` reads back."""
+    """Print every setting of a preset as YAML that `--config` reads."""
     tree = preset_config(name).model_dump(mode="json")
     if as_json:
         print_json(tree)
@@ -48,10 +50,10 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def diff(
     first: Annotated[str, typer.Argument(help="Name of a preset.", metavar="A")],
-    second: Annotated[str, typer.Argument(help="Name of another.", metavar="B")],
+    second: Annotated[str, typer.Argument(help="Name of another preset.", metavar="B")],
     as_json: JsonOption = False,
 ) -> None:
-    """The settings in which two presets differ."""
+    """Print the settings in which two presets differ."""
     left, right = (
         dict(flatten(preset_config(name).model_dump(mode="json"))) for name in (first, second)
     )

@@ -27,13 +27,16 @@ def command(
         str | None,
         typer.Option(
             metavar="PRESET,PRESET…",
-            help="Presets to run one after the other, each from the weights of the one before.",
+            help="Presets to run in sequence, each from the weights of the one before.",
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help=field_help(PretrainDataConfig, "path"))] = None,
     out_folder: Annotated[
         Path | None,
-        typer.Option("--out", help="Run folder (of --phases: with one each); default runs/…"),
+        typer.Option(
+            "--out",
+            help="Run folder (with --phases: parent of one run folder per phase). Default: runs/….",
+        ),
     ] = None,
     init_from: Annotated[
         str | None, typer.Option(help=field_help(PretrainConfig, "init_from"))
@@ -43,8 +46,8 @@ def command(
 ) -> None:
     """Pre-train BART on shards of `bart preprocess pretrain`.
 
-    Sentences are permuted, spans of words masked; the model learns to restore the text. A run that
-    was stopped goes on where it was when the same command is given again.
+    Permutes sentences and masks spans of words; the model learns to restore the text. Rerun an
+    interrupted command to resume it.
 
     [bold]bart pretrain --preset dgxa100-1node-phase1 --data shards --out runs/phase1[/bold]
 

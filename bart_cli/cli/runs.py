@@ -13,17 +13,19 @@ from bart_cli.cli.console import out, print_json
 from bart_cli.cli.options import JsonOption
 from bart_cli.training.history import RunSummary, compare_runs, find_runs, summarize_run
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="The runs.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="List, show and compare runs."
+)
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
 
 
 @app.command("list")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="Folder with runs below.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder to search for runs.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """All runs with their state, loss and speed."""
+    """List runs with state, loss and speed."""
     summaries = [summarize_run(run) for run in find_runs(folder)]
     if as_json:
         print_json([asdict(summary) for summary in summaries])
@@ -47,7 +49,7 @@ def list_runs(
 
 @app.command()
 def show(run: RunArgument, as_json: JsonOption = False) -> None:
-    """One run: state, losses, speed, checkpoints, evaluations."""
+    """Show one run: state, losses, speed, checkpoints, evaluations."""
     summary = summarize_run(run)
     if as_json:
         print_json(asdict(summary))
@@ -63,7 +65,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", metavar="RUN…")],
     as_json: JsonOption = False,
 ) -> None:
-    """Settings in which runs differ, and how they went."""
+    """Compare runs: settings that differ, and results."""
     summaries = [summarize_run(run) for run in runs]
     settings = compare_runs(runs)
     if as_json:

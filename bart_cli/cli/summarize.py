@@ -73,11 +73,11 @@ def command(
 ) -> None:
     """Summarize text.
 
-    Each file is one text, of .jsonl each line; of .html the main text is taken. Results come in
-    order, as they are made. Decoding settings are those that the model was saved with, then those
-    of --preset or --config, then options.
+    Each file is one text; in a .jsonl file, each line is one. Of an .html file, the main text is
+    taken. Results are printed in order as they finish. Decoding settings come from the model, then
+    from --preset or --config, then from options.
 
-    A record of JSON has file, line and id (of JSON lines), summary, others (with
+    A JSON record has file, line and id (of JSON lines), summary, others (with
     --return-sequences), score, source_tokens, used_tokens (fewer when the text was cut), pieces and
     decoding (each setting that is not the default, and where it came from); or error in place of a
     summary. Exit code 1 when there was any error.

@@ -11,20 +11,25 @@ from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import JsonOption
 from bart_cli.locks import locked_folder
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Tokenizers.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train tokenizers.")
 
 
 @app.command()
 def train(
-    files: Annotated[list[Path], typer.Argument(help="Text files or folders of .txt.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
-    vocab_size: Annotated[int, typer.Option(help="Entries, special tokens included.")] = 50265,
+    files: Annotated[list[Path], typer.Argument(help="Text files, or folders with .txt files.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Output folder.")],
+    vocab_size: Annotated[
+        int, typer.Option(help="Vocabulary size, including special tokens.")
+    ] = 50265,
     with_ids: Annotated[
-        bool, typer.Option("--ids", help="Lines begin with a document id (as `bart download`'s).")
+        bool,
+        typer.Option(
+            "--ids", help="Lines begin with a document id, as `bart download` writes them."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn a byte-level BPE with BART's special tokens from text.
+    """Train a byte-level BPE tokenizer with BART's special tokens.
 
     [bold]bart tokenizer train data/wikipedia --ids --vocab-size 32000 --out tokenizer[/bold]
     """
@@ -53,4 +58,4 @@ def train(
 
 @app.callback()
 def group() -> None:
-    """Tokenizers."""
+    "Train tokenizers."

@@ -24,7 +24,7 @@ ProcessesOption = Annotated[
         "--processes",
         "--gpus",
         min=1,
-        help="Worker processes on this machine. Default: one per GPU; 1 without GPU.",
+        help="Worker processes on this machine. Default: one per GPU; 1 without a GPU.",
     ),
 ]
 
@@ -49,18 +49,18 @@ class TrainingOptions:
         int | None, typer.Option("--warmup-steps", help=field_help(ScheduleConfig, "warmup_steps"))
     ] = None
     precision: Annotated[
-        str | None, typer.Option(help="Arithmetic: fp32, tf32, bf16 or fp16.", metavar="NAME")
+        str | None, typer.Option(help="Precision: fp32, tf32, bf16 or fp16.", metavar="NAME")
     ] = None
     seed: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "seed"))] = None
     time_limit: Annotated[
         float | None, typer.Option(metavar="MINUTES", help=field_help(TrainingConfig, "time_limit"))
     ] = None
     resume: Annotated[
-        str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to go on from.")
+        str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to resume from.")
     ] = "auto"
     processes: ProcessesOption = None
     max_restarts: Annotated[
-        int, typer.Option(min=0, help="How often workers are started again when one dies.")
+        int, typer.Option(min=0, help="Maximum restarts after a worker dies.")
     ] = 0
 
     def settings(self) -> dict[str, object]:

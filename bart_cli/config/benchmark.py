@@ -12,20 +12,24 @@ from bart_cli.config.base import Section
 class BenchmarkConfig(Section):
     """What `bart benchmark` does with every row of its tables."""
 
-    repeats: int = Field(30, ge=1, le=100_000, description="measurements of a row at most")
+    repeats: int = Field(30, ge=1, le=100_000, description="maximum measurements per row")
     seconds: float = Field(
-        10.0, gt=0, description="of measuring, after which a row with 3 measurements ends"
+        10.0,
+        gt=0,
+        description="seconds to measure; a row with at least 3 measurements ends after that",
     )
-    warm_up: int = Field(2, ge=0, description="runs before the clock counts")
+    warm_up: int = Field(2, ge=0, description="warm-up runs that are not measured")
     lengths: Literal["real", "full"] = Field(
         "real",
-        description="random tokens: lengths distributed as in CNN-DailyMail, or all the longest",
+        description=(
+            "lengths of random inputs: distributed as in CNN-DailyMail, or all at the maximum"
+        ),
     )
-    accumulation: int = Field(1, ge=1, description="micro-batches of a training step")
-    seed: int = Field(0, ge=0, lt=2**63, description="of weights, lengths and tokens")
+    accumulation: int = Field(1, ge=1, description="micro-batches per training step")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed for weights, lengths and tokens")
     compare: Literal["none", "transformers"] = Field(
-        "none", description="what is measured in turn with ours, in processes beside it"
+        "none", description="libraries to measure side by side with bart, in processes of their own"
     )
     profile: bool = Field(
-        False, description="write a torch profiler trace of every arm's largest batch"
+        False, description="write a torch profiler trace of each case's largest batch"
     )

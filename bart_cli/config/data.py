@@ -45,7 +45,7 @@ def check_language(code: str) -> str:
 class DenoisingConfig(Section):
     """Noise of BART's pre-training: sentence permutation, then Poisson text in-filling."""
 
-    mask_ratio: float = Field(0.3, ge=0, lt=1, description="share of tokens covered by spans")
+    mask_ratio: float = Field(0.3, ge=0, lt=1, description="share of tokens that are masked")
     poisson_lambda: float = Field(
         3.5,
         ge=0.1,
@@ -55,8 +55,8 @@ class DenoisingConfig(Section):
     random_ratio: float = Field(
         0.1, ge=0, le=1, description="share of spans replaced by a random token instead of <mask>"
     )
-    permute_sentences: bool = Field(True, description="shuffle the sentences of a sample")
-    whole_words: bool = Field(True, description="spans begin and end at words")
+    permute_sentences: bool = Field(True, description="shuffle the sentences of each sample")
+    whole_words: bool = Field(True, description="mask whole words only")
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
@@ -68,23 +68,27 @@ class DenoisingConfig(Section):
 class PretrainDataConfig(Section):
     """Shards written by `bart preprocess pretrain` (or by LDDL)."""
 
-    path: Path | None = Field(None, description="folder of shards for training")
+    path: Path | None = Field(None, description="folder of training shards")
     validation_path: Path | None = Field(
-        None, description="folder of shards for validation; default: `validation` beside `path`"
+        None, description="folder of validation shards; default: `validation` beside `path`"
     )
     tokenizer: str | None = Field(
         None, description="tokenizer folder or hub id; default: the one saved beside the shards"
     )
     sequence_length: int = Field(
-        128, ge=8, description="tokens of a sample, <s> and </s> included; longer ones are cut"
+        128,
+        ge=8,
+        description=(
+            "maximum tokens per sample, including <s> and </s>; longer samples are truncated"
+        ),
     )
     streams: int = Field(
         64,
         ge=1,
-        description="canonical streams that fix the order of samples; a multiple of the world size",
+        description="streams that fix the order of samples; best a multiple of the world size",
     )
     workers: int = Field(
-        1, ge=0, description="loader processes per rank; 0: in the training process"
+        1, ge=0, description="loader processes per rank; 0: load in the training process"
     )
 
 
@@ -93,42 +97,57 @@ class SummarizationDataConfig(Section):
 
     path: Path | None = Field(
         None,
-        description="pairs: a folder with train, validation and test, a file, or a data set of the "
-        "hub such as abisee/cnn_dailymail:3.0.0",
+        description=(
+            "article-summary pairs: a folder with train, validation and test files, one file, "
+            "or a hub data set such as abisee/cnn_dailymail:3.0.0"
+        ),
     )
     source_field: str | None = Field(
-        None, description="column of the articles; default: a usual name, such as article"
+        None, description="column with the articles; default: detected (article, document, text …)"
     )
     target_field: str | None = Field(
-        None, description="column of the summaries; default: a usual name, such as summary"
+        None, description="column with the summaries; default: detected (summary, highlights …)"
     )
     validation_share: float = Field(
-        0.0, ge=0, lt=1, description="share of data without a validation split to hold out for it"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of pairs to hold out for validation if the data has no validation split",
     )
     test_share: float = Field(
-        0.0, ge=0, lt=1, description="share of data without a test split to hold out for it"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of pairs to hold out for testing if the data has no test split",
     )
     tokenizer: str | None = Field(
         None, description="tokenizer folder or hub id; default: the model's own"
     )
     source_language: str | None = Field(
-        None, description="mBART's code of the articles' language, such as fr_XX; default: saved"
+        None, description="mBART language code of the articles, such as fr_XX; default: the model's"
     )
     target_language: str | None = Field(
-        None, description="mBART's code of the summaries' language, such as fr_XX; default: saved"
+        None,
+        description="mBART language code of the summaries, such as fr_XX; default: the model's",
     )
-    max_source_length: int = Field(1024, ge=8, description="tokens of an article; the rest is cut")
-    max_target_length: int = Field(142, ge=4, description="tokens of a summary; the rest is cut")
+    max_source_length: int = Field(
+        1024, ge=8, description="maximum tokens per article; longer articles are truncated"
+    )
+    max_target_length: int = Field(
+        142, ge=4, description="maximum tokens per summary; longer summaries are truncated"
+    )
     n_train: int | None = Field(None, ge=1, description="use the first N training pairs only")
     n_validation: int | None = Field(
         None, ge=1, description="use the first N validation pairs only"
     )
     n_test: int | None = Field(None, ge=1, description="use the first N test pairs only")
-    group_by_length: bool = Field(True, description="batches of articles of like length")
+    group_by_length: bool = Field(True, description="batch articles of similar length together")
     max_tokens: int | None = Field(
         None,
         ge=64,
-        description="micro-batches by source tokens (padding included) instead of by count",
+        description=(
+            "maximum source tokens per micro-batch, including padding; replaces the fixed count"
+        ),
     )
 
     @model_validator(mode="after")

@@ -20,10 +20,10 @@ class ExportConfig(Section):
         description="huggingface: a folder for transformers, BART's layout for post-LN models, "
         "mBART's for Pre-LN ones; reference: NVIDIA's final_step.ckpt with config.json",
     )
-    dtype: ExportDtype = Field("fp32", description="of the weights: fp32, bf16 or fp16")
+    dtype: ExportDtype = Field("fp32", description="data type of the weights: fp32, bf16 or fp16")
     average: int = Field(
-        1, ge=1, description="mean of the weights of a run's newest N checkpoints, instead of one"
+        1, ge=1, description="average the weights of a run's newest N checkpoints"
     )
     tokenizer: str | None = Field(
-        None, description="folder or hub id, for models that come without a tokenizer"
+        None, description="tokenizer folder or hub id, for models without one"
     )

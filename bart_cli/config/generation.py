@@ -23,74 +23,100 @@ Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
 class GenerationConfig(Section):
     """Decoding, with the meanings of Hugging Face's `generate`. Lengths count the start token."""
 
-    beams: int = Field(4, ge=1, le=64, description="beams; 1: greedy (or sampling)")
-    length_penalty: float = Field(
-        2.0, ge=-10, le=10, description="score = log-likelihood / length ** penalty"
+    beams: int = Field(
+        4, ge=1, le=64, description="number of beams; 1: greedy search (or sampling)"
     )
-    min_length: int = Field(0, ge=0, description="no </s> before this many tokens")
-    max_length: int = Field(142, ge=2, description="tokens of a hypothesis at most")
-    no_repeat_ngram: int = Field(3, ge=0, description="n-grams that may occur once only; 0: off")
+    length_penalty: float = Field(
+        2.0,
+        ge=-10,
+        le=10,
+        description="exponent p in score = log-likelihood / length ** p; above 0 favors longer "
+        "summaries",
+    )
+    min_length: int = Field(0, ge=0, description="minimum tokens before </s>")
+    max_length: int = Field(142, ge=2, description="maximum tokens per summary")
+    no_repeat_ngram: int = Field(3, ge=0, description="n-gram size that must not repeat; 0: off")
     early_stopping: bool | Literal["never"] = Field(
         True,
-        description="true: stop at `beams` finished hypotheses; false: heuristic; never: exact",
+        description="when to stop: true: as soon as `beams` hypotheses are finished; false: when a "
+        "better one is unlikely; never: when a better one is impossible",
     )
-    forced_bos: bool = Field(True, description="the first generated token is <s>")
-    forced_eos: bool = Field(True, description="the last possible token is </s>")
-    return_sequences: int = Field(1, ge=1, le=64, description="hypotheses per article")
-    sample: bool = Field(False, description="draw tokens instead of taking the best")
-    temperature: float = Field(1.0, gt=0, le=100, description="of sampling")
-    top_k: int = Field(0, ge=0, description="sampling: the k most likely tokens only; 0: off")
-    top_p: float = Field(1.0, gt=0, le=1, description="sampling: the smallest set of this mass")
+    forced_bos: bool = Field(True, description="force <s> as the first generated token")
+    forced_eos: bool = Field(True, description="force </s> at the maximum length")
+    return_sequences: int = Field(1, ge=1, le=64, description="summaries to return per article")
+    sample: bool = Field(False, description="sample tokens instead of taking the most likely")
+    temperature: float = Field(1.0, gt=0, le=100, description="sampling temperature")
+    top_k: int = Field(0, ge=0, description="sampling: keep the k most likely tokens; 0: off")
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="sampling: keep the smallest set of tokens with this total probability",
+    )
     min_p: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="sampling: tokens of at least this share of the best one's mass",
+        description="sampling: keep tokens with at least this share of the top probability",
     )
-    typical_p: float = Field(1.0, gt=0, le=1, description="sampling: the most typical of this mass")
+    typical_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="sampling: keep the most typical tokens with this total probability",
+    )
     top_h: float | None = Field(
-        None, gt=0, le=1, description="sampling: the best tokens up to this share of the entropy"
+        None,
+        gt=0,
+        le=1,
+        description="sampling: keep the top tokens up to this share of the entropy",
     )
     epsilon_cutoff: float = Field(
-        0.0, ge=0, lt=1, description="sampling: tokens of at least this probability; 0: off"
+        0.0, ge=0, lt=1, description="sampling: keep tokens with at least this probability; 0: off"
     )
     eta_cutoff: float = Field(
-        0.0, ge=0, lt=1, description="sampling: as epsilon_cutoff, lower at high entropy; 0: off"
+        0.0,
+        ge=0,
+        lt=1,
+        description="sampling: like epsilon_cutoff, but lower at high entropy; 0: off",
     )
-    repetition_penalty: float = Field(1.0, gt=0, le=10, description="divides logits of used tokens")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="penalty for tokens that already occurred; 1: off"
+    )
     encoder_repetition_penalty: float = Field(
-        1.0, gt=0, le=10, description="multiplies logits of tokens of the article"
+        1.0, gt=0, le=10, description="bonus for tokens of the article; 1: off"
     )
     encoder_no_repeat_ngram: int = Field(
-        0, ge=0, description="n-grams of the article of this size are forbidden; 0: off"
+        0, ge=0, description="n-gram size that must not be copied from the article; 0: off"
     )
     exponential_decay_length_penalty: tuple[int, float] | None = Field(
-        None, description="[start, factor]: raise the score of </s> after `start` tokens"
+        None,
+        description="[start, factor]: raise the score of </s> exponentially after `start` tokens",
     )
     sequence_bias: tuple[tuple[Ids, float], ...] = Field(
-        (), description="[[ids, bias], ...]: added to the score of the last id after the others"
+        (), description="[[ids, bias], …]: bias added to the last id when it follows the others"
     )
-    bad_words: tuple[Ids, ...] = Field((), description="sequences of ids that may not occur")
-    suppress_tokens: tuple[TokenId, ...] = Field((), description="ids that may not occur")
+    bad_words: tuple[Ids, ...] = Field((), description="sequences of token ids that must not occur")
+    suppress_tokens: tuple[TokenId, ...] = Field((), description="token ids that must not occur")
     begin_suppress_tokens: tuple[TokenId, ...] = Field(
-        (), description="ids that may not come first (after a forced first token)"
+        (), description="token ids that must not come first (after a forced first token)"
     )
     renormalize_logits: bool = Field(
-        False, description="make scores log-probabilities again after all constraints"
+        False, description="renormalize log-probabilities after all constraints"
     )
     start_token: TokenId | None = Field(
-        None, description="id that the decoder starts with; null: the model's"
+        None, description="token id that starts the decoder; null: the model's"
     )
     forced_bos_token: TokenId | None = Field(
-        None, description="id that forced_bos forces; null: <s>"
+        None, description="token id that forced_bos forces; null: <s>"
     )
     end_tokens: tuple[TokenId, ...] | None = Field(
-        None, description="ids that end a hypothesis; null: </s>"
+        None, description="token ids that end a summary; null: </s>"
     )
     forced_eos_tokens: tuple[TokenId, ...] | None = Field(
-        None, description="ids that forced_eos allows; null: </s>"
+        None, description="token ids that forced_eos forces; null: </s>"
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="of sampling")
+    seed: int = Field(0, ge=0, lt=2**63, description="sampling seed")
 
     @field_validator("early_stopping", mode="before")
     @classmethod
@@ -191,32 +217,33 @@ def resolve_generation(layers: Sequence[Layer]) -> ResolvedGeneration:
 class EvaluationConfig(Section):
     """Scoring a model on pairs."""
 
-    split: str = Field("test", description="which split to score")
-    batch_size: int = Field(32, ge=1, description="articles decoded together")
+    split: str = Field("test", description="split to score")
+    batch_size: int = Field(32, ge=1, description="articles per batch")
     max_tokens: int | None = Field(
-        None, ge=1, description="source tokens decoded together at most, padding included"
+        None, ge=1, description="maximum source tokens per batch, including padding"
     )
     precision: DecodingPrecision = Field(
         "fp32",
-        description="arithmetic of decoding: fp32, tf32, bf16, fp16, int8 (CPU), or auto, "
-        "the fastest here",
+        description="fp32, tf32, bf16, fp16, int8 (CPU only), or auto: the fastest on this machine",
     )
     device: str = Field(
         "auto",
-        description="where to decode: cpu, cuda, cuda:N, or auto (a GPU when there is one)",
+        description="cpu, cuda, cuda:N, or auto: a GPU if there is one",
     )
-    stemmer: bool = Field(True, description="Porter stemming before ROUGE compares words")
+    stemmer: bool = Field(True, description="apply the Porter stemmer before ROUGE compares words")
     tokenizer: RougeTokenizer = Field(
         "ascii",
-        description="words that ROUGE compares: ascii (a-z and 0-9 only, as in published scores), "
-        "or unicode: words of any script, single characters in Chinese, Japanese and Thai",
+        description=(
+            "how ROUGE splits words: ascii: a-z and 0-9 only, as in published scores; unicode: "
+            "words of any script, single characters in Chinese, Japanese and Thai"
+        ),
     )
     language: str = Field("auto", description=LANGUAGE_HELP)
     limit: int | None = Field(None, ge=1, description="score the first N pairs only")
     bootstrap: int = Field(
-        1000, ge=0, description="resamples for the confidence intervals; 0: none"
+        1000, ge=0, description="bootstrap resamples for confidence intervals; 0: none"
     )
-    bleu: bool = Field(False, description="BLEU as well, by sacrebleu")
+    bleu: bool = Field(False, description="also compute BLEU (sacrebleu)")
 
     @field_validator("language")
     @classmethod

@@ -15,33 +15,45 @@ DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")  # of training
 class ModelConfig(Section):
     """Architecture (Lewis et al. 2020). The defaults are BART-base, post-LN."""
 
-    vocab_size: int = Field(50265, ge=8, description="entries of the embedding table")
+    vocab_size: int = Field(50265, ge=8, description="rows of the embedding table")
     d_model: int = Field(768, ge=8, description="width of the residual stream")
-    encoder_layers: int = Field(6, ge=1, description="blocks of the encoder")
-    decoder_layers: int = Field(6, ge=1, description="blocks of the decoder")
-    encoder_attention_heads: int = Field(12, ge=1, description="attention heads of the encoder")
-    decoder_attention_heads: int = Field(12, ge=1, description="attention heads of the decoder")
-    encoder_ffn_dim: int = Field(3072, ge=8, description="inner width of the encoder's FFN")
-    decoder_ffn_dim: int = Field(3072, ge=8, description="inner width of the decoder's FFN")
-    activation_function: Activation = Field("gelu", description="non-linearity of the FFN")
+    encoder_layers: int = Field(6, ge=1, description="encoder layers")
+    decoder_layers: int = Field(6, ge=1, description="decoder layers")
+    encoder_attention_heads: int = Field(12, ge=1, description="encoder attention heads")
+    decoder_attention_heads: int = Field(12, ge=1, description="decoder attention heads")
+    encoder_ffn_dim: int = Field(
+        3072, ge=8, description="inner width of the encoder's feed-forward layers"
+    )
+    decoder_ffn_dim: int = Field(
+        3072, ge=8, description="inner width of the decoder's feed-forward layers"
+    )
+    activation_function: Activation = Field(
+        "gelu", description="activation function of the feed-forward layers"
+    )
     max_position_embeddings: int = Field(
-        1024, ge=8, description="longest sequence in tokens (the table has 2 rows more)"
+        1024, ge=8, description="maximum sequence length in tokens (the table has 2 more rows)"
     )
     pre_layer_norm: bool = Field(
         False,
-        description="LayerNorm inside each residual branch and at the end of both stacks (Pre-LN)",
+        description="Pre-LN: LayerNorm inside each residual branch and after the last layer",
     )
     scale_embedding: bool = Field(False, description="multiply embeddings by sqrt(d_model)")
-    init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of new weights")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on embeddings and branches")
+    init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of initial weights")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="dropout on embeddings and residual branches"
+    )
     attention_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on attention weights")
-    activation_dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the FFN")
-    bos_token_id: int = Field(0, ge=0, description="id of <s>")
-    pad_token_id: int = Field(1, ge=0, description="id of <pad>")
-    eos_token_id: int = Field(2, ge=0, description="id of </s>")
-    decoder_start_token_id: int = Field(2, ge=0, description="first input of the decoder (</s>)")
+    activation_dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout inside the feed-forward layers"
+    )
+    bos_token_id: int = Field(0, ge=0, description="token id of <s>")
+    pad_token_id: int = Field(1, ge=0, description="token id of <pad>")
+    eos_token_id: int = Field(2, ge=0, description="token id of </s>")
+    decoder_start_token_id: int = Field(
+        2, ge=0, description="token id that starts the decoder (</s>)"
+    )
 
-    prefix: str = Field("", description="text that the model expects before every article")
+    prefix: str = Field("", description="text to put before every article")
 
     @property
     def training_start_id(self) -> int | None:

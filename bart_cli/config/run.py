@@ -20,9 +20,9 @@ class PretrainConfig(Section):
     """`bart pretrain`."""
 
     task: Literal["pretrain"] = "pretrain"
-    description: str = Field("", description="what this run or preset is for")
+    description: str = Field("", description="purpose of this run or preset")
     init_from: str | None = Field(
-        None, description="run, folder or hub id whose weights (only) are the start"
+        None, description="run, model folder or hub id to take the initial weights from"
     )
     model: ModelConfig = Field(ModelConfig(), description="architecture")
     data: PretrainDataConfig = Field(PretrainDataConfig(), description="shards")
@@ -42,15 +42,16 @@ class FinetuneConfig(Section):
     """`bart finetune`. Without `init_from` the model starts from random weights."""
 
     task: Literal["finetune"] = "finetune"
-    description: str = Field("", description="what this run or preset is for")
+    description: str = Field("", description="purpose of this run or preset")
     init_from: str | None = Field(
-        None, description="pre-trained model: run, folder, hub id, `.ckpt` or fairseq `model.pt`"
+        None,
+        description="pre-trained model: run, model folder, hub id, `.ckpt` or fairseq `model.pt`",
     )
     keep_encoder_layers: tuple[int, ...] | None = Field(
-        None, description="layers of the teacher's encoder to keep (layer-dropping distillation)"
+        None, description="encoder layers to keep (distillation by dropping layers)"
     )
     keep_decoder_layers: tuple[int, ...] | None = Field(
-        None, description="layers of the teacher's decoder to keep (layer-dropping distillation)"
+        None, description="decoder layers to keep (distillation by dropping layers)"
     )
     model: ModelConfig = Field(
         ModelConfig(),
@@ -62,7 +63,7 @@ class FinetuneConfig(Section):
     training: TrainingConfig = Field(TrainingConfig(), description="the loop")
     generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
     generation_sources: dict[str, str] = Field(
-        {}, description="where each decoding setting came from; written, never read"
+        {}, description="source of each decoding setting; written for the record, never read"
     )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
 
@@ -77,12 +78,12 @@ class EvaluateConfig(Section):
     """`bart evaluate`."""
 
     task: Literal["evaluate"] = "evaluate"
-    description: str = Field("", description="what this run or preset is for")
+    description: str = Field("", description="purpose of this run or preset")
     model_path: str | None = Field(None, description="run, model folder or hub id to evaluate")
     data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
     generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
     generation_sources: dict[str, str] = Field(
-        {}, description="where each decoding setting came from; written, never read"
+        {}, description="source of each decoding setting; written for the record, never read"
     )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
 

@@ -17,22 +17,28 @@ class SummarizeConfig(Section):
 
     jsonl: bool = Field(
         False,
-        description="every line of every input is a JSON object, whatever a file is called; "
-        "for standard input",
+        description="treat every input, standard input included, as JSON lines",
     )
     field: str | None = Field(
         None,
-        description="field of the JSON objects that holds the text; "
-        "default: the first of article, document, source, text, dialogue",
+        description=(
+            "JSON field with the text; default: the first of article, document, source, text, "
+            "dialogue"
+        ),
     )
     long: LongText = Field(
         "truncate",
-        description="texts longer than the model's positions: truncate: read the beginning; "
-        "chunk: cut at sentence ends, summarize each piece, join; reduce: as chunk, then summarize "
-        "the joined summaries until they are one",
+        description=(
+            "how to handle texts longer than the model's maximum: truncate: read the "
+            "beginning; chunk: split at sentence ends, summarize each piece and join the "
+            "summaries; reduce: like chunk, then summarize the joined summaries until one "
+            "piece holds them"
+        ),
     )
     format: OutputFormat | None = Field(
         None,
-        description="text, jsonl (one record a line) or json (one list); default: by the suffix of "
-        "--out, else jsonl for .jsonl inputs and text for others",
+        description=(
+            "text, jsonl (one record per line) or json (one list); default: from the suffix of "
+            "--out, else jsonl for .jsonl inputs, else text"
+        ),
     )

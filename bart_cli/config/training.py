@@ -15,24 +15,24 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class OptimizerConfig(Section):
     """One optimizer step."""
 
-    name: Literal["nvlamb", "adamw", "adafactor"] = Field("adamw", description="which optimizer")
+    name: Literal["nvlamb", "adamw", "adafactor"] = Field("adamw", description="optimizer")
     learning_rate: float = Field(
-        1e-4, gt=0, le=10, description="peak, reached at the end of warm-up"
+        1e-4, gt=0, le=10, description="peak learning rate, reached at the end of warm-up"
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the second moment")
-    epsilon: float = Field(1e-8, gt=0, le=1, description="added to the root of the second moment")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay rate of the first moment")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay rate of the second moment")
+    epsilon: float = Field(
+        1e-8, gt=0, le=1, description="added to the square root of the second moment"
+    )
     weight_decay: float = Field(
-        0.1, ge=0, le=10, description="decoupled; not on biases and LayerNorms"
+        0.1, ge=0, le=10, description="decoupled weight decay; not applied to biases and LayerNorms"
     )
     decay_layer_norms: bool = Field(
-        False, description="weight decay also on the gains of LayerNorms, as in the reference"
+        False, description="apply weight decay to LayerNorm weights too, as the reference does"
     )
-    clip_norm: float = Field(
-        0.1, ge=0, description="largest global norm of the gradient; 0: no clipping"
-    )
+    clip_norm: float = Field(0.1, ge=0, description="maximum global gradient norm; 0: no clipping")
     trust_without_decay: bool = Field(
-        False, description="nvlamb: trust ratio also for tensors without weight decay"
+        False, description="NVLAMB: apply the trust ratio to tensors without weight decay too"
     )
     backend: Literal["auto", "torch", "apex"] = Field(
         "auto",
@@ -55,12 +55,12 @@ class ScheduleConfig(Section):
     """Learning rate over steps 1, 2, …: linear warm-up, then a decay to `end_learning_rate`."""
 
     name: Literal["polynomial", "linear", "cosine", "cosine_restarts", "constant"] = Field(
-        "polynomial", description="shape of the decay"
+        "polynomial", description="decay after warm-up"
     )
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    power: float = Field(1.0, gt=0, le=10, description="of the polynomial decay")
-    end_learning_rate: float = Field(0.0, ge=0, description="at the last step")
-    cycles: int = Field(1, ge=1, description="restarts of cosine_restarts")
+    power: float = Field(1.0, gt=0, le=10, description="exponent of the polynomial decay")
+    end_learning_rate: float = Field(0.0, ge=0, description="learning rate at the last step")
+    cycles: int = Field(1, ge=1, description="number of cycles of cosine_restarts")
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
@@ -77,57 +77,65 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     """The loop: length, batches, precision, what is written when."""
 
-    max_steps: int = Field(1000, ge=1, description="optimizer steps of the whole run")
+    max_steps: int = Field(1000, ge=1, description="optimizer steps in total")
     global_batch: int = Field(
-        64, ge=1, description="sequences per optimizer step, over all devices and accumulation"
+        64,
+        ge=1,
+        description="sequences per optimizer step, over all devices and accumulation steps",
     )
     micro_batch: int | Literal["auto"] = Field(
         8,
-        description="sequences per device in one forward pass, accumulation follows; auto: as many "
-        "as fit in memory",
+        description="sequences per device and forward pass, accumulation follows from it; auto: as "
+        "many as fit in memory",
     )
-    precision: Precision = Field("fp32", description="arithmetic of forward and backward")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the uniform distribution")
-    freeze_embeddings: bool = Field(False, description="keep token and position embeddings fixed")
-    freeze_encoder: bool = Field(False, description="keep the whole encoder fixed")
-    seed: int = Field(42, ge=0, lt=2**63, description="of weights, dropout, order and noise")
-    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    precision: Precision = Field(
+        "fp32", description="precision of forward and backward pass: fp32, tf32, bf16 or fp16"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing factor")
+    freeze_embeddings: bool = Field(False, description="freeze token and position embeddings")
+    freeze_encoder: bool = Field(False, description="freeze the encoder")
+    seed: int = Field(
+        42, ge=0, lt=2**63, description="seed for weights, dropout, data order and noise"
+    )
+    log_every: int = Field(10, ge=1, description="steps between log lines in metrics.jsonl")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_last: int = Field(
         2,
         ge=1,
-        description="newest checkpoints to keep; never fewer than 2, since only a later step shows "
-        "that the newest is good",
+        description=(
+            "newest checkpoints to keep; at least 2, because only a later step shows that the "
+            "newest one is good"
+        ),
     )
-    keep_best: int = Field(
-        0, ge=0, description="checkpoints with the best validations (see select_by) to keep as well"
-    )
+    keep_best: int = Field(0, ge=0, description="best checkpoints (see select_by) to keep as well")
     validate_every: int | None = Field(
-        None, ge=1, description="steps between validations; none: off"
+        None, ge=1, description="steps between validations; null: none"
     )
     max_bad_steps: int = Field(
-        10, ge=1, description="steps in a row with a loss that is not finite before the run stops"
+        10, ge=1, description="consecutive steps with a non-finite loss after which the run stops"
     )
     patience: int | None = Field(
-        None, ge=1, description="validations without improvement before the run stops; none: off"
+        None,
+        ge=1,
+        description="validations without improvement after which the run stops; null: never",
     )
     select_by: Literal["loss", "rouge1", "rouge2", "rougeLsum"] = Field(
         "loss", description="metric that selects the best checkpoint"
     )
     time_limit: float | None = Field(
-        None, gt=0, description="minutes; then a checkpoint is written and the run stops"
+        None, gt=0, description="minutes after which the run writes a checkpoint and stops"
     )
     activation_checkpointing: bool = Field(
-        False, description="recompute activations in backward: less memory, slower"
+        False, description="recompute activations in the backward pass: less memory, slower"
     )
     half_precision_allreduce: bool = Field(
         False, description="all-reduce gradients in bf16 (fp16 with fp16 precision)"
     )
     sharding: Literal["none", "fsdp"] = Field(
-        "none", description="fsdp: divide weights and optimizer state among ranks (FSDP2)"
+        "none", description="fsdp: shard weights and optimizer state among ranks (FSDP2)"
     )
     parameters: Literal["fp32", "bf16"] = Field(
-        "fp32", description="dtype of the weights; bf16 (nvlamb only) keeps an fp32 master copy"
+        "fp32", description="data type of the weights; bf16 (nvlamb only) keeps an fp32 master copy"
     )
     compile: bool = Field(False, description="compile the model with torch.compile")
 
