@@ -21,9 +21,7 @@ class ExportConfig(Section):
         "mBART's for Pre-LN ones; reference: NVIDIA's final_step.ckpt with config.json",
     )
     dtype: ExportDtype = Field("fp32", description="data type of the weights: fp32, bf16 or fp16")
-    average: int = Field(
-        1, ge=1, description="average the weights of a run's newest N checkpoints"
-    )
+    average: int = Field(1, ge=1, description="average the weights of a run's newest N checkpoints")
     tokenizer: str | None = Field(
         None, description="tokenizer folder or hub id, for models without one"
     )

@@ -103,7 +103,7 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
         more = "--megabytes 0.2 --test 4".split()
         sets = SMALL_RUN
     elif command in ("pretrain", "finetune"):
-        sets = [*SMALL_MODEL, *SMALL_RUN]
+        sets = [*([] if "--init-from" in arguments else SMALL_MODEL), *SMALL_RUN]
         sets += LEARNING_RUN if "runs/finetuned-ru" in arguments else []
         sets += SMALL_LOADER if command == "pretrain" else [*SMALL_SCORES, *SMALL_DECODING]
     elif command == "evaluate":
