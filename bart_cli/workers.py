@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 
 from bart_cli.errors import BartError
-from bart_cli.runtime.interrupts import withheld
+from bart_cli.runtime.interrupts import start_resource_tracker, withheld
 
 PARENT = "BART_PARENT"  # environment variable: pid of the command that started this process
 
@@ -35,6 +35,7 @@ def worker_processes(workers: int) -> Iterator[Executor]:
     Raises:
         BartError: one of the processes was killed.
     """
+    start_resource_tracker()
     context = multiprocessing.get_context("spawn")
     with _Pool(workers, context, initializer=_start, initargs=(os.getpid(),)) as pool:
         try:

@@ -103,7 +103,7 @@ def withheld() -> Iterator[None]:
     Signals may reach the whole process group, but this process alone acts on them. It gets them
     when the block ends.
     """
-    _start_resource_tracker()
+    start_resource_tracker()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -111,10 +111,11 @@ def withheld() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_resource_tracker() -> None:
-    """Start it now: inside of `withheld`, it would unblock the signals (Python 3.11).
+def start_resource_tracker() -> None:
+    """Start the tracker of `multiprocessing` before anything else does.
 
-    It tells of semaphores that a killed process has left, which it removes.
+    Started inside of `withheld`, it would unblock the signals (Python 3.11). It shall not warn of
+    the semaphores of a killed process, which it removes.
     """
     from multiprocessing import resource_tracker
 
