@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,21 @@ class Tokenizer:
             and not cutter.get("add_prefix_space")
             and cutter.get("use_regex", True)
         )
+
+    def piece_encoder(self) -> Callable[[str], tuple[int, ...]]:
+        """A function from a piece of text that GPT-2's pattern cut out to its ids.
+
+        For tokenizers that cut like GPT-2 (see `cuts_like_gpt2`), several times as fast as `encode`
+        for one word.
+        """
+        tokenize = self._backend.model.tokenize
+        letters = {byte: letter for letter, byte in BYTES.items()}
+
+        def encode_piece(piece: str) -> tuple[int, ...]:
+            shown = piece.encode().decode("latin-1").translate(letters)
+            return tuple([token.id for token in tokenize(shown)])
+
+        return encode_piece
 
     def added_tokens(self) -> list[str]:
         """Strings that are tokens of their own, the special ones and others."""

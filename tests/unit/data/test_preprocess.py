@@ -124,12 +124,6 @@ def test_the_document_id_is_not_text(tmp_path: Path) -> None:
     assert list(read_texts(corpus(tmp_path, 1), "lines")) == [SENTENCES[0]]
 
 
-def test_bytes_that_are_not_utf8_are_named_with_their_position(tmp_path: Path) -> None:
-    (tmp_path / "bad.txt").write_bytes(b"id hello \xff world\n")
-    with pytest.raises(UsageError, match=r"bad\.txt is not UTF-8 text: byte 0xff at position 9"):
-        list(read_texts(tmp_path, "lines"))
-
-
 def shards(tmp_path: Path, tokenizer: Tokenizer, name: str, **settings: object) -> Path:
     out = tmp_path / name
     environment = dict(os.environ)

@@ -23,7 +23,7 @@ TOKENIZER = Tokenizer.train(SENTENCES * 50, vocab_size=400)
 CACHE = WordCache(TOKENIZER)
 MIXED = st.text(
     st.one_of(
-        st.sampled_from(" \t\n\r\x0b\x1c\xa0'’“”–…<>/maskéÀßɏ€£²½ªº×١中😀\u0301\u2028"),
+        st.sampled_from(" \t\n\r\x0b\x1c\xa0'’“”–…<>/maskéÀßɏαΣ΢яЀ҂Ґ«»№€£²½ªº×١中😀\u0301\u2028"),
         st.characters(max_codepoint=0x250),
         st.characters(),
     ),
@@ -35,7 +35,7 @@ MIXED = st.text(
     st.lists(
         st.one_of(MIXED, st.sampled_from(["a <mask> b", "<s>", "it's we'll", ""])), max_size=5
     ),
-    st.sampled_from([1, 30, 2**20]),
+    st.sampled_from([1, 2, 256]),
 )
 def test_ids_are_those_of_the_tokenizer(texts: list[str], at_once: int) -> None:
     with patch("bart_cli.data.preprocess.word_cache.AT_ONCE", at_once):
