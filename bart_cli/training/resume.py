@@ -1,12 +1,12 @@
-"""A run folder before training: whose it is, whether it is finished, where it goes on.
+"""A run folder before training: whether it holds this run, is finished, and where it resumes.
 
-In: the configuration, digests of the data, and `--resume`. Out: `Start`. Nothing is written until
-`begin`, which makes the folder this run's.
+In: the configuration, digests of the data, and `--resume`. Out: `Start`. Nothing is written before
+`begin`, which claims the folder.
 
-RUN/config.yaml and RUN/data.json bind the folder to settings and to the content of its data.
-RUN/failure.json: the loss was not finite, so the next start may change what decides that.
-RUN/rollback.json: the checkpoint that `--resume PATH` went back to; the same command given again
-goes on from what was written since. Steps behind a rollback lie in RUN/abandoned-N.
+RUN/config.yaml and RUN/data.json bind the folder to its settings and to the content of its data.
+RUN/failure.json: the loss was not finite, so the next start may change the learning rate.
+RUN/rollback.json: the checkpoint that `--resume PATH` rolled back to. A rerun of the same command
+resumes from the newest checkpoint instead. RUN/abandoned-N: steps after a rollback.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ VOCABULARY = "vocab_size bos_token_id pad_token_id eos_token_id decoder_start_to
 class Start:
     """How a run begins.
 
-    checkpoint: what it resumes from; None: from step 0. finished: there is nothing to do.
-    rollback: `--resume` asks to go back to `checkpoint`. branch: steps behind it are not taken up.
+    checkpoint: to resume from; None: begin at step 0. finished: nothing is left to do.
+    rollback: `--resume` names `checkpoint`. branch: later steps of the folder are set aside.
     """
 
     checkpoint: Path | None = None
@@ -76,7 +76,7 @@ def find_start(
     world: World,
     reporter: Reporter,
 ) -> Start:
-    """How this run begins in this folder. Rank 0 chooses, so that all ranks go on from the same.
+    """Find how this run begins in this folder. Rank 0 decides for all ranks.
 
     Args:
         data: digests of what training reads, by name.
@@ -119,7 +119,7 @@ def _find(
         return Start(finished=True)
     if resume == "none" and list_checkpoints(run):
         raise UsageError(
-            f"{run} holds an unfinished run", hint="drop --resume none, or choose another --out"
+            f"{run} holds an unfinished run", hint="Drop --resume none, or choose another --out."
         )
     if changed:
         reporter.info(f"changed since the last start: {'; '.join(changed.values())}")
@@ -128,7 +128,7 @@ def _find(
 
 
 def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
-    """The checkpoint to go on from, whole."""
+    """The checkpoint to resume from, verified."""
     candidates = list_checkpoints(run)
     if resume == "none":
         return Start()
@@ -140,7 +140,7 @@ def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
             verify(named)
             return Start(named, rollback=True, branch=True)
         reporter.info(
-            f"{run} has gone back to {named} before; to do so again, delete {run / ROLLBACK}"
+            f"{run} was rolled back to {named} before; to roll back again, delete {run / ROLLBACK}"
         )
     for folder in reversed(candidates):
         try:
@@ -153,7 +153,7 @@ def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
     if candidates:
         raise BartError(
             f"every checkpoint in {run} is damaged",
-            hint="--resume none begins anew in another --out",
+            hint="Choose another --out to begin anew.",
         )
     return Start()
 
@@ -200,7 +200,7 @@ def _of_weights(config: TrainingRun) -> set[str]:
 
 
 def _other_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What is not as it was, in words."""
+    """The differences, in words."""
     words = {(True, False): "is missing", (False, True): "is new", (True, True): "has changed"}
     return [
         f"{name} {words[name in before, name in now]}"
@@ -217,10 +217,10 @@ def begin(
     progress: Progress,
     reporter: Reporter,
 ) -> None:
-    """Make the folder this run's; rank 0 only.
+    """Claim the folder for this run; rank 0 only.
 
     Args:
-        progress: of the checkpoint. Its best model is forgotten where that is no longer there.
+        progress: of the checkpoint. Its best score is reset if that model no longer exists.
     """
     run.mkdir(parents=True, exist_ok=True)
     remove_leftovers(run, below=False)
@@ -238,21 +238,28 @@ def begin(
     if start.rollback:
         write_text(run / ROLLBACK, strict_json({"checkpoint": str(start.checkpoint)}) + "\n")
     (run / DONE).unlink(missing_ok=True)
-    shutil.rmtree(run / "model", ignore_errors=True)  # of an end that is no longer one
+    shutil.rmtree(run / "model", ignore_errors=True)  # of a run that is extended
     save_config(config, run / "config.yaml")
     write_text(run / DATA, strict_json(data, indent=2) + "\n")
+    if start.branch:
+        (run / FAILURE).unlink(missing_ok=True)
+
+
+def finish(run: Path, outcome: str) -> None:
+    """Mark the run as finished."""
+    write_text(run / DONE, strict_json({"outcome": outcome}) + "\n")
     (run / FAILURE).unlink(missing_ok=True)
 
 
 def _own_step(run: Path, checkpoint: Path | None) -> int:
-    """The step of a checkpoint of this run; -1: none of it is gone on with."""
+    """The step of a checkpoint in this run; -1 for the checkpoint of another run, or none."""
     if checkpoint is None or checkpoint.resolve().parent != (run / "checkpoints").resolve():
         return -1
     return step_of(checkpoint.name)
 
 
 def record_failure(run: Path, step: int, reason: str) -> Path | None:
-    """Set aside what a run that diverged has written from `step` on; the last good checkpoint."""
+    """Rename the checkpoints from `step` on, whose weights are bad; return the last good one."""
     write_text(run / FAILURE, strict_json({"step": step, "reason": reason}) + "\n")
     found = list_checkpoints(run)
     for folder in found:
@@ -264,7 +271,7 @@ def record_failure(run: Path, step: int, reason: str) -> Path | None:
 
 
 def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
-    """Move what was written behind `step` into RUN/abandoned-N."""
+    """Move what was written after `step` into RUN/abandoned-N."""
     rows = [row for row in read_metrics(run) if row["step"] > step]
     behind = [path for path in list_checkpoints(run) if step_of(path.name) > step]
     best = _read(run / "best" / STEP).get("step", 0)

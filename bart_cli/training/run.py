@@ -31,7 +31,7 @@ from bart_cli.training.fit import Room
 from bart_cli.training.loop import Job, Validate, schedule_of, train
 from bart_cli.training.metrics import draw_curves, finite_losses, read_metrics
 from bart_cli.training.precision import slow_precision
-from bart_cli.training.resume import STEP, Start, TrainingRun, begin, record_failure
+from bart_cli.training.resume import STEP, Start, TrainingRun, begin, finish, record_failure
 from bart_cli.training.setup import equip, place
 from bart_cli.training.state import Progress
 from bart_cli.training.validation import NotFinite
@@ -221,7 +221,7 @@ def run_training(
     if world.leads:
         if finished:
             save(run / "model", weights)
-            write_text(run / "done.json", json.dumps({"outcome": outcome}) + "\n")
+            finish(run, outcome)
         draw_curves(run)
     world.barrier()
     losses = finite_losses(read_metrics(run))
