@@ -1,7 +1,8 @@
-# bart in a container; docs/cluster.md says how it is run. Two targets:
+# bart in a container; docs/cluster.md says how it is run. Three targets:
 #
 #   docker build --tag bart .                      on NVIDIA's PyTorch image, for GPUs
 #   docker build --tag bart:cpu --target cpu .     on Python's slim image, without CUDA
+#   docker build --tag bart:serve --target serve . the same, for `bart serve` (docs/serving.md)
 #
 # --build-arg NGC_TAG=… takes another release of NVIDIA's image: one with torch 2.10 or newer.
 
@@ -22,6 +23,13 @@ USER 10001
 WORKDIR /workspace
 ENTRYPOINT ["bart"]
 CMD ["--help"]
+
+FROM cpu AS serve
+EXPOSE 8000
+HEALTHCHECK --start-period=60s CMD ["python", "-c", \
+    "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz')"]
+ENTRYPOINT ["bart", "serve", "--host", "0.0.0.0"]
+CMD ["--model", "/model"]
 
 FROM nvcr.io/nvidia/pytorch:${NGC_TAG} AS gpu
 COPY pyproject.toml README.md LICENSE /src/

@@ -51,6 +51,7 @@ from bart_cli.serve.worker import Failure, Served
 log = logging.getLogger("bart")
 
 GONE = 499  # nginx's status for a client that left: in metrics only
+MOST_FILES = 16  # that are being read or wait for it
 HEARTBEAT = 15.0  # seconds between comments in a silent stream, for proxies
 OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # without a key
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
@@ -111,6 +112,7 @@ class Server:
     def __init__(self, pool: Pool, config: ServeConfig, name: str) -> None:
         self.pool, self.config, self.name = pool, config, name
         self.metrics = Metrics(pool)
+        self.reading = 0  # uploaded files
 
     # ---- summaries ------------------------------------------------------------------------------
 
@@ -222,11 +224,16 @@ class Server:
         name = request.query_params.get("name", "")
         if not 0 < len(name) <= 255:
             refuse(400, "name is missing: expected the file's name in the query, ?name=FILE.pdf")
-        content = await read_body(request, self.config.max_bytes)
+        if self.reading >= MOST_FILES:
+            refuse(429, "too many files are being read; try again", Retry_After="5")
+        self.reading += 1
         try:
+            content = await read_body(request, self.config.max_bytes)
             return JSONResponse({"text": await document_text(name, content)})
         except UsageError as error:
             refuse(422, " ".join(error.message.split()))
+        finally:
+            self.reading -= 1
 
     async def page(self, _: Request) -> Response:
         """GET /."""
@@ -375,16 +382,21 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
 
 def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | None:
     """Why a request is not served: status and line."""
-    host = headers.get("host", "")
-    if access.loopback and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    host, origin = headers.get("host", ""), headers.get("origin")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        other = origin is not None and urlsplit(origin).netloc != host
+    except ValueError:
+        return 400, "the header Host or Origin is not an address"
+    if access.loopback and not is_loopback(name):
         # A page of another host whose name was made to point here (DNS rebinding).
         return 403, "this server answers to localhost only: the header Host has another name"
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if other:
         return 403, "requests of pages from other origins are not served"
     if access.key is not None and path not in OPEN:
-        given = headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), access.key.encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        same = hmac.compare_digest(given.strip().encode("latin-1"), access.key.encode())
+        if scheme.lower() != "bearer" or not same:
             return 401, "expected the header Authorization: Bearer KEY with the server's key"
     return None
 

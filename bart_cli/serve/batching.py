@@ -28,6 +28,7 @@ ATTEMPTS = 2  # a text whose worker died is decoded again, then alone
 LINGER = 0.1  # of the last batch's time: clients that just got their answers send the next texts
 LONGEST_LINGER = 0.05  # seconds
 SLOWEST_RESTART = 30.0  # seconds between starts of a worker that dies while loading
+STOP_AGAIN = 0.5  # seconds between signals to a worker that decodes for nobody
 MAX_WAITING = 256 * 2**20  # characters of all waiting texts
 
 
@@ -164,8 +165,9 @@ class Pool:
                     deaths = 0
                     self._welcome(number, first)
                     await self._feed(worker, first)
-                elif isinstance(first, BartError) and self.served is None:
-                    self.error = first
+                elif self.served is None:
+                    died = BartError("the worker ended while it loaded the model")
+                    self.error = first if isinstance(first, BartError) else died
                     self.settled.set()
                     return
                 reason = first.message if isinstance(first, BartError) else "it was killed"
@@ -187,7 +189,10 @@ class Pool:
         process = context.Process(
             target=work, args=(theirs, number, threads, os.getpid(), self._load), daemon=True
         )
+        # A terminal's Ctrl-C reaches the new process too, perhaps before it can ignore it itself.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.start()
+        signal.signal(signal.SIGINT, handler)
         theirs.close()
         worker = Worker(process, ours)
         loop = asyncio.get_running_loop()
@@ -227,10 +232,12 @@ class Pool:
                 jobs[0].settings,
             )
 
-            def stop(_: object, jobs: list[Job] = jobs) -> None:
+            def stop(_: object = None, jobs: list[Job] = jobs) -> None:
                 if all(job.result.done() for job in jobs) and worker.jobs is jobs:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(worker.process.pid or 0, signal.SIGUSR1)
+                    # The worker ignores the signal before it has begun with the batch.
+                    asyncio.get_running_loop().call_later(STOP_AGAIN, stop)
 
             try:
                 await asyncio.get_running_loop().run_in_executor(None, worker.pipe.send, batch)

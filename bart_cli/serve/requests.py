@@ -19,6 +19,8 @@ from bart_cli.errors import UsageError, did_you_mean
 from bart_cli.serve.worker import Served, Settings, check_ids
 
 BODY_SECONDS = 30.0  # for all of a body to arrive
+MAX_ARRIVING = 128 * 2**20  # bytes of all bodies that are arriving; one may be larger
+_arriving = 0
 SURROGATE = re.compile("[\ud800-\udfff]")
 OWN_FIELDS = ("text", "long", "overlap")  # of a request, beside those of GenerationConfig
 # Of OpenAI's form: other names of our settings, and fields that change nothing here.
@@ -48,17 +50,23 @@ async def read_body(request: Request, limit: int) -> bytes:
         refuse(
             413, f"the body has {declared} bytes; at most {limit} are allowed", Connection="close"
         )
+    global _arriving
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
+                if _arriving > MAX_ARRIVING:
+                    refuse(503, "too many large bodies are arriving", Retry_After="5")
                 body += part
+                _arriving += len(part)
                 if len(body) > limit:
                     refuse(413, f"the body has more than {limit} bytes", Connection="close")
     except TimeoutError:
         refuse(408, f"the body did not arrive within {BODY_SECONDS:.0f} s", Connection="close")
     except ClientDisconnect:
         refuse(499, "the client has left")
+    finally:
+        _arriving -= len(body)
     return bytes(body)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.summarize import LongText
-from bart_cli.errors import BartError
+from bart_cli.errors import BartError, first_line
 from bart_cli.serve.overlap import overlap
 from bart_cli.workers import end_with_parent
 
@@ -95,8 +95,9 @@ def work(pipe: Connection, number: int, threads: int | None, parent: int, load: 
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
         loaded = load(number)
-    except BartError as error:
-        pipe.send(error)
+    except (BartError, OSError) as error:
+        known = error if isinstance(error, BartError) else BartError(first_line(error))
+        pipe.send(known)
         return
     model = loaded.summarizer
     pipe.send(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+EVERY = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+STAGES = [stage for stage in EVERY if "COPY" in stage]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=["cpu", "gpu"])
@@ -33,6 +34,13 @@ def test_a_stage_runs_the_command_as_a_user_without_rights(stage: str) -> None:
     assert re.search(r"^USER 10001$", stage, re.MULTILINE)
     assert 'ENTRYPOINT ["bart"]' in stage
     assert "--uid 10001" in stage
+
+
+def test_the_server_is_the_cpu_stage_with_an_entry_of_its_own() -> None:
+    (serve,) = [stage for stage in EVERY if stage not in STAGES]
+    assert serve.startswith("cpu AS serve\n")  # and so its user
+    assert "USER" not in serve
+    assert 'ENTRYPOINT ["bart", "serve", "--host", "0.0.0.0"]' in serve
 
 
 def test_nvidias_torch_is_kept_by_a_constraint_and_checked_afterwards() -> None:
