@@ -100,6 +100,8 @@ def test_a_run_is_alone_and_its_processes_end_with_it(config: Path, tmp_path: Pa
     assert second.stderr.startswith(f"error: {run} is in use by another bart command (process ")
     summary = summarize_run(run)
     assert summary.state == "running"
+    assert summary.epoch
+    assert summary.ends
     children = family(process)
     assert len(children) >= 4  # ranks, and a process of each that loads data
     process.kill()
