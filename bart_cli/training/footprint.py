@@ -18,8 +18,8 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import CHUNK_LOGITS
-from bart_cli.training.loop import batch_loss, reduce_dtype
-from bart_cli.training.precision import AUTOCAST
+from bart_cli.training.loop import reduce_dtype
+from bart_cli.training.precision import AUTOCAST, autocast
 from bart_cli.training.world import World
 
 GIB = 2**30
@@ -107,12 +107,18 @@ def footprint(
         size = reduce_dtype(training).itemsize
         update = max(update, sum(p.numel() for p in trained) * size)
     saved = _saved_activations(model, training, lengths, world.device)
+    # Of the loss, which is slow to try: hidden states with their gradient, and the table's.
+    item = AUTOCAST.get(training.precision, torch.float32).itemsize
+    table = model.model.shared.weight
+    saved = (
+        saved[0] + 4 * table.numel() * table.requires_grad,
+        saved[1] + 2 * item * lengths[1] * model.config.d_model,
+    )
     on_gpu = world.device.type == "cuda"
     shared, sequence = saved if on_gpu else (round(GAPS * size) for size in saved)
     vocabulary = model.config.vocab_size
     # A chunk of logits in the dtype of the computation, on a GPU with its copies in fp32.
-    size = AUTOCAST.get(training.precision, torch.float32).itemsize + (8 if on_gpu else 0)
-    table = model.model.shared.weight
+    size = item + (8 if on_gpu else 0)
     product = 4 * table.numel() * table.requires_grad  # a chunk's part of the table's gradient
     return Footprint(
         weights=weights,
@@ -173,8 +179,10 @@ def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.
         return tensor
 
     with _as_in_training(model, device), torch.autograd.graph.saved_tensors_hooks(keep, _same):
-        loss = batch_loss(model, longest_batch(model, 1, (s, t), device), training)
-    del loss  # which held what is counted
+        batch = longest_batch(model, 1, (s, t), device)
+        with autocast(training.precision, device):
+            hidden = model(batch.source, batch.source_mask, batch.decoder_input)
+    del hidden  # which held what is counted
     recomputed = 0
     if training.activation_checkpointing:  # one block of each stack at a time is there in full
         plain = training.model_copy(update={"activation_checkpointing": False})

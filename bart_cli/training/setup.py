@@ -18,6 +18,7 @@ from bart_cli.training.world import World
 
 def place(model: Bart, training: TrainingConfig, world: World) -> Bart:
     """The model on this rank's device and in its dtype, with frozen parts as configured."""
+    apply_matmul_precision(training.precision)  # before any forward pass
     model.activation_checkpointing(training.activation_checkpointing)
     _freeze(model, training)
     return model.to(world.device, torch.bfloat16 if training.parameters == "bf16" else None)
@@ -27,7 +28,6 @@ def equip(
     model: Bart, training: TrainingConfig, config: OptimizerConfig, world: World
 ) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
     """Divide the model among ranks and compile it as configured; then what updates it."""
-    apply_matmul_precision(training.precision)
     if training.sharding == "fsdp" and world.size > 1:
         shard_model(model, world, reduce_dtype(training))
         config = config.model_copy(update={"backend": "torch"})
