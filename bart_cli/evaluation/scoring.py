@@ -16,7 +16,13 @@ from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
 from bart_cli.evaluation.baselines import LEADS, lead
 from bart_cli.evaluation.ledger import Ledger
-from bart_cli.evaluation.rouge import KINDS, RougeScores, score_systems, share_without_words
+from bart_cli.evaluation.rouge import (
+    KINDS,
+    RougeScores,
+    score_systems,
+    share_without_words,
+    word_pattern,
+)
 from bart_cli.progress import Reporter
 from bart_cli.runtime.cores import usable_cores
 
@@ -84,9 +90,9 @@ def score(
         latency=_latency(seconds),
         throughput=len(pairs) / ledger.wall,
         words={
-            "article": _mean_words([pair.source for pair in pairs]),
-            "reference": _mean_words(references),
-            "prediction": _mean_words(systems[MODEL]),
+            "article": _mean_words([pair.source for pair in pairs], config),
+            "reference": _mean_words(references, config),
+            "prediction": _mean_words(systems[MODEL], config),
         },
         settings=_settings(config, ledger),
         predictions=[
@@ -154,7 +160,11 @@ def _latency(seconds: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(seconds))} | spread | {"max": float(np.max(seconds))}
 
 
-def _mean_words(texts: Sequence[str]) -> float:
+def _mean_words(texts: Sequence[str], config: EvaluateConfig) -> float:
+    """Words between spaces; of any script as ROUGE counts them, where it knows them."""
+    if config.evaluation.tokenizer == "unicode":
+        words = word_pattern("unicode")
+        return float(np.mean([len(words.findall(text)) for text in texts]))
     return float(np.mean([len(text.split()) for text in texts]))
 
 

@@ -214,7 +214,7 @@ def test_filters_and_dry_run(crawl: Path, tmp_path: Path) -> None:
             web,
             tmp_path / "all",
             *("--no-strict-date", "--language", "all", "--extractor", "resiliparse"),
-            *("--warc-end", "2016-09-27", "--keep-warc", "--json"),
+            *("--warc-end", "2016-09-27", "--keep-warc", "--json", "--metadata"),
         )
         other = run(web, tmp_path / "all", "--language", "de")
         host = run(web, tmp_path / "host", "--host", "derby.example", "--json")
@@ -223,6 +223,14 @@ def test_filters_and_dry_run(crawl: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     assert json.loads(everything.stdout)["documents"] == 3, everything.stderr
     assert [p.name for p in (tmp_path / "all" / "warc").iterdir()] == NAMES[:1]
+    stem = NAMES[0].removesuffix(".warc.gz")
+    text = (tmp_path / "all" / "source" / f"{stem}.txt").read_text().splitlines()
+    facts = (tmp_path / "all" / "metadata" / f"{stem}.jsonl").read_text().splitlines()
+    rows = [json.loads(row) for row in facts]
+    assert [row["id"] for row in rows] == [line.partition(" ")[0] for line in text]
+    url = "https://www.ashford.example/news/ashford"
+    day = {"title": "Ashford", "author": None, "date": "2016-09-20", "url": url}
+    assert rows[0] == {"id": rows[0]["id"]} | day
     assert other.returncode == 2
     assert "holds another download" in other.stderr
     assert json.loads(host.stdout)["documents"] == 1

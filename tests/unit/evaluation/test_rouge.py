@@ -8,7 +8,7 @@ from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.evaluation.report import mark_shared
 from bart_cli.evaluation.rouge import KINDS, rouge_scores, share_without_words
-from bart_cli.evaluation.scoring import _rouge
+from bart_cli.evaluation.scoring import _mean_words, _rouge
 from bart_cli.progress import Reporter
 
 TEXTS = {
@@ -58,3 +58,10 @@ def test_lost_references_are_warned_of(tokenizer: str, warnings: int) -> None:
     _rouge(config, {"model": [TEXTS["ru"][0]]}, [TEXTS["ru"][0]], Recorder())
     assert len(said) == warnings
     assert all("100%" in message and "--rouge-tokenizer unicode" in message for message in said)
+
+
+@pytest.mark.parametrize(("tokenizer", "words"), [("ascii", 1.5), ("unicode", 3.5)])
+def test_words_are_counted_as_they_are_compared(tokenizer: str, words: float) -> None:
+    evaluation = EvaluationConfig.model_validate({"tokenizer": tokenizer})
+    config = EvaluateConfig(evaluation=evaluation)
+    assert _mean_words(["居民选出新。", "Мэр пришёл."], config) == words
