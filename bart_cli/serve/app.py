@@ -257,6 +257,7 @@ class Server:
                 "device": served.device,
                 "workers": len(self.pool.ready),
                 "positions": served.positions,
+                "source_length": served.source_length,
                 "batch_size": served.batch_size,
                 "limits": limits,
                 "decoding": served.generation.model_dump(mode="json"),

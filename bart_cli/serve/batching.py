@@ -23,7 +23,7 @@ from bart_cli.runtime.cores import usable_cores
 from bart_cli.serve.worker import Batch, Failure, Load, Reply, Served, Settings, work
 
 LIKE = 3.0  # the longest text of a batch has at most this many times the characters of the shortest
-LETTERS_PER_TOKEN = 5  # what is longer than the model's positions times this is cut: alike again
+LETTERS_PER_TOKEN = 5  # texts with more, for each token that the model reads, are cut: alike
 ATTEMPTS = 2  # a text whose worker died is decoded again, then alone
 LINGER = 0.1  # of the last batch's time: clients that just got their answers send the next texts
 LONGEST_LINGER = 0.05  # seconds
@@ -121,7 +121,7 @@ class Pool:
         self._waiting += jobs
         self._arrived.set()
 
-    async def _take(self, size: int, positions: int) -> list[Job]:
+    async def _take(self, size: int, source_length: int) -> list[Job]:
         """The next batch, as soon as a text waits."""
         while True:
             self._waiting = [job for job in self._waiting if not job.result.done()]
@@ -132,7 +132,7 @@ class Pool:
         first = self._waiting[0]
         chosen = [first]
         if not first.attempts:
-            longest = positions * LETTERS_PER_TOKEN
+            longest = source_length * LETTERS_PER_TOKEN
 
             def length(job: Job) -> int:
                 # Pieces of a long text are decoded like texts of their own.
@@ -214,7 +214,7 @@ class Pool:
         """Give a worker one batch after another until it dies."""
         death = asyncio.create_task(worker.replies.get())
         while True:
-            take = asyncio.create_task(self._take(served.batch_size, served.positions))
+            take = asyncio.create_task(self._take(served.batch_size, served.source_length))
             try:
                 await asyncio.wait({take, death}, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -38,11 +38,15 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Served:
-    """Facts about a loaded model that a worker tells the server."""
+    """Facts about a loaded model that a worker tells the server.
+
+    source_length: tokens of a text that the model reads at once.
+    """
 
     precision: str
     device: str
     positions: int
+    source_length: int
     vocab_size: int
     generation: GenerationConfig
     batch_size: int
@@ -105,6 +109,7 @@ def work(pipe: Connection, number: int, threads: int | None, parent: int, load: 
             precision=loaded.precision,
             device=str(model.model.device),
             positions=model.positions,
+            source_length=model.source_length,
             vocab_size=model.model.config.vocab_size,
             generation=model.generation,
             batch_size=loaded.batch_size,
