@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.tokenizer import Tokenizer
@@ -15,6 +16,9 @@ from bart_cli.tokenizer import Tokenizer
 # cores lose a factor of six. The variable is for the commands that tests start.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test asserts on time, and 200 ms are few for an example on a machine with other work.
+settings.register_profile("bart", deadline=None)
+settings.load_profile("bart")
 
 SENTENCES = (
     "The mayor opened the new bridge on Monday.",
