@@ -159,8 +159,10 @@ def _finetune(
         FinetuneConfig,
         preset="tiny-cpu-finetune",
         sets=sets,
-        options={"data.path": prepared / "pairs", "init_from": init_from},
+        options={"data.path": prepared / "pairs"},
     )
+    # Only now: `--set model.…` is for the run from scratch, and would be refused.
+    config = config.model_copy(update={"init_from": init_from})
     _finished(run_finetune(config, run, reporter=reporter))
 
 

@@ -32,6 +32,7 @@ _finishing = threading.Event()  # cleared while something wants to be finished
 _finishing.set()
 _fork: dict[str, Any] = {}  # who is about to fork
 _hooks: dict[str, Any] = {}  # as they were
+_tracker = threading.Lock()  # held while the resource tracker is started
 
 
 def install() -> None:
@@ -119,12 +120,13 @@ def start_resource_tracker() -> None:
     """
     from multiprocessing import resource_tracker
 
-    before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
-    resource_tracker.ensure_running()
-    del os.environ["PYTHONWARNINGS"]
-    if before is not None:
-        os.environ["PYTHONWARNINGS"] = before
+    with _tracker:  # several downloads start a pool each, from threads of their own
+        before = os.environ.get("PYTHONWARNINGS")
+        os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
+        resource_tracker.ensure_running()
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
