@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,27 +66,52 @@ def stop_after(config: Path, run: Path, processes: int, how: signal.Signals, *mo
 
 @pytest.fixture
 def config(shards: Path, tmp_path: Path) -> Path:  # noqa: F811
-    # Dropout and noise are on; validation too, which must not disturb anything.
+    return write_config(shards, tmp_path / "config.yaml", 0.1)
+
+
+@pytest.fixture
+def plain(shards: Path, tmp_path: Path) -> Path:  # noqa: F811
+    return write_config(shards, tmp_path / "config.yaml", 0.0)
+
+
+def write_config(shards: Path, path: Path, dropout: float) -> Path:  # noqa: F811
+    # Noise is on; validation too, which must not disturb anything.
     settings = pretrain_config(
         shards, max_steps=STEPS, log_every=1, checkpoint_every=5, micro_batch=2, validate_every=10
     )
-    path = tmp_path / "config.yaml"
-    save_config(settings, path)
+    model = settings.model.model_copy(update={"dropout": dropout, "attention_dropout": dropout})
+    save_config(settings.model_copy(update={"model": model}), path)
     return path
+
+
+Whole = Callable[[int, float], Path]
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:  # noqa: F811
+    """Undisturbed runs, each made once: number of processes and dropout -> run."""
+
+    @cache
+    def make(processes: int, dropout: float) -> Path:
+        folder = tmp_path_factory.mktemp("whole")
+        write_config(shards, folder / "config.yaml", dropout)
+        finish(folder / "config.yaml", folder / "run", processes)
+        return folder / "run"
+
+    return make
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill-9", "SIGTERM"])
 def test_a_stopped_run_goes_on_bit_for_bit(
-    config: Path, tmp_path: Path, processes: int, how: signal.Signals
+    config: Path, tmp_path: Path, whole: Whole, processes: int, how: signal.Signals
 ) -> None:
-    finish(config, tmp_path / "whole", processes)
     code = stop_after(config, tmp_path / "stopped", processes, how)
     assert code == (-9 if how == signal.SIGKILL else 0)
     left = list_checkpoints(tmp_path / "stopped")[-1]
     assert "30" not in left.name
     finish(config, tmp_path / "stopped", processes)
-    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
+    assert_equal_runs(whole(processes, 0.1), tmp_path / "stopped")
 
 
 def test_processes_that_load_data_leave_signals_to_the_run(config: Path, tmp_path: Path) -> None:
@@ -93,30 +120,34 @@ def test_processes_that_load_data_leave_signals_to_the_run(config: Path, tmp_pat
     assert list_checkpoints(tmp_path / "run")
 
 
-def test_divided_weights_train_alike_and_go_on_bit_for_bit(config: Path, tmp_path: Path) -> None:
-    config.write_text(config.read_text().replace("dropout: 0.1", "dropout: 0.0"))
+def test_divided_weights_train_alike_and_go_on_bit_for_bit(
+    plain: Path,
+    tmp_path: Path,
+    whole: Whole,
+) -> None:
     fsdp = ("--set", "training.sharding=fsdp")
-    finish(config, tmp_path / "whole", 2)
-    finish(config, tmp_path / "divided", 2, *fsdp)
-    assert stop_after(config, tmp_path / "stopped", 2, signal.SIGTERM, *fsdp) == 0
-    finish(config, tmp_path / "stopped", 2, *fsdp)
+    finish(plain, tmp_path / "divided", 2, *fsdp)
+    assert stop_after(plain, tmp_path / "stopped", 2, signal.SIGTERM, *fsdp) == 0
+    finish(plain, tmp_path / "stopped", 2, *fsdp)
     assert_equal_runs(tmp_path / "divided", tmp_path / "stopped")
-    whole, divided = (
-        [row["loss"] for row in read_metrics(tmp_path / run) if "loss" in row]
-        for run in ("whole", "divided")
+    expected, divided = (
+        [row["loss"] for row in read_metrics(run) if "loss" in row]
+        for run in (whole(2, 0.0), tmp_path / "divided")
     )
-    assert divided == pytest.approx(whole, rel=1e-4)
+    assert divided == pytest.approx(expected, rel=1e-4)
 
 
-def test_divided_bf16_weights_follow_their_divided_masters(config: Path, tmp_path: Path) -> None:
-    config.write_text(config.read_text().replace("dropout: 0.1", "dropout: 0.0"))
+def test_divided_bf16_weights_follow_their_divided_masters(
+    plain: Path,
+    tmp_path: Path,
+) -> None:
     half = [
         *("--max-steps", 6, "--precision", "bf16", "--set", "training.parameters=bf16"),
         *("--set", "optimizer.name=nvlamb", "--set", "training.half_precision_allreduce=true"),
     ]
     losses = []
     for sharding in ("none", "fsdp"):
-        finish(config, tmp_path / sharding, 2, *half, "--set", f"training.sharding={sharding}")
+        finish(plain, tmp_path / sharding, 2, *half, "--set", f"training.sharding={sharding}")
         rows = read_metrics(tmp_path / sharding)
         losses.append([row["loss"] for row in rows if "loss" in row])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
@@ -152,24 +183,27 @@ def test_a_full_disk_is_named_and_older_checkpoints_stay(config: Path, tmp_path:
     finish(config, run, 1)  # room again: the same command goes on
 
 
-def test_a_run_of_two_processes_goes_on_with_four(config: Path, tmp_path: Path) -> None:
-    text = config.read_text().replace("dropout: 0.1", "dropout: 0.0")
-    config.write_text(text)
-    finish(config, tmp_path / "whole", 2)
-    assert stop_after(config, tmp_path / "mixed", 2, signal.SIGTERM) == 0
-    finish(config, tmp_path / "mixed", 4)
-    whole, mixed = (
-        [row for row in read_metrics(tmp_path / run) if "loss" in row] for run in ("whole", "mixed")
+def test_a_run_of_two_processes_goes_on_with_four(
+    plain: Path,
+    tmp_path: Path,
+    whole: Whole,
+) -> None:
+    assert stop_after(plain, tmp_path / "mixed", 2, signal.SIGTERM) == 0
+    finish(plain, tmp_path / "mixed", 4)
+    expected, mixed = (
+        [row for row in read_metrics(run) if "loss" in row]
+        for run in (whole(2, 0.0), tmp_path / "mixed")
     )
-    assert [row["samples"] for row in mixed] == [row["samples"] for row in whole]
-    losses = [[row["loss"] for row in rows] for rows in (mixed, whole)]
+    assert [row["samples"] for row in mixed] == [row["samples"] for row in expected]
+    losses = [[row["loss"] for row in rows] for rows in (mixed, expected)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_a_worker_that_is_killed_is_started_again(config: Path, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_started_again(
+    config: Path, tmp_path: Path, whole: Whole
+) -> None:
     import psutil
 
-    finish(config, tmp_path / "whole", 2)
     run = tmp_path / "run"
     with subprocess.Popen(
         command(config, run, 2, "--max-restarts", 1),
@@ -191,7 +225,7 @@ def test_a_worker_that_is_killed_is_started_again(config: Path, tmp_path: Path) 
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert json.loads(out)["outcome"] == "done"
-    assert_equal_runs(tmp_path / "whole", run)
+    assert_equal_runs(whole(2, 0.1), run)
 
 
 def test_wrong_settings_are_said_once(config: Path, tmp_path: Path) -> None:

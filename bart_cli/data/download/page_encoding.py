@@ -39,7 +39,10 @@ def decode(html: bytes, content_type: str = "") -> str:
     encoding, skip = _sniff(html, content_type)
     if encoding.name == "gbk":  # decoded as its superset, says the standard
         encoding = webencodings.lookup("gb18030")
-    return encoding.codec_info.decode(html[skip:], "replace")[0].replace("\0", "\ufffd")
+    text = encoding.codec_info.decode(html[skip:], "replace")[0].replace("\0", "\ufffd")
+    if encoding.name == "shift_jis":  # Python's codec has characters for four invalid bytes
+        text = re.sub("[\uf8f0-\uf8f3]", "\ufffd", text)
+    return text
 
 
 def _sniff(html: bytes, content_type: str) -> tuple[webencodings.Encoding, int]:
