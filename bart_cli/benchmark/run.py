@@ -139,37 +139,24 @@ def _run(
         stack.enter_context(
             locked_folder(out, reporter) if world is None else held_by_rank_0(out, world, reporter)
         )
-        return _measure(groups, out, title, command, reporter, make_tables, world)
-
-
-def _measure(
-    groups: Sequence[Group],
-    out: Path,
-    title: str,
-    command: str,
-    reporter: Reporter,
-    make_tables: Callable[[Sequence[Row], str], list[TextTable]],
-    world: World | None,
-) -> Report:
-    leads = world is None or world.leads
-    results = run_sweep(groups, out, reporter, world)
-    if not results.rows:
-        raise KeyboardInterrupt
-    word = device_word()
-    tables = make_tables(results.rows, word)
-    compared = comparison_table(results.rows, word)
-    if compared is not None:
-        tables.append(compared)
-    if leads:
-        with finishing():  # after Ctrl-C too
-            write_report(out, title, command, results, tables)
-    return Report(
-        out=out,
-        rows=results.rows,
-        tables=[*tables, *hottest_tables(results.hottest)],
-        interrupted=results.interrupted,
-        leads=leads,
-    )
+        results = run_sweep(groups, out, reporter, world)
+        if not results.rows:
+            raise KeyboardInterrupt
+        word = device_word()
+        tables = make_tables(results.rows, word)
+        compared = comparison_table(results.rows, word)
+        if compared is not None:
+            tables.append(compared)
+        if leads:
+            with finishing():  # after Ctrl-C too
+                write_report(out, title, command, results, tables)
+        return Report(
+            out=out,
+            rows=results.rows,
+            tables=[*tables, *hottest_tables(results.hottest)],
+            interrupted=results.interrupted,
+            leads=leads,
+        )
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bart_cli.cli.console import out, print_json
-from bart_cli.cli.options import JsonOption, field_help
-from bart_cli.config.data import DenoisingConfig, SummarizationDataConfig
+from bart_cli.cli.options import JsonOption, SourceFieldOption, TargetFieldOption, field_help
+from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.inspect import (
     Piece,
     SourceSummary,
@@ -55,14 +55,8 @@ def inspect(
     poisson_lambda: Annotated[
         float, typer.Option(min=0.1, max=50, help=field_help(DenoisingConfig, "poisson_lambda"))
     ] = 3.5,
-    source_field: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "source_field")),
-    ] = None,
-    target_field: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "target_field")),
-    ] = None,
+    source_field: SourceFieldOption = None,
+    target_field: TargetFieldOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what shards, raw text or pairs hold: counts, and some samples.

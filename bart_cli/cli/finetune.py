@@ -12,12 +12,12 @@ import typer
 from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.generation import (
-    WIDEST,
     Saved,
     SourceLanguageOption,
     TargetLanguageOption,
     load_with_model,
     saved_with,
+    without_model,
 )
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
@@ -113,7 +113,7 @@ def configure(*, settings: ConfigOptions, **values: Any) -> FinetuneConfig:
     Raises:
         UsageError: names the setting, its value, and what is allowed.
     """
-    return settings.load(FinetuneConfig, WIDEST | _options(**values))
+    return without_model(settings, FinetuneConfig, _options(**values))
 
 
 def _saved(run: Path, init_from: str | None) -> Saved:

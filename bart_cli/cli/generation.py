@@ -125,6 +125,18 @@ Saved = tuple[Sequence[Layer], Sequence[str]]  # decoding settings of a model, a
 WIDEST = {"generation.beams": 64, "generation.max_length": 2**20}
 
 
+def without_model(
+    settings: ConfigOptions, kind: type[Config], options: Mapping[str, object]
+) -> Config:
+    """The configuration before the settings of a model are known: says what is wrong with options.
+
+    Raises:
+        UsageError: names the setting, its value, and what is allowed.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    return settings.load(kind, WIDEST | given)
+
+
 def load_with_model(
     settings: ConfigOptions,
     kind: type[Config],
@@ -138,8 +150,7 @@ def load_with_model(
     Args:
         saved_of: finds the settings of the model, given the configuration without them.
     """
-    given = {key: value for key, value in options.items() if value is not None}
-    layers, warnings = saved_of(settings.load(kind, WIDEST | given))
+    layers, warnings = saved_of(without_model(settings, kind, options))
     notices: list[str] = []
     config = settings.load(kind, options, saved=layers, notify=notices.append)
     if isinstance(config, EvaluateConfig) and config.model_path is not None:
@@ -199,7 +210,13 @@ def load_summarizer(
     settings: ConfigOptions,
     reporter: Reporter,
 ) -> tuple[Summarizer, InferenceModel, EvaluationConfig]:
-    """A model with its decoding settings: saved ones, those of --preset or --config, options."""
+    """A model with its decoding settings: saved ones, those of --preset or --config, options.
+
+    What is wrong with the options is said before torch is imported.
+    """
+    given = decoding.keys()
+    early = without_model(settings, EvaluateConfig, given)
+    evaluation = early.evaluation
     from bart_cli.data.sentences import AUTO
     from bart_cli.errors import BartError
     from bart_cli.inference.load import (
@@ -212,11 +229,6 @@ def load_summarizer(
     from bart_cli.model.formats import resolve_model
     from bart_cli.training.memory import keep_freed_memory
 
-    given = decoding.keys()
-    early = settings.load(
-        EvaluateConfig, WIDEST | {key: value for key, value in given.items() if value is not None}
-    )
-    evaluation = early.evaluation
     keep_freed_memory()
     device = find_device(evaluation.device)
     if evaluation.precision != "auto":  # refused before a model is downloaded for it

@@ -107,18 +107,22 @@ class ConfigOptions:
         )
 
 
+SourceFieldOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "source_field")),
+]
+TargetFieldOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "target_field")),
+]
+
+
 @dataclass(frozen=True)
 class PairOptions:
     """How pairs are read, beside their place."""
 
-    source_field: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "source_field")),
-    ] = None
-    target_field: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "target_field")),
-    ] = None
+    source_field: SourceFieldOption = None
+    target_field: TargetFieldOption = None
     validation_share: Annotated[
         float | None, typer.Option(help=field_help(SummarizationDataConfig, "validation_share"))
     ] = None

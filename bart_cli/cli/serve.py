@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bart_cli.cli.console import make_reporter
-from bart_cli.cli.generation import WIDEST, DecodingOptions, load_summarizer, model_of
+from bart_cli.cli.generation import DecodingOptions, load_summarizer, model_of, without_model
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, field_help
 from bart_cli.config.serve import ServeConfig
@@ -83,8 +83,7 @@ def command(
         "timeout": timeout,
     }
     config = check_section(ServeConfig, {k: v for k, v in given.items() if v is not None})
-    early = WIDEST | {k: v for k, v in decoding.keys().items() if v is not None}
-    settings.load(EvaluateConfig, early)
+    without_model(settings, EvaluateConfig, decoding.keys())
     require("bart serve", "serve")
 
     from bart_cli.serve.listen import listen, serve

@@ -14,7 +14,6 @@ from rich.text import Text
 from bart_cli.cli.console import make_reporter, out
 from bart_cli.cli.generation import (
     DEFAULT_MODEL,
-    WIDEST,
     DecodingOptions,
     load_summarizer,
 )
@@ -91,7 +90,6 @@ def command(
     [bold]cat articles.jsonl | bart summarize - --jsonl --field body > summaries.jsonl[/bold]
     """
     from bart_cli.config.presets import load_config
-    from bart_cli.config.run import EvaluateConfig
     from bart_cli.errors import BartError, UsageError
     from bart_cli.inference.inputs import check_out, find_inputs
 
@@ -120,10 +118,9 @@ def command(
     if out_file is not None:
         check_out(out_file, inputs)
 
-    # What is wrong with the command is said before torch is imported.
-    given = {key: value for key, value in decoding.keys().items() if value is not None}
-    settings.load(EvaluateConfig, WIDEST | given)
-
+    summarizer, loaded, evaluation = load_summarizer(
+        model, checkpoint, decoding, settings, reporter
+    )
     from bart_cli.inference.summarize import (
         Job,
         choose_format,
@@ -132,9 +129,6 @@ def command(
     )
     from bart_cli.progress import Task
 
-    summarizer, loaded, evaluation = load_summarizer(
-        model, checkpoint, decoding, settings, reporter
-    )
     chosen = choose_format(config, out_file, inputs)
     lines = any(item.kind == "jsonl" for item in inputs)
     job = Job(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
-from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import EncodedPairs, encode_pairs, load_encoded, load_prepared
 from bart_cli.data.pairs import PairSource, open_pairs
 from bart_cli.data.summarization_loader import (
@@ -32,7 +31,7 @@ from bart_cli.training.run import (
     start_model,
 )
 from bart_cli.training.signals import StopRequest
-from bart_cli.training.validation import mean_loss, require_no_stop
+from bart_cli.training.validation import mean_loss, require_no_stop, validation_share
 from bart_cli.training.world import World, held_by_rank_0, join_world
 
 
@@ -196,12 +195,7 @@ def _validation(
         if world.leads:  # of prepared pairs `bart preprocess` has told it
             source.tell_overlap(found, reporter)
     references = [pair.target for pair in found.pairs]
-    share = Share(
-        global_batch=world.size * training.micro_batch_size,
-        micro_batch=training.micro_batch_size,
-        rank=world.rank,
-        world_size=world.size,
-    )
+    share = validation_share(training, world)
 
     def validate(stop: StopRequest) -> Row:
         batches = summarization_validation_batches(

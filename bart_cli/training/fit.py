@@ -22,7 +22,7 @@ from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.runtime.memory import available_memory
-from bart_cli.training.footprint import GIB, Footprint, footprint, longest_batch
+from bart_cli.training.footprint import GIB, Footprint, as_in_training, footprint, longest_batch
 from bart_cli.training.loop import batch_loss
 from bart_cli.training.world import World
 
@@ -162,12 +162,9 @@ def _tried(
 
     Leaves no trace: weights are not updated, and the random state is as before.
     """
-    devices = [world.device] if world.device.type == "cuda" else []
-    training_before = model.training
     held = None
     try:
-        with torch.random.fork_rng(devices):
-            model.train()
+        with as_in_training(model, world.device):
             held = torch.empty(needs.optimizer, dtype=torch.uint8, device=world.device)
             for _ in range(2):
                 batch = longest_batch(model, number, lengths, world.device)
@@ -177,9 +174,8 @@ def _tried(
         return False
     finally:
         del held
-        model.train(training_before)
         model.zero_grad()
-        if devices:
+        if world.device.type == "cuda":
             torch.cuda.empty_cache()
 
 

@@ -178,7 +178,7 @@ def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with _as_in_training(model, device), torch.autograd.graph.saved_tensors_hooks(keep, _same):
+    with as_in_training(model, device), torch.autograd.graph.saved_tensors_hooks(keep, _same):
         batch = longest_batch(model, 1, (s, t), device)
         with autocast(training.precision, device):
             hidden = model(batch.source, batch.source_mask, batch.decoder_input)
@@ -199,13 +199,15 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _as_in_training(model: Bart, device: torch.device) -> Iterator[None]:
-    """Dropout on, and the random state as before afterwards."""
+def as_in_training(model: Bart, device: torch.device) -> Iterator[None]:
+    """Dropout on; afterwards mode and random state are as before."""
     before = model.training
     model.train()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    model.train(before)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        model.train(before)
 
 
 def longest_batch(model: Bart, n: int, lengths: tuple[int, int], device: torch.device) -> Batch:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
-from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
 from bart_cli.data.shards import open_shards, resolve_shards
 from bart_cli.errors import UsageError
@@ -26,7 +25,7 @@ from bart_cli.training.run import (
     start_model,
 )
 from bart_cli.training.signals import StopRequest
-from bart_cli.training.validation import mean_loss
+from bart_cli.training.validation import mean_loss, validation_share
 from bart_cli.training.world import World, held_by_rank_0, join_world
 
 
@@ -154,12 +153,7 @@ def _validation(
     if config.training.validate_every is None:
         return None
     folder = _validation_shards(config, shards)
-    share = Share(
-        global_batch=world.size * config.training.micro_batch_size,
-        micro_batch=config.training.micro_batch_size,
-        rank=world.rank,
-        world_size=world.size,
-    )
+    share = validation_share(config.training, world)
     batches = partial(
         validation_batches,
         folder,

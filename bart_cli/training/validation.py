@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from bart_cli.config.training import Precision
+from bart_cli.config.training import Precision, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.order import Share
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
@@ -23,6 +24,16 @@ class NotFinite(BartError):
 
 class ValidationStopped(Exception):
     """A stop was requested during validation. All ranks raise it together."""
+
+
+def validation_share(training: TrainingConfig, world: World) -> Share:
+    """This rank's part of the validation batches, one micro-batch for each rank at a time."""
+    return Share(
+        global_batch=world.size * training.micro_batch_size,
+        micro_batch=training.micro_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+    )
 
 
 def require_no_stop(stop: StopRequest, world: World) -> None:

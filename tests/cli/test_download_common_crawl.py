@@ -28,6 +28,7 @@ from bart_cli.data.download.common_crawl import (
 from bart_cli.data.download.http import Fetcher
 from bart_cli.data.download.writing import DownloadReport
 from bart_cli.progress import Reporter
+from tests.charsets import LETTERS
 from tests.command import bart
 from tests.servers.cc_news import News, news_page, write_listing, write_warc
 from tests.servers.web import Web, serve_files
@@ -320,22 +321,6 @@ def test_wrong_options_give_one_line(
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
-
-
-LETTERS = {  # label -> (codec, text): what a browser decodes by the label
-    "utf-8": ("utf-8", "Żółty most, мост, 橋"),
-    "utf-16le": ("utf-16-le", "Żółty most, мост, 橋"),
-    "iso-8859-1": ("cp1252", "The “café” – for 5 €"),
-    "iso-8859-2": ("iso8859-2", "Starosta města otevřel nový most přes řeku"),
-    "windows-1251": ("cp1251", "Мэр открыл новый мост через реку"),
-    "koi8-r": ("koi8-r", "Мэр открыл новый мост через реку"),
-    "windows-1253": ("cp1253", "Ο δήμαρχος εγκαινίασε τη νέα γέφυρα τη Δευτέρα"),
-    "shift_jis": ("cp932", "市長は川に架かる新しい橋を①開通させた"),
-    "euc-jp": ("euc_jp", "市長は月曜日の朝、川に架かる新しい橋を開通させた"),
-    "gb2312": ("gb18030", "市长为横跨河流的新桥揭幕，朱镕基"),
-    "big5": ("big5", "市長為橫跨河流的新橋揭幕，距開工已有兩年"),
-    "euc-kr": ("cp949", "시장은 강을 가로지르는 새 다리를 개통했다"),
-}
 
 
 def test_pages_in_twelve_charsets_give_their_text(tmp_path: Path) -> None:
