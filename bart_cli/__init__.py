@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from bart_cli.errors import BartError as BartError
     from bart_cli.inference.generate import generate as generate
     from bart_cli.inference.load import load_for_inference as load_for_inference
-    from bart_cli.inference.summarizer import Summarizer as Summarizer
-    from bart_cli.inference.summarizer import Summary as Summary
+    from bart_cli.summarize.summarizer import Summarizer as Summarizer
+    from bart_cli.summarize.summarizer import Summary as Summary
     from bart_cli.tokenizer import Tokenizer as Tokenizer
 
 __version__ = "0.1.0"

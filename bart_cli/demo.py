@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from bart_cli.config.presets import load_config
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
 from bart_cli.errors import BartError
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import exclusive
 
 if TYPE_CHECKING:
     from bart_cli.training.run import RunResult

@@ -131,7 +131,7 @@ def _devices() -> Iterator[Finding]:
 
     from bart_cli.inference.engine import int8_problem
     from bart_cli.inference.products import measure_products
-    from bart_cli.training.precision import problem_of, slow_precision
+    from bart_cli.runtime.precision import problem_of, slow_precision
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for number in range(gpus):

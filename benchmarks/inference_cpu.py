@@ -61,7 +61,7 @@ def articles(count: int) -> Rows:
 def our_decoder(precision: str) -> Callable[[Rows], Rows]:
     from bart_cli.inference.engine import Engine
     from bart_cli.inference.generate import generate
-    from bart_cli.training.memory import keep_freed_memory
+    from bart_cli.runtime.memory import keep_freed_memory
 
     keep_freed_memory()  # as `bart summarize` and `bart evaluate` do
     model = make_model()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bart_cli.data.pairs import read_pairs
 from bart_cli.evaluation.rouge import KINDS, rouge_scores
-from bart_cli.inference.summarizer import Summarizer
+from bart_cli.summarize.summarizer import Summarizer
 
 PRECISIONS = ("fp32", "bf16", "int8")
 

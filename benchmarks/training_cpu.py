@@ -35,15 +35,15 @@ from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.bart import Bart
+from bart_cli.runtime.flops import training_flops
+from bart_cli.runtime.memory import keep_freed_memory
+from bart_cli.runtime.precision import make_scaler
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum
-from bart_cli.training.flops import training_flops
 from bart_cli.training.loop import Job, forward_backward, update
-from bart_cli.training.memory import keep_freed_memory
 from bart_cli.training.optimizers import build_optimizer
-from bart_cli.training.precision import make_scaler
 from bart_cli.training.state import Progress
-from bart_cli.training.world import World
 
 BATCH, LENGTH, RATE = 8, 128, 1e-5
 CPU = torch.device("cpu")

@@ -23,8 +23,8 @@ from bart_cli.benchmark.session import Message, Session
 from bart_cli.benchmark.spec import ArmSpec
 from bart_cli.errors import BartError
 from bart_cli.runtime.cores import usable_cores
-from bart_cli.training.world import World
-from bart_cli.workers import as_child
+from bart_cli.runtime.workers import as_child
+from bart_cli.runtime.world import World
 
 OUT_OF_MEMORY: Message = {"status": "out of memory"}
 

@@ -23,8 +23,8 @@ from bart_cli.data.preprocess.blocks import BlockTask, process_block
 from bart_cli.data.pretrain_loader import PretrainLoader, SampleReader
 from bart_cli.data.shards import open_shards
 from bart_cli.data.summarization_loader import SummarizationLoader
+from bart_cli.runtime.workers import worker_processes
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.workers import worker_processes
 
 BLOCK = 2**19  # bytes of text in one task: enough tasks for every process of a small corpus
 STEPS = 16  # batches of one measurement

@@ -20,10 +20,10 @@ from bart_cli.inference.generate import generate
 from bart_cli.inference.load import DTYPES
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room
+from bart_cli.runtime.flops import training_flops
+from bart_cli.runtime.precision import apply_matmul_precision
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.flops import training_flops
-from bart_cli.training.precision import apply_matmul_precision
-from bart_cli.training.world import World
 
 POOL = 16  # different batches of random tokens, used in turn
 

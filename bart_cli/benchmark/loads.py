@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from bart_cli.benchmark.spec import ArmSpec, DataSpec, DecodingSpec
-from bart_cli.training.world import World
+from bart_cli.runtime.world import World
 
 
 @dataclass(frozen=True)

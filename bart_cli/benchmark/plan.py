@@ -21,9 +21,9 @@ from bart_cli.errors import UsageError
 from bart_cli.inference.engine import int8_problem
 from bart_cli.inference.load import DTYPES
 from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.precision import problem_of
+from bart_cli.runtime.world import launched
 from bart_cli.training.optimizers import backend_problem
-from bart_cli.training.precision import problem_of
-from bart_cli.training.world import launched
 
 TrainingRun = PretrainConfig | FinetuneConfig
 # What runs when no preset is named: the reference's tables on a GPU, a model for minutes on a CPU.

@@ -22,11 +22,11 @@ from bart_cli.benchmark.tables import (
 )
 from bart_cli.config.benchmark import BenchmarkConfig
 from bart_cli.files import require_folder
-from bart_cli.locks import locked_folder
 from bart_cli.progress import Reporter
 from bart_cli.runtime.interrupts import finishing
+from bart_cli.runtime.locks import locked_folder
+from bart_cli.runtime.world import World, held_by_rank_0, join_world, launched
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.world import World, held_by_rank_0, join_world, launched
 
 MEGABYTES = 8.0  # of the embedded sample
 PAIRS = 2000

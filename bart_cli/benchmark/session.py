@@ -19,8 +19,8 @@ from bart_cli.benchmark.loads import build_load
 from bart_cli.benchmark.spec import ArmSpec
 from bart_cli.errors import BartError
 from bart_cli.files import atomic_file
-from bart_cli.training.flops import peak_flops
-from bart_cli.training.world import World
+from bart_cli.runtime.flops import peak_flops
+from bart_cli.runtime.world import World
 
 Message = dict[str, Any]
 HOTTEST = 10  # operators of a profile

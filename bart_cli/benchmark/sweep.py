@@ -17,7 +17,7 @@ from bart_cli.benchmark.rows import Row, name_of
 from bart_cli.benchmark.session import Message
 from bart_cli.benchmark.spec import ArmSpec, DataSpec
 from bart_cli.progress import Reporter, Task
-from bart_cli.training.world import World
+from bart_cli.runtime.world import World
 
 FEWEST = 3  # measurements of a row, however long they take
 CEILINGS = 10  # measurements of the ceiling in a row

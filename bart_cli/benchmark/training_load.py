@@ -23,13 +23,13 @@ from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import Share
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
+from bart_cli.runtime.flops import training_flops
+from bart_cli.runtime.precision import AUTOCAST
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.flops import training_flops
 from bart_cli.training.loop import Job, forward_backward, gradient_sum, update
-from bart_cli.training.precision import AUTOCAST
 from bart_cli.training.setup import equip, place
 from bart_cli.training.state import Progress
-from bart_cli.training.world import World
 
 POOL = 8  # different steps of random tokens, used in turn
 RATE = 1e-6  # small, so that random tokens cannot blow the weights up

@@ -21,8 +21,8 @@ from bart_cli.data.batch import Batch
 from bart_cli.data.collate import pad_rows
 from bart_cli.model.bart import Bart
 from bart_cli.model.hf_config import to_hf
-from bart_cli.training.precision import apply_matmul_precision, autocast, make_scaler
-from bart_cli.training.world import World
+from bart_cli.runtime.precision import apply_matmul_precision, autocast, make_scaler
+from bart_cli.runtime.world import World
 
 
 def twin(ours: Bart) -> Any:

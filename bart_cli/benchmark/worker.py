@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bart_cli.errors import BartError
-from bart_cli.workers import adopt_parent
+from bart_cli.runtime.workers import adopt_parent
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     adopt_parent()  # before torch is imported, which takes a while
     from bart_cli.benchmark.session import Session, is_out_of_memory
     from bart_cli.benchmark.spec import ArmSpec
-    from bart_cli.training.world import join_world
+    from bart_cli.runtime.world import join_world
 
     # What libraries print must not stand between our answers.
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")

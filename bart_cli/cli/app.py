@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: Sequence[str] | None) -> None:
     interrupts.install()
     if "BART_PARENT" in os.environ:
-        from bart_cli.workers import adopt_parent
+        from bart_cli.runtime.workers import adopt_parent
 
         adopt_parent()
     configure_threads()

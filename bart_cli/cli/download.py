@@ -16,8 +16,8 @@ from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
 
 if TYPE_CHECKING:
-    from bart_cli.data.download.hub_dataset import HubDataset
     from bart_cli.data.download.writing import DownloadReport
+    from bart_cli.data.hub_pairs import HubDataset
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Download corpora.")
 
@@ -53,7 +53,7 @@ class HubOptions:
 
     def source(self, dataset: str, config: str | None) -> HubDataset:
         """The data set that was asked for, or this one."""
-        from bart_cli.data.download.hub_dataset import HubDataset
+        from bart_cli.data.hub_pairs import HubDataset
 
         return HubDataset(self.dataset or dataset, config, self.revision)
 

@@ -81,8 +81,8 @@ def command(
     start_workers(training.processes, training.max_restarts)
     from bart_cli.data.pairs import open_pairs
     from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
+    from bart_cli.runtime.world import join_world
     from bart_cli.training.finetune import run_finetune
-    from bart_cli.training.world import join_world
 
     reporter = make_reporter()
     warn_once(reporter, notices)

@@ -18,7 +18,7 @@ from bart_cli.progress import Reporter
 
 if TYPE_CHECKING:
     from bart_cli.inference.load import InferenceModel
-    from bart_cli.inference.summarizer import Summarizer
+    from bart_cli.summarize.summarizer import Summarizer
     from bart_cli.tokenizer import Tokenizer
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
@@ -225,9 +225,9 @@ def load_summarizer(
         load_for_inference,
         recorded_language,
     )
-    from bart_cli.inference.summarizer import Summarizer
     from bart_cli.model.formats import resolve_model
-    from bart_cli.training.memory import keep_freed_memory
+    from bart_cli.runtime.memory import keep_freed_memory
+    from bart_cli.summarize.summarizer import Summarizer
 
     keep_freed_memory()
     device = find_device(evaluation.device)

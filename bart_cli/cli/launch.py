@@ -14,7 +14,7 @@ from bart_cli.cli.options import complete_preset
 from bart_cli.config.presets import load_preset, read_yaml
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
-from bart_cli.training.job_script import SlurmJob, slurm_script
+from bart_cli.runtime.slurm import SlurmJob, slurm_script
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Print job scripts for clusters."

@@ -111,9 +111,9 @@ def _run_phases(
     as_json: bool,
 ) -> None:
     """This command for each preset: `--phases a,b` is `--preset a`, then `--preset b`."""
-    from bart_cli.training.launch import launch, processes_to_start
+    from bart_cli.runtime.launch import launch, processes_to_start
+    from bart_cli.runtime.world import World, device_of, launched
     from bart_cli.training.pretrain import check_pretrain
-    from bart_cli.training.world import World, device_of, launched
 
     names = [name for name in phases.split(",") if name]
     if settings.preset is not None or len(names) < 2:

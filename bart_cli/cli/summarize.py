@@ -91,7 +91,7 @@ def command(
     """
     from bart_cli.config.presets import load_config
     from bart_cli.errors import BartError, UsageError
-    from bart_cli.inference.inputs import check_out, find_inputs
+    from bart_cli.summarize.inputs import check_out, find_inputs
 
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} are two formats; give one")
@@ -121,13 +121,13 @@ def command(
     summarizer, loaded, evaluation = load_summarizer(
         model, checkpoint, decoding, settings, reporter
     )
-    from bart_cli.inference.summarize import (
+    from bart_cli.progress import Task
+    from bart_cli.summarize.run import (
         Job,
         choose_format,
         summarize_to_file,
         summarize_to_stream,
     )
-    from bart_cli.progress import Task
 
     chosen = choose_format(config, out_file, inputs)
     lines = any(item.kind == "jsonl" for item in inputs)

@@ -9,7 +9,7 @@ import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import JsonOption
-from bart_cli.locks import locked_folder
+from bart_cli.runtime.locks import locked_folder
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train tokenizers.")
 

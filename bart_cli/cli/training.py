@@ -79,7 +79,7 @@ class TrainingOptions:
 
 def start_workers(processes: int | None, max_restarts: int) -> None:
     """Hand the command to several workers and end with their exit code, if that is asked for."""
-    from bart_cli.training.launch import launch, processes_to_start
+    from bart_cli.runtime.launch import launch, processes_to_start
 
     count = processes_to_start(processes)
     if count > 1:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bart_cli.data.download.manifest import recorded_source
+from bart_cli.data.manifest import recorded_source
 from bart_cli.data.text_files import read_lines
 from bart_cli.errors import UsageError
 from bart_cli.files import sha256

@@ -376,7 +376,7 @@ def _of_the_hub(path: Path) -> Any:
 
 @cache
 def _load_from_hub(repository: str, revision: str | None, configuration: str | None) -> Any:
-    from bart_cli.data.download.hub_dataset import HubDataset
+    from bart_cli.data.hub_pairs import HubDataset
 
     return HubDataset(repository, configuration, revision).load(None)
 

@@ -24,9 +24,9 @@ from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
 from bart_cli.progress import Reporter
+from bart_cli.runtime.signals import TIME_LIMIT, StopRequest
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.signals import TIME_LIMIT, StopRequest
-from bart_cli.training.world import World
 
 ENCODED_AT_ONCE = 1000  # articles: what the tokenizer holds beside the ids is large
 

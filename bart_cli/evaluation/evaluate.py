@@ -27,7 +27,7 @@ from bart_cli.files import (
 )
 from bart_cli.inference.load import choose_precision, find_device
 from bart_cli.progress import Reporter
-from bart_cli.training.world import World, held_by_rank_0, join_world
+from bart_cli.runtime.world import World, held_by_rank_0, join_world
 
 
 def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:

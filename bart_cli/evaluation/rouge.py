@@ -21,7 +21,7 @@ import numpy as np
 from bart_cli.config.generation import RougeTokenizer
 from bart_cli.data.sentences import AUTO, split_sentences
 from bart_cli.data.words import UNSPACED
-from bart_cli.workers import worker_processes
+from bart_cli.runtime.workers import worker_processes
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 CHUNK = 250  # pairs that one worker scores at a time

@@ -14,7 +14,7 @@ import numpy as np
 import bart_cli
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
-from bart_cli.evaluation.baselines import LEADS, lead
+from bart_cli.data.sentences import AUTO, split_sentences
 from bart_cli.evaluation.ledger import Ledger
 from bart_cli.evaluation.rouge import (
     KINDS,
@@ -28,6 +28,7 @@ from bart_cli.runtime.cores import usable_cores
 
 PERCENTILES = (50, 90, 95, 99)
 LOST = 0.1  # share of references without most of their letters that is worth a warning
+LEADS = (1, 2, 3)  # sentences of the lead-N baselines
 MODEL = "model"  # the system that is evaluated; the others are baselines
 
 
@@ -61,6 +62,11 @@ class Evaluation:
     def numbers(self) -> dict[str, Any]:
         """All but what there is one of for each article."""
         return {k: v for k, v in vars(self).items() if k not in ("predictions", "each")}
+
+
+def lead(article: str, sentences: int, language: str = AUTO) -> str:
+    """Return the first sentences of an article, one per line: the lead-N baseline."""
+    return "\n".join(split_sentences(article, language)[:sentences])
 
 
 def score(

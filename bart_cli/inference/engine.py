@@ -21,7 +21,7 @@ from bart_cli.errors import UsageError
 from bart_cli.inference.products import Product, fuse, has_onednn, make_product
 from bart_cli.model.bart import Bart, key_mask
 from bart_cli.model.layers import DecoderLayer, PositionEmbedding
-from bart_cli.training.precision import onednn_has_bf16
+from bart_cli.runtime.precision import onednn_has_bf16
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -16,8 +16,8 @@ from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.products import measure_products
 from bart_cli.model.formats import load_model, require_room
+from bart_cli.runtime.precision import apply_matmul_precision, problem_of, slow_precision
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.precision import apply_matmul_precision, problem_of, slow_precision
 
 DTYPES = {
     "fp32": torch.float32,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bart_cli.config.generation import DecodingPrecision
-from bart_cli.training.precision import onednn_has_bf16
+from bart_cli.runtime.precision import onednn_has_bf16
 
 Product = Callable[[Tensor], Tensor]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bart_cli.model import cpu_attention
-from bart_cli.model.autocast import as_computed
+from bart_cli.runtime.precision import as_computed
 
 
 class Attention(nn.Module):

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import UsageError
-from bart_cli.model.autocast import as_computed
 from bart_cli.model.dropout import dropout
 from bart_cli.model.layers import DecoderLayer, EncoderLayer, PositionEmbedding
+from bart_cli.runtime.precision import as_computed
 
 
 class Stack(nn.Module):

@@ -19,12 +19,12 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import atomic_folder
-from bart_cli.locks import locked_path
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import LoadedModel, load_model, require_room, write_json, write_weights
 from bart_cli.model.weights import State
 from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import locked_path
 from bart_cli.tokenizer import Tokenizer
 
 DTYPES: dict[ExportDtype, torch.dtype] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bart_cli.data.batch import IGNORE
-from bart_cli.model.autocast import as_computed
+from bart_cli.runtime.precision import as_computed
 
 CHUNK_LOGITS = 2**26  # alive at once, in the dtype of the computation: 128 MB in bf16
 BLOCK_LOGITS = {"cpu": 2**20}  # of them in fp32: what a cache holds; elsewhere the whole chunk

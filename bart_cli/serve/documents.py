@@ -58,7 +58,7 @@ def extract(name: str, content: bytes) -> str:
     if kind in (".txt", ".md"):
         text = decode(name, content)
     elif kind in (".html", ".htm"):
-        from bart_cli.inference.inputs import main_text
+        from bart_cli.summarize.inputs import main_text
 
         text = main_text(name, content)
     elif kind == ".docx":

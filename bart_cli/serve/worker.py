@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.summarize import LongText
 from bart_cli.errors import BartError, first_line
+from bart_cli.runtime.workers import end_with_parent
 from bart_cli.serve.overlap import overlap
-from bart_cli.workers import end_with_parent
 
 if TYPE_CHECKING:
-    from bart_cli.inference.summarizer import Summarizer
+    from bart_cli.summarize.summarizer import Summarizer
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bart_cli.training.world import World
+from bart_cli.runtime.world import World
 
 BUCKET_ELEMENTS = 2**23  # gradients that travel together: 32 MB in fp32
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from bart_cli.errors import UsageError
+from bart_cli.runtime.precision import problem_of
+from bart_cli.runtime.world import World
 from bart_cli.training.optimizers import backend_problem
-from bart_cli.training.precision import problem_of
 from bart_cli.training.resume import TrainingRun
-from bart_cli.training.world import World
 
 
 def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:

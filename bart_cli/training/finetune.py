@@ -16,6 +16,8 @@ from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import resolve_model
 from bart_cli.progress import Reporter
+from bart_cli.runtime.signals import StopRequest
+from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run
@@ -30,9 +32,7 @@ from bart_cli.training.run import (
     run_training,
     start_model,
 )
-from bart_cli.training.signals import StopRequest
 from bart_cli.training.validation import mean_loss, require_no_stop, validation_share
-from bart_cli.training.world import World, held_by_rank_0, join_world
 
 
 def run_finetune(

@@ -22,9 +22,9 @@ from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.runtime.memory import available_memory
+from bart_cli.runtime.world import World
 from bart_cli.training.footprint import GIB, Footprint, as_in_training, footprint, longest_batch
 from bart_cli.training.loop import batch_loss
-from bart_cli.training.world import World
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 SPARE = 0.9  # share of the available memory that `auto` takes

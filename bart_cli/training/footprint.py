@@ -18,9 +18,9 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import CHUNK_LOGITS
+from bart_cli.runtime.precision import AUTOCAST, autocast
+from bart_cli.runtime.world import World
 from bart_cli.training.loop import reduce_dtype
-from bart_cli.training.precision import AUTOCAST, autocast
-from bart_cli.training.world import World
 
 GIB = 2**30
 # On a CPU, memory per byte of activations: freed tensors leave gaps in the heap (glibc's malloc).

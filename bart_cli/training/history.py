@@ -13,7 +13,7 @@ import yaml
 
 from bart_cli.config.presets import flatten
 from bart_cli.errors import UsageError
-from bart_cli.locks import holder
+from bart_cli.runtime.locks import holder
 from bart_cli.training.checkpoint import list_checkpoints, step_of
 from bart_cli.training.metrics import Row, finite_losses, read_metrics
 

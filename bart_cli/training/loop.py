@@ -27,6 +27,10 @@ from bart_cli.data.random_keys import derive
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.progress import Reporter
+from bart_cli.runtime.flops import peak_flops, training_flops
+from bart_cli.runtime.precision import AUTOCAST, autocast
+from bart_cli.runtime.signals import StopRequest
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.checkpoint import (
@@ -34,14 +38,10 @@ from bart_cli.training.checkpoint import (
     take_snapshot,
     whole_weights,
 )
-from bart_cli.training.flops import peak_flops, training_flops
 from bart_cli.training.metrics import MetricsLog, Row
-from bart_cli.training.precision import AUTOCAST, autocast
 from bart_cli.training.sharding import release, whole
-from bart_cli.training.signals import StopRequest
 from bart_cli.training.state import Progress
 from bart_cli.training.validation import NotFinite, ValidationStopped
-from bart_cli.training.world import World
 
 DROPOUT = 106  # purpose of random numbers
 

@@ -12,6 +12,8 @@ from bart_cli.data.shards import open_shards, resolve_shards
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
+from bart_cli.runtime.signals import StopRequest
+from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checks import check_run
 from bart_cli.training.fit import fit
@@ -24,9 +26,7 @@ from bart_cli.training.run import (
     run_training,
     start_model,
 )
-from bart_cli.training.signals import StopRequest
 from bart_cli.training.validation import mean_loss, validation_share
-from bart_cli.training.world import World, held_by_rank_0, join_world
 
 
 def run_pretrain(

@@ -25,17 +25,17 @@ from bart_cli.files import atomic_folder, write_text
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room, write_weights
 from bart_cli.progress import Reporter
+from bart_cli.runtime.precision import slow_precision
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import load_state, whole_weights, writing
 from bart_cli.training.fit import Room
 from bart_cli.training.loop import Job, Validate, schedule_of, train
 from bart_cli.training.metrics import draw_curves, finite_losses, read_metrics
-from bart_cli.training.precision import slow_precision
 from bart_cli.training.resume import STEP, Start, TrainingRun, begin, finish, record_failure
 from bart_cli.training.setup import equip, place
 from bart_cli.training.state import Progress
 from bart_cli.training.validation import NotFinite
-from bart_cli.training.world import World
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 
 from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.model.bart import Bart
+from bart_cli.runtime.precision import apply_matmul_precision, make_scaler
+from bart_cli.runtime.world import World
 from bart_cli.training.loop import reduce_dtype
 from bart_cli.training.optimizers import build_optimizer
-from bart_cli.training.precision import apply_matmul_precision, make_scaler
 from bart_cli.training.sharding import shard_model
-from bart_cli.training.world import World
 
 
 def place(model: Bart, training: TrainingConfig, world: World) -> Bart:

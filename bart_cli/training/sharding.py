@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bart_cli.model.bart import Bart
-from bart_cli.training.world import World
+from bart_cli.runtime.world import World
 
 
 def shard_model(model: Bart, world: World, reduce_dtype: torch.dtype) -> None:

@@ -13,9 +13,9 @@ from bart_cli.data.order import Share
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
-from bart_cli.training.precision import autocast
-from bart_cli.training.signals import StopRequest
-from bart_cli.training.world import World
+from bart_cli.runtime.precision import autocast
+from bart_cli.runtime.signals import StopRequest
+from bart_cli.runtime.world import World
 
 
 class NotFinite(BartError):

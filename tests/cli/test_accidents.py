@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from bart_cli.config.run import save_config
-from bart_cli.locks import locked_folder
 from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import locked_folder
 from bart_cli.training.history import summarize_run
 from tests.cli.test_preprocess_processes import command as preprocess
 from tests.cli.test_preprocess_processes import corpus  # noqa: F401 - a fixture

@@ -19,7 +19,6 @@ import pytest
 from bart_cli.data.documents import read_texts
 from bart_cli.data.download.http import Fetcher
 from bart_cli.data.download.hub_corpus import download_hub_corpus
-from bart_cli.data.download.hub_dataset import HubDataset
 from bart_cli.data.download.openwebtext import extract_openwebtext
 from bart_cli.data.download.summaries import (
     download_hub_pairs,
@@ -32,6 +31,7 @@ from bart_cli.data.download.wikipedia_dump import (
     download_wikipedia_dump,
     read_dump,
 )
+from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.data.pairs import read_pairs
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter

@@ -25,9 +25,9 @@ import torch
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.serve import ServeConfig
 from bart_cli.errors import BartError
-from bart_cli.inference.summarizer import Summarizer
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
+from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
 from tests.conftest import SENTENCES, tiny_model_config

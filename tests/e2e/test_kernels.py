@@ -19,7 +19,7 @@ from bart_cli.inference.engine import Engine
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import DTYPES, choose_precision
 from bart_cli.model.bart import Bart
-from bart_cli.training.precision import apply_matmul_precision, autocast
+from bart_cli.runtime.precision import apply_matmul_precision, autocast
 from tests.conftest import tiny_model_config
 
 torch.set_num_threads(1)

@@ -13,10 +13,10 @@ from bart_cli.config.export import ExportConfig, ExportDtype
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError
-from bart_cli.inference.summarizer import Summarizer
 from bart_cli.model.bart import Bart
 from bart_cli.model.export import export_model
 from bart_cli.model.formats import save_model
+from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 

@@ -10,8 +10,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator
 
 from bart_cli.data.pairs import read_pairs
-from bart_cli.evaluation.baselines import lead
 from bart_cli.evaluation.rouge import KINDS, as_sentences, rouge_scores
+from bart_cli.evaluation.scoring import lead
 from tests.conftest import SENTENCES
 
 

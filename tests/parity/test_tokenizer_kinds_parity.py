@@ -32,8 +32,8 @@ from bart_cli.data.collate import make_batch
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import load_for_inference
-from bart_cli.inference.summarizer import Summarizer
 from bart_cli.progress import Reporter
+from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.finetune import run_finetune
 

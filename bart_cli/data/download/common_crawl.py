@@ -29,14 +29,14 @@ from bart_cli.data.download.extractors import (
     publishing_date,
 )
 from bart_cli.data.download.http import Fetcher, MissingError
-from bart_cli.data.download.manifest import Manifest, recorded_source
 from bart_cli.data.download.warc import check_warc, ends_in_record, read_pages
 from bart_cli.data.download.writing import DownloadReport, write_documents
+from bart_cli.data.manifest import Manifest, recorded_source
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import remove_leftovers, write_text
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter, Task
-from bart_cli.workers import kill_workers, worker_processes
+from bart_cli.runtime.locks import exclusive
+from bart_cli.runtime.workers import kill_workers, worker_processes
 
 BASE_URL = "https://data.commoncrawl.org"
 FIRST_DAY = date(2016, 8, 26)  # of CC-NEWS

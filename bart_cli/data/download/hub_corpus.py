@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bart_cli.data.download.hub_dataset import HubDataset
-from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.writing import DownloadReport, write_documents
+from bart_cli.data.hub_pairs import HubDataset
+from bart_cli.data.manifest import Manifest
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import exclusive
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.writing import DownloadReport, write_documents
+from bart_cli.data.manifest import Manifest
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers, sha256
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
-from bart_cli.workers import worker_processes
+from bart_cli.runtime.locks import exclusive
+from bart_cli.runtime.workers import worker_processes
 
 DAMAGE = (tarfile.TarError, lzma.LZMAError, EOFError, OSError)
 

@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from bart_cli.data.download.hub_dataset import HubDataset
-from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.writing import DownloadReport, write_pairs
+from bart_cli.data.hub_pairs import HubDataset
+from bart_cli.data.manifest import Manifest
 from bart_cli.data.pair_files import SOURCE_FIELDS, TARGET_FIELDS
 from bart_cli.data.pairs import Pair
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import exclusive
 
 SPLITS = ("train", "validation", "test")
 URL_LISTS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all_test.txt"}

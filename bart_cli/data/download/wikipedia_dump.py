@@ -11,14 +11,14 @@ from typing import IO, Any
 from xml.etree import ElementTree
 
 from bart_cli.data.download.http import Fetcher
-from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.wikitext import LIST_PAGE, LIST_TITLE, NO_TEXT, clean_wikitext
 from bart_cli.data.download.writing import DownloadReport, write_documents
+from bart_cli.data.manifest import Manifest
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import remove_leftovers
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
-from bart_cli.workers import worker_processes
+from bart_cli.runtime.locks import exclusive
+from bart_cli.runtime.workers import worker_processes
 
 PAGES_PER_FILE = 5_000
 NO_TEXT_KEYS = {"-2", "6", "14"}  # of Media, File and Category in their own language

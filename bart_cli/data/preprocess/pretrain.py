@@ -43,9 +43,9 @@ from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import remove_leftovers, write_text
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
 from bart_cli.runtime.interrupts import withheld
+from bart_cli.runtime.locks import exclusive
 from bart_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split, open_pairs
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import exclusive
 from bart_cli.tokenizer import Tokenizer
 
 

@@ -28,7 +28,7 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import IGNORE
-from bart_cli.training.world import World
+from bart_cli.runtime.world import World
 from tests.conftest import tiny_model_config
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import pytest
 from bart_cli.data.download.sample import write_sample
 from bart_cli.data.sentences import split_sentences
 from bart_cli.errors import UsageError
-from bart_cli.evaluation.baselines import lead
 from bart_cli.evaluation.rouge import rouge_scores
+from bart_cli.evaluation.scoring import lead
 
 
 @pytest.fixture(scope="module")

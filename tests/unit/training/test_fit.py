@@ -13,13 +13,13 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
+from bart_cli.runtime.world import World
 from bart_cli.training import fit as fitting
 from bart_cli.training import footprint as counting
 from bart_cli.training.checks import compiler_problem
 from bart_cli.training.footprint import Footprint, footprint
 from bart_cli.training.pretrain import run_pretrain
 from bart_cli.training.setup import equip, place
-from bart_cli.training.world import World
 from tests.conftest import tiny_model_config
 from tests.unit.training.test_runs import comparable, pretrain_config, shards  # noqa: F401
 

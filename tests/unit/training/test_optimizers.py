@@ -15,10 +15,10 @@ from transformers import optimization as theirs
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig
 from bart_cli.model.bart import Bart
+from bart_cli.runtime.precision import make_scaler
 from bart_cli.training.lamb import NVLamb
 from bart_cli.training.loop import update
 from bart_cli.training.optimizers import backend_problem, build_optimizer
-from bart_cli.training.precision import make_scaler
 from bart_cli.training.schedule import learning_rate
 
 

@@ -12,8 +12,8 @@ import pytest
 import bart_cli.training.loop as loop
 from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import BartError, UsageError
-from bart_cli.inference.summarizer import Summarizer
 from bart_cli.progress import Reporter
+from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints, step_of
 from bart_cli.training.finetune import run_finetune

@@ -24,8 +24,8 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, save_model
 from bart_cli.progress import Reporter
+from bart_cli.runtime import signals
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training import signals
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.finetune import run_finetune
 from bart_cli.training.metrics import read_metrics

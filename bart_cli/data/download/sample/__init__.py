@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from bart_cli.data.download.manifest import Manifest
 from bart_cli.data.download.sample.articles import document, news_pair
 from bart_cli.data.download.sample.world import Cast
+from bart_cli.data.manifest import Manifest
 from bart_cli.files import atomic_file, remove_leftovers
-from bart_cli.locks import exclusive
 from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import exclusive
 
 URL = "bart_cli.data.download.sample"  # where it is from
 FILE_BYTES = 5_000_000  # of one file of the corpus

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bart_cli.data.sentences import split_sentences
-from bart_cli.inference import long_texts
-from bart_cli.inference.long_texts import encode_texts, pack
+from bart_cli.summarize import long_texts
+from bart_cli.summarize.long_texts import encode_texts, pack
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 

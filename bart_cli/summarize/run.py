@@ -18,14 +18,14 @@ import torch
 
 from bart_cli.config.summarize import OutputFormat, SummarizeConfig
 from bart_cli.errors import BartError
-from bart_cli.inference.inputs import Input, read_items
-from bart_cli.inference.outputs import Result, Write, continued_file, new_file, write_results
-from bart_cli.inference.records import Failure, Text
-from bart_cli.inference.summarizer import SummariesInterrupted, Summarizer, Summary
-from bart_cli.inference.windows import windows
-from bart_cli.locks import locked_path
 from bart_cli.model.formats import model_files
 from bart_cli.progress import Reporter, Task
+from bart_cli.runtime.locks import locked_path
+from bart_cli.summarize.inputs import Input, read_items
+from bart_cli.summarize.outputs import Result, Write, continued_file, new_file, write_results
+from bart_cli.summarize.records import Failure, Text
+from bart_cli.summarize.summarizer import SummariesInterrupted, Summarizer, Summary
+from bart_cli.summarize.windows import windows
 
 BOOK = 200_000  # characters of a window whose pieces take long enough for a progress bar
 NOTICES = 20  # lines about single inputs; what comes after is only counted

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.inference import records
-from bart_cli.inference.inputs import find_inputs, read_items
-from bart_cli.inference.records import Failure, Origin, Text, read_records
-from bart_cli.inference.windows import windows
+from bart_cli.summarize import records
+from bart_cli.summarize.inputs import find_inputs, read_items
+from bart_cli.summarize.records import Failure, Origin, Text, read_records
+from bart_cli.summarize.windows import windows
 from tests.servers.web import serve_files
 
 PAGE = """<html><head><title>News</title></head><body><nav><a href="/">Home page</a></nav>

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from bart_cli.data.text_files import HEAD, decode, open_utf8, recoded, refuse_binary
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
-from bart_cli.inference.records import Failure, Origin, Text, read_records
+from bart_cli.summarize.records import Failure, Origin, Text, read_records
 
 Kind = Literal["text", "html", "jsonl"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bart_cli.errors import UsageError
-from bart_cli.training.job_script import SlurmJob, slurm_script
+from bart_cli.runtime.slurm import SlurmJob, slurm_script
 
 
 def job(*arguments: str, **changes: object) -> SlurmJob:

@@ -16,9 +16,9 @@ from typing import TextIO
 
 from bart_cli.config.summarize import OutputFormat
 from bart_cli.files import atomic_file
-from bart_cli.inference.records import Origin
-from bart_cli.inference.summarizer import Summary
 from bart_cli.printable import printable
+from bart_cli.summarize.records import Origin
+from bart_cli.summarize.summarizer import Summary
 
 # Beyond what `json` escapes: what a terminal would obey, what some readers take for the end of a
 # line, and lone surrogates, which have no UTF-8 form. JSON has them inside of strings only.

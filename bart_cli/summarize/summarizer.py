@@ -22,10 +22,10 @@ from bart_cli.inference.load import (
     load_for_inference,
     recorded_language,
 )
-from bart_cli.inference.long_texts import Encoded, encode_texts
-from bart_cli.inference.windows import windows
 from bart_cli.model.formats import resolve_model
 from bart_cli.progress import Reporter
+from bart_cli.summarize.long_texts import Encoded, encode_texts
+from bart_cli.summarize.windows import windows
 
 Decode = Callable[[list[list[int]]], list[list[Hypothesis]]]
 

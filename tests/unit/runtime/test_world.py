@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from bart_cli.errors import UsageError
-from bart_cli.training.launch import processes_to_start
-from bart_cli.training.world import device_of, join_world, launched, slurm_tasks_on_this_node
+from bart_cli.runtime.launch import processes_to_start
+from bart_cli.runtime.world import device_of, join_world, launched, slurm_tasks_on_this_node
 
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS")
 
 LEAVE = """
 from pathlib import Path
 
-from bart_cli.training.world import join_world
+from bart_cli.runtime.world import join_world
 
 def threads():
     return [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]

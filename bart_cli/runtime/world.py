@@ -19,11 +19,11 @@ import torch
 import torch.distributed as dist
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.locks import locked_folder
 from bart_cli.progress import Reporter
-from bart_cli.training.affinity import bind_cores
-from bart_cli.training.memory import keep_freed_memory
-from bart_cli.workers import end_with_parent
+from bart_cli.runtime.affinity import bind_cores
+from bart_cli.runtime.locks import locked_folder
+from bart_cli.runtime.memory import keep_freed_memory
+from bart_cli.runtime.workers import end_with_parent
 
 Item = TypeVar("Item")
 LAUNCHER_SECONDS = 3.0  # for a launcher to end this rank after another one

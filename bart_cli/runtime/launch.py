@@ -18,8 +18,8 @@ import torch
 from bart_cli.errors import BartError, UsageError
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.runtime.interrupts import SIGNALS, withheld
-from bart_cli.training.world import launched
-from bart_cli.workers import as_child
+from bart_cli.runtime.workers import as_child
+from bart_cli.runtime.world import launched
 
 CHECKPOINT_SECONDS = 600  # what workers get to write a checkpoint after a signal
 WRONG_USAGE = 2  # exit code

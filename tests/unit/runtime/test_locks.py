@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from bart_cli import locks
 from bart_cli.errors import UsageError
-from bart_cli.locks import exclusive, holder, locked_folder, locked_path
 from bart_cli.progress import Reporter
+from bart_cli.runtime import locks
+from bart_cli.runtime.locks import exclusive, holder, locked_folder, locked_path
 
 HOLD = """
 import sys
 from pathlib import Path
-from bart_cli.locks import locked_folder
+from bart_cli.runtime.locks import locked_folder
 from bart_cli.progress import Reporter
 with locked_folder(Path(sys.argv[1]), Reporter()):
     print(flush=True)

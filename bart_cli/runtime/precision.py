@@ -6,6 +6,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from bart_cli.config.training import Precision
 
@@ -68,3 +69,12 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
     """Loss scaling for fp16; for the others it does nothing."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """Return `x` in the dtype of autocast's matrix products; without autocast, unchanged.
+
+    Cast once, where autocast would cast it for every product that reads it.
+    """
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
