@@ -23,8 +23,8 @@ __version__ = "0.1.0"
 MODULES = {
     "BartError": "errors",
     "GenerationConfig": "config.generation",
-    "Summarizer": "inference.summarizer",
-    "Summary": "inference.summarizer",
+    "Summarizer": "summarize.summarizer",
+    "Summary": "summarize.summarizer",
     "Tokenizer": "tokenizer",
     "generate": "inference.generate",
     "load_for_inference": "inference.load",

@@ -11,7 +11,7 @@ from bart_cli.runtime.control_groups import OWN, ROOT, own_groups
 # Rounds that a thread of torch's pool spins before it sleeps. OpenMP's default of 300,000 keeps a
 # core from other processes for milliseconds: on a busy machine one summary took 10 s instead of
 # 0.5 s. OpenMP reads the variable when torch is loaded.
-SPIN_COUNT = "1000"
+SPIN_COUNT = "10000"
 
 
 def configure_threads() -> None:
