@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +15,8 @@ from bart_cli.benchmark.rows import Row
 from bart_cli.benchmark.session import Message
 from bart_cli.benchmark.sweep import Results
 from bart_cli.benchmark.tables import TextTable
-from bart_cli.files import atomic_file, strict_json, write_text
+from bart_cli.figures import Throughput, draw_throughput
+from bart_cli.files import strict_json, write_text
 from bart_cli.runtime.cores import usable_cores
 
 
@@ -84,45 +84,23 @@ def hottest_tables(hottest: dict[str, list[Message]]) -> list[TextTable]:
 
 
 def draw(rows: Sequence[Row], path: Path, caption: str) -> None:
-    """Throughput over batch size, a line for each arm, with the spread of the measurements."""
-    import matplotlib
+    """Draw throughput over batch size, a line for each case."""
+    lines: dict[str, list[Throughput]] = {}
+    for row in (row for row in rows if row.ok):
+        label = f"{row.side}, {row.precision}, {row.processes} x {row.length} tokens"
+        found = next((line for line in lines.setdefault(row.name, []) if line.label == label), None)
+        if found is None:
+            found = Throughput(label)
+            lines[row.name].append(found)
+        found.add(row.size, row.throughput, row.rates)
+    if lines:
+        draw_throughput(path, lines, {name: _axes(name) for name in lines}, caption)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    good = [row for row in rows if row.ok]
-    if not good:
-        return
-    names = list(dict.fromkeys(row.name for row in good))
-    figure, axes = pyplot.subplots(1, len(names), figsize=(1 + 5 * len(names), 4.2), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        arms: dict[tuple[Any, ...], list[Row]] = {}
-        for row in good:
-            if row.name == name:
-                key = (row.side, row.processes, row.precision, row.length)
-                arms.setdefault(key, []).append(row)
-        for (side, processes, precision, length), members in arms.items():
-            sizes = [row.size for row in members]
-            middle = [row.throughput for row in members]
-            low = [m - min(row.rates) for m, row in zip(middle, members, strict=True)]
-            high = [max(row.rates) - m for m, row in zip(middle, members, strict=True)]
-            label = f"{side}, {precision}, {processes} x {length} tokens"
-            axis.errorbar(sizes, middle, yerr=[low, high], marker="o", capsize=3, label=label)
-        axis.set_xscale("log", base=2)
-        ticks = sorted({row.size for row in good if row.name == name})
-        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_ylim(bottom=0)
-        axis.set_title(name)
-        axis.set_xlabel("processes" if name in ("preprocess", "shards") else "batch size")
-        axis.set_ylabel("bytes/s" if name == "preprocess" else "items/s")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    figure.suptitle(caption, fontsize=7)
-    figure.tight_layout()
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    pyplot.close(figure)
+def _axes(name: str) -> tuple[str, str]:
+    """Labels of the axes of a panel."""
+    x = "processes" if name in ("preprocess", "shards") else "batch size"
+    return x, "bytes/s" if name == "preprocess" else "items/s"
 
 
 def _processor() -> str:

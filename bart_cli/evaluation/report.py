@@ -15,9 +15,9 @@ import numpy as np
 from bart_cli.config.generation import RougeTokenizer
 from bart_cli.config.presets import flatten
 from bart_cli.data.pairs import Pair
-from bart_cli.evaluation.plots import HEIGHT, WIDTH, Histogram, Interval, histogram
 from bart_cli.evaluation.rouge import normal_form, word_pattern
 from bart_cli.evaluation.scoring import MODEL, Evaluation
+from bart_cli.figures import HEIGHT, WIDTH, Histogram, Interval, histogram
 from bart_cli.files import atomic_file
 
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bart_cli.errors import UsageError
+from bart_cli.figures import Points
 from bart_cli.files import strict_json, write_text
 from bart_cli.training.checkpoint import writing
 
@@ -88,35 +89,24 @@ def finite_losses(rows: list[Row]) -> list[float]:
     return [row["loss"] for row in rows if math.isfinite(row.get("loss", math.nan))]
 
 
-def draw_curves(run: Path) -> None:
-    """Write `RUN/curves.png`: loss, learning rate and gradient norm over steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = read_metrics(run)
-    panels = [name for name in ("loss", "learning_rate", "gradient_norm") if _has(rows, name)]
-    if not panels:
-        return
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.5), squeeze=False)
-    for axis, name in zip(axes[0], panels, strict=True):
-        axis.plot(*_series(rows, name), label=name)
-        if name == "loss" and _has(rows, "validation_loss"):
-            axis.plot(*_series(rows, "validation_loss"), marker="o", label="validation loss")
-            axis.legend()
-        axis.set_xlabel("step")
-        axis.set_title(name.replace("_", " "))
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(run / "curves.png", dpi=110)
-    pyplot.close(figure)
+def training_curves(rows: list[Row]) -> dict[str, dict[str, Points]]:
+    """The curves of a run for `draw_curves`: loss, learning rate and gradient norm over steps."""
+    titles = {
+        "loss": ("loss", "validation_loss"),
+        "learning rate": ("learning_rate",),
+        "gradient norm": ("gradient_norm",),
+    }
+    curves = {
+        title: {name.replace("_", " "): _series(rows, name) for name in names if _has(rows, name)}
+        for title, names in titles.items()
+    }
+    return {title: lines for title, lines in curves.items() if lines}
 
 
 def _has(rows: list[Row], name: str) -> bool:
     return any(name in row for row in rows)
 
 
-def _series(rows: list[Row], name: str) -> tuple[list[int], list[float]]:
+def _series(rows: list[Row], name: str) -> Points:
     chosen = [row for row in rows if name in row]
     return [row["step"] for row in chosen], [row[name] for row in chosen]

@@ -21,6 +21,7 @@ from bart_cli.config.training import TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.data.order import Share
 from bart_cli.errors import BartError
+from bart_cli.figures import draw_curves
 from bart_cli.files import atomic_folder, write_text
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room, write_weights
@@ -31,7 +32,7 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import load_state, whole_weights, writing
 from bart_cli.training.fit import Room
 from bart_cli.training.loop import Job, Validate, schedule_of, train
-from bart_cli.training.metrics import draw_curves, finite_losses, read_metrics
+from bart_cli.training.metrics import finite_losses, read_metrics, training_curves
 from bart_cli.training.resume import STEP, Start, TrainingRun, begin, finish, record_failure
 from bart_cli.training.setup import equip, place
 from bart_cli.training.state import Progress
@@ -222,7 +223,8 @@ def run_training(
         if finished:
             save(run / "model", weights)
             finish(run, outcome)
-        draw_curves(run)
+        if curves := training_curves(read_metrics(run)):
+            draw_curves(run / "curves.png", curves)
     world.barrier()
     losses = finite_losses(read_metrics(run))
     return RunResult(

@@ -21,6 +21,7 @@ ORDER = (
     "tokenizer tokenizer_files runtime",
     "config",
     "hub extras",
+    "figures",
     "files",
     "errors progress printable",
 )

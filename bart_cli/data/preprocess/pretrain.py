@@ -38,10 +38,10 @@ from bart_cli.data.preprocess.blocks import (
     process_block,
 )
 from bart_cli.data.preprocess.duplicates import hash_block, mark_duplicates
-from bart_cli.data.preprocess.plot import plot_lengths
 from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.figures import draw_lengths
 from bart_cli.files import remove_leftovers, write_text
 from bart_cli.progress import Reporter
 from bart_cli.runtime.interrupts import withheld
@@ -164,7 +164,7 @@ def preprocess_pretrain(
                     files = [task.output(length, split) for task in tasks]
                     sizes[key] = _balance(client, out / key, files, counts, settings, reporter)
     report = _summarise(settings, reports, sizes)
-    plot_lengths(
+    draw_lengths(
         out / "lengths.png",
         [sum(counts) for counts in zip(*(r.document_lengths for r in reports), strict=True)],
         {

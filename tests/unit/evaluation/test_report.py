@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
 from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger, Origin
-from bart_cli.evaluation.plots import HEIGHT, WIDTH, histogram
 from bart_cli.evaluation.report import mark_shared, write_report
 from bart_cli.evaluation.scoring import score
+from bart_cli.figures import HEIGHT, WIDTH, histogram
 from bart_cli.progress import Reporter
 
 HOSTILE = """<script src="http://evil/x.js">alert(1)</script> & "quotes' <img src=//evil/y.png>

@@ -1,0 +1,202 @@
+"""Every picture that the package draws, in one look.
+
+PNG files of panels side by side (matplotlib), and the geometry of the HTML report's plots in the
+units of an SVG's view box; the report's template draws those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bart_cli.files import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 320.0, 110.0
+BINS = 24
+
+Points = tuple[Sequence[float], Sequence[float]]  # x and y
+
+
+@contextmanager
+def panels(path: Path, count: int, height: float = 3.5, caption: str = "") -> Iterator[list[Axes]]:
+    """Yield the axes of `count` panels side by side; write them to `path` as a PNG at the end."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * count, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    yield axes
+    if caption:
+        figure.suptitle(caption, fontsize=7)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Points]]) -> None:
+    """Draw a training run: panel title -> label -> steps and values."""
+    with panels(path, len(curves)) as axes:
+        for axis, (title, lines) in zip(axes, curves.items(), strict=True):
+            for label, (steps, values) in lines.items():
+                axis.plot(steps, values, label=label, marker="o" if "validation" in label else None)
+            axis.set(title=title, xlabel="step")
+            if len(lines) > 1:
+                axis.legend()
+
+
+def draw_lengths(path: Path, documents: Sequence[int], fill: Mapping[str, Sequence[int]]) -> None:
+    """Draw the lengths of documents and how full the samples are.
+
+    Args:
+        documents: number of documents with [2^i, 2^(i+1)) tokens, for i = 0, 1, …
+        fill: per kind of shard, the number of samples in equal bins of their fill from 0 to 100%.
+    """
+    with panels(path, 2, height=4) as (left, right):
+        left.bar(range(len(documents)), documents, width=0.9)
+        ticks = range(len(documents))
+        left.set_xticks(ticks, [f"{2**i:,}" for i in ticks], rotation=60)
+        left.set(title="Documents", xlabel="tokens, from", ylabel="documents")
+        for label, counts in fill.items():
+            edges = [i / len(counts) * 100 for i in range(len(counts) + 1)]
+            right.stairs([100 * c / max(1, sum(counts)) for c in counts], edges, label=label)
+        right.set(title="Samples", xlabel="fill (%)", ylabel="share of samples (%)")
+        right.set_yscale("symlog")
+        right.legend()
+
+
+@dataclass
+class Throughput:
+    """One line of a benchmark: median rates over sizes, and how far the extremes are from them."""
+
+    label: str
+    sizes: list[int] = field(default_factory=list)
+    median: list[float] = field(default_factory=list)
+    spread: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+
+    def add(self, size: int, median: float, rates: Sequence[float]) -> None:
+        """Add a point."""
+        self.sizes.append(size)
+        self.median.append(median)
+        self.spread[0].append(median - min(rates))
+        self.spread[1].append(max(rates) - median)
+
+
+def draw_throughput(
+    path: Path, lines: Mapping[str, Sequence[Throughput]], labels: Mapping[str, Any], caption: str
+) -> None:
+    """Draw a benchmark: a panel per kind of case, with the spread of the measurements.
+
+    Args:
+        lines: panel title -> its lines.
+        labels: panel title -> labels of the x and the y axis.
+    """
+    with panels(path, len(lines), height=4.2, caption=caption) as axes:
+        for axis, (title, members) in zip(axes, lines.items(), strict=True):
+            for line in members:
+                axis.errorbar(
+                    line.sizes,
+                    line.median,
+                    yerr=line.spread,
+                    marker="o",
+                    capsize=3,
+                    label=line.label,
+                )
+            axis.set_xscale("log", base=2)
+            ticks = sorted({size for line in members for size in line.sizes})
+            axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            axis.minorticks_off()
+            axis.set_ylim(bottom=0)
+            x, y = labels[title]
+            axis.set(title=title, xlabel=x, ylabel=y)
+            axis.legend(fontsize=7)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a histogram; `label` tells its range and count."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Bars within WIDTH x HEIGHT; low, high: ends of the axis; median: value and place."""
+
+    title: str
+    unit: str
+    bars: list[Bar]
+    low: str
+    high: str
+    mean: str
+    median: str
+    median_x: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score on an axis from 0 to 100%: its place, and where its interval begins and ends."""
+
+    system: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+def histogram(
+    title: str,
+    unit: str,
+    values: Sequence[float],
+    *,
+    span: tuple[float, float] | None = None,
+    digits: int = 0,
+) -> Histogram:
+    """Count values in about BINS ranges of equal width.
+
+    Args:
+        span: ends of the axis; default: the extremes. Whole numbers get ranges of whole numbers.
+        digits: decimals of the labels.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    low, high = span or (float(data.min()), float(data.max()))
+    if span is None and digits == 0:
+        step = max(1.0, float(np.ceil((high - low + 1) / BINS)))
+        edges = np.arange(low, high + step + 0.5, step)
+    else:
+        edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    counts, _ = np.histogram(data, bins=edges)
+    slot, top = WIDTH / len(counts), max(int(counts.max()), 1)
+    whole = span is None and digits == 0
+    bars = []
+    for i, count in enumerate(counts.tolist()):
+        height = HEIGHT * count / top
+        last = edges[i + 1] - 1 if whole else edges[i + 1]
+        ends = dict.fromkeys(f"{edge:,.{digits}f}" for edge in (edges[i], last))
+        label = f"{'–'.join(ends)}{unit}: {count:,}"
+        bars.append(Bar(slot * i, HEIGHT - height, slot * 0.9, height, label))
+    middle = float(np.median(data))
+    return Histogram(
+        title=title,
+        unit=unit,
+        bars=bars,
+        low=f"{edges[0]:,.{digits}f}",
+        high=f"{edges[-1] - (1 if whole else 0):,.{digits}f}",
+        mean=f"{data.mean():,.{max(digits, 1)}f}",
+        median=f"{middle:,.{digits}f}",
+        median_x=float(
+            WIDTH * (middle + (0.5 if whole else 0) - edges[0]) / (edges[-1] - edges[0])
+        ),
+    )
