@@ -26,12 +26,10 @@ from bart_cli.data.documents import (
 )
 from bart_cli.data.pair_files import Fields, FilePart
 from bart_cli.data.pairs import open_pairs
-from bart_cli.data.random_keys import derive, permutation
+from bart_cli.data.random_keys import Purpose, derive, permutation
 from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
-
-EXAMPLES, KEYS = 901, 902  # purposes of random numbers
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ def noised_examples(
 ) -> list[Example]:
     """Samples chosen at random from the folder, and what a training run would read of them."""
     shards = open_shards(folder)
-    numbers = np.sort(permutation(shards.samples, seed, EXAMPLES)[:count])
+    numbers = np.sort(permutation(shards.samples, seed, Purpose.INSPECTED_SAMPLES)[:count])
     borders = np.cumsum(shards.counts)
     owners = np.searchsorted(borders, numbers, side="right")
     denoise = Denoiser(denoising, tokenizer)
@@ -237,7 +235,7 @@ def noised_examples(
         if owner != read:
             samples, read = shards.read(owner, tokenizer), owner
         tokens, sentences = (Ragged(values, np.array([len(values)])) for values in samples.row(row))
-        key = derive(seed, KEYS, np.array([number], dtype=np.uint64))
+        key = derive(seed, Purpose.INSPECTED_NOISE, np.array([number], dtype=np.uint64))
         noised = denoise(tokens, sentences, key).values
         origins = denoise.origins(tokens, sentences, key).values
         owner_of = np.repeat(np.arange(len(sentences.values)), sentences.values)

@@ -14,10 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from bart_cli.data.denoising import Ids
-from bart_cli.data.random_keys import permutation
+from bart_cli.data.random_keys import Purpose, permutation
 from bart_cli.errors import UsageError
-
-SHARDS, ROWS = 101, 102  # purposes of random numbers
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,11 @@ class SampleOrder:
         return shards, rows
 
     def _compute_shard_order(self, epoch: int) -> tuple[Ids, Ids]:
-        order = permutation(len(self.counts), self._seed, SHARDS, epoch)
+        order = permutation(len(self.counts), self._seed, Purpose.SHARD_ORDER, epoch)
         return order, np.cumsum(self.counts[order])
 
     def _compute_row_order(self, epoch: int, shard: int) -> Ids:
-        return permutation(int(self.counts[shard]), self._seed, ROWS, epoch, shard)
+        return permutation(int(self.counts[shard]), self._seed, Purpose.ROW_ORDER, epoch, shard)
 
 
 def rank_positions(step_start: int, global_batch: int, rank: int, world_size: int) -> Ids:

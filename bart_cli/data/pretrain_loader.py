@@ -21,12 +21,10 @@ from bart_cli.data.batch import Batch
 from bart_cli.data.collate import make_batch, micro_batches
 from bart_cli.data.denoising import Denoiser, Ids, Ragged
 from bart_cli.data.order import SampleOrder, Share, rank_positions
-from bart_cli.data.random_keys import derive
+from bart_cli.data.random_keys import Purpose, derive
 from bart_cli.data.shards import Samples, ShardFolder, open_shards
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.tokenizer import Tokenizer
-
-NOISE = 103  # purpose of random numbers
 
 
 class SampleReader:
@@ -67,7 +65,7 @@ class SampleReader:
         epochs, shards, rows = self.order.locate(positions)
         keys = derive(
             self._seed,
-            NOISE,
+            Purpose.NOISE,
             epochs.astype(np.uint64),
             shards.astype(np.uint64),
             rows.astype(np.uint64),

@@ -7,10 +7,29 @@ a counter into 64 random bits and is three lines of vectorised integer arithmeti
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 from numpy.typing import NDArray
 
 Keys = NDArray[np.uint64]
+
+
+class Purpose(IntEnum):
+    """The second part of a key: keeps the random numbers of different purposes independent.
+
+    A number, once used, never changes: runs would no longer resume bit for bit.
+    """
+
+    SHARD_ORDER = 101
+    ROW_ORDER = 102
+    NOISE = 103
+    PAIR_ORDER = 104
+    BATCH_GROUPS = 105
+    DROPOUT = 106
+    INSPECTED_SAMPLES = 901
+    INSPECTED_NOISE = 902
+
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -17,10 +17,9 @@ from bart_cli.data.collate import make_batch, micro_batches
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share, rank_positions
 from bart_cli.data.pair_ids import EncodedPairs
-from bart_cli.data.random_keys import permutation
+from bart_cli.data.random_keys import Purpose, permutation
 from bart_cli.tokenizer import Tokenizer
 
-PAIRS, GROUPS = 104, 105  # purposes of random numbers
 GROUPED_BATCHES = 50  # batches that are filled together from one sorted window
 
 
@@ -83,7 +82,7 @@ class SummarizationLoader:
         return rows
 
     def _compute_epoch_order(self, epoch: int) -> Ids:
-        order = permutation(self.samples_per_epoch, self._seed, PAIRS, epoch)
+        order = permutation(self.samples_per_epoch, self._seed, Purpose.PAIR_ORDER, epoch)
         if not self._data.group_by_length:
             return order
         batch = self._share.global_batch
@@ -96,7 +95,7 @@ class SummarizationLoader:
         # A short group stays last, so that the others remain whole batches.
         full = [group for group in groups if len(group) == batch]
         rest = [group for group in groups if len(group) < batch]
-        mixed = [full[i] for i in permutation(len(full), self._seed, GROUPS, epoch)]
+        mixed = [full[i] for i in permutation(len(full), self._seed, Purpose.BATCH_GROUPS, epoch)]
         return np.concatenate([*mixed, *rest])
 
 

@@ -23,7 +23,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch
-from bart_cli.data.random_keys import derive
+from bart_cli.data.random_keys import Purpose, derive
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.progress import Reporter
@@ -42,9 +42,6 @@ from bart_cli.training.metrics import MetricsLog, Row
 from bart_cli.training.sharding import release, whole
 from bart_cli.training.state import Progress
 from bart_cli.training.validation import NotFinite, ValidationStopped
-
-DROPOUT = 106  # purpose of random numbers
-
 
 Validate = Callable[[StopRequest], Row]
 
@@ -144,7 +141,7 @@ def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tu
     """Gradients of the mean loss of the global batch; this rank's part of it, and its tokens."""
     training, world = job.training, job.world
     # Dropout is keyed by step and rank: resuming needs no state of a generator.
-    key = derive(training.seed, DROPOUT, job.progress.step, world.rank)
+    key = derive(training.seed, Purpose.DROPOUT, job.progress.step, world.rank)
     torch.manual_seed(int(key) >> 1)
     tokens = sum(int((batch.labels != IGNORE).sum()) for batch in micro)
     total = world.sum(tokens)
