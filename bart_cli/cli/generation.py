@@ -13,7 +13,7 @@ import typer
 from bart_cli.cli.options import Config, ConfigOptions, field_help
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig, Layer
-from bart_cli.config.run import EvaluateConfig
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig
 from bart_cli.progress import Reporter
 
 if TYPE_CHECKING:
@@ -145,12 +145,19 @@ def load_with_model(
 ) -> tuple[Config, list[str]]:
     """The configuration with the decoding settings of a model below it, and its warnings.
 
-    What is wrong with the options is said before the model is looked for.
+    What is wrong with the options is said before the model is looked for. Prepared pairs name the
+    language of sentence splitting, unless an option does.
 
     Args:
         saved_of: finds the settings of the model, given the configuration without them.
     """
-    layers, warnings = saved_of(without_model(settings, kind, options))
+    early = without_model(settings, kind, options)
+    layers, warnings = saved_of(early)
+    if options.get("evaluation.language") is None:
+        from bart_cli.data.pair_ids import language_of
+
+        assert isinstance(early, EvaluateConfig | FinetuneConfig)
+        options = {**options, "evaluation.language": language_of(early.data)}
     notices: list[str] = []
     config = settings.load(kind, options, saved=layers, notify=notices.append)
     if isinstance(config, EvaluateConfig) and config.model_path is not None:

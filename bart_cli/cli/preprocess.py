@@ -12,7 +12,7 @@ from rich.table import Table
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import JsonOption, PairOptions, field_help
-from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig
+from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig, require_language
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
 
@@ -21,6 +21,9 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare d
 TokenizerOption = Annotated[
     str,
     typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base."),
+]
+LanguageOption = Annotated[
+    str, typer.Option(help=LANGUAGE_HELP[0].upper() + LANGUAGE_HELP[1:] + ".")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 
@@ -71,9 +74,7 @@ def pretrain(
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Drop exact duplicate documents.")
     ] = False,
-    language: Annotated[
-        str, typer.Option(help=LANGUAGE_HELP[0].upper() + LANGUAGE_HELP[1:] + ".")
-    ] = "auto",
+    language: LanguageOption = "auto",
     workers: Annotated[
         int,
         typer.Option(
@@ -147,13 +148,15 @@ def summarization(
     out_folder: OutOption,
     tokenizer: TokenizerOption,
     pairs: PairOptions = PairOptions(),
+    language: LanguageOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Check and tokenize article-summary pairs.
 
     Reads .jsonl, .json, .csv, .tsv, .parquet, .arrow and .source + .target files, each also as
     .gz, and hub data sets. Drops pairs with an empty side, and from the train split also duplicates
-    and pairs whose summary equals the article.
+    and pairs whose summary equals the article. `bart finetune` and `bart evaluate` take --language
+    from the prepared pairs.
 
     [bold]bart preprocess summarization --input data/cnn_dm --tokenizer facebook/bart-base --out
     data/cnn_dm-tokens[/bold]
@@ -165,10 +168,12 @@ def summarization(
     from bart_cli.data.preprocess.summarization import preprocess_summarization
     from bart_cli.tokenizer import Tokenizer
 
+    require_language(language)
     reports = preprocess_summarization(
         load_config(SummarizationDataConfig, options={"path": source} | pairs.settings()),
         out_folder,
         Tokenizer.from_pretrained(tokenizer),
+        language=language,
         reporter=make_reporter(),
     )
     if as_json:

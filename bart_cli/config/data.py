@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from bart_cli.config.base import Section, refuse_idle
+from bart_cli.errors import UsageError
 
 # ISO 639-1.
 LANGUAGES = frozenset(
@@ -40,6 +41,18 @@ def check_language(code: str) -> str:
             f"{ABBREVIATED})"
         )
     return code
+
+
+def require_language(code: str) -> None:
+    """Check the value of `--language`.
+
+    Raises:
+        UsageError: neither auto nor a code of ISO 639-1.
+    """
+    try:
+        check_language(code)
+    except ValueError as error:
+        raise UsageError(f"--language {code}: {error}") from None
 
 
 class DenoisingConfig(Section):

@@ -12,18 +12,20 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.denoising import Ids, Ragged
 from bart_cli.data.pair_files import ROWS, FilePart
-from bart_cli.data.pairs import Pair, PairSource, Split
+from bart_cli.data.pairs import Pair, PairSource, Split, open_pairs
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.data.source_text import source_text
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
 COLUMNS = ["source_ids", "target_ids"]
+LANGUAGE = b"bart_language"  # in the metadata of a table: of sentence splitting; absent for auto
 
 
 class PackedRows:
@@ -104,6 +106,8 @@ def load_prepared(
 ) -> EncodedPairs | None:
     """The ids that `bart preprocess summarization` made with this tokenizer, None without them.
 
+    Pairs with an empty article are left out, as `load_encoded` leaves them out of other pairs.
+
     Args:
         prefix: see `source_text`; prepared ids have none.
     """
@@ -111,6 +115,8 @@ def load_prepared(
     if table is None or vocabulary_of(table) != tokenizer.fingerprint():
         return None
     batches = _mapped(table) if table.form == "Arrow" else _of_parquet(table, tokenizer)
+    if split != "train":  # a score counts pairs with an empty article; a loss does not
+        batches = map(_with_article, batches)
     return _pairs(_first_rows(batches, limit), data, tokenizer)
 
 
@@ -152,11 +158,27 @@ def _ragged(chunk: pa.ListArray) -> Ragged:
     return Ragged(chunk.flatten().to_numpy(), lengths)
 
 
+def language_of(data: SummarizationDataConfig) -> str | None:
+    """The language that prepared pairs were written with; None for other pairs, and for auto."""
+    if data.path is None or not data.path.exists():
+        return None
+    source = open_pairs(data)
+    tables = filter(None, map(source.prepared, source.splits))
+    found = (_metadata(table).get(LANGUAGE, b"").decode() for table in tables)
+    return next(filter(None, found), None)
+
+
 def vocabulary_of(table: FilePart) -> str | None:
     """Fingerprint of the tokenizer of a table's ids, None for a table of other origin.
 
     The table itself says so: a tokenizer folder beside it may be another run's.
     """
+    vocabulary = _metadata(table).get(VOCABULARY)
+    return None if vocabulary is None else vocabulary.decode()
+
+
+def _metadata(table: FilePart) -> dict[bytes, bytes]:
+    """The metadata of a table of `bart preprocess summarization`; empty for other tables."""
     try:
         if table.form == "Arrow":
             with pa.memory_map(str(table.path)) as content:
@@ -164,10 +186,10 @@ def vocabulary_of(table: FilePart) -> str | None:
         else:
             schema = pq.read_schema(table.path)
     except (pa.ArrowInvalid, OSError):
-        return None  # the reader of the text says what is wrong
+        return {}  # the reader of the text says what is wrong
     if not set(COLUMNS) <= set(schema.names):
-        return None
-    return (schema.metadata or {}).get(VOCABULARY, b"").decode()
+        return {}
+    return {VOCABULARY: b""} | (schema.metadata or {})
 
 
 def _mapped(table: FilePart) -> Iterator[pa.RecordBatch]:
@@ -179,9 +201,15 @@ def _of_parquet(table: FilePart, tokenizer: Tokenizer) -> Iterator[pa.RecordBatc
     """The ids of a table of an earlier version, which has four bytes for each."""
     ids = pa.list_(ids_type(tokenizer.vocab_size))
     with pq.ParquetFile(table.path) as file:
-        for batch in file.iter_batches(ROWS, columns=COLUMNS):
+        for batch in file.iter_batches(ROWS, columns=["article", *COLUMNS]):
             columns = [batch.column(name).cast(ids) for name in COLUMNS]
-            yield pa.record_batch(columns, names=COLUMNS)
+            yield pa.record_batch([batch["article"], *columns], names=["article", *COLUMNS])
+
+
+def _with_article(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows whose article is not empty."""
+    kept = pc.greater(pc.binary_length(batch["article"]), 0)
+    return batch if pc.all(kept).as_py() else batch.filter(kept)
 
 
 def _first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:

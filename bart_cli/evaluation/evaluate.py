@@ -64,7 +64,8 @@ def run_evaluate(
     if config.data.path is None:
         raise UsageError("no data: give --data with a folder of pairs (test.jsonl …)")
     source = open_pairs(config.data)
-    found = source.read(config.evaluation.split, limit=_limit(config), keep_empty=True)
+    split = config.evaluation.split
+    found = source.read(split, limit=_limit(config), keep_empty=split != "train")
     pairs = found.pairs
     with join_world() as world, held_by_rank_0(out, world, reporter):
         reporter = reporter if world.leads else Reporter()

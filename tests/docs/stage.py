@@ -33,6 +33,21 @@ LEARNING_RUN = """training.max_steps=80 training.checkpoint_every=40 schedule.wa
 SMALL_LOADER = ["data.workers=0", "data.streams=8"]
 SMALL_SCORES = "evaluation.batch_size=2 evaluation.precision=fp32 evaluation.bootstrap=5".split()
 SMALL_DECODING = "generation.beams=2 generation.max_length=8 generation.min_length=0".split()
+# Towns, buildings, an article and its summary, by language.
+NEWS = {
+    "ru": (
+        "Зареченск Орлов Дубки Белый",
+        "мост парк завод музей театр",
+        "В 2010 г. в г. {} открыли новый {}. Люди, т. е. горожане, рады.",
+        "Мэр открыл новый {}.",
+    ),
+    "de": (
+        "Grünau Königsfeld Süderbrück Weißenhof",
+        "Zoo Park Markt Fluss Bahnhof",
+        "Am 3. Oktober hat Dr. Krüger in {} den {} eröffnet. Die Bürger, z. B. Schüler, freut es.",
+        "Der {} ist eröffnet.",
+    ),
+}
 ROWS = ["--repeats", "3", "--seconds", "0.1", "--warmup", "0"]
 
 
@@ -104,7 +119,8 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
         sets = SMALL_RUN
     elif command in ("pretrain", "finetune"):
         sets = [*([] if "--init-from" in arguments else SMALL_MODEL), *SMALL_RUN]
-        sets += LEARNING_RUN if "runs/finetuned-ru" in arguments else []
+        learning = {"runs/finetuned-ru", "runs/finetuned-de"}.intersection(arguments)
+        sets += LEARNING_RUN if learning else []
         sets += SMALL_LOADER if command == "pretrain" else [*SMALL_SCORES, *SMALL_DECODING]
     elif command == "evaluate":
         more = ["--limit", "3"]
@@ -129,24 +145,22 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
     return [*arguments, *more, *changed]
 
 
-def write_russian(folder: Path) -> None:
-    """`text-ru` and `pairs-ru`: a corpus and pairs in a language of one's own."""
-    towns, things = "Зареченск Орлов Дубки Белый".split(), "мост парк завод музей театр".split()
-    pairs = [
-        {
-            "article": f"В 2010 г. в г. {town} открыли новый {thing}. Люди, т. е. горожане, рады.",
-            "summary": f"Мэр открыл новый {thing}.",
-        }
-        for town in towns
-        for thing in things
-    ]
-    for name in ("text-ru", "pairs-ru"):
-        (folder / name).mkdir()
-    text = "\n\n".join(pair["article"] for pair in pairs)
-    (folder / "text-ru/news.txt").write_text(text, encoding="utf-8")
-    for split in ("train", "validation", "test"):
+def write_languages(folder: Path) -> None:
+    """`text-XX` and `pairs-XX`: a corpus and pairs in Russian and in German."""
+    for language, (towns, things, article, summary) in NEWS.items():
+        pairs = [
+            {"article": article.format(town, thing), "summary": summary.format(thing)}
+            for town in towns.split()
+            for thing in things.split()
+        ]
+        text, prepared = folder / f"text-{language}", folder / f"pairs-{language}"
+        text.mkdir()
+        prepared.mkdir()
+        corpus = "\n\n".join(pair["article"] for pair in pairs)
+        (text / "news.txt").write_text(corpus, encoding="utf-8")
         lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
-        (folder / f"pairs-ru/{split}.jsonl").write_text(lines, encoding="utf-8")
+        for split in ("train", "validation", "test"):
+            (prepared / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
 def environment(patch: pytest.MonkeyPatch, hub: str, cache: Path) -> None:

@@ -24,7 +24,7 @@ from tests.cli.test_download_common_crawl import crawl  # noqa: F401
 from tests.cli.test_download_corpora import hub  # noqa: F401
 from tests.conftest import SENTENCES, tiny_model_config
 from tests.docs.pages import PAGES, ROOT, Block, commands, read_blocks
-from tests.docs.stage import Stage, environment, write_russian
+from tests.docs.stage import Stage, environment, write_languages
 from tests.servers.hub import serve_hub
 from tests.servers.web import serve_files
 
@@ -52,7 +52,7 @@ def stage(
         tiny_tokenizer.save(hub / "facebook" / name)
     for name in ("FILE.txt", "article.txt"):
         (folder / name).write_text(" ".join(SENTENCES), encoding="utf-8")
-    write_russian(folder)
+    write_languages(folder)
     (folder / "cache").mkdir()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -74,7 +74,9 @@ def run_page(stage: Stage, page: str) -> None:
     for block in read_blocks(page):
         if block.language == "bash" and block.reason is None:
             printed, given = "", ""
-            for command in commands(block.text):
+            recipe = block.text if "text-ru" in block.text else ""
+            # "For German, replace `ru` by `de`."
+            for command in commands(block.text + re.sub(r"\bru\b", "de", recipe)):
                 out = stage.run(command, given if command.from_pipe else "")
                 given = out if command.out == "|" else ""
                 printed += Path(command.out).read_text() if command.out not in (None, "|") else out
@@ -104,10 +106,13 @@ def test_a_page_can_be_worked_through_after_the_readme(
     shutil.copytree(stage.folder, folder)
     run_page(replace(stage, folder=folder), page)
     if page == "docs/recipes.md":
-        for name in ("final-evaluation", "evaluation-test"):
-            metrics = json.loads((folder / "runs/finetuned-ru" / name / "metrics.json").read_text())
-            assert metrics["rouge"]["rouge1"] > 0
-            assert metrics["settings"]["tokenizer"] == "unicode"
+        for language in ("ru", "de"):
+            for name in ("final-evaluation", "evaluation-test"):
+                file = folder / f"runs/finetuned-{language}" / name / "metrics.json"
+                metrics = json.loads(file.read_text())
+                assert metrics["rouge"]["rouge1"] > 0
+                assert metrics["settings"]["tokenizer"] == "unicode"
+                assert metrics["settings"]["language"] == language
 
 
 def test_every_command_has_an_example_in_the_readme() -> None:

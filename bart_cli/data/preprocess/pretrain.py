@@ -19,7 +19,7 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bart_cli.config.data import check_language
+from bart_cli.config.data import require_language
 from bart_cli.data.documents import (
     Block,
     Form,
@@ -74,10 +74,7 @@ class PreprocessSettings:
             raise UsageError(f"--shards {self.shards}: at least 1")
         if not 0 <= self.validation_share < 1:
             raise UsageError(f"--validation-share {self.validation_share}: from 0 up to below 1")
-        try:
-            check_language(self.language)
-        except ValueError as error:
-            raise UsageError(f"--language {self.language}: {error}") from None
+        require_language(self.language)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.pair_files import FilePart
-from bart_cli.data.pair_ids import COLUMNS, encode_batches, vocabulary_of
+from bart_cli.data.pair_ids import COLUMNS, LANGUAGE, encode_batches, vocabulary_of
 from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split, open_pairs
+from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
@@ -46,9 +47,17 @@ class SplitReport:
 
 @exclusive
 def preprocess_summarization(
-    data: SummarizationDataConfig, out: Path, tokenizer: Tokenizer, *, reporter: Reporter
+    data: SummarizationDataConfig,
+    out: Path,
+    tokenizer: Tokenizer,
+    *,
+    language: str = AUTO,
+    reporter: Reporter,
 ) -> dict[str, SplitReport]:
     """Write the splits of `data.path`.
+
+    Args:
+        language: of the pairs; the tables record it for fine-tuning and evaluation.
 
     Raises:
         UsageError: no split there, a damaged file, no pair left, or an `out` with other pairs.
@@ -59,7 +68,8 @@ def preprocess_summarization(
     old = _check_folder(source, out)
     reports = {}
     for split in source.splits:
-        reports[split] = _prepare(source, split, out / f"{split}.arrow", tokenizer, reporter)
+        table = out / f"{split}.arrow"
+        reports[split] = _prepare(source, split, table, tokenizer, language, reporter)
     for table in old:
         table.unlink()
     tokenizer.save(out / "tokenizer")
@@ -69,17 +79,23 @@ def preprocess_summarization(
 
 
 def _prepare(
-    source: PairSource, split: str, table: Path, tokenizer: Tokenizer, reporter: Reporter
+    source: PairSource,
+    split: str,
+    table: Path,
+    tokenizer: Tokenizer,
+    language: str,
+    reporter: Reporter,
 ) -> SplitReport:
     """Write one split, some pairs at a time."""
-    found = Split(split, keep_empty=split == "test")
+    found = Split(split, keep_empty=split != "train")
     pairs: Iterable[Pair] = source.stream(found)
     if split != "train":
         pairs = found.pairs = list(pairs)
     texts, ids = pa.string(), pa.list_(ids_type(tokenizer.vocab_size))
     schema = pa.schema(
         {"id": texts, "article": texts, "summary": texts} | dict.fromkeys(COLUMNS, ids),
-        metadata={VOCABULARY: tokenizer.fingerprint()},
+        metadata={VOCABULARY: tokenizer.fingerprint().encode()}
+        | ({} if language == AUTO else {LANGUAGE: language.encode()}),
     )
     lengths = []
     with (

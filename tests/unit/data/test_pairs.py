@@ -17,7 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bart_cli.cli.generation import load_with_model
+from bart_cli.cli.options import ConfigOptions
 from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import PairSource, open_pairs, read_pairs
 from bart_cli.data.preprocess.summarization import preprocess_summarization
@@ -340,3 +343,38 @@ def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=f"no such file or folder: {name}"):
         source_of(Path(name))
+
+
+def test_prepared_pairs_keep_empty_articles_and_their_language(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    rows = [*ROWS[:3], ("", "A summary alone."), *ROWS[3:5]]
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(lines(rows))
+    raw = SummarizationDataConfig(path=tmp_path, max_target_length=1000)
+    preprocess_summarization(
+        raw, tmp_path / "out", tiny_tokenizer, language="de", reporter=Reporter()
+    )
+    ready = raw.model_copy(update={"path": tmp_path / "out"})
+    for split, scored in (("train", 5), ("validation", 6), ("test", 6)):
+        for data in (raw, ready):
+            source = open_pairs(data)
+            assert len(source.read(split, keep_empty=split != "train").pairs) == scored
+            # A loss counts no pair without an article, and a limit counts the others.
+            assert len(load_encoded(source, split, None, data, tiny_tokenizer).sources) == 5
+            assert len(load_encoded(source, split, 4, data, tiny_tokenizer).sources) == 4
+
+    for data_path, option, language in (
+        (tmp_path, None, "auto"),
+        (tmp_path / "out", None, "de"),
+        (tmp_path / "out", "fr", "fr"),
+        (tmp_path / "out", "auto", "auto"),
+    ):
+        options = {"data.path": data_path, "evaluation.language": option}
+        config, _ = load_with_model(ConfigOptions(), EvaluateConfig, options, lambda _: ((), ()))
+        assert config.evaluation.language == language
+    finetune = ConfigOptions(sets=["evaluation.language=sv"])
+    config, _ = load_with_model(
+        finetune, FinetuneConfig, {"data.path": tmp_path / "out"}, lambda _: ((), ())
+    )
+    assert config.evaluation.language == "sv"
