@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,48 +15,107 @@ from pathlib import Path
 # Most of a short command's time is the import of these. A server imports them once, and each
 # command is forked from it; bart itself is imported anew by every command.
 IMPORTED = ["numpy", "pydantic", "pyarrow", "rich.console", "torch", "tokenizers", "typer", "yaml"]
+# The same for training, whose optimizer imports torch._dynamo.
+IMPORTED += ["torch._dynamo", "torch.distributed.tensor", "torch.utils.tensorboard"]
+IMPORTED += ["matplotlib.pyplot", "pyarrow.parquet"]
 TIMEOUT = 300  # seconds
+
+
+class Command:
+    """`bart ARGUMENTS`, started in a session of its own: `signal` reaches all its processes."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        stdin: bytes,
+        cwd: Path | None,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.words = words
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = [Path(self._folder.name, name) for name in ("stdin", "stdout", "stderr")]
+        for file in self._files:
+            file.write_bytes(stdin if file.name == "stdin" else b"")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
+        variables = dict(os.environ) | environment
+        self._process = context.Process(
+            target=_main, args=(words, str(cwd or Path.cwd()), variables, self._files)
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.is_alive()
+
+    def signal(self, number: signal.Signals) -> None:
+        os.killpg(self.pid, number)
+
+    def wait(self) -> subprocess.CompletedProcess[bytes]:
+        try:
+            self._process.join(TIMEOUT)
+            code = self._process.exitcode
+        finally:
+            self._process.kill()
+        printed = [file.read_bytes() for file in self._files[1:]]
+        self._folder.cleanup()
+        if code is None:
+            raise subprocess.TimeoutExpired([*self.words], TIMEOUT, *printed)
+        return subprocess.CompletedProcess([*self.words], code, *printed)
+
+
+def start(
+    *arguments: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str
+) -> Command:
+    """Start `bart ARGUMENTS`."""
+    return Command([*map(str, arguments)], stdin, cwd, environment)
+
+
+def start_ranks(processes: int, *arguments: object, **environment: str) -> list[Command]:
+    """Start `bart ARGUMENTS` as that many ranks, as `srun` does on one node."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [
+        start(*arguments, **world, RANK=str(rank), LOCAL_RANK=str(rank), **environment)
+        for rank in range(processes)
+    ]
 
 
 def bart(
     *arguments: object, stdin: str = "", cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """`bart ARGUMENTS`: exit code and what it printed. `environment`: variables that it sees."""
-    done = run(*arguments, stdin=stdin.encode(), cwd=cwd, **environment)
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+    return decoded(run(*arguments, stdin=stdin.encode(), cwd=cwd, **environment))
 
 
 def run(
     *arguments: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     """As `bart`, in bytes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    words = [*map(str, arguments)]
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
-        for file in files:
-            file.write_bytes(stdin if file.name == "stdin" else b"")
-        process = context.Process(
-            target=_main,
-            args=(words, str(cwd or Path.cwd()), dict(os.environ) | environment, files),
-        )
-        process.start()
-        process.join(TIMEOUT)
-        code = process.exitcode
-        process.kill()
-        printed = [file.read_bytes() for file in files[1:]]
-    if code is None:
-        raise subprocess.TimeoutExpired(words, TIMEOUT, *printed)
-    return subprocess.CompletedProcess(words, code, *printed)
+    return start(*arguments, stdin=stdin, cwd=cwd, **environment).wait()
+
+
+def decoded(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
+    """The same with text."""
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
 
 
 def _main(
     words: Sequence[str], cwd: str, environment: Mapping[str, str], files: Sequence[Path]
 ) -> None:
     """What `python -m bart_cli` does, in a forked process."""
+    os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the system's, no longer "forkserver"
     for number, file in enumerate(files):
         descriptor = os.open(file, os.O_RDWR)
         os.dup2(descriptor, number, inheritable=True)

@@ -1,0 +1,67 @@
+"""Training runs of the real command for the tests beside it: started, stopped, finished."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+from bart_cli.config.run import save_config
+from bart_cli.training.metrics import read_metrics
+from tests.command import Command, bart, decoded, start, start_ranks
+from tests.unit.training.test_runs import pretrain_config
+
+STEPS, STOP = 20, 7
+
+
+def write_config(shards: Path, path: Path, dropout: float) -> Path:
+    # Noise is on; validation too, which must not disturb anything.
+    settings = pretrain_config(
+        shards, max_steps=STEPS, log_every=1, checkpoint_every=3, micro_batch=2, validate_every=6
+    )
+    model = settings.model.model_copy(update={"dropout": dropout, "attention_dropout": dropout})
+    save_config(settings.model_copy(update={"model": model}), path)
+    return path
+
+
+def pretrain(config: Path, run: Path, *more: object) -> list[object]:
+    return ["pretrain", "--config", config, "--out", run, "--json", *more]
+
+
+def finish(config: Path, run: Path, *more: object) -> None:
+    result = bart(*pretrain(config, run, *more))
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["outcome"] == "done"
+
+
+def finish_ranks(processes: int, *arguments: object) -> str:
+    """The ranks as `srun` starts them; what rank 0 printed: the others print nothing."""
+    results = [decoded(rank.wait()) for rank in start_ranks(processes, *arguments)]
+    assert [result.returncode for result in results] == [0] * processes, results
+    assert not any(result.stdout for result in results[1:])
+    return results[0].stdout
+
+
+def stop_after(
+    config: Path, run: Path, how: signal.Signals, *more: object, processes: int = 1
+) -> int:
+    """Start the run and send a signal once a step past STOP is logged; the exit code of rank 0."""
+    words = pretrain(config, run, *more)
+    ranks = start_ranks(processes, *words) if processes > 1 else [start(*words)]
+    wait_for_step(run, STOP, ranks[0])
+    assert all(rank.running for rank in ranks), "the run ended before it could be stopped"
+    for rank in ranks:  # to their groups, as a terminal, `timeout` and SLURM do
+        rank.signal(how)
+    return [rank.wait() for rank in ranks][0].returncode
+
+
+def wait_for_step(run: Path, step: int, command: Command) -> None:
+    """Raise with its last words when the command ends before."""
+    while not any(row["step"] >= step for row in read_metrics(run)):
+        assert command.running, command.wait().stderr.decode()
+        time.sleep(0.01)
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(run) if "loss" in row]
