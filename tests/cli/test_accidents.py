@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,12 @@ from bart_cli.training.history import summarize_run
 from tests.cli.test_preprocess_processes import command as preprocess
 from tests.cli.test_preprocess_processes import corpus  # noqa: F401 - a fixture
 from tests.command import bart
-from tests.e2e.test_resume import command as pretrain
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401 - a fixture
+
+
+def pretrain(config: Path, run: Path, processes: int) -> list[str]:
+    words = ["pretrain", "--config", str(config), "--out", str(run), "--processes", str(processes)]
+    return [sys.executable, "-m", "bart_cli", *words]
 
 
 def start(arguments: Sequence[str], until: Callable[[], bool]) -> subprocess.Popen[str]:

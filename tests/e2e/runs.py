@@ -53,7 +53,8 @@ def stop_after(
     assert all(rank.running for rank in ranks), "the run ended before it could be stopped"
     for rank in ranks:  # to their groups, as a terminal, `timeout` and SLURM do
         rank.signal(how)
-    return [rank.wait() for rank in ranks][0].returncode
+    first, *_ = [rank.wait() for rank in ranks]
+    return first.returncode
 
 
 def wait_for_step(run: Path, step: int, command: Command) -> None:
