@@ -93,7 +93,7 @@ def command(
     source, _ = model_of(model)
     shown = config.name or (Path(source).resolve().name if Path(source).exists() else source)
     load = partial(_load, model=model, checkpoint=checkpoint, decoding=decoding, settings=settings)
-    with listen(config, key=api_key, open_to_all=no_auth) as (socket, access):
+    with listen(config, key=api_key and api_key.strip(), open_to_all=no_auth) as (socket, access):
         serve(load, config, shown, socket, access, make_reporter())
 
 

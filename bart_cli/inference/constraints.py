@@ -9,6 +9,7 @@ that is off costs nothing; no branch and no shape depends on values on the devic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -126,7 +127,11 @@ class Constraints:
         beyond = tokens_RT.shape[1] - start - 1
         if beyond > 0:
             ends = scores_RV[:, self.end_ids]
-            bonus = torch.where(ends.isfinite(), ends.abs() * (factor**beyond - 1), 0.0)
+            try:
+                growth = factor**beyond - 1
+            except OverflowError:
+                growth = math.inf  # the search reports scores that are not finite
+            bonus = torch.where(ends.isfinite(), ends.abs() * growth, 0.0)
             scores_RV = scores_RV.index_copy(1, self.end_ids, ends + bonus)
         return scores_RV
 

@@ -117,12 +117,12 @@ class Server:
     # ---- summaries ------------------------------------------------------------------------------
 
     async def summarize(self, request: Request) -> Response:
-        """POST /v1/summarize."""
+        """Summarize a text or a list of texts."""
         jobs = self._submit(await read_json(request, self.config.max_bytes))
         return JSONResponse({"model": self.name, "results": await self._all(request, jobs)})
 
     async def stream(self, request: Request) -> Response:
-        """POST /v1/summarize/stream."""
+        """Summarize, with a server-sent event for each text as soon as it is finished."""
         jobs = self._submit(await read_json(request, self.config.max_bytes))
 
         async def events() -> AsyncIterator[str]:
@@ -140,11 +140,18 @@ class Server:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     async def chat(self, request: Request) -> Response:
-        """POST /v1/chat/completions."""
+        """Summarize, in the form of OpenAI's API."""
         document = await read_json(request, self.config.max_bytes)
         streamed = read_flag(document, "stream")
-        jobs = self._submit(chat_document(document))
+        options = document.get("stream_options")
+        with_usage = isinstance(options, dict) and options.get("include_usage") is True
+        jobs = self._submit(chat_document(document, self._served()))
         (record,) = await self._all(request, jobs)
+        usage = {
+            "prompt_tokens": record["used_tokens"],
+            "completion_tokens": record["summary_tokens"],
+            "total_tokens": record["used_tokens"] + record["summary_tokens"],
+        }
         head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -157,14 +164,11 @@ class Server:
             for i, text in enumerate(texts)
         ]
         if streamed:
-            chunk = head | {"object": "chat.completion.chunk", "choices": choices}
-            lines = f"data: {_dump(chunk)}\n\ndata: [DONE]\n\n"
-            return Response(lines, media_type="text/event-stream")
-        usage = {
-            "prompt_tokens": record["used_tokens"],
-            "completion_tokens": record["summary_tokens"],
-            "total_tokens": record["used_tokens"] + record["summary_tokens"],
-        }
+            head["object"] = "chat.completion.chunk"
+            chunks = [head | {"choices": choices}, head | {"choices": [], "usage": usage}]
+            wanted = chunks if with_usage else chunks[:1]
+            lines = "".join(f"data: {_dump(chunk)}\n\n" for chunk in wanted)
+            return Response(f"{lines}data: [DONE]\n\n", media_type="text/event-stream")
         return JSONResponse(
             head | {"object": "chat.completion", "choices": choices, "usage": usage}
         )
@@ -220,7 +224,7 @@ class Server:
                 job.result.cancel()
 
     async def text(self, request: Request) -> Response:
-        """POST /v1/text."""
+        """Extract the text of a .txt, .md, .html, .docx or .pdf file, which is the body."""
         name = request.query_params.get("name", "")
         if not 0 < len(name) <= 255:
             refuse(400, "name is missing: expected the file's name in the query, ?name=FILE.pdf")
@@ -236,7 +240,7 @@ class Server:
             self.reading -= 1
 
     async def page(self, _: Request) -> Response:
-        """GET /."""
+        """Show the page for people."""
         return HTMLResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
 
     # ---- the rest -------------------------------------------------------------------------------
@@ -247,7 +251,7 @@ class Server:
         return self.pool.served
 
     async def model(self, _: Request) -> Response:
-        """GET /v1/model."""
+        """Describe the model: name, precision, device, limits, saved decoding settings."""
         served = self._served()
         limits = self.config.model_dump(include={"max_queue", "max_texts", "max_bytes", "timeout"})
         return JSONResponse(
@@ -264,31 +268,36 @@ class Server:
             }
         )
 
-    async def models(self, _: Request) -> Response:
-        """GET /v1/models."""
+    async def models(self, request: Request) -> Response:
+        """Describe the model in the form of OpenAI's API."""
         entry = {"id": self.name, "object": "model", "created": 0, "owned_by": "bart"}
-        return JSONResponse({"object": "list", "data": [entry]})
+        wanted = request.path_params.get("name")
+        if wanted is None:
+            return JSONResponse({"object": "list", "data": [entry]})
+        if wanted != self.name:
+            raise HTTPException(404)
+        return JSONResponse(entry)
 
     async def healthy(self, _: Request) -> Response:
-        """GET /healthz."""
+        """Answer 200 while the server runs."""
         return JSONResponse({"status": "ok"})
 
     async def ready(self, _: Request) -> Response:
-        """GET /readyz."""
+        """Answer 200 when a worker has loaded the model, else 503."""
         ready = bool(self.pool.ready)
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
     async def show_metrics(self, _: Request) -> Response:
-        """GET /metrics."""
+        """Show metrics in the form of Prometheus."""
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, _: Request) -> Response:
-        """GET /openapi.json."""
-        return JSONResponse(openapi())
+        """Describe the API in the form of OpenAPI."""
+        return JSONResponse(openapi(self.routes()))
 
     async def docs(self, _: Request) -> Response:
-        """GET /docs."""
-        return HTMLResponse(docs_page())
+        """Show the API for people."""
+        return HTMLResponse(docs_page(self.routes()))
 
     def routes(self) -> list[Route]:
         """Every path with its handler."""
@@ -299,6 +308,7 @@ class Server:
             "/metrics": self.show_metrics,
             "/v1/model": self.model,
             "/v1/models": self.models,
+            "/v1/models/{name:path}": self.models,
             "/openapi.json": self.openapi,
             "/docs": self.docs,
         }
@@ -325,20 +335,26 @@ def build_app(server: Server, access: Access) -> ASGIApp:
         finally:
             await server.pool.stop()
 
-    async def told(_: Request, error: Exception) -> Response:
+    async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return JSONResponse(
-            _error(error.status_code, error.detail), error.status_code, headers=error.headers
-        )
+        unknown = error.status_code == 404
+        line = "no such path; /docs lists the API" if unknown else error.detail
+        return JSONResponse(_error(error.status_code, line), error.status_code, error.headers)
+
+    async def failed(_: Request, __: Exception) -> Response:
+        return JSONResponse(_error(500, "internal error; the server's log has the reason"), 500)
 
     app = Starlette(
-        routes=server.routes(), lifespan=lifespan, exception_handlers={HTTPException: told}
+        routes=server.routes(),
+        lifespan=lifespan,
+        exception_handlers={HTTPException: refused, Exception: failed},
     )
+    app.router.redirect_slashes = False
     return _guard(app, server, access)
 
 
 def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
-    """Check who asks, add the headers of every answer, count; an unforeseen error is a line."""
+    """Check who asks, add the security headers, count requests, and log unexpected errors."""
     known = {route.path for route in server.routes()}
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -370,9 +386,6 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
                 await answer(scope, receive, sent)
         except Exception as error:
             log.error("%s: %s: %s", path, type(error).__name__, error)
-            if not status:
-                answer = JSONResponse(_error(500, "internal error; the server's log has it"), 500)
-                await answer(scope, receive, sent)
         finally:
             label = path if path in known else "other"
             server.metrics.requests.labels(label, str(status)).inc()

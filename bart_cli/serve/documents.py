@@ -28,6 +28,7 @@ async def document_text(name: str, content: bytes) -> str:
         UsageError: another kind of file, a damaged one, one without text, or one that needs more
             than the limits.
     """
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     async with AT_ONCE:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", __name__, name),
@@ -69,7 +70,7 @@ def extract(name: str, content: bytes) -> str:
         raise UsageError(f"{name}: expected a .txt, .md, .html, .docx or .pdf file")
     if not text.strip():
         raise UsageError(f"{name} has no text (a scan has none before it went through OCR)")
-    return text[:MOST]
+    return text[:MOST].encode("utf-8", "replace").decode()  # a PDF may hold lone surrogates
 
 
 def _docx(content: bytes) -> str:

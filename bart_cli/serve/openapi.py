@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from typing import Any
+
+from starlette.routing import Route
 
 from bart_cli import __version__
 from bart_cli.config.generation import GenerationConfig
@@ -13,7 +16,19 @@ TEXT = {
     "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     "description": "a text, or a list of texts",
 }
-NO_BODY: dict[str, Any] = {"properties": {}, "required": []}
+CHAT = {
+    "properties": {
+        "messages": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "the last message of the role user is the text",
+        },
+        "stream": {"type": "boolean", "description": "answer with one server-sent event"},
+        "max_tokens": {"type": "integer", "description": "max_length, lowered to the model's"},
+        "n": {"type": "integer", "description": "return_sequences"},
+    },
+    "required": ["messages"],
+}
 
 
 def _schema() -> dict[str, Any]:
@@ -31,54 +46,33 @@ def _schema() -> dict[str, Any]:
     return {"properties": properties, "required": ["text"]}
 
 
-def openapi() -> dict[str, Any]:
-    """The document behind /openapi.json."""
-    chat = {
-        "properties": {
-            "messages": {
-                "type": "array",
-                "items": {"type": "object"},
-                "description": "the last message of the role user is the text",
-            },
-            "stream": {"type": "boolean", "description": "answer as server-sent events, in one"},
-            "max_tokens": {"type": "integer", "description": "max_length"},
-            "n": {"type": "integer", "description": "return_sequences"},
-        },
-        "required": ["messages"],
+def openapi(routes: Iterable[Route]) -> dict[str, Any]:
+    """The document behind /openapi.json: every route, described by its handler's docstring."""
+    bodies = {
+        "/v1/summarize": _schema(),
+        "/v1/summarize/stream": _schema(),
+        "/v1/chat/completions": CHAT,
     }
-    upload = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
     name = {"name": "name", "in": "query", "required": True, "schema": {"type": "string"}}
-    routes: list[tuple[str, str, str, dict[str, Any] | None]] = [
-        ("post", "/v1/summarize", "Summarize a text or a list of texts.", _schema()),
-        (
-            "post",
-            "/v1/summarize/stream",
-            "The same as server-sent events: `summary` for each text as it is finished, in any "
-            "order, then `done`; or `error`.",
-            _schema(),
-        ),
-        ("post", "/v1/chat/completions", "Summarize, in the form of OpenAI's API.", chat),
-        ("post", "/v1/text", "The text of a .txt, .html, .docx or .pdf file: the body.", None),
-        ("get", "/v1/model", "The model, its saved decoding settings, and the limits.", NO_BODY),
-        ("get", "/v1/models", "The model, in the form of OpenAI's API.", NO_BODY),
-        ("get", "/healthz", "200 while the server runs.", NO_BODY),
-        ("get", "/readyz", "200 when the model is loaded, else 503.", NO_BODY),
-        ("get", "/metrics", "Metrics in the form of Prometheus.", NO_BODY),
-    ]
     paths: dict[str, Any] = {}
-    for verb, path, summary, body in routes:
+    for route in routes:
+        path = route.path.replace(":path", "")
         entry: dict[str, Any] = {
-            "summary": summary,
+            "summary": " ".join((route.endpoint.__doc__ or "").split()),
             "responses": {
                 "200": {"description": "OK"},
-                "default": {"description": "error.message"},
+                "default": {"description": "an object; its error.message says what is wrong"},
             },
         }
-        if verb == "post":
-            content = {"application/json": {"schema": {"type": "object"} | (body or {})}}
-            entry["requestBody"] = upload if body is None else {"content": content}
-            entry |= {"parameters": [name]} if body is None else {}
-        paths[path] = {verb: entry}
+        if path in bodies:
+            schema = {"type": "object"} | bodies[path]
+            entry["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        elif path == "/v1/text":
+            file = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+            entry |= {"requestBody": {"content": file}, "parameters": [name]}
+        elif "{name}" in path:
+            entry["parameters"] = [name | {"in": "path"}]
+        paths[path] = {"post" if "POST" in (route.methods or ()) else "get": entry}
     return {
         "openapi": "3.1.0",
         "info": {"title": "bart serve", "version": __version__},
@@ -88,15 +82,15 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def docs_page() -> str:
+def docs_page(routes: Iterable[Route]) -> str:
     """The same for people: one page without a script."""
     parts = []
-    for path, verbs in openapi()["paths"].items():
+    for path, verbs in openapi(routes)["paths"].items():
         ((verb, entry),) = verbs.items()
-        parts.append(f"<h2><code>{verb.upper()} {path}</code></h2><p>{_escaped(entry['summary'])}")
+        parts.append(f"<h2><code>{verb.upper()} {path}</code></h2><p>{entry['summary']}")
         content = entry.get("requestBody", {}).get("content", {}).get("application/json", {})
         rows = [
-            f"<tr><td><code>{name}</code><td>{_escaped(field.get('description', ''))}"
+            f"<tr><td><code>{name}</code><td>{html.escape(field.get('description', ''))}"
             for name, field in content.get("schema", {}).get("properties", {}).items()
         ]
         parts += ["<table><tr><th>field<th>meaning", *rows, "</table>"] if rows else []
@@ -105,7 +99,3 @@ def docs_page() -> str:
         "<meta name=color-scheme content='light dark'><h1>bart serve: API</h1>"
         "<p>The same for programs: <a href=/openapi.json>openapi.json</a>." + "\n".join(parts)
     )
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text[:1].upper() + text[1:])

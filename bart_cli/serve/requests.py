@@ -20,6 +20,7 @@ from bart_cli.serve.worker import Served, Settings, check_ids
 
 BODY_SECONDS = 30.0  # for all of a body to arrive
 MAX_ARRIVING = 128 * 2**20  # bytes of all bodies that are arriving; one may be larger
+UNSET: tuple[object, ...] = (None, False, [], {}, {"type": "text"})  # ask for nothing
 _arriving = 0
 SURROGATE = re.compile("[\ud800-\udfff]")
 OWN_FIELDS = ("text", "long", "overlap")  # of a request, beside those of GenerationConfig
@@ -37,7 +38,8 @@ IGNORED = frozenset(
 
 def refuse(status: int, message: str, **headers: str) -> NoReturn:
     """End the request with this status and line."""
-    raise HTTPException(status, message, {key.replace("_", "-"): v for key, v in headers.items()})
+    line = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", message)  # of a request that is quoted
+    raise HTTPException(status, line, {key.replace("_", "-"): v for key, v in headers.items()})
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -87,8 +89,8 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
         refuse(400, f"not valid JSON: {error.msg} at character {error.pos + 1}")
     except UnicodeDecodeError:
         refuse(400, "not valid JSON: the body is not UTF-8")
-    except ValueError as error:
-        refuse(400, f"not valid JSON: {str(error)[:100]}")
+    except ValueError as error:  # NaN, or a number of thousands of digits
+        refuse(400, f"not valid JSON: {str(error).partition(':')[0]}")
     if not isinstance(document, dict):
         refuse(400, "expected a JSON object")
     return document
@@ -159,8 +161,8 @@ def read_settings(document: Mapping[str, Any], served: Served) -> Settings:
     return Settings(generation, long)
 
 
-def chat_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A request in OpenAI's form as one of ours: the last user message is the text."""
+def chat_document(document: Mapping[str, Any], served: Served) -> dict[str, Any]:
+    """Convert a request in OpenAI's form to ours: the last user message is the text."""
     messages = document.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         refuse(400, "messages is missing: expected a list of objects with role and content")
@@ -174,8 +176,13 @@ def chat_document(document: Mapping[str, Any]) -> dict[str, Any]:
         text = "\n".join(part["text"] for part in text)
     own: dict[str, Any] = {"text": read_text(text, "the last user message")}
     for name, value in document.items():
-        if name not in IGNORED and value is not None:
-            own[RENAMED.get(name, name)] = value
-    if not own.get("temperature", 1):  # OpenAI's 0 means: do not sample
+        key = RENAMED.get(name, name)
+        if key in GenerationConfig.model_fields or key == "long":
+            own[key] = value
+        elif name not in IGNORED and value not in UNSET:
+            refuse(400, f"the field '{name[:60]}' is not supported; omit it")
+    if own.get("temperature") == 0:  # OpenAI's way to turn sampling off
         del own["temperature"]
+    if isinstance(limit := own.get("max_length"), int):  # an upper bound, often a generous one
+        own["max_length"] = min(limit, served.positions)
     return own

@@ -6,6 +6,7 @@ SIGUSR1 when nobody waits for the batch any more. A worker that ends for any rea
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -136,6 +137,8 @@ def work(pipe: Connection, number: int, threads: int | None, parent: int, load: 
 
 
 def _records(loaded: Loaded, batch: Batch) -> list[dict[str, object]]:
+    from bart_cli.inference.generate import not_finite
+
     model, generation = loaded.summarizer, batch.settings.generation
     # A text with more beams than the model's own takes the place of several.
     usual = max(model.generation.beams, model.generation.return_sequences)
@@ -148,6 +151,8 @@ def _records(loaded: Loaded, batch: Batch) -> list[dict[str, object]]:
         **generation.model_dump(),
     )
     rows = model.tokenizer.encode_batch([summary.text for summary in summaries], special=False)
+    if not all(math.isfinite(summary.score) for summary in summaries):
+        raise not_finite(model.model.name)
     records = []
     for text, wanted, summary, row in zip(
         batch.texts, batch.overlaps, summaries, rows, strict=True
@@ -172,7 +177,7 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, fatal):
         sys.exit(1)  # after such an error a process cannot use the GPU again
     if isinstance(error, BartError) and "not finite" in error.message:
-        return Failure(500, "the model computed scores that are not finite (NaN)")
+        return Failure(500, "with these settings, the model's scores are not finite (NaN)")
     return Failure(500, "the text could not be decoded; the server's log has the reason")
 
 
