@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-lowest lint clean
+.PHONY: demo test test-lowest lint picture settings clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bart demo --out demo
@@ -21,6 +21,14 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; \
 	else echo "Dockerfile not checked: no hadolint for this platform"; fi
+
+# README's picture of the terminal, from the result of `make demo`.
+picture: demo
+	$(BIN)/python docs/picture.py demo
+
+# docs/settings.md, from the configuration.
+settings: $(VENV)/.installed
+	$(BIN)/python docs/settings.py
 
 clean:
 	rm -rf $(VENV) demo

@@ -28,6 +28,7 @@ from tests.docs.stage import Stage, environment, write_languages
 from tests.servers.hub import serve_hub
 from tests.servers.web import serve_files
 
+TOUR = "docs/tour.md"
 WORD = re.compile(r"[^\W\d_]{3,}")
 PARSER: Any = typer.main.get_command(build_app(None, everything=True))
 EXAMPLE = "<!-- what comes out differs -->\n"
@@ -40,7 +41,7 @@ def stage(
     hub: Path,  # noqa: F811
     crawl: Path,  # noqa: F811
 ) -> Iterator[Stage]:
-    """The folder in which the README was worked through, from top to bottom."""
+    """The folder in which the tour was worked through, from top to bottom."""
     folder = tmp_path_factory.mktemp("pages")
     torch.manual_seed(0)
     sizes = {"vocab_size": tiny_tokenizer.vocab_size, "max_position_embeddings": 1024}
@@ -62,7 +63,7 @@ def stage(
         environment(patch, address, folder / "cache")
         patch.chdir(folder)
         built = Stage(folder, patch, web.url)
-        run_page(built, "README.md")
+        run_page(built, TOUR)
         yield built
 
 
@@ -80,7 +81,7 @@ def run_page(stage: Stage, page: str) -> None:
                 out = stage.run(command, given if command.from_pipe else "")
                 given = out if command.out == "|" else ""
                 printed += Path(command.out).read_text() if command.out not in (None, "|") else out
-        elif block.language == "python" and page == "README.md":
+        elif block.language == "python" and page in (TOUR, "README.md"):
             exec(compile(block.text, f"{page}:{block.line}", "exec"), {})
         elif block.language == "text" and f"{EXAMPLE}```text\n{block.text}" not in source:
             made_up = lines_made_up(block.text, printed)
@@ -93,13 +94,13 @@ def lines_made_up(shown: str, printed: str) -> list[str]:
     return [line for line in shown.splitlines() if not known.issuperset(WORD.findall(line))]
 
 
-def test_the_readme_can_be_worked_through(stage: Stage) -> None:
+def test_the_tour_can_be_worked_through(stage: Stage) -> None:
     assert (stage.folder / "runs/finetuned/model/model.safetensors").is_file()
     assert (stage.folder / "runs/two/done.json").is_file()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
-def test_a_page_can_be_worked_through_after_the_readme(
+@pytest.mark.parametrize("page", [page for page in PAGES if page != TOUR])
+def test_a_page_can_be_worked_through_after_the_tour(
     stage: Stage, tmp_path: Path, page: str
 ) -> None:
     folder = tmp_path / "page"
@@ -115,8 +116,8 @@ def test_a_page_can_be_worked_through_after_the_readme(
                 assert metrics["settings"]["language"] == language
 
 
-def test_every_command_has_an_example_in_the_readme() -> None:
-    blocks = [b for b in read_blocks("README.md") if b.language == "bash"]
+def test_every_command_has_an_example_in_the_tour() -> None:
+    blocks = [b for b in read_blocks(TOUR) if b.language == "bash"]
     run = [command.words for block in blocks for command in commands(block.text)]
     shown = {words[1] for words in run if Path(words[0]).name == "bart"}
     assert shown == set(COMMANDS)
