@@ -27,7 +27,7 @@ from bart_cli.runtime.flops import training_flops
 from bart_cli.runtime.precision import AUTOCAST
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.loop import Job, forward_backward, gradient_sum, update
+from bart_cli.training.loop import Job, StepNumbers, forward_backward, gradient_sum, update
 from bart_cli.training.setup import equip, place
 from bart_cli.training.state import Progress
 
@@ -62,6 +62,7 @@ class TrainingLoad:
         )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._gradients = gradient_sum(world, self._parameters, training)
+        self._numbers: StepNumbers | None = None  # of the last step, not read yet
 
     def prepare(self, size: int) -> None:
         """See Load."""
@@ -69,12 +70,14 @@ class TrainingLoad:
         self._steps = training_steps(self._spec, self._arm, self._world, size)
 
     def run(self) -> Work:
-        """See Load. The loss of every step is read, as the loop does for its log."""
+        """See Load. The loss of every step is read one step late, as in the loop."""
         micro = next(self._steps)
         loss, _ = forward_backward(self._job, micro, self._gradients)
-        update(self._job, self._parameters, RATE)
+        norm = update(self._job, self._parameters, RATE)
         self._job.progress.step += 1
-        self._world.sum(loss.item())
+        previous, self._numbers = self._numbers, StepNumbers(0, self._world, loss, norm)
+        if previous is not None:
+            previous.read()
         return work_of(micro, self._spec, self._world)
 
     def shape(self) -> Shape:

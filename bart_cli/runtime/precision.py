@@ -77,4 +77,5 @@ def as_computed(x: Tensor) -> Tensor:
     Cast once, where autocast would cast it for every product that reads it.
     """
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    computes = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if computes else x

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
@@ -49,6 +50,12 @@ class World:
         total = torch.tensor([number], dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return float(total.item())
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """The sums of a tensor over all ranks, in place; the host does not wait for them."""
+        if self.size > 1:
+            dist.all_reduce(numbers)
+        return numbers
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up on any rank."""

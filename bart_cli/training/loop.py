@@ -5,12 +5,17 @@ clip, update, schedule, log, validate, checkpoint. Sums of gradients travel duri
 
 The loss of a step is the sum over the real target tokens of the whole global batch divided by their
 number, so it does not depend on how the batch was cut into ranks and micro-batches.
+
+A GPU never waits for the host: a step's loss and norm are read after the next step was launched,
+except where they are needed at once (log, validation, checkpoint). Until then the device itself
+skips the update of a gradient that is not finite.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -85,6 +90,7 @@ def train(job: Job, reporter: Reporter) -> str:
     log = MetricsLog(job.run, progress.step) if world.leads else None
     meter = Meter(job)
     gradients = gradient_sum(world, parameters, training)
+    unread: deque[StepNumbers] = deque()
     outcome = "done"
     with (
         CheckpointWriter(job.run, job.tokenizer, job.generation, training) as writer,
@@ -96,7 +102,7 @@ def train(job: Job, reporter: Reporter) -> str:
         if progress.owes_validation:
             if validate(job, stop, log, reporter):
                 checkpoint(job, writer)
-            outcome = outcome_so_far(job, stop)
+            outcome = outcome_so_far(job, stop, asked=world.any(stop.reason is not None))
         while outcome == "done" and progress.step < training.max_steps:
             micro = next(job.batches)
             loss, tokens = forward_backward(job, micro, gradients)
@@ -105,21 +111,28 @@ def train(job: Job, reporter: Reporter) -> str:
             progress.step += 1
             progress.samples += training.global_batch
             progress.score = None
-            count_loss(job, world.sum(loss.item()), norm)
             meter.add(micro, tokens)
+            stopping = stop.reason is not None
+            unread.append(StepNumbers(progress.step, world, loss, norm, stop=stopping))
+            logs = progress.step % training.log_every == 0
+            validates = due(progress.step, training.validate_every, training)
+            saves = due(progress.step, training.checkpoint_every, training)
+            at_once = logs or validates or saves or (world.size == 1 and stopping)
+            asked, last_norm = read_numbers(job, unread, keep=0 if at_once else 1)
 
-            if progress.step % training.log_every == 0 and log is not None:
-                row = meter.row(progress, rate, norm, training.global_batch)
+            if logs and log is not None:
+                row = meter.row(progress, rate, last_norm, training.global_batch)
                 log.write(row)
                 task.show(headline(row))
-            among_best = False
-            if due(progress.step, training.validate_every, training):
-                among_best = validate(job, stop, log, reporter)
+            among_best = validates and validate(job, stop, log, reporter)
             task.advance(1)
-            outcome = outcome_so_far(job, stop)
-            wanted = among_best or due(progress.step, training.checkpoint_every, training)
-            if (wanted or outcome != "done") and not progress.lost:
-                checkpoint(job, writer)
+            if world.size == 1 or at_once:
+                asked = asked or world.any(stop.reason is not None)
+            outcome = outcome_so_far(job, stop, asked=asked)
+            if among_best or saves or outcome != "done":
+                read_numbers(job, unread, keep=0)
+                if not progress.lost:
+                    checkpoint(job, writer)
     if progress.lost and progress.step == training.max_steps:
         raise NotFinite(lost_steps(progress))
     if log is not None:
@@ -127,12 +140,16 @@ def train(job: Job, reporter: Reporter) -> str:
     return outcome
 
 
-def outcome_so_far(job: Job, stop: StopRequest) -> str:
-    """'done' unless something ends the run before `max_steps`; the same on every rank."""
+def outcome_so_far(job: Job, stop: StopRequest, *, asked: bool) -> str:
+    """'done' unless something ends the run before `max_steps`.
+
+    Args:
+        asked: a rank was asked to stop; the same on every rank.
+    """
     progress, patience = job.progress, job.training.patience
     if patience is not None and progress.stale >= patience and not progress.owes_validation:
         return f"stopped: no improvement for {progress.stale} validations"
-    if job.world.any(stop.reason is not None):
+    if asked:
         return f"stopped by {stop.reason or 'another rank'}"
     return "done"
 
@@ -144,7 +161,10 @@ def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tu
     key = derive(training.seed, Purpose.DROPOUT, job.progress.step, world.rank)
     torch.manual_seed(int(key) >> 1)
     tokens = sum(int((batch.labels != IGNORE).sum()) for batch in micro)
-    total = world.sum(tokens)
+    total: Tensor | int = tokens
+    if world.size > 1:  # stays on the device: reading it would wait for the step before
+        total = world.summed(torch.full((), tokens, dtype=torch.float64, device=world.device))
+        total = total.float()
     job.optimizer.zero_grad()  # to None; apex's takes no argument
     loss = torch.zeros((), device=world.device)
     for number, batch in enumerate(micro, 1):
@@ -168,24 +188,65 @@ def batch_loss(model: Bart, batch: Batch, training: TrainingConfig) -> Tensor:
         )
 
 
-def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> float:
-    """Clip and step, unless the gradient is not finite; its norm before clipping."""
+def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> Tensor:
+    """Clip and step, unless the gradient is not finite; its norm before clipping, a scalar."""
     job.scaler.unscale_(job.optimizer)
     gradients = [p.grad for p in parameters if p.grad is not None]
     total_norm = get_total_norm(gradients)
-    norm = whole(total_norm).item()
+    norm = whole(total_norm)
     if job.optimizer_config.clip_norm:
         clip_grads_with_norm_(parameters, job.optimizer_config.clip_norm, total_norm)
     for group in job.optimizer.param_groups:
         group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
-    if math.isfinite(norm):
-        job.scaler.step(job.optimizer)
+    if getattr(job.optimizer, "_step_supports_amp_scaling", False):
+        job.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        job.optimizer.step()
+    elif math.isfinite(norm.item()):
+        job.optimizer.step()
     job.scaler.update()
     return norm
 
 
-def count_loss(job: Job, loss: float, norm: float) -> None:
-    """Add the step to the mean of the log; stop the run when too many in a row are not finite."""
+class StepNumbers:
+    """Loss and norm of a step, and whether a rank was asked to stop, on their way to the host."""
+
+    def __init__(
+        self, step: int, world: World, loss: Tensor, norm: Tensor, *, stop: bool = False
+    ) -> None:
+        self.step = step
+        asked = torch.full_like(loss, float(stop))
+        summed = world.summed(torch.stack([loss, asked]).double())
+        numbers = torch.cat([summed, norm.double()[None]])
+        self._numbers = numbers.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.Event() if numbers.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def read(self) -> tuple[float, float, bool]:
+        """Loss of the global batch, norm, whether to stop; waits for this step, not for later ones."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        loss, asked, norm = self._numbers.tolist()
+        return loss, norm, asked > 0
+
+
+def read_numbers(job: Job, unread: deque[StepNumbers], *, keep: int) -> tuple[bool, float]:
+    """Count the steps that were not read yet, except the last `keep`.
+
+    Returns:
+        whether one of them asks to stop, and the norm of the last one.
+    """
+    stop, norm = False, math.nan
+    while len(unread) > keep:
+        numbers = unread.popleft()
+        loss, norm, asked = numbers.read()
+        count_loss(job, numbers.step, loss, norm)
+        stop = stop or asked
+    return stop, norm
+
+
+def count_loss(job: Job, step: int, loss: float, norm: float) -> None:
+    """Add a step to the mean of the log; stop the run when too many in a row are not finite."""
     progress = job.progress
     finite = math.isfinite(loss) and math.isfinite(norm)
     # With fp16 a gradient that overflows is routine: the scaler lowers its factor.
@@ -198,6 +259,7 @@ def count_loss(job: Job, loss: float, norm: float) -> None:
     progress.skipped += 1
     progress.bad_in_row += 1
     if progress.bad_in_row >= job.training.max_bad_steps:
+        progress.step = step
         raise NotFinite(lost_steps(progress))
 
 

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import UsageError
+from bart_cli.inference import beam
+from bart_cli.inference.constraints import forbid_repeated_ngrams
 from bart_cli.inference.decoding import Decoding, Graph
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.load import find_device
@@ -108,6 +111,28 @@ def test_steps_of_unchanging_shapes_give_the_same() -> None:
     growing = logits_of(engine, reorder=True)
     engine.static = True
     torch.testing.assert_close(logits_of(engine, reorder=True), growing, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pre_layer_norm", [False, True])
+def test_a_static_step_of_beam_search_never_waits_for_the_device(pre_layer_norm: bool) -> None:
+    """On `meta` tensors, reading a number and mixing devices are errors."""
+    generation = GenerationConfig(beams=BEAMS, max_length=STEPS)
+    with torch.device("meta"), torch.inference_mode():
+        engine = Engine(Bart(tiny_model_config(pre_layer_norm=pre_layer_norm)).eval())
+        engine.static = True
+        mask = torch.ones(2, 9, dtype=torch.bool)
+        memory = engine.encode(torch.zeros(2, 9, dtype=torch.long), mask)
+        decoding = Decoding(engine, memory, mask, BEAMS, STEPS)
+        state = beam.start(2, generation, start_id=2, pad_id=1, device=engine.device)
+        for _ in range(2):
+            tokens = state.running[:, :, : state.length].flatten(0, 1)
+            scores = decoding.step(tokens[:, -1]).log_softmax(-1)
+            scores = forbid_repeated_ngrams(scores, tokens, 2).unflatten(0, (-1, BEAMS))
+            state, origins = beam.advance(
+                state, scores, generation, end_ids=torch.zeros(1, dtype=torch.long)
+            )
+            decoding.reorder(origins)
+        assert state.open(early_stopping=True).device == engine.device
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -26,15 +26,6 @@ def test_recomputing_activations_gives_the_same_gradients(tiny_config: ModelConf
         assert torch.equal(one, two)
 
 
-def test_the_whole_model_is_one_graph_for_the_compiler(tiny_config: ModelConfig) -> None:
-    torch.manual_seed(0)
-    model = Bart(tiny_config).train()
-    plain = gradients(model)
-    model.compile(fullgraph=True, backend="aot_eager")
-    for one, two in zip(plain, gradients(model), strict=True):
-        torch.testing.assert_close(one, two)
-
-
 def test_a_sequence_longer_than_the_positions_is_refused(tiny_config: ModelConfig) -> None:
     with pytest.raises(UsageError, match="65 tokens does not fit the model's 64 positions"):
         Bart(tiny_config).encode(torch.ones(1, 65, dtype=torch.long))
