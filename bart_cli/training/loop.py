@@ -223,7 +223,7 @@ class StepNumbers:
             self._copied.record()
 
     def read(self) -> tuple[float, float, bool]:
-        """Loss of the global batch, norm, whether to stop; waits for this step, not for later ones."""
+        """Loss of the global batch, norm, whether to stop; waits for this step alone."""
         if self._copied is not None:
             self._copied.synchronize()
         loss, asked, norm = self._numbers.tolist()
