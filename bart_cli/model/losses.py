@@ -7,6 +7,9 @@ In: hidden states and labels. Out: the summed loss; the caller divides by the nu
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,12 +40,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight: Tensor | None = None
         total = hidden.new_zeros((), dtype=torch.float32)
         rows = max(1, CHUNK_LOGITS // vocabulary)
+        fused = fused_kernel(hidden.device) if hidden.is_cuda else None
         block = max(1, BLOCK_LOGITS.get(hidden.device.type, CHUNK_LOGITS) // vocabulary)
         for begin in range(0, hidden.shape[0], rows):
             part = hidden[begin : begin + rows]
             label = labels[begin : begin + rows]
             logits = part @ matrix.t()
-            for first in range(0, part.shape[0], block):
+            if fused is not None:
+                total += fused(logits, bias[0], label, smoothing)
+            for first in range(0, part.shape[0] if fused is None else 0, block):
                 inside = slice(first, first + block)
                 loss, gradient = _loss_and_gradient(logits[inside], bias, label[inside], smoothing)
                 total += loss
@@ -71,6 +77,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = grad_weight.mul_(scale).to(ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None, None
+
+
+@functools.cache
+def fused_kernel(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, float], Tensor] | None:
+    """The Triton kernel of the loss on this GPU; None, with a warning, where it does not build."""
+    try:
+        from bart_cli.model.fused_loss import fused_loss
+
+        labels = torch.zeros(1, dtype=torch.int64, device=device)
+        fused_loss(torch.zeros(1, 8, device=device), torch.zeros(8, device=device), labels, 0.0)
+    except Exception as error:  # Triton: its package, a C compiler or the driver may be missing
+        first = str(error).strip().partition("\n")[0]
+        warnings.warn(f"the loss runs without its Triton kernel: {first}", stacklevel=2)
+        return None
+    return fused_loss
 
 
 def _loss_and_gradient(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -46,3 +51,44 @@ def test_a_frozen_embedding_gets_no_gradient() -> None:
     loss.backward()
     assert hidden.grad is not None
     assert weight.grad is None
+
+
+FUSED = """
+import torch
+from torch.nn import functional as F
+from bart_cli.model import fused_loss, losses
+fused_loss.BLOCK = 64
+losses.CHUNK_LOGITS = 2 * 150
+losses.fused_kernel = lambda device: fused_loss.fused_loss
+torch.manual_seed(0)
+bias, labels = torch.randn(150), torch.tensor([0, 149, -100, 7, 64])
+for dtype in (torch.float32, torch.bfloat16):
+    for smoothing in (0.0, 0.1):
+        hidden = torch.randn(5, 8, dtype=dtype, requires_grad=True)
+        weight = torch.randn(150, 8, dtype=dtype, requires_grad=True)
+        given = (hidden, weight)
+        loss = losses.linear_cross_entropy(hidden, weight, bias, labels, smoothing=smoothing)
+        plain = F.cross_entropy(
+            F.linear(hidden, weight).float() + bias, labels, reduction="sum",
+            label_smoothing=smoothing,
+        )
+        pairs = zip(torch.autograd.grad(loss, given), torch.autograd.grad(plain, given))
+        torch.testing.assert_close(loss, plain)
+        for ours, theirs in pairs:
+            atol = 1e-4 if dtype == torch.float32 else 6e-2
+            torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=atol)
+print("equal")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_the_kernel_of_gpus_gives_the_same_in_tritons_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FUSED],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "1"},  # read when triton is imported
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "equal\n", done.stderr
