@@ -7,21 +7,24 @@ also as `.gz`. Out: blocks; of a block, (id, text) of its documents.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from bart_cli.data.text_files import MARK, Stream, open_utf8, wrong_bytes
+from bart_cli.data.text_files import MARK, Stream, named_errors, open_utf8, wrong_bytes
 from bart_cli.errors import UsageError
 
 BLOCK_BYTES = 4 * 2**20  # of text in one task: bounds the memory of a worker
-PACKED_BLOCKS = 16  # of a .gz file at most: each is unpacked from the beginning of the file
 # id and text on a line; documents separated by blank lines; a document a line; found by looking
 Form = Literal["lines", "plain", "line", "auto"]
 # What separates two documents. A line of blanks is blank too, and lines of Windows end in \r\n.
@@ -152,20 +155,48 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
     for file in find_text_files(path):
         separator = BLANK_LINES if form == "plain" and not _is_json(file) else LINE
         with open_utf8(file) as stream:
-            total = stream.seek(0, os.SEEK_END)
-            is_packed = total != file.stat().st_size
-            room = max(size, total // PACKED_BLOCKS) if is_packed else size
-            longest = total if _is_json(file) else max(4 * room, 4 * BLOCK_BYTES)
+            is_packed = isinstance(stream, gzip.GzipFile)  # its end is found by reading it
+            total = sys.maxsize if is_packed else stream.seek(0, os.SEEK_END)
+            longest = sys.maxsize if _is_json(file) else max(4 * size, 4 * BLOCK_BYTES)
             begin, continued = 0, False
             while begin < total:
-                end, cut = min(total, begin + room), False
-                if end < total:
-                    end, cut = _next_border(stream, end - 1, separator, total, begin + longest)
+                near = min(total, begin + size) - 1
+                end, cut = _next_border(stream, near, separator, begin + longest)
+                if end == begin:
+                    break
                 blocks.append(Block(file, begin, end, form, continued))
                 begin, continued = end, cut
     if not blocks:
         raise UsageError(f"{path} is empty: there is no text to read")
     return blocks
+
+
+class _LastFile(threading.local):
+    """The file read last, kept open: blocks in order unpack a .gz file once for each worker."""
+
+    def __init__(self) -> None:
+        self._opened = ExitStack()
+        self._key: object = None
+
+    def read(self, block: Block) -> bytes:
+        """The bytes of a block.
+
+        Raises:
+            UsageError: see `open_utf8`.
+        """
+        with named_errors(block.path):
+            stat = block.path.stat()
+            key = (block.path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if key != self._key:
+                self._key = None
+                self._opened.close()
+                self._stream = self._opened.enter_context(open_utf8(block.path))
+                self._key = key
+            self._stream.seek(block.begin)
+            return self._stream.read(block.end - block.begin)
+
+
+_LAST_FILE = _LastFile()
 
 
 def group_blocks(blocks: Iterable[Block], size: int = BLOCK_BYTES) -> list[tuple[Block, ...]]:
@@ -193,9 +224,7 @@ def read_block(block: Block) -> Iterator[tuple[str, str]]:
     Raises:
         UsageError: bytes that are not UTF-8, with file and position, or a line that is not JSON.
     """
-    with open_utf8(block.path) as stream:
-        stream.seek(block.begin)
-        content = stream.read(block.end - block.begin)
+    content = _LAST_FILE.read(block)
     try:
         text = content.decode("utf-8").replace(MARK, "")
     except UnicodeDecodeError as error:
@@ -256,13 +285,13 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
 
 
 def _next_border(
-    stream: Stream, position: int, separator: re.Pattern[bytes], total: int, limit: int
+    stream: Stream, position: int, separator: re.Pattern[bytes], limit: int
 ) -> tuple[int, bool]:
-    """The end of the first separator at or after `position`, `total` when there is none.
+    """The end of the first separator at or after `position`, of the stream when there is none.
 
     Behind `limit` the end of a word will do; True says that a document was cut there.
     """
-    stream.seek(position)
+    position = stream.seek(position)
     window = b""
     while chunk := stream.read(65536):
         window += chunk
@@ -280,4 +309,4 @@ def _next_border(
         keep = max(window.rfind(b"\n"), 0)
         keep = keep if not window[keep:].strip() else len(window)
         position, window = position + keep, window[keep:]
-    return total, False
+    return position + len(window), False

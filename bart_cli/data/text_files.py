@@ -124,10 +124,20 @@ def open_utf8(path: Path) -> Iterator[Stream]:
     Raises:
         UsageError: no such file, damaged gzip, another format, UTF-16 without a mark.
     """
+    with named_errors(path), path.open("rb") as raw:
+        stream = gzip.open(raw) if raw.peek(2)[:2] == GZIP else raw  # noqa: SIM115
+        yield recoded(str(path), stream)  # type: ignore[arg-type]
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn errors of reading a file into one line that names it.
+
+    Raises:
+        UsageError: no such file, damaged gzip, or an error of the system.
+    """
     try:
-        with path.open("rb") as raw:
-            stream = gzip.open(raw) if raw.peek(2)[:2] == GZIP else raw  # noqa: SIM115
-            yield recoded(str(path), stream)  # type: ignore[arg-type]
+        yield
     except FileNotFoundError:
         raise UsageError(f"no such file: {path}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -174,3 +175,23 @@ def test_the_share_of_cut_tokens_is_counted(tmp_path: Path, tiny_tokenizer: Toke
     share = share_of_cut_tokens(tmp_path, tiny_tokenizer, 102)
     assert share == pytest.approx((lengths[0] - 100) / lengths.sum())
     assert share_of_cut_tokens(tmp_path, tiny_tokenizer, 10_000) == 0
+
+
+def test_a_compressed_file_is_unpacked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"Document {i} of a corpus." for i in range(20_000)]
+    path = tmp_path / "corpus.txt.gz"
+    path.write_bytes(gzip.compress("\n".join(texts).encode()))
+    begun: list[str] = []
+    opening, rewinding = gzip.open, gzip._GzipReader._rewind  # type: ignore[attr-defined]
+
+    def count(name: str, function: Callable) -> Callable:
+        return lambda *arguments: (begun.append(name), function(*arguments))[1]
+
+    blocks = plan_blocks(path, "line", 2**16)
+    assert len(blocks) > 5
+    monkeypatch.setattr(gzip, "open", count("open", opening))
+    monkeypatch.setattr(gzip._GzipReader, "_rewind", count("rewind", rewinding))  # type: ignore[attr-defined]
+    assert [text for _, text in read_blocks(blocks)] == texts
+    assert begun == ["open"]
