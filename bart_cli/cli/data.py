@@ -11,8 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from bart_cli.cli.console import out, print_json
-from bart_cli.cli.options import JsonOption, SourceFieldOption, TargetFieldOption, field_help
+from bart_cli.cli.groups import option_groups
+from bart_cli.cli.options import (
+    ConfigOptions,
+    JsonOption,
+    SourceFieldOption,
+    TargetFieldOption,
+    field_help,
+)
 from bart_cli.config.data import DenoisingConfig
+from bart_cli.config.run import PretrainConfig
 from bart_cli.data.inspect import (
     Piece,
     SourceSummary,
@@ -39,6 +47,7 @@ def group() -> None:
 
 
 @app.command()
+@option_groups
 def inspect(
     path: Annotated[Path, typer.Argument(help="Shards, raw text or pairs: a file or folder.")],
     samples: Annotated[int, typer.Option(min=0, help="Samples to show per folder.")] = 2,
@@ -49,36 +58,58 @@ def inspect(
         str | None,
         typer.Option(help="Tokenizer folder or hub id. Default: the one saved beside the shards."),
     ] = None,
+    settings: ConfigOptions = ConfigOptions(),
+    schemes: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME…", help=field_help(DenoisingConfig, "schemes")),
+    ] = None,
     mask_ratio: Annotated[
-        float, typer.Option(min=0, max=0.99, help=field_help(DenoisingConfig, "mask_ratio"))
-    ] = 0.3,
+        float | None, typer.Option(help=field_help(DenoisingConfig, "mask_ratio"))
+    ] = None,
     poisson_lambda: Annotated[
-        float, typer.Option(min=0.1, max=50, help=field_help(DenoisingConfig, "poisson_lambda"))
-    ] = 3.5,
+        float | None, typer.Option(help=field_help(DenoisingConfig, "poisson_lambda"))
+    ] = None,
     source_field: SourceFieldOption = None,
     target_field: TargetFieldOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what shards, raw text or pairs hold: counts, and some samples.
 
-    Samples of shards are shown beside their noised form.
+    Samples of shards are shown beside their noised form: with the noise of a preset, or with
+    settings of your own.
 
-    Colors tell sentences apart; words under a mask are struck through.
+    Colors tell sentences apart. In the original, masked and deleted tokens are struck through; in
+    the noised form, masks and random tokens are red.
 
     [bold]bart data inspect shards[/bold]
+
+    [bold]bart data inspect shards --schemes rotate,delete --set denoising.mask_ratio=0.15[/bold]
     """
     if path.exists() and not has_shards(path):
         fields = Fields(source_field, target_field)
         _show_source(summarize_source(path, count=samples, fields=fields), as_json)
         return
-    denoising = DenoisingConfig(mask_ratio=mask_ratio, poisson_lambda=poisson_lambda)
+    denoising = settings.load(
+        PretrainConfig,
+        {
+            "denoising.schemes": None if schemes is None else schemes.split(","),
+            "denoising.mask_ratio": mask_ratio,
+            "denoising.poisson_lambda": poisson_lambda,
+        },
+    ).denoising
     documents = []
     for folder in find_shard_folders(path):
         words = Tokenizer.from_pretrained(tokenizer) if tokenizer else find_tokenizer(folder)
         summary = summarize_shards(folder, words)
         examples = noised_examples(folder, words, denoising, count=samples, seed=seed)
         if as_json:
-            documents.append(asdict(summary) | {"examples": [asdict(e) for e in examples]})
+            documents.append(
+                asdict(summary)
+                | {
+                    "denoising": denoising.model_dump(mode="json"),
+                    "examples": [asdict(e) for e in examples],
+                }
+            )
             continue
         out.print(Text(str(folder), style="bold"), soft_wrap=True)
         out.print(
@@ -88,7 +119,8 @@ def inspect(
             soft_wrap=True,
         )
         if examples:
-            table = Table("sample", "original", "noised", expand=True, show_lines=True)
+            noise = ", ".join(denoising.schemes)
+            table = Table("sample", "original", f"noised: {noise}", expand=True, show_lines=True)
             for example in examples:
                 name = f"{example.shard}\nrow {example.row:,}"
                 table.add_row(name, _text(example.original), _text(example.noised))

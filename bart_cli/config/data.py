@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from bart_cli.config.base import Section, refuse_idle
 from bart_cli.errors import UsageError
@@ -55,26 +55,102 @@ def require_language(code: str) -> None:
         raise UsageError(f"--language {code}: {error}") from None
 
 
-class DenoisingConfig(Section):
-    """Noise of BART's pre-training: sentence permutation, then Poisson text in-filling."""
+Scheme = Literal["permute", "mask", "delete", "infill", "insert", "rotate"]
+MASKING = ("mask", "delete", "infill")
 
-    mask_ratio: float = Field(0.3, ge=0, lt=1, description="share of tokens that are masked")
+
+class DenoisingConfig(Section):
+    """Noise of BART's pre-training: schemes, applied in the order given (docs/noise.md)."""
+
+    schemes: tuple[Scheme, ...] = Field(
+        ("permute", "infill"),
+        min_length=1,
+        description=(
+            "noising schemes in order: permute (shuffle sentences), infill (replace spans by "
+            "<mask>), mask (replace single tokens by <mask>), delete (remove single tokens), "
+            "insert (add <mask>), rotate (begin at a random token)"
+        ),
+    )
+    permute_sentences: StrictBool | None = Field(
+        None, exclude=True, description="former name: false removes permute from schemes"
+    )
+    permute_ratio: float = Field(
+        1.0, gt=0, le=1, description="share of the sentences that permute shuffles"
+    )
+    mask_ratio: float = Field(
+        0.3, ge=0, lt=1, description="share of tokens that are masked or deleted"
+    )
+    mask_length: Literal["subword", "word", "span-poisson"] = Field(
+        "span-poisson",
+        description="units of infill: single tokens, single words, or spans of Poisson length",
+    )
     poisson_lambda: float = Field(
         3.5,
         ge=0.1,
         le=50,
-        description="mean span length in tokens (paper 3.0, fairseq's models 3.5)",
+        description="mean span length in words (paper 3.0, fairseq's models 3.5)",
+    )
+    replace_length: Literal[0, 1, -1] = Field(
+        1,
+        description=(
+            "tokens that infill puts in place of a unit: 0 none, 1 one <mask>, -1 a <mask> for "
+            "each of its tokens"
+        ),
     )
     random_ratio: float = Field(
         0.1, ge=0, le=1, description="share of spans replaced by a random token instead of <mask>"
     )
-    permute_sentences: bool = Field(True, description="shuffle the sentences of each sample")
+    insert_ratio: float = Field(
+        0.1, gt=0, le=1, description="tokens that insert adds, as a share of the sample's tokens"
+    )
+    rotate_ratio: float = Field(1.0, gt=0, le=1, description="share of the samples that rotate")
     whole_words: bool = Field(True, description="mask whole words only")
+    sampling: Literal["exact", "fairseq"] = Field(
+        "exact",
+        description=(
+            "exact: spans never overlap and mask_ratio holds on average; fairseq: counts are "
+            "rounded up and spans may overlap, as in fairseq's DenoisingDataset"
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: object) -> object:
+        """Read `permute_sentences` of older files: a scheme of its own today."""
+        if not isinstance(values, dict) or not isinstance(values.get("permute_sentences"), bool):
+            return values
+        values = dict(values)
+        shuffle = values.pop("permute_sentences")
+        schemes = values.get("schemes", cls.model_fields["schemes"].default)
+        if not shuffle and isinstance(schemes, list | tuple):
+            values["schemes"] = [name for name in schemes if name != "permute"]
+        return values
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
-        if not self.mask_ratio:
-            refuse_idle(self, ("poisson_lambda", "random_ratio", "whole_words"), "mask_ratio=0")
+        schemes = self.schemes
+        if len(set(schemes)) < len(schemes):
+            raise ValueError(f"schemes: a scheme occurs twice in {list(schemes)}")
+        condition = f"schemes={','.join(schemes)}"
+        for name in ("permute", "insert", "rotate"):
+            if name not in schemes:
+                refuse_idle(self, (f"{name}_ratio",), condition)
+        if not set(MASKING) & set(schemes):
+            refuse_idle(self, ("mask_ratio",), condition)
+        of_infill = ("poisson_lambda", "whole_words", "mask_length", "replace_length")
+        if "infill" not in schemes:
+            refuse_idle(self, of_infill, condition)
+        elif not self.mask_ratio:
+            refuse_idle(self, of_infill, "mask_ratio=0")
+        elif self.mask_length != "span-poisson":
+            refuse_idle(self, of_infill[:2], f"mask_length={self.mask_length}")
+        if self.mask_ratio == 0:
+            condition = "mask_ratio=0"
+        writes = bool(self.mask_ratio) and ({"mask", "infill"} & set(schemes))
+        if not writes and "insert" not in schemes:
+            refuse_idle(self, ("random_ratio",), condition)
+        if schemes == ("permute",):
+            refuse_idle(self, ("sampling",), condition)
         return self
 
 

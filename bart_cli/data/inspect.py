@@ -48,9 +48,9 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text. `sentence`: its number in the sample, None for a mask.
+    """A stretch of text. `sentence`: its number in the sample, None for a new token.
 
-    `hidden`: in the original, that a mask covers it.
+    `hidden`: in the original, that noise masks or deletes it.
     """
 
     text: str

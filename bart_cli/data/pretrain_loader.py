@@ -72,7 +72,7 @@ class SampleReader:
         )
         tokens, sentences = self._gather(shards, rows)
         noised = self._denoise(tokens, sentences, keys)
-        sources = self._with_ends(noised)
+        sources = self._with_ends(noised, self._positions)
         targets = self._with_ends(tokens)
         lengths = np.array([max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)])
         return [
@@ -109,12 +109,15 @@ class SampleReader:
         samples = self._cache[number] = self._folder.read(number, self._tokenizer).mapped()
         return samples
 
-    def _with_ends(self, rows: Ragged) -> list[Ids]:
-        ends = np.cumsum(rows.lengths)
+    def _with_ends(self, rows: Ragged, limit: int | None = None) -> list[Ids]:
+        """Rows between <s> and </s>; insertions may have made one too long for the model."""
         prefix, suffix = (np.array(part, dtype=np.int64) for part in self._ends)
+        lengths = rows.lengths
+        if limit is not None:
+            lengths = np.minimum(lengths, limit - len(prefix) - len(suffix))
         return [
-            np.concatenate([prefix, rows.values[end - length : end], suffix])
-            for end, length in zip(ends.tolist(), rows.lengths.tolist(), strict=True)
+            np.concatenate([prefix, rows.values[start : start + length], suffix])
+            for start, length in zip(rows.starts.tolist(), lengths.tolist(), strict=True)
         ]
 
 

@@ -131,6 +131,30 @@ def test_finetuning_presets_hold_the_published_settings(
     assert evaluation.generation == generation
 
 
+@pytest.mark.parametrize(
+    ("row", "schemes"),
+    [
+        ("token-masking", ("mask",)),
+        ("token-deletion", ("delete",)),
+        ("text-infilling", ("infill",)),
+        ("document-rotation", ("rotate",)),
+        ("sentence-shuffling", ("permute",)),
+        ("infilling-shuffling", ("permute", "infill")),
+    ],
+)
+def test_the_rows_of_table_1_differ_in_noise_alone(row: str, schemes: tuple[str, ...]) -> None:
+    one = load_config(PretrainConfig, preset=f"bart-base-{row}")
+    other = load_config(PretrainConfig, preset="bart-base-sentence-shuffling")
+    assert one.denoising.schemes == schemes
+    assert (one.denoising.mask_ratio, one.training.max_steps) == (0.3, 1_000_000)
+    if "infill" in schemes:
+        assert one.denoising.poisson_lambda == 3.0
+    if {"mask", "infill"} & set(schemes):
+        assert one.denoising.random_ratio == 0
+    same = {"denoising": other.denoising, "description": other.description}
+    assert one.model_copy(update=same) == other
+
+
 def test_values_come_from_preset_then_file_then_options_then_set(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("extends: tiny-cpu\ntraining:\n  max_steps: 7\n  seed: 8\n  log_every: 9\n")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bart_cli.config.data import DenoisingConfig
-from bart_cli.data.denoising import Denoiser, Ragged, _permute
+from bart_cli.data.denoising import Denoiser, Ragged
+from bart_cli.data.noise_schemes import _poisson
 from bart_cli.data.random_keys import derive
 from bart_cli.tokenizer import Tokenizer
 
@@ -57,12 +58,12 @@ def test_sentences_are_permuted_as_whole_sentences(lengths: list[list[int]]) -> 
     tokens = Ragged(
         np.arange(sentences.values.sum()), np.array([sum(row) for row in lengths], dtype=np.int64)
     )
-    moved, begins = _permute(tokens, sentences, keys_of(len(lengths), 3), True)
-    pieces = np.split(moved, np.flatnonzero(begins)[1:])
-    starts = np.cumsum(sentences.values) - sentences.values
-    whole = {(int(a), int(n)) for a, n in zip(starts, sentences.values, strict=True)}
-    assert {(int(piece[0]), len(piece)) for piece in pieces} == whole
-    assert all((np.diff(piece) == 1).all() for piece in pieces)
+    denoise = Denoiser(DenoisingConfig(schemes=("permute",)), TOKENIZER)
+    moved = denoise.origins(tokens, sentences, keys_of(len(lengths), 3)).values
+    sentence = np.repeat(np.arange(len(sentences.values)), sentences.values)
+    runs = np.split(moved, np.flatnonzero(np.diff(sentence[moved])) + 1)
+    assert sorted(sentence[run[0]] for run in runs) == list(range(len(sentences.values)))
+    assert all((np.diff(run) == 1).all() for run in runs)
     owner = np.repeat(np.arange(len(lengths)), tokens.lengths)
     assert (owner[moved] == owner).all(), "a sentence left its sample"
 
@@ -76,7 +77,7 @@ def test_sentences_come_in_every_order() -> None:
 @given(KINDS, st.integers(0, 1000))
 def test_no_token_is_lost_but_through_masks(samples: list[list[list[str]]], seed: int) -> None:
     tokens, _ = encode(samples)
-    noised = noise(samples, seed, permute_sentences=False, random_ratio=0.0, mask_ratio=0.4)
+    noised = noise(samples, seed, schemes=["infill"], random_ratio=0.0, mask_ratio=0.4)
     for index, row in enumerate(noised):
         rest = iter(tokens.row(index).tolist())
         kept = [token for token in row if token != TOKENIZER.mask_id]
@@ -88,7 +89,7 @@ def test_no_token_is_lost_but_through_masks(samples: list[list[list[str]]], seed
 @given(KINDS, st.integers(0, 1000))
 def test_spans_begin_and_end_at_words(samples: list[list[list[str]]], seed: int) -> None:
     starts = TOKENIZER.word_starts()
-    for row in noise(samples, seed, permute_sentences=False, random_ratio=0.0):
+    for row in noise(samples, seed, schemes=["infill"], random_ratio=0.0):
         after_mask = [b for a, b in pairwise(row) if a == TOKENIZER.mask_id]
         assert all(starts[token] for token in after_mask)
 
@@ -143,15 +144,14 @@ def test_a_tenth_of_the_masks_become_random_ordinary_tokens() -> None:
 def test_spans_of_length_zero_insert_masks() -> None:
     samples = [[WORDS] * 3] * 500
     words = len(WORDS) * 3
-    noised = noise(samples, 5, poisson_lambda=0.5, random_ratio=0.0, permute_sentences=False)
+    noised = noise(samples, 5, poisson_lambda=0.5, random_ratio=0.0, schemes=["infill"])
     lengths = [sum(TOKENIZER.word_starts()[row]) for row in noised]  # <mask> counts as a word
     # With lambda 0.5 most draws are zero, so that more masks come in than words go.
     assert np.mean(lengths) > words
 
 
 def test_span_lengths_follow_the_poisson_distribution() -> None:
-    denoise = Denoiser(DenoisingConfig(poisson_lambda=3.5), TOKENIZER)
-    lengths, counts = denoise._spans(np.full(2000, 300), keys_of(2000, 1))
+    lengths, counts = _poisson(np.full(2000, 90), keys_of(2000, 1), 3.5)
     inner = np.concatenate([row[: n - 1] for row, n in zip(lengths, counts, strict=True)])
     assert inner.mean() == pytest.approx(3.5, rel=0.03)  # the last of a row is cut to fit
     assert inner.var() == pytest.approx(3.5, rel=0.06)
@@ -163,3 +163,110 @@ def test_spans_that_no_memory_holds_are_refused(rate: float) -> None:
     """With spans of next to nothing, next to infinitely many are drawn to cover the ratio."""
     with pytest.raises(ValidationError, match="poisson_lambda"):
         DenoisingConfig(poisson_lambda=rate)
+
+
+SETTINGS = st.fixed_dictionaries(
+    {
+        "schemes": st.lists(
+            st.sampled_from(["permute", "mask", "delete", "infill", "insert", "rotate"]),
+            min_size=1,
+            unique=True,
+        ),
+    },
+    optional={
+        "sampling": st.sampled_from(["exact", "fairseq"]),
+        "mask_ratio": st.sampled_from([0.15, 0.95]),
+        "mask_length": st.sampled_from(["subword", "word", "span-poisson"]),
+        "replace_length": st.sampled_from([0, 1, -1]),
+        "insert_ratio": st.sampled_from([0.05, 1.0]),
+        "rotate_ratio": st.just(0.5),
+        "permute_ratio": st.just(0.5),
+    },
+)
+
+
+@settings(max_examples=50)
+@given(KINDS, st.integers(0, 1000), SETTINGS)
+def test_every_recipe_keeps_what_it_says(
+    samples: list[list[list[str]]], seed: int, given: dict[str, object]
+) -> None:
+    config = DenoisingConfig()
+    for key, value in given.items():  # without those that have no effect
+        try:
+            config = DenoisingConfig.model_validate(
+                config.model_dump() | {"schemes": given["schemes"], key: value}
+            )
+        except ValidationError:
+            continue
+    denoise, (tokens, sentences) = Denoiser(config, TOKENIZER), encode(samples)
+    before = tokens.values.copy()
+    keys = keys_of(len(samples), seed)
+    noised, origins = denoise(tokens, sentences, keys), denoise.origins(tokens, sentences, keys)
+    assert (tokens.values == before).all(), "the labels changed"
+    assert (noised.lengths == origins.lengths).all()
+    old = origins.values >= 0
+    assert (noised.values[old] == tokens.values[origins.values[old]]).all()
+    assert len(set(origins.values[old].tolist())) == old.sum(), "a token was doubled"
+    schemes = set(config.schemes)
+    for index in range(len(samples)):
+        places, length = origins.row(index), int(tokens.lengths[index])
+        assert len(places) > 0, "an empty source"
+        begin = tokens.starts[index]
+        assert ((places < 0) | ((places >= begin) & (places < begin + length))).all()
+        if schemes <= {"permute", "rotate"}:
+            assert sorted(places - begin) == list(range(length))
+        if schemes <= {"permute", "rotate", "mask"}:
+            assert len(places) == length
+        if schemes <= {"permute", "rotate", "delete"}:
+            assert len(places) <= length
+        if "infill" not in schemes:
+            added = np.ceil((length + 2) * config.insert_ratio) if "insert" in schemes else 0
+            assert len(places) <= length + added
+        assert TOKENIZER.decode(noised.row(index).tolist(), skip_special=False)
+    one = (ragged([rows.row(index).tolist()]) for rows in (tokens, sentences))
+    alone = denoise(*one, keys[index : index + 1])
+    assert alone.row(0).tolist() == noised.row(index).tolist(), "noise depends on the batch"
+
+
+def test_a_share_of_the_sentences_moves_and_the_cut_of_a_rotation_is_uniform() -> None:
+    samples = [[[word] for word in WORDS[:10]]] * 3000
+    tokens, sentences = encode(samples)
+    keys = keys_of(len(samples), 4)
+    half = Denoiser(DenoisingConfig(schemes=("permute",), permute_ratio=0.3), TOKENIZER)
+    sentence = np.repeat(np.arange(len(sentences.values)), sentences.values)
+    moved = sentence[half.origins(tokens, sentences, keys).values].reshape(3000, -1)
+    original = sentence.reshape(3000, -1)
+    at_home = [set(a[a == b]) for a, b in zip(moved, original, strict=True)]
+    assert min(map(len, at_home)) >= 7 or sentences.values[:10].max() > 1
+    turn = Denoiser(DenoisingConfig(schemes=("rotate",), rotate_ratio=0.5), TOKENIZER)
+    origins = turn.origins(tokens, sentences, keys)
+    first = origins.values[origins.starts] - tokens.starts
+    length = int(tokens.lengths[0])
+    assert (first == 0).mean() == pytest.approx(0.5 + 0.5 / length, abs=0.04)
+    assert np.bincount(first[first > 0]).argmax() < length
+    assert first[first > 0].mean() == pytest.approx(length / 2, rel=0.05)
+
+
+def test_older_files_say_permute_sentences() -> None:
+    assert DenoisingConfig.model_validate({"permute_sentences": False}).schemes == ("infill",)
+    assert DenoisingConfig.model_validate({"permute_sentences": True}) == DenoisingConfig()
+    with pytest.raises(ValidationError, match="permute_sentences"):
+        DenoisingConfig.model_validate({"permute_sentences": "no"})
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"schemes": ["infill", "infill"]}, "occurs twice"),
+        ({"schemes": ["shuffle"]}, "'permute', 'mask', 'delete', 'infill', 'insert' or 'rotate'"),
+        ({"schemes": []}, "at least 1"),
+        ({"schemes": ["mask"], "replace_length": 0}, "replace_length=0 has no effect with schemes"),
+        ({"mask_length": "word", "poisson_lambda": 3.0}, "with mask_length=word"),
+        ({"schemes": ["delete"], "random_ratio": 0.2}, "random_ratio=0.2 has no effect"),
+        ({"rotate_ratio": 0.5}, "rotate_ratio=0.5 has no effect"),
+        ({"replace_length": 2}, "0, 1 or -1"),
+    ],
+)
+def test_recipes_that_mean_nothing_are_refused(config: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        DenoisingConfig.model_validate(config)
