@@ -109,7 +109,7 @@ def _write_sample(sample: Path, megabytes: float, test: int, reporter: Reporter)
     from bart_cli.data.download.sample import write_sample
 
     if (sample / "summarization" / "test.jsonl").is_file():  # written last
-        reporter.info(f"{sample} is there already")
+        reporter.info(f"{sample} already exists")
         return
     write_sample(sample, megabytes=megabytes, test=test, reporter=reporter)
 
@@ -123,7 +123,7 @@ def _prepare(sample: Path, prepared: Path, reporter: Reporter) -> None:
 
     corpus, folder = sample / "pretrain", prepared / "tokenizer"
     if not (folder / "merges.txt").is_file():  # written last
-        with reporter.task("learn the vocabulary") as task:
+        with reporter.task("train the tokenizer") as task:
             Tokenizer.train(read_texts(corpus, "lines"), VOCABULARY).save(folder)
             task.advance()
     tokenizer = Tokenizer.from_pretrained(folder)

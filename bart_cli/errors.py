@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-START_ANEW = "choose another --out, or delete that folder"  # hint where a folder is of other work
+START_ANEW = "Choose another --out, or delete that folder."  # hint: the folder has other results
 
 
 class BartError(Exception):
@@ -40,9 +40,9 @@ def _rebuild(kind: type[BartError], message: str, hint: str | None, exit_code: i
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The hint `did you mean 'x'?` for the nearest of the known words, None when none is near."""
+    """The hint `Did you mean 'x'?` for the nearest of the known words, None when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else None
+    return f"Did you mean '{near[0]}'?" if near else None
 
 
 def first_line(error: BaseException) -> str:

@@ -121,7 +121,6 @@ def _error(user: str, missing: list[str], otherwise: str | None) -> BartError:
     names = " and ".join(f"'{extra}'" for extra in extras)
     plural = "s" if len(extras) > 1 else ""
     return BartError(
-        f"{user} needs the extra{plural} {names}, not installed here: "
-        f"no module {', '.join(missing)}",
+        f"{user} needs the extra{plural} {names} (not installed): no module {', '.join(missing)}",
         hint=install_line(*extras) + (f"  (or {otherwise})" if otherwise else ""),
     )

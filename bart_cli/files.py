@@ -79,7 +79,7 @@ def _finite(content: object) -> object:
 def require_folder(out: Path) -> None:
     """Raise UsageError when a file is where a command is to write a folder."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; give a folder")
+        raise UsageError(f"--out {out} is a file; expected a folder")
 
 
 def sha256(path: Path) -> str:

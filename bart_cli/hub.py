@@ -39,7 +39,7 @@ def endpoint() -> str:
     given = address()
     if not given.startswith(("http://", "https://")):
         raise UsageError(
-            f"HF_ENDPOINT={given}: expected an address that begins with https:// or http://"
+            f"HF_ENDPOINT={given}: expected a URL that begins with https:// or http://"
         )
     return given
 
@@ -142,7 +142,7 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
         return UsageError(f"no such {what}: {name}", hint=_near(name))
     if isinstance(cause, errors.OfflineModeIsEnabled):
         return BartError(
-            f"{what} '{name}' is not in the cache, and HF_HUB_OFFLINE forbids to download it",
+            f"{what} '{name}' is not in the cache, and HF_HUB_OFFLINE forbids downloading it",
             hint="Unset HF_HUB_OFFLINE.",
         )
     if status == 407 or _kind(cause) == "ProxyError":
@@ -153,7 +153,7 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
                 "or list the hub's host in NO_PROXY.",
             )
         return BartError(
-            f"the proxy {_proxy()} does not let {hub} be reached: {said}",
+            f"the proxy {_proxy()} blocks access to {hub}: {said}",
             hint="Correct HTTPS_PROXY, or list the hub's host in NO_PROXY.",
         )
     if isinstance(cause, errors.GatedRepoError):
@@ -194,12 +194,12 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
     if number in NO_SPACE or "No space left" in said:
         return BartError(
             f"no space left in {cache} for {what} '{name}'",
-            hint="Free some, or set HF_HOME to a folder on a larger disk; rerun to resume.",
+            hint="Free some space, or set HF_HOME to a folder on a larger disk; rerun to resume.",
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return BartError(
             f"the cache {cache} cannot be written: {getattr(cause, 'strerror', None) or said}",
-            hint="Set HF_HOME to a folder that you may write to.",
+            hint="Set HF_HOME to a writable folder.",
         )
     return BartError(
         f"{what} '{name}': not an existing path, and the download from {hub} failed: {said}",

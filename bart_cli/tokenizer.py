@@ -258,7 +258,9 @@ class Tokenizer:
         self.target_language = self._settings.get("tgt_lang")
         for code in (self.source_language, self.target_language):
             if code is not None and code not in self.languages:
-                raise UsageError(f"{SETTINGS} names the language {code}: the vocabulary lacks it")
+                raise UsageError(
+                    f"{SETTINGS} names the language {code}, which the vocabulary lacks"
+                )
         kind = str(self._settings.get("tokenizer_class", ""))
         if not found and kind.startswith("MBart"):
             code = self.languages[self.source_language]

@@ -214,7 +214,7 @@ def _from_json(path: Path) -> tokenizers.Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises bare Exception
-        raise UsageError(f"{path} is not a tokenizer.json: {error}") from None
+        raise UsageError(f"{path} is not a valid tokenizer.json: {error}") from None
     backend.no_padding()
     backend.no_truncation()
     return backend
@@ -225,7 +225,7 @@ def _from_merges(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer
     try:
         backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # `tokenizers` raises bare Exception
-        raise UsageError(f"{vocabulary} and {merges} are not a BPE: {error}") from None
+        raise UsageError(f"{vocabulary} and {merges} are not a BPE vocabulary: {error}") from None
     _add_tokens(backend, folder, settings)
     missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
     if missing:
@@ -247,7 +247,7 @@ def _from_wordpieces(
     try:
         model = models.WordPiece.from_file(str(path), unk_token="[UNK]")
     except Exception as error:  # `tokenizers` raises bare Exception
-        raise UsageError(f"{path} is not a vocabulary of WordPiece: {error}") from None
+        raise UsageError(f"{path} is not a WordPiece vocabulary: {error}") from None
     backend = tokenizers.Tokenizer(model)
     backend.normalizer = normalizers.BertNormalizer(
         handle_chinese_chars=settings.get("tokenize_chinese_chars", True),

@@ -179,7 +179,7 @@ class Alone:
             raise BartError(message["message"], hint=message["hint"])
         if message["status"] != "ok" and self._world.size > 1:
             raise BartError(
-                f"rank {self._world.rank} ran out of memory", hint="leave this batch size out"
+                f"rank {self._world.rank} ran out of memory", hint="Leave out this batch size."
             )
         return message
 

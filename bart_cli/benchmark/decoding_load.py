@@ -112,7 +112,7 @@ def article_batches(
     mine = rows[world.rank :: world.size]
     if len(mine) < size:
         raise UsageError(
-            f"--batch-size {size}: {spec.data} has {len(mine):,} test articles for each process"
+            f"--batch-size {size}: {spec.data} has {len(mine):,} test articles per process"
         )
     return cycle([mine[i : i + size] for i in range(0, len(mine) - size + 1, size)])
 

@@ -214,7 +214,7 @@ def _with_rival(arm: ArmSpec) -> Group:
     if arm.benchmark.compare == "none":
         return [arm]
     if arm.precision == "int8":
-        raise UsageError("--compare transformers: it has no int8 decoding; use fp32 or bf16")
+        raise UsageError("--compare transformers does not support int8 decoding; use fp32 or bf16")
     return [arm, arm.model_copy(update={"side": "transformers"})]
 
 
@@ -232,7 +232,7 @@ def _check(arms: Sequence[ArmSpec]) -> None:
     for arm in arms:
         if isinstance(arm.load, DecodingSpec) and arm.precision not in DTYPES:
             allowed = ", ".join(DTYPES)
-            problems.append(f"--precision {arm.precision}: allowed are {allowed}")
+            problems.append(f"--precision {arm.precision}: expected {allowed}")
             continue
         if problem := precision_problem(arm.precision, device):
             problems.append(problem.replace("training.", "").replace("precision=", "--precision "))

@@ -120,7 +120,7 @@ def _sample(work: Path, reporter: Reporter) -> tuple[Path, Path]:
 def _learn(texts: Path, reporter: Reporter) -> Tokenizer:
     from bart_cli.data.documents import read_texts
 
-    with reporter.task("learn the vocabulary"):
+    with reporter.task("train the tokenizer"):
         return Tokenizer.train(read_texts(texts, "lines"), VOCABULARY)
 
 

@@ -180,15 +180,15 @@ def data_tokenizer(path: Path, name: str | None) -> Tokenizer:
     if (path / "tokenizer").is_dir():
         return Tokenizer.from_pretrained(path / "tokenizer")
     raise UsageError(
-        f"{path} has no tokenizer beside its pairs",
-        hint="give one (--set data.tokenizer=FOLDER), or data of `bart preprocess summarization`",
+        f"no tokenizer next to the pairs in {path}",
+        hint="Pass --set data.tokenizer=FOLDER, or data from `bart preprocess summarization`.",
     )
 
 
 def _check_vocabulary(words: Tokenizer, run: PretrainConfig | FinetuneConfig) -> None:
     if words.vocab_size > run.model.vocab_size:
         raise UsageError(
-            f"the data's tokenizer has {words.vocab_size:,} entries, the model "
+            f"the data's tokenizer has {words.vocab_size:,} entries, but the model has "
             f"{run.model.vocab_size:,} embeddings",
-            hint=f"--set model.vocab_size={words.vocab_size}",
+            hint=f"Pass --set model.vocab_size={words.vocab_size}.",
         )

@@ -150,7 +150,7 @@ def common_crawl(
     chosen = tuple(languages or ["en"])
     for code in set(chosen) - {"all"}:
         if code not in LANGUAGES:
-            raise UsageError(f"--language {code}: expected a code of ISO 639-1, such as de, or all")
+            raise UsageError(f"--language {code}: expected an ISO 639-1 code such as de, or all")
     news = NewsFilter(
         start=start.date(),
         end=last,
@@ -180,7 +180,7 @@ def common_crawl(
     )
     _print_report(report, "articles", as_json)
     if gaps := report.dropped.get(MISSING_WARC):
-        raise BartError(f"{gaps:,} WARCs are missing", hint="rerun the command to fetch them")
+        raise BartError(f"{gaps:,} WARCs are missing", hint="Rerun the command to download them.")
 
 
 @app.command()

@@ -55,7 +55,7 @@ def command(
         options={"format": form, "dtype": dtype, "tokenizer": tokenizer, "average": average},
     )
     if checkpoint is not None and config.average > 1:
-        raise UsageError("--checkpoint names one model, --average several: pass one of them")
+        raise UsageError("--checkpoint and --average cannot be combined")
     if checkpoint is not None:
         model = str(resolve_model(model, checkpoint))
     done = export_model(model, out_folder, config)

@@ -159,4 +159,4 @@ def _layers(option: str, text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option} {text}: expected numbers of layers, as in 0,2,4") from None
+        raise UsageError(f"{option} {text}: expected layer numbers such as 0,2,4") from None

@@ -69,7 +69,7 @@ def slurm(
     > job.sh && sbatch job.sh[/bold]
     """
     if (preset is None) == (config_file is None):
-        raise UsageError("give either --preset NAME or --config FILE")
+        raise UsageError("pass either --preset NAME or --config FILE")
     arguments, sbatch = _divide(context.args, sys.argv)
     tree = load_preset(preset) if preset is not None else read_yaml(config_file or Path())
     task = str(tree.get("task", "pretrain"))
@@ -106,7 +106,7 @@ def _divide(words: Sequence[str], line: Sequence[str]) -> tuple[list[str], list[
     after = list(line[line.index("--") + 1 :]) if "--" in line else []
     for word in after:
         if not word.startswith("-"):
-            raise UsageError(f"after `--`: expected options of sbatch as --name=value, got {word}")
+            raise UsageError(f"after `--`: expected sbatch options as --name=value, got {word}")
     return list(words[: len(words) - len(after)]), after
 
 

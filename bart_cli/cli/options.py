@@ -143,5 +143,5 @@ def numbers(option: str, text: str | None) -> list[int]:
     """
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if not all(word.isdigit() and int(word) > 0 for word in words):
-        raise UsageError(f"{option} {text}: expected numbers above 0, as in 1,4,8")
+        raise UsageError(f"{option} {text}: expected positive numbers such as 1,4,8")
     return [int(word) for word in words]

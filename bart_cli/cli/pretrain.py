@@ -117,11 +117,13 @@ def _run_phases(
 
     names = [name for name in phases.split(",") if name]
     if settings.preset is not None or len(names) < 2:
-        raise UsageError(f"--phases {phases}: give two presets or more here, and no --preset")
+        raise UsageError(f"--phases {phases}: expected two or more presets, and no --preset")
     if len(set(names)) < len(names):
-        raise UsageError(f"--phases {phases}: a preset occurs twice")
+        raise UsageError(f"--phases {phases}: a preset is listed twice")
     if launched():
-        raise UsageError("--phases starts runs itself: under srun or torchrun give one --preset")
+        raise UsageError(
+            "--phases starts its own processes; under srun or torchrun pass one --preset"
+        )
     count = processes_to_start(training.processes)
     folder = out_folder or Path("runs") / "pretrain-phases"
     runs: dict[Path, PretrainConfig] = {}

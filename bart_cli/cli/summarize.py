@@ -94,7 +94,7 @@ def command(
     from bart_cli.summarize.inputs import check_out, find_inputs
 
     if as_json and form not in (None, "json"):
-        raise UsageError(f"--json and --format {form} are two formats; give one")
+        raise UsageError(f"--json and --format {form} cannot be combined")
     config = load_config(
         SummarizeConfig,
         options={
@@ -108,12 +108,12 @@ def command(
     if not files:
         if sys.stdin.isatty():
             raise UsageError(
-                "no input: name a file, a folder, a pattern or a web address",
-                hint="Or pipe a text: cat article.txt | bart summarize",
+                "no input: expected a file, folder, pattern or URL",
+                hint="Name one, or pipe text in: cat article.txt | bart summarize",
             )
         files = ["-"]
     if "-" in files and sys.stdin.isatty():
-        reporter.info("reading from the terminal; Ctrl-D ends the text")
+        reporter.info("reading from the terminal; press Ctrl-D to end the text")
     inputs = find_inputs(files, jsonl=config.jsonl)
     if out_file is not None:
         check_out(out_file, inputs)
@@ -156,21 +156,23 @@ def command(
         noun = "summary" if count == 1 else "summaries"
         out.print(Text(f"{count:,} {noun} in {out_file}"), soft_wrap=True)
     if not counts.done:
-        reporter.warn("there was no line to summarize")
+        reporter.warn("the input has no lines to summarize")
     if counts.short and lines:
         reporter.warn(
             f"{counts.short:,} of {counts.done:,} texts have fewer tokens than "
-            f"min_length={summarizer.generation.min_length}: their summaries must invent text"
+            f"min_length={summarizer.generation.min_length}: their summaries will contain "
+            "invented text"
         )
     if counts.cut and lines:
         reporter.warn(
             f"{counts.cut:,} of {counts.done:,} texts were longer than the model's "
-            f"{summarizer.source_length:,} tokens and were cut (--long chunk reads them whole)"
+            f"{summarizer.source_length:,} tokens and were truncated (pass --long chunk to read "
+            "all of them)"
         )
     if counts.failed:
         raise BartError(
             f"{counts.failed:,} of {counts.done:,} inputs could not be summarized",
-            hint=None if chosen == "text" else "each has a record with the field error",
+            hint=None if chosen == "text" else "Each of them has a record with the field error.",
         )
 
 

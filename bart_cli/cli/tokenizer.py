@@ -39,7 +39,7 @@ def train(
     reporter = make_reporter()
     with (
         locked_folder(out_folder, reporter),
-        reporter.task("learn the vocabulary", unit="documents") as task,
+        reporter.task("train the tokenizer", unit="documents") as task,
     ):
 
         def texts() -> object:

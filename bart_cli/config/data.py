@@ -37,7 +37,7 @@ def check_language(code: str) -> str:
     """
     if code != "auto" and code not in LANGUAGES:
         raise ValueError(
-            f"input should be auto or a code of ISO 639-1, such as de (abbreviations are known in "
+            f"input should be auto or an ISO 639-1 code such as de (abbreviations are known for "
             f"{ABBREVIATED})"
         )
     return code

@@ -128,7 +128,7 @@ class GenerationConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.forced_bos and self.forced_bos_token in self.suppress_tokens:
-            raise ValueError(f"suppress_tokens holds the forced token {self.forced_bos_token}")
+            raise ValueError(f"suppress_tokens contains the forced token {self.forced_bos_token}")
         if self.min_length > self.max_length:
             raise ValueError(
                 f"min_length={self.min_length} is larger than max_length={self.max_length}"

@@ -75,6 +75,6 @@ class ModelConfig(Section):
             token = getattr(self, f"{name}_token_id")
             if token >= self.vocab_size:
                 raise ValueError(
-                    f"{name}_token_id={token} lies outside vocab_size={self.vocab_size}"
+                    f"{name}_token_id={token} is out of range for vocab_size={self.vocab_size}"
                 )
         return self

@@ -47,7 +47,7 @@ def load_preset(name: str) -> Tree:
     """The preset as one tree, everything that it extends merged in.
 
     Raises:
-        UsageError: there is no such preset, or presets extend one another in a circle.
+        UsageError: there is no such preset, or presets extend each other in a cycle.
     """
     return _with_bases(_preset_file(name), seen=())
 
@@ -163,14 +163,16 @@ def _preset_file(name: str) -> Path:
         hint = did_you_mean(name, preset_names())
         raise UsageError(
             f"no preset '{name}'",
-            hint=f"{hint}  `bart presets list` shows all" if hint else "see `bart presets list`",
+            hint=f"{hint}Run `bart presets list` to see all."
+            if hint
+            else "Run `bart presets list` to see all.",
         )
     return path
 
 
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
     if path in seen:
-        raise UsageError(f"{path}: presets extend one another in a circle")
+        raise UsageError(f"{path}: presets extend each other in a cycle")
     own = read_yaml(path)
     bases = own.pop("extends", [])
     tree: Tree = {}
@@ -214,7 +216,7 @@ def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:
     fitting = [name for name in preset_names() if load_preset(name).get("task") == needed]
     raise UsageError(
         f"{origin} is for `bart {task}`, not for `bart {wanted}`",
-        hint=f"presets of task {needed}: {', '.join(fitting[:6])} …" if fitting else None,
+        hint=f"Presets for {needed}: {', '.join(fitting[:6])} …" if fitting else None,
     )
 
 

@@ -156,7 +156,7 @@ class TrainingConfig(Section):
         """
         if self.micro_batch == "auto":
             raise UsageError(
-                "training.micro_batch=auto is for training runs only", hint="Give a number."
+                "training.micro_batch=auto is allowed in training runs only", hint="Pass a number."
             )
         return self.micro_batch
 

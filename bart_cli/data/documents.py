@@ -98,7 +98,7 @@ def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
     if not files:
         found = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
         raise UsageError(
-            f"no text file below {path}: expected {', '.join(SUFFIXES)}"
+            f"no text file in {path}: expected {', '.join(SUFFIXES)}"
             + (f"; found {found}" if found else "")
         )
     return sorted(files), dict(others)
@@ -140,8 +140,8 @@ def require_ids(path: Path) -> None:
         words = sum(not re.search(r"[\d_:/-]", first) for first in firsts)
         if len(firsts) >= 5 and 2 * words > len(firsts):
             raise UsageError(
-                f"{file}: the first words of its lines are no ids, for example {firsts[0][:40]!r}",
-                hint=f"Pass text without ids by --text {path}",
+                f"{file}: lines do not begin with an id, for example {firsts[0][:40]!r}",
+                hint=f"Pass text without ids with --text {path}.",
             )
 
 
@@ -167,7 +167,7 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
                 blocks.append(Block(file, begin, end, form, continued))
                 begin, continued = end, cut
     if not blocks:
-        raise UsageError(f"{path} is empty: there is no text to read")
+        raise UsageError(f"{path} is empty: it has no text")
     return blocks
 
 
@@ -279,7 +279,7 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not valid JSON: {error}") from None
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise UsageError(f"{where}: expected a JSON object with a 'text'")
+        raise UsageError(f"{where}: expected a JSON object with a 'text' field")
     row["text"] = row["text"].encode("utf-8", "replace").decode("utf-8")  # lone surrogates
     return row
 

@@ -69,7 +69,7 @@ class HubDataset:
             datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
         elif part := self._partial(needed, self.revision):
             raise UsageError(
-                f"data set '{self.repository}' holds only a part of the {needed} split: {part}",
+                f"data set '{self.repository}' contains only part of the {needed} split: {part}",
                 hint=f"Choose a complete copy: {self._complete_copy()}",
             )
         try:
@@ -95,7 +95,7 @@ class HubDataset:
             raise BartError(
                 f"data set '{self.repository}': {first_line(error)}",
                 hint=f"Choose a complete copy: {self._complete_copy()} (the hub's own conversion "
-                f"holds only a part: {part})"
+                f"is incomplete: {part})"
                 if part
                 else f"Choose a copy in parquet: {self._complete_copy()}",
             ) from None

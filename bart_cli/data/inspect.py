@@ -182,7 +182,7 @@ def find_shard_folders(path: Path) -> list[Path]:
     folders = [f for f in folders if ".work" not in f.parts]
     if not folders:
         raise UsageError(
-            f"no shards (*.parquet) in {path}", hint="`bart preprocess pretrain` writes them"
+            f"no shards (*.parquet) in {path}", hint="Create them with `bart preprocess pretrain`."
         )
     return folders
 
@@ -196,7 +196,7 @@ def find_tokenizer(folder: Path) -> Tokenizer:
     for place in (folder, *folder.absolute().parents[:2]):
         if (place / "tokenizer").is_dir():
             return Tokenizer.from_pretrained(place / "tokenizer")
-    raise UsageError(f"no tokenizer beside {folder}", hint="--tokenizer names one")
+    raise UsageError(f"no tokenizer next to {folder}", hint="Pass one with --tokenizer.")
 
 
 def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:

@@ -51,7 +51,7 @@ class Manifest:
             ]
             if different:
                 raise UsageError(
-                    f"{folder} holds another download: {'; '.join(different)}",
+                    f"{folder} contains a different download: {'; '.join(different)}",
                     hint=START_ANEW,
                 )
 
@@ -88,5 +88,5 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     except (ValueError, KeyError, TypeError):
         source = files = None
     if not isinstance(source, dict) or not isinstance(files, dict):
-        raise UsageError(f"{path} is damaged", hint="delete it, or choose another --out")
+        raise UsageError(f"{path} is damaged", hint="Delete it, or choose another --out.")
     return source, files

@@ -31,9 +31,9 @@ class Share:
     def __post_init__(self) -> None:
         if self.global_batch % self.world_size:
             raise UsageError(
-                f"training.global_batch={self.global_batch} does not divide among "
+                f"training.global_batch={self.global_batch} cannot be divided evenly among "
                 f"{self.world_size} processes",
-                hint=f"use a multiple of {self.world_size}, or another number of processes",
+                hint=f"Use a multiple of {self.world_size}, or another number of processes.",
             )
 
 

@@ -175,7 +175,9 @@ class FilePart:
         if self.form == "parallel":
             return _parallel_rows(self.path)
         if self.form is None:
-            raise UsageError(f"{self.path} is of no known form: expected {NAMES}; also with .gz")
+            raise UsageError(
+                f"{self.path} has an unknown format: expected {NAMES}, optionally with .gz"
+            )
         batches = _parquet_batches if self.form == "Parquet" else _arrow_batches
         return table_rows(batches(self.path, fields), fields, self.name)
 
@@ -213,7 +215,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
     if len(groups) > 1:
         listed = " and ".join(str(group[0].relative_to(folder)) for group in groups)
         raise UsageError(
-            f"{folder} holds the {names[0]} split {len(groups)} times: {listed}",
+            f"{folder} contains the {names[0]} split {len(groups)} times: {listed}",
             hint="Keep one of them, or name the file itself.",
         )
     files = groups[0] if groups else []
@@ -221,7 +223,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
         shard = SHARD.search(_stem_and_suffix(path)[0])
         if shard is not None and int(shard[1]) != len(files):
             raise UsageError(
-                f"{path.parent} holds {len(files)} of the {int(shard[1])} shards of the "
+                f"{path.parent} contains {len(files)} of the {int(shard[1])} shards of the "
                 f"{names[0]} split",
                 hint="Download the missing ones.",
             )
@@ -373,7 +375,7 @@ def _parallel_rows(path: Path) -> Iterator[Row]:
     if len(sides[0]) != len(sides[1]):
         raise UsageError(
             f"{files[0]} has {len(sides[0]):,} lines, {files[1].name} has {len(sides[1]):,}: "
-            "line N of one must belong to line N of the other"
+            "line N of one must match line N of the other"
         )
     for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
         yield Row(number, "line", None, source, target)

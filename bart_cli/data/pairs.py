@@ -116,7 +116,7 @@ class Split:
             )
             reporter.warn(
                 f"{self.name} split: {sum(self.dropped.values()):,} of {self.read:,} pairs are "
-                f"left out: {reasons}"
+                f"skipped: {reasons}"
             )
         if self.empty:
             reporter.warn(
@@ -146,7 +146,7 @@ class PairSource:
                 raise UsageError(
                     f"{self.path} has a {split} split of its own, but {split}_share="
                     f"{shares[split]}",
-                    hint=f"Leave out --{split}-share.",
+                    hint=f"Drop --{split}-share.",
                 )
         if self._shares and "train" not in own:
             raise UsageError(f"{self.path} has no train split to divide")
@@ -250,7 +250,7 @@ class PairSource:
         if not found:
             names = ", ".join(dict.fromkeys(part.name for part in parts))
             if not result.read:
-                raise UsageError(f"{names} is empty: there is no pair in it")
+                raise UsageError(f"{names} is empty: it has no pairs")
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in result.dropped.items())
             raise UsageError(f"{names} has no usable pair: {reasons}")
 
@@ -276,7 +276,9 @@ class PairSource:
         pairs = [pair for pair, name in zip(whole.pairs, where, strict=True) if name == split]
         if not pairs or "train" not in where:
             shares = " and ".join(f"{n}_share={share}" for n, share in self._shares.items())
-            raise UsageError(f"{self.path} has {len(order):,} pairs: too few to divide by {shares}")
+            raise UsageError(
+                f"{self.path} has {len(order):,} pairs: too few to split with {shares}"
+            )
         return Split(split, pairs[:limit], whole.read, whole.dropped, first=whole.first)
 
     def _in_training(self, split: Split) -> list[Pair]:

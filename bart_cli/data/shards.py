@@ -87,7 +87,8 @@ class ShardFolder:
         if metadata.get(VOCABULARY, own) != own:
             raise UsageError(
                 f"the shards in {self.paths[0].parent} were made with another tokenizer",
-                hint="Pass --set data.tokenizer=FOLDER with the one of `bart preprocess pretrain`.",
+                hint="Pass --set data.tokenizer=FOLDER with the tokenizer of `bart preprocess "
+                "pretrain`.",
             )
 
     def read(self, number: int, tokenizer: Tokenizer) -> Samples:
@@ -101,15 +102,14 @@ class ShardFolder:
         samples = read_shard(path, tokenizer)
         if len(samples) != self.counts[number]:
             raise UsageError(
-                f"{path} holds {len(samples):,} samples, {COUNTS} beside it says "
-                f"{self.counts[number]:,}",
-                hint=f"without {COUNTS} the shards are counted anew",
+                f"{path} has {len(samples):,} samples, but {COUNTS} says {self.counts[number]:,}",
+                hint=f"Delete {COUNTS} to count the samples again.",
             )
         highest = int(samples.tokens.values.max(initial=0))
         if highest >= tokenizer.vocab_size:
             raise UsageError(
-                f"{path} holds token {highest}, "
-                f"the tokenizer has {tokenizer.vocab_size} entries: not that of the shards"
+                f"{path}: token {highest} is out of range for the tokenizer's "
+                f"{tokenizer.vocab_size} entries: the shards were made with another tokenizer"
             )
         return samples
 
@@ -149,7 +149,8 @@ def open_shards(folder: Path) -> ShardFolder:
     paths = sorted(folder.glob("*.parquet"), key=_number) if folder.is_dir() else []
     if not paths:
         raise UsageError(
-            f"no shards (*.parquet) in {folder}", hint="`bart preprocess pretrain` writes them"
+            f"no shards (*.parquet) in {folder}",
+            hint="Create them with `bart preprocess pretrain`.",
         )
     counts_path = folder / COUNTS
     known: dict[str, int] = {}
@@ -158,8 +159,8 @@ def open_shards(folder: Path) -> ShardFolder:
             known = {n: int(c) for n, c in json.loads(counts_path.read_text("utf-8")).items()}
         except (ValueError, TypeError, AttributeError):
             raise UsageError(
-                f"{counts_path} is damaged: expected the samples of each file by its name",
-                hint="delete it: the shards are then counted anew",
+                f"{counts_path} is damaged: expected the number of samples of each file",
+                hint="Delete it to count the samples again.",
             ) from None
     if missing := [name for name in known if not (folder / name).exists()]:
         are = f"and {len(missing) - 1:,} more are" if len(missing) > 1 else "is"
@@ -169,7 +170,7 @@ def open_shards(folder: Path) -> ShardFolder:
         )
     counts = [known[p.name] if p.name in known else _count(p) for p in paths]
     if not sum(counts):
-        raise UsageError(f"the shards in {folder} hold no samples")
+        raise UsageError(f"the shards in {folder} contain no samples")
     return ShardFolder(tuple(paths), tuple(counts))
 
 
@@ -190,7 +191,7 @@ def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Pa
     hint = f"prepared lengths there: {', '.join(map(str, lengths))}" if lengths else None
     raise UsageError(
         f"no {split} shards of {sequence_length} tokens in {path}",
-        hint=hint or "`bart preprocess pretrain` writes them",
+        hint=hint or "Create them with `bart preprocess pretrain`.",
     )
 
 
@@ -211,14 +212,14 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
     if columns == TEXT:
         kind = table["sentences"].type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise BartError(f"{path}: column 'sentences' holds {kind}, no text")
+            raise BartError(f"{path}: column 'sentences' has type {kind}, expected text")
         return encode_samples([text or "" for text in table["sentences"].to_pylist()], tokenizer)
     samples = Samples(_ragged(table["input_ids"], path), _ragged(table["sentence_lengths"], path))
     borders = np.concatenate([[0], np.cumsum(samples.sentences.values, dtype=np.int64)])
     starts = samples.sentences.starts
     sums = borders[starts + samples.sentences.lengths] - borders[starts]
     if wrong := np.flatnonzero(sums != samples.tokens.lengths).tolist():
-        raise BartError(f"{path}, row {wrong[0]:,}: the sentence_lengths are not those of it")
+        raise BartError(f"{path}, row {wrong[0]:,}: sentence_lengths do not match its tokens")
     return samples
 
 
@@ -263,9 +264,9 @@ def _ragged(column: pa.ChunkedArray, path: Path) -> Ragged:
     kind = array.type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (lists and pa.types.is_integer(kind.value_type)):
-        raise BartError(f"{path}: a column of {kind}, expected lists of whole numbers")
+        raise BartError(f"{path}: column type {kind}, expected lists of integers")
     if array.null_count or array.values.null_count:
-        raise BartError(f"{path}: a column of {kind} has gaps (nulls)")
+        raise BartError(f"{path}: a column of type {kind} contains nulls")
     values = array.flatten().to_numpy(zero_copy_only=False)
     lengths: Ids = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     return Ragged(values, lengths)

@@ -71,13 +71,13 @@ def decode_split(
         reporter.warn(
             f"{short:,} of {len(pairs):,} articles have fewer tokens than "
             f"min_length={config.generation.min_length} "
-            f"({config.generation_sources.get('min_length', 'settings')}): their summaries must "
-            "invent text"
+            f"({config.generation_sources.get('min_length', 'settings')}): their summaries will "
+            "contain invented text"
         )
     if cut:
-        reporter.info(f"{cut:,} of {len(pairs):,} articles are cut to {limit} tokens")
+        reporter.info(f"{cut:,} of {len(pairs):,} articles are truncated to {limit} tokens")
     if ledger and done:
-        reporter.info(f"{ledger.done:,} of {len(pairs):,} articles are decoded already")
+        reporter.info(f"{ledger.done:,} of {len(pairs):,} articles are already decoded")
     elif ledger:
         ledger.begin(len(pairs), cut)
     todo = [number for number in range(len(plan)) if number not in done]
@@ -116,8 +116,8 @@ def device_name(device: torch.device) -> str:
 def _require_one_device_each(device: str, world: World) -> None:
     if world.size > 1 and ":" in device:
         raise UsageError(
-            f"device={device}: {world.size} processes cannot all decode there",
-            hint="leave --device out, and each process takes a GPU of its own",
+            f"device={device}: {world.size} processes cannot share one device",
+            hint="Drop --device so that each process takes its own GPU.",
         )
 
 
@@ -163,7 +163,7 @@ def _decode_batch(
         raise BartError(
             f"out of GPU memory: {len(batch)} articles of up to {len(batch[0]):,} tokens, "
             f"{config.generation.beams} beams",
-            hint=f"try --batch-size {max(1, config.evaluation.batch_size // 2)}",
+            hint=f"Pass --batch-size {max(1, config.evaluation.batch_size // 2)}.",
         ) from None
     seconds = time.perf_counter() - start
     count = config.generation.return_sequences

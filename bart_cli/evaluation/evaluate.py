@@ -60,9 +60,9 @@ def run_evaluate(
         BartError: stopped by a signal or the time limit, out of memory.
     """
     if config.model_path is None:
-        raise UsageError("no model: give --model with a run, a model folder or a hub id")
+        raise UsageError("no model: pass --model with a run, a model folder or a hub id")
     if config.data.path is None:
-        raise UsageError("no data: give --data with a folder of pairs (test.jsonl …)")
+        raise UsageError("no data: pass --data with a folder of pairs (test.jsonl …)")
     source = open_pairs(config.data)
     split = config.evaluation.split
     found = source.read(split, limit=_limit(config), keep_empty=split != "train")
@@ -75,7 +75,7 @@ def run_evaluate(
         config = _with_precision(config, world, reporter)
         ledger = _claim(config, out, pairs, world, replace)
         if world.broadcast(ledger is not None and ledger.complete):
-            reporter.info(f"all {len(pairs):,} articles are decoded already")
+            reporter.info(f"all {len(pairs):,} articles are already decoded")
         else:
             decode_split(config, pairs, ledger, world, reporter, minutes)
         if ledger is None:
@@ -138,8 +138,8 @@ def _require_own(out: Path) -> None:
             content = None
         if not isinstance(content, dict) or content.get("task") != "evaluate":
             raise UsageError(
-                f"{out} is no folder of an evaluation: its config.yaml is of something else",
-                hint="choose another --out",
+                f"{out} is not an evaluation folder: its config.yaml belongs to something else",
+                hint="Choose another --out.",
             )
 
 

@@ -130,8 +130,8 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
             ledger._add(line)
     except (KeyError, TypeError, ValueError):
         raise UsageError(
-            f"{ledger.path} is damaged: it does not hold what was decoded",
-            hint="delete it, and all articles are decoded anew",
+            f"{ledger.path} is damaged: it is not a list of predictions",
+            hint="Delete it to decode all articles again.",
         ) from None
     if replace and before != origin:
         return Ledger(ledger.path, origin)

@@ -121,7 +121,8 @@ def _rouge(
     lost = share_without_words(references) if evaluation.tokenizer == "ascii" else 0
     if lost > LOST:
         reporter.warn(
-            f"ROUGE knows the letters a-z only, and so loses most of {lost:.0%} of the references. "
+            f"ROUGE reads only the letters a-z, so it drops most of the text in {lost:.0%} of "
+            "the references. "
             "Pass --rouge-tokenizer unicode to compare words of any script."
         )
     with reporter.task("score", total=len(systems) * len(references), unit="summaries") as task:

@@ -80,7 +80,7 @@ def generate(
     longest = max((len(source) for source in sources), default=0)
     for what, length in (("a source", longest), ("max_length", generation.max_length)):
         if length > positions:
-            raise UsageError(f"{what} of {length} tokens is more than the model's {positions}")
+            raise UsageError(f"{what} of {length} tokens exceeds the model's {positions} positions")
     was_training = isinstance(model, Bart) and model.training
     engine = Engine(model) if isinstance(model, Bart) else model
     results: list[list[Hypothesis]] = [[] for _ in sources]

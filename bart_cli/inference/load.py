@@ -80,7 +80,7 @@ def load_for_inference(
     """
     allowed = get_args(DecodingPrecision)
     if precision not in allowed:
-        raise UsageError(f"precision={precision!r}: allowed are {', '.join(allowed)}")
+        raise UsageError(f"precision={precision!r}: expected {', '.join(allowed)}")
     if not isinstance(device, str):
         raise UsageError(f"device={device!r}: expected auto, cpu, cuda or cuda:N")
     place = find_device(device)
@@ -93,8 +93,8 @@ def load_for_inference(
             Tokenizer.from_pretrained(loaded.folder)  # raises, with the way to convert it
         raise UsageError(
             f"{loaded.folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt)",
-            hint="`bart export` with --tokenizer writes a folder that has one; `bart evaluate` "
-            "also takes --set data.tokenizer=FOLDER",
+            hint="Add one with `bart export --tokenizer FOLDER`; `bart evaluate` "
+            "also takes --set data.tokenizer=FOLDER.",
         )
     require_room(own, loaded.model.config)
     own = own.with_languages(source_language, target_language)
@@ -177,5 +177,5 @@ def find_device(name: str) -> torch.device:
         raise UsageError(f"device={name}: expected auto, cpu, cuda or cuda:N")
     if int(number or 0) >= gpus:
         has = f"has {gpus} GPUs" if gpus else "has no GPU that torch can use"
-        raise UsageError(f"device={name}: this machine {has}", hint="use --device cpu or auto")
+        raise UsageError(f"device={name}: this machine {has}", hint="Use --device cpu or auto.")
     return torch.device(name)

@@ -63,22 +63,20 @@ def export_model(source: str, out: Path, config: ExportConfig) -> Export:
         BartError: the weights do not fit the dtype, or what was written does not give the same.
     """
     if not out.name:
-        raise UsageError(f"--out {out} stands for a folder that is there; give a new name")
+        raise UsageError(f"--out {out} names an existing folder; pass a new name")
     with locked_path(out, Reporter()):
         return _export(source, out, config)
 
 
 def _export(source: str, out: Path, config: ExportConfig) -> Export:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out} is there already", hint="remove it, or give another name")
+        raise UsageError(f"--out {out} already exists", hint="Remove it, or choose another --out.")
     loaded = load_model(source) if config.average == 1 else load_average(source, config.average)
     tokenizer = loaded.tokenizer
     if config.tokenizer is not None:
         tokenizer = Tokenizer.from_pretrained(config.tokenizer)
     if tokenizer is None:
-        raise UsageError(
-            f"{source} comes without a tokenizer", hint="name one: --tokenizer FOLDER_OR_HUB_ID"
-        )
+        raise UsageError(f"{source} has no tokenizer", hint="Pass --tokenizer FOLDER_OR_HUB_ID.")
     model = loaded.model
     require_room(tokenizer, model.config)
     weights = _cast(model.state_dict(), config.dtype)
@@ -131,8 +129,8 @@ def _cast(weights: State, dtype: ExportDtype) -> State:
     for name, tensor in cast.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BartError(
-                f"{name} has values that are not finite in {dtype}",
-                hint="bf16 and fp32 reach further" if dtype == "fp16" else None,
+                f"{name} has non-finite values in {dtype}",
+                hint="Use bf16 or fp32, which have a larger range." if dtype == "fp16" else None,
             )
     return cast
 
@@ -182,7 +180,7 @@ def _check(folder: Path, model: Bart, tokenizer: Tokenizer, config: ExportConfig
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise BartError(
-            f"what was written gives other logits (by {difference:.3g}); nothing is kept of it"
+            f"the export's logits differ by {difference:.3g} from the model's; it was deleted"
         )
     return difference
 
@@ -198,11 +196,13 @@ def _load_theirs(folder: Path, settings: ModelConfig, tokenizer: Tokenizer) -> A
     special = [tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.mask_id]
     found = [words.bos_token_id, words.pad_token_id, words.eos_token_id, words.mask_token_id]
     if words(SAMPLE)["input_ids"] != tokenizer.encode(SAMPLE) or found != special:
-        raise BartError("what was written gives other token ids; nothing is kept of it")
+        raise BartError(
+            "the export's tokenizer gives other token ids than the model's; it was deleted"
+        )
     kind = "MBart" if settings.pre_layer_norm else "Bart"
     theirs, info = getattr(transformers, f"{kind}ForConditionalGeneration").from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
     if info["unexpected_keys"] or info["mismatched_keys"]:
-        raise BartError(f"transformers does not know all that was written: {info}")
+        raise BartError(f"transformers cannot load all exported weights: {info}")
     return theirs.eval()

@@ -223,7 +223,9 @@ def _checkpoint(run: Path, name: str) -> Path:
     there += [str(step) for step in steps]
     raise UsageError(
         f"--checkpoint {name}: not in {run}",
-        hint=f"It has {', '.join(there)}." if there else "--model must be a run that has saved.",
+        hint=f"It has {', '.join(there)}."
+        if there
+        else "Pass --model with a run that has saved checkpoints.",
     )
 
 
@@ -237,8 +239,8 @@ def require_room(tokenizer: Tokenizer, config: ModelConfig) -> None:
         set(missing) <= set(tokenizer.added_tokens())
     ):
         raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size:,} entries, the model "
-            f"{config.vocab_size:,} embeddings: they do not belong together"
+            f"the tokenizer has {tokenizer.vocab_size:,} entries, but the model has "
+            f"{config.vocab_size:,} embeddings"
         )
 
 
@@ -265,7 +267,9 @@ def build(config: ModelConfig, state: State, path: Path) -> Bart:
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UsageError(f"{path}: weights do not fit: {'; '.join(problems[:3])}{more}")
+        raise UsageError(
+            f"{path}: weights do not match config.json: {'; '.join(problems[:3])}{more}"
+        )
     model.load_state_dict(state, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -304,7 +308,7 @@ def _with_norms(
     pre_layer_norm = is_pre_layer_norm(state)
     if settings.get("normalize_before") and not pre_layer_norm:
         raise UsageError(
-            f"{path}: normalize_before=True, but the weights have no last LayerNorm "
+            f"{path}: normalize_before=True, but the weights have no final LayerNorm "
             "(model.encoder.layer_norm); Pre-LN without one is not implemented"
         )
     return config.model_copy(update={"pre_layer_norm": pre_layer_norm or config.pre_layer_norm})
@@ -358,7 +362,7 @@ def _parts(index: Path) -> list[str]:
     """The files that an index of weights names."""
     places = _read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise UsageError(f"{index}: expected weight_map, which names the file of each tensor")
+        raise UsageError(f"{index}: expected weight_map, a map from tensor to file")
     return sorted(set(places.values()))
 
 
@@ -372,10 +376,10 @@ def _tensors(content: object, path: Path) -> State:
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise UsageError(
-                f"{path}: expected a state dict, but {name!r} is {_kind(value)}, no tensor"
+                f"{path}: expected a state dict, but {name!r} is {_kind(value)}, not a tensor"
             )
         if not isinstance(name, str):
-            raise UsageError(f"{path}: expected a state dict, but {name!r} is no tensor's name")
+            raise UsageError(f"{path}: expected a state dict, but {name!r} is not a tensor name")
     return dict(content)
 
 

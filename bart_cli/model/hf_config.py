@@ -131,7 +131,7 @@ def _require_bart(settings: Json, path: Path) -> None:
     """
     kind = settings.get("model_type", "bart")  # the first BARTs came without
     if kind not in ("bart", "mbart"):
-        raise UsageError(f"{path}: model_type is {kind!r}; allowed are 'bart' and 'mbart'")
+        raise UsageError(f"{path}: model_type is {kind!r}; expected 'bart' or 'mbart'")
     names = settings.get("architectures") or []
     for name in names if isinstance(names, list) else [names]:
         for head, work in OTHER_HEADS.items():

@@ -126,7 +126,7 @@ def require_weights(path: Path) -> None:
         ) from None
     if pointer:
         raise BartError(
-            f"{path} is a pointer of Git LFS, not the weights",
+            f"{path} is a Git LFS pointer, not the weights",
             hint=f"Fetch them: git -C {path.parent} lfs pull",
         )
 

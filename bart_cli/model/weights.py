@@ -72,10 +72,12 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
             renamed[part] = piece
     copies = [renamed.pop(name) for name in EMBEDDING if name in renamed]
     if not copies:
-        raise UsageError(f"{path}: these are not the weights of a BART: no token embedding")
+        raise UsageError(f"{path}: these are not BART weights: no token embedding")
     for copy in copies[1:]:
         if copy.shape != copies[0].shape or not torch.equal(copy, copies[0]):
-            raise UsageError(f"{path}: input and output embeddings differ; only tied ones work")
+            raise UsageError(
+                f"{path}: input and output embeddings differ; only tied embeddings are supported"
+            )
     renamed["model.shared.weight"] = copies[0]
     if "final_logits_bias" not in renamed:
         renamed["final_logits_bias"] = torch.zeros(1, copies[0].shape[0])
@@ -128,9 +130,9 @@ def infer_config(
             for side in ("encoder", "decoder")
         }
     except KeyError as missing:
-        raise UsageError(f"{path}: these are not the weights of a BART: no {missing}") from None
+        raise UsageError(f"{path}: these are not BART weights: no {missing}") from None
     except (ValueError, IndexError):
-        raise UsageError(f"{path}: these are not the weights of a BART: no matrices") from None
+        raise UsageError(f"{path}: these are not BART weights: no matrices") from None
     usual = max(1, width // HEAD_WIDTH)
     fields = {
         "vocab_size": vocabulary,
@@ -148,4 +150,4 @@ def infer_config(
         return ModelConfig.model_validate(fields)
     except ValueError:
         shapes = ", ".join(f"{name}={value}" for name, value in fields.items())
-        raise UsageError(f"{path}: no BART has such shapes: {shapes}") from None
+        raise UsageError(f"{path}: these shapes do not belong to a BART: {shapes}") from None

@@ -42,7 +42,7 @@ def worker_processes(workers: int) -> Iterator[Executor]:
             yield pool
         except BrokenProcessPool:
             raise BartError(
-                "a worker process was killed (out of memory?)", hint="try fewer of them"
+                "a worker process was killed (out of memory?)", hint="Use fewer workers."
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

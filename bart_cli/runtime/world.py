@@ -195,8 +195,8 @@ def _adopt_slurm() -> None:
         return
     if "MASTER_ADDR" not in os.environ:
         raise UsageError(
-            "MASTER_ADDR is not set: under srun the job script names the node of rank 0",
-            hint="`bart launch slurm` prints a job script that does",
+            "MASTER_ADDR is not set: under srun the job script must set it to rank 0's node",
+            hint="Create such a job script with `bart launch slurm`.",
         )
     os.environ.setdefault("MASTER_PORT", "29500")
     os.environ["WORLD_SIZE"] = os.environ["SLURM_STEP_NUM_TASKS"]

@@ -144,7 +144,7 @@ def read_settings(document: Mapping[str, Any], served: Served) -> Settings:
     """
     long = document.get("long", "truncate")
     if long not in get_args(LongText):
-        refuse(400, f"long={str(long)[:30]}: allowed are {', '.join(get_args(LongText))}")
+        refuse(400, f"long={str(long)[:30]}: expected {', '.join(get_args(LongText))}")
     changes = {k: v for k, v in document.items() if k not in OWN_FIELDS and v is not None}
     for name in changes:
         if name not in GenerationConfig.model_fields:

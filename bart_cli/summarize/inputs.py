@@ -70,7 +70,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
         BartError: a web page that cannot be downloaded, or any without the extra `data`.
     """
     if list(words).count("-") > 1:
-        raise UsageError("standard input (-) is named twice; it can be read once only")
+        raise UsageError("standard input (-) is named twice; it can be read only once")
     inputs: list[Input] = []
     for word in words:
         if word == "-":
@@ -80,9 +80,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             inputs.append(_web_page(word, jsonl))
             continue
         if not word:
-            raise UsageError(
-                "an empty name among the inputs: name a file, a folder, a pattern or -"
-            )
+            raise UsageError("one of the inputs is empty: expected a file, folder, pattern or -")
         path = Path(word)
         if path.is_dir():
             files = sorted(
@@ -96,7 +94,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             found = (Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207
             files = sorted(file for file in found if file.is_file())
             if not files:
-                raise UsageError(f"no file fits the pattern {word}")
+                raise UsageError(f"no file matches the pattern {word}")
         else:
             inputs.append(_checked(Input(path, _kind(path, jsonl))))
             continue
@@ -109,10 +107,10 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
 def check_out(out: Path, inputs: Sequence[Input]) -> None:
     """Raise UsageError when `out` is a folder or one of the inputs."""
     if out.is_dir():
-        raise UsageError(f"--out {out} is a folder; give the name of a file in it")
+        raise UsageError(f"--out {out} is a folder; expected a file name")
     paths = [given.path for given in inputs if given.path is not None and given.path.exists()]
     if out.exists() and any(out.samefile(path) for path in paths):
-        raise UsageError(f"--out {out} is one of the inputs; give another name")
+        raise UsageError(f"--out {out} is one of the inputs; choose another file")
 
 
 def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Text | Failure]:
@@ -202,7 +200,7 @@ def main_text(name: str, content: bytes, content_type: str = "") -> str:
 
     text = load_extractor("trafilatura")(Page(url="", html=content, content_type=content_type))
     if not text.strip():
-        raise UsageError(f"{name} is a page without a main text")
+        raise UsageError(f"{name} is a page without main text")
     return text
 
 

@@ -148,7 +148,7 @@ def _results(
             raise BartError(
                 f"out of GPU memory: {job.batch_size} texts at once, "
                 f"{summarizer.generation.beams} beams",
-                hint=f"try --batch-size {max(1, job.batch_size // 2)}",
+                hint=f"Pass --batch-size {max(1, job.batch_size // 2)}.",
             ) from None
         except SummariesInterrupted as stop:
             yield _kept(window, stop.summaries, job)
@@ -205,13 +205,13 @@ def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
     short = 0 < summary.source_tokens < min_length
     if short:
         reporter.warn(
-            f"{tokens}, fewer than min_length={min_length}: the summary must invent text "
-            "(--min-length lowers it)"
+            f"{tokens}, fewer than min_length={min_length}: the summary will contain invented text "
+            "(pass a lower --min-length)"
         )
     if summary.cut:
         reporter.warn(
-            f"{tokens}; the model reads the first {summary.used_tokens:,}, the rest is not in the "
-            "summary (--long chunk reads it all)"
+            f"{tokens}; the model reads only the first {summary.used_tokens:,} "
+            "(pass --long chunk to summarize all of it)"
         )
     elif summary.missing:
         reporter.warn(
@@ -219,7 +219,7 @@ def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
             "pieces are not in the summary"
         )
     elif summary.pieces > 1:
-        reporter.info(f"{tokens}: it was summarized in {summary.pieces} pieces")
+        reporter.info(f"{tokens}: summarized in {summary.pieces} pieces")
     return short or summary.cut or summary.pieces + summary.missing > 1
 
 

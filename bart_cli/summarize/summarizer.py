@@ -216,7 +216,7 @@ class Summarizer:
             )[0]
         texts = _checked_texts(texts)
         if long not in get_args(LongText):
-            raise ArgumentError(f"long={long!r}: allowed are {', '.join(get_args(LongText))}")
+            raise ArgumentError(f"long={long!r}: expected {', '.join(get_args(LongText))}")
         for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
             none = name == "max_tokens" and value is None
             if not none and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

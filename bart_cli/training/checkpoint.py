@@ -130,7 +130,9 @@ def writing(folder: Path, run: Path) -> Iterator[None]:
         older = list_checkpoints(run)
         raise BartError(
             f"cannot write {folder}: {error}",
-            hint=f"Make room; the run resumes from {older[-1]}." if older else "Make room.",
+            hint=f"Free disk space; the run resumes from {older[-1]}."
+            if older
+            else "Free disk space.",
         ) from None
 
 

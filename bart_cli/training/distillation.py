@@ -26,7 +26,7 @@ def keep_layers(
         count = len(stack.layers)
         if not keep or len(set(keep)) != len(keep) or not all(0 <= i < count for i in keep):
             raise UsageError(
-                f"keep_{side}_layers={','.join(map(str, keep))}: allowed are different layers "
+                f"keep_{side}_layers={','.join(map(str, keep))}: expected distinct layers "
                 f"from 0 to {count - 1}"
             )
         stack.layers = nn.ModuleList([stack.layers[i] for i in keep])

@@ -48,7 +48,7 @@ def run_finetune(
         reporter = reporter if world.leads else Reporter()
         data, training = config.data, config.training
         if data.path is None:
-            raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
+            raise UsageError("no data: pass --data with a folder of pairs (train.jsonl …)")
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
         tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
         config = _match_targets(config, tokenizer)
@@ -58,7 +58,7 @@ def run_finetune(
             raise UsageError(
                 f"no validation split in {data.path}, but training.validate_every="
                 f"{training.validate_every}",
-                hint="Pass --validation-share 0.05 to hold out a part of the pairs, or "
+                hint="Pass --validation-share 0.05 to hold out part of the pairs, or "
                 "--set training.validate_every=null.",
             )
         content = _digests(config, source, tokenizer) if world.leads else {}
@@ -133,7 +133,7 @@ def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
         return beside
     raise UsageError(
         "no tokenizer: neither --init-from nor pairs prepared by `bart preprocess summarization`",
-        hint="give one with --set data.tokenizer=FOLDER",
+        hint="Pass one with --set data.tokenizer=FOLDER.",
     )
 
 
@@ -160,7 +160,7 @@ def _tell_cuts(pairs: EncodedPairs, config: FinetuneConfig, reporter: Reporter) 
         ("summaries", pairs.targets, config.data.max_target_length),
     ):
         if rows.cut:
-            reporter.info(f"{rows.cut:,} of {len(rows):,} {name} are cut to {limit} tokens")
+            reporter.info(f"{rows.cut:,} of {len(rows):,} {name} are truncated to {limit} tokens")
 
 
 def _check_positions(config: FinetuneConfig, model: Bart) -> None:
@@ -169,7 +169,7 @@ def _check_positions(config: FinetuneConfig, model: Bart) -> None:
         length = getattr(config.data, name)
         if length > positions:
             raise UsageError(
-                f"data.{name}={length} is more than the model's {positions} positions",
+                f"data.{name}={length} exceeds the model's {positions} positions",
                 hint=f"Pass --set data.{name}={positions}.",
             )
 

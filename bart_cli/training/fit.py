@@ -85,7 +85,7 @@ def fit(
         number = world.broadcast(number)
         if number is None or (room.available and not needs.largest(room.available, number)):
             number = _chosen(model, training, longest, share, room, world)
-        reporter.info(f"micro-batch {number}, {-(-share // number)} to a step")
+        reporter.info(f"micro-batch {number}, {-(-share // number)} per step")
         chosen = training.model_copy(update={"micro_batch": number})
         config = config.model_copy(update={"training": chosen})
     _check(config, room, longest[0], share, world, reporter)

@@ -57,7 +57,7 @@ def find_runs(folder: Path) -> list[Path]:
     runs = sorted(p.parent for p in folder.rglob("config.yaml") if _is_run(p.parent))
     if not runs:
         raise UsageError(
-            f"no run in {folder}", hint="`bart pretrain` and `bart finetune` make runs"
+            f"no run in {folder}", hint="Create one with `bart pretrain` or `bart finetune`."
         )
     return runs
 
@@ -129,16 +129,16 @@ def _is_run(folder: Path) -> bool:
 def _settings(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
-        raise UsageError(f"{run} is no run folder: it has no config.yaml")
+        raise UsageError(f"{run} is not a run folder: it has no config.yaml")
     try:
         settings = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError:
-        raise UsageError(f"{path}: not valid YAML: this is not what a run wrote") from None
+        raise UsageError(f"{path}: not valid YAML") from None
     if isinstance(settings, dict):
         training = settings.get("training")
         if isinstance(training, dict) and "max_steps" in training:
             return settings
-    raise UsageError(f"{run} is no run of pretrain or finetune")
+    raise UsageError(f"{run} is not a run of pretrain or finetune")
 
 
 def _median(rows: list[dict[str, Any]], name: str) -> float | None:

@@ -78,7 +78,7 @@ def read_metrics(run: Path) -> list[Row]:
         except (ValueError, TypeError, KeyError, AttributeError):
             if number < len(lines):
                 raise UsageError(
-                    f"{path}, line {number}: not a row of the log of a run",
+                    f"{path}, line {number}: not a row of a run's log",
                     hint="Delete that line. The log is not needed to resume.",
                 ) from None
     return rows

@@ -110,7 +110,9 @@ def check_pretrain(config: PretrainConfig, world: World) -> tuple[Path, Tokenize
     data = config.data
     problems: list[str] = []
     if data.path is None:
-        raise UsageError("no data: give --data with the folder of `bart preprocess pretrain`")
+        raise UsageError(
+            "no data: pass --data with the output folder of `bart preprocess pretrain`"
+        )
     if data.streams % world.size:
         problems.append(f"data.streams={data.streams} is no multiple of {world.size} processes")
     if config.init_from is None:
@@ -179,6 +181,6 @@ def _tokenizer_beside(shards: Path) -> Path:
         if (folder / "tokenizer").is_dir():
             return folder / "tokenizer"
     raise UsageError(
-        f"no tokenizer beside the shards in {shards}",
-        hint="give the one they were made with: --set data.tokenizer=FOLDER",
+        f"no tokenizer next to the shards in {shards}",
+        hint="Pass the one they were made with: --set data.tokenizer=FOLDER.",
     )

@@ -115,7 +115,7 @@ def _find(
     start = _choose(run, resume, reporter)
     outcome = _read(run / DONE).get("outcome")
     if outcome is not None and not start.rollback and not (longer and outcome == "done"):
-        reporter.info(f"{run} is finished already: nothing to do")
+        reporter.info(f"{run} is already finished: nothing to do")
         return Start(finished=True)
     if resume == "none" and list_checkpoints(run):
         raise UsageError(
@@ -146,14 +146,14 @@ def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
         try:
             verify(folder)
         except BartError as error:
-            reporter.warn(f"checkpoint {folder} is damaged and skipped: {error.message}")
+            reporter.warn(f"skipping damaged checkpoint {folder}: {error.message}")
             continue
         reporter.info(f"resuming from {folder}")
         return Start(folder)
     if candidates:
         raise BartError(
             f"every checkpoint in {run} is damaged",
-            hint="Choose another --out to begin anew.",
+            hint="Choose another --out to start again.",
         )
     return Start()
 
@@ -286,7 +286,7 @@ def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
         path.rename(aside / "checkpoints" / path.name)
     for path in others:
         path.rename(aside / path.name)
-    reporter.info(f"the steps after {max(step, 0):,} are set aside in {aside}")
+    reporter.info(f"the steps after {max(step, 0):,} are moved to {aside}")
 
 
 def _read(path: Path) -> dict[str, Any]:

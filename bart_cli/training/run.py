@@ -88,14 +88,15 @@ def start_model(
         if grow and missing:
             names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
             reporter.info(
-                f"{config.init_from} has {model.config.vocab_size:,} embeddings, the tokenizer "
+                f"{config.init_from} has {model.config.vocab_size:,} embeddings, but the "
+                "tokenizer has "
                 f"{tokenizer.vocab_size:,} entries: the table grows by {len(missing)} ({names})"
             )
             torch.manual_seed(training.seed)
             model.grow(tokenizer.vocab_size)
     else:
         if config.model.vocab_size != tokenizer.vocab_size:
-            reporter.info(f"model.vocab_size={tokenizer.vocab_size}: that of the tokenizer")
+            reporter.info(f"model.vocab_size={tokenizer.vocab_size}, taken from the tokenizer")
         torch.manual_seed(training.seed)
         model = Bart(fit_vocabulary(config.model, tokenizer))
     return place(model, training, world)
@@ -197,7 +198,7 @@ def run_training(
     except RuntimeError as error:
         if "bus error" in str(error).lower() or "shared memory" in str(error):
             raise BartError(
-                "the processes that load data ran out of shared memory (/dev/shm)",
+                "the data workers ran out of shared memory (/dev/shm)",
                 hint="Start the container with --ipc=host or --shm-size=8g, or pass "
                 "--set data.workers=0.",
             ) from None
@@ -211,7 +212,7 @@ def run_training(
         if "DataLoader worker" not in str(error):  # torch raises it wherever we happen to be
             raise
         raise BartError(
-            f"a process that loads data has died: {error}",
+            f"a data worker died: {error}",
             hint="If memory was short, lower data.workers. Rerun the command to resume.",
         ) from None
     finally:

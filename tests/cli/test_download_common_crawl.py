@@ -158,7 +158,7 @@ def test_kill_9_and_the_same_command_again_give_the_same_bytes(
     for name, entry in kept.items():
         assert entry | {"url": ""} == fresh[name] | {"url": ""}
     assert again.returncode == 0
-    assert "3 of 3 WARCs are done already" in again.stderr
+    assert "3 of 3 WARCs are already done" in again.stderr
     assert all(web.requests[path] == before[path] for path in before if path.endswith("warc.gz"))
 
 
@@ -202,7 +202,7 @@ def test_broken_records_and_missing_warcs_are_named_and_the_rest_goes_on(
     assert "2 articles" in result.stdout
     assert f"{NAMES[1]} is not a WARC file" in result.stderr
     assert "2 WARCs are missing" in again.stderr
-    assert f"{NAMES[0]}: damaged record after byte {positions[0]:,}, left out" in result.stderr
+    assert f"{NAMES[0]}: skipped a damaged record after byte {positions[0]:,}" in result.stderr
     assert "CC-NEWS-20160929000000-00009.warc.gz: not there (HTTP 404)" in result.stderr
     assert "no listing for 2016-10" in result.stderr
     assert "Traceback" not in result.stderr
@@ -272,7 +272,7 @@ def test_a_page_that_crashes_a_parser_costs_its_warc_and_not_the_run(
             report = download(web.url)
         assert (report.files, report.dropped["missing WARC"]) == (2, 1)
         (line,) = Voice.lines
-        assert line.startswith(f"left out: {NAMES[1]}: a worker process was killed")
+        assert line.startswith(f"skipped: {NAMES[1]}: a worker process was killed")
         download(web.url)
     for path in (undisturbed / "source").iterdir():
         assert (tmp_path / "cc" / "source" / path.name).read_bytes() == path.read_bytes()
@@ -298,7 +298,7 @@ def test_without_an_end_a_later_day_goes_on_with_the_day_of_the_first_run(
         command = [word for word in command if word not in ("--end", "2016-10-31")]
         again = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert again.returncode == 0, again.stderr
-    assert "3 of 3 WARCs are done already" in again.stderr
+    assert "3 of 3 WARCs are already done" in again.stderr
     assert json.loads(again.stdout) == json.loads(begun.stdout)
     (tmp_path / "cc" / "manifest.json").write_text('{"source": {"end": "x"}}')
     assert end_of_first_run(tmp_path / "cc") is None
@@ -307,7 +307,7 @@ def test_without_an_end_a_later_day_goes_on_with_the_day_of_the_first_run(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--end", "2016-08-01"], "--end 2016-08-01 lies before --start 2016-09-01"),
+        (["--end", "2016-08-01"], "--end 2016-08-01 is before --start 2016-09-01"),
         (["--start", "yesterday"], "does not match the format"),
         (["--extractor", "magic"], "is not one of"),
         (["--warc-start", "2016-09-29", "--warc-end", "2016-09-30"], "no WARC of CC-NEWS"),

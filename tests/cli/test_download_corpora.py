@@ -215,14 +215,14 @@ def test_a_cut_dump_is_named(tmp_path: Path) -> None:
     dump.write_bytes(bz2.compress(DUMP.format(text="A town. " * 50_000).encode())[:200])
     result = bart("wikipedia", "--dump", dump, "--out", tmp_path / "a")
     assert result.returncode == 2
-    assert "is not a whole XML dump" in result.stderr
+    assert "is not a complete XML dump" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_a_page_in_place_of_a_dump_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "wiki.xml").write_text("<html><body>Please log in<br></body></html>")
     out = tmp_path / "a"
-    with serve_files(tmp_path) as web, pytest.raises(BartError, match="not a whole XML dump"):
+    with serve_files(tmp_path) as web, pytest.raises(BartError, match="not a complete XML dump"):
         download_wikipedia_dump(f"{web.url}/wiki.xml", out, fetcher=Fetcher(), reporter=Reporter())
     assert not any(out.rglob("wiki.xml"))
 
@@ -506,8 +506,8 @@ def test_pages_that_lack_something_do_not_stop_a_dump(
             "no such data set: a/b/c",
         ),
         (("xsum",), "nonsense", "HF_ENDPOINT=nonsense: expected"),
-        (("wikipedia", "--dump", "http:///x"), "http://127.0.0.1:9", "no address of a file"),
-        (("wikipedia", "--dump", "ftps://x/y"), "http://127.0.0.1:9", "no address of a file"),
+        (("wikipedia", "--dump", "http:///x"), "http://127.0.0.1:9", "not the URL of a file"),
+        (("wikipedia", "--dump", "ftps://x/y"), "http://127.0.0.1:9", "not the URL of a file"),
     ],
 )
 def test_what_is_no_address_gets_one_line(

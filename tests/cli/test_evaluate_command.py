@@ -154,7 +154,7 @@ def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
     kept = (tmp_path / "progress.jsonl").read_text().splitlines()
     result = evaluate(*arguments, "--processes", after, "--json")
     assert result.returncode == 0, result.stderr
-    assert "articles are decoded already" in result.stderr
+    assert "articles are already decoded" in result.stderr
     assert_equal_results(whole, tmp_path)
     rounds = (tmp_path / "progress.jsonl").read_text().splitlines()
     assert rounds[: len(kept) - 1] == kept[:-1]
@@ -185,7 +185,7 @@ def test_scores_may_change_without_decoding_again(folder: Path, whole: Path) -> 
     before = (whole / "progress.jsonl").read_bytes()
     result = evaluate(*options(folder, whole), "--bleu", "--set", "evaluation.stemmer=false")
     assert result.returncode == 0, result.stderr
-    assert "all 24 articles are decoded already" in result.stderr
+    assert "all 24 articles are already decoded" in result.stderr
     assert "BLEU" in result.stdout
     assert (whole / "progress.jsonl").read_bytes() == before
     assert "tok:13a" in json.loads((whole / "metrics.json").read_text())["bleu_signature"]
@@ -214,7 +214,7 @@ def test_an_empty_article_has_an_empty_prediction(folder: Path, tmp_path: Path) 
         ("--data {}/pairs --preset bart-base", ["describes a model only"]),
         ("--data {}/pairs --max-length 500", ["max_length of 500 tokens", "128"]),
         ("--data {}/pairs --beams 2 --return-sequences 3", ["return_sequences=3"]),
-        ("--data {}/pairs --out {}/model/..", ["config.yaml is of something else"]),
+        ("--data {}/pairs --out {}/model/..", ["config.yaml belongs to something else"]),
     ],
 )
 def test_wrong_input_is_told_in_a_line(folder: Path, arguments: str, words: list[str]) -> None:
@@ -243,7 +243,7 @@ def test_articles_beyond_the_models_positions_are_cut(folder: Path, tmp_path: Pa
     model = ["--model", folder / "model", "--data", tmp_path / "long.jsonl", "--max-length", 9]
     cut = evaluate(*model, "--out", tmp_path / "o")
     assert cut.returncode == 0, cut.stderr
-    assert "1 of 1 articles are cut to 128 tokens" in cut.stderr
+    assert "1 of 1 articles are truncated to 128 tokens" in cut.stderr
 
 
 @pytest.mark.parametrize(

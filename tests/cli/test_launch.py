@@ -49,7 +49,7 @@ def test_the_script_of_the_forty_node_run() -> None:
     ("arguments", "message"),
     [
         (("--acount", "me"), "--acount"),
-        (("--set", "training.max_step=3"), "did you mean 'training.max_steps'"),
+        (("--set", "training.max_step=3"), "Did you mean 'training.max_steps'"),
         (("--precision", "bf61"), "training.precision=bf61"),
         (("--config", "other.yaml"), "either --preset NAME or --config FILE"),
         (("--", "reservation"), "options of sbatch"),

@@ -84,7 +84,7 @@ def test_kill_9_and_the_same_command_again_give_the_same_bytes(
     assert not (out / "report.json").exists()
     result = run(corpus, out)
     assert result.returncode == 0, result.stderr
-    assert "going on with what" in result.stderr
+    assert "resuming from the files in" in result.stderr
     assert digest(out) == digest(undisturbed)
 
 

@@ -52,7 +52,7 @@ def test_what_is_not_given_has_a_default(
     assert len(shorter[1]) < len(best)
     code, _, err = run(capsys, monkeypatch, stdin=None)
     assert code == 2
-    assert "no input: name a file" in err
+    assert "no input: expected a file" in err
     monkeypatch.setenv("BART_MODEL", "/nowhere/model")
     code, _, err = run(capsys, monkeypatch, stdin=SENTENCES[0])
     assert code == 2

@@ -66,7 +66,7 @@ def test_phases_run_one_after_the_other_and_go_on(folder: Path, tmp_path: Path) 
     assert end.keys() == later.keys()
     again = bart(*command)
     assert again.returncode == 0
-    assert again.stderr.count("is finished already") == 2
+    assert again.stderr.count("is already finished") == 2
 
 
 @pytest.mark.parametrize(

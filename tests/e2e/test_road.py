@@ -72,7 +72,7 @@ def test_a_second_demo_finds_everything_done(demo: tuple[Path, dict]) -> None:
     out, first = demo
     result = bart("demo", "--out", out, "--megabytes", 0.2, "--test", 8, *SMALL, "--json")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("is finished already") == 3
+    assert result.stderr.count("is already finished") == 3
     assert json.loads(result.stdout)["rouge"] == first["rouge"]
 
 
@@ -85,7 +85,7 @@ def test_a_model_is_evaluated_with_other_beams(demo: tuple[Path, dict], tmp_path
     assert report["articles"] == 5
     assert set(report["baselines"]) == {"lead-1", "lead-2", "lead-3"}
     again = bart("evaluate", *arguments)
-    assert "all 5 articles are decoded already" in again.stderr
+    assert "all 5 articles are already decoded" in again.stderr
     other = bart("evaluate", *arguments, "--max-length", 20)
     assert other.returncode == 2
     assert "holds an evaluation with other settings" in other.stderr

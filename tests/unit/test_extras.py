@@ -36,7 +36,7 @@ def test_a_missing_module_is_named_with_the_line_to_type(monkeypatch: pytest.Mon
     with pytest.raises(BartError) as caught:
         extras.require("bart evaluate", "data", "eval", otherwise="do without")
     assert caught.value.message == (
-        "bart evaluate needs the extra 'eval', not installed here: no module rouge_score"
+        "bart evaluate needs the extra 'eval' (not installed): no module rouge_score"
     )
     assert caught.value.hint is not None
     assert caught.value.hint.endswith("(or do without)")

@@ -60,7 +60,7 @@ class NewsFilter:
 
     def __post_init__(self) -> None:
         if self.end < self.start:
-            raise UsageError(f"--end {self.end} lies before --start {self.start}")
+            raise UsageError(f"--end {self.end} is before --start {self.start}")
 
     def reason_to_drop(self, page: Page) -> str | None:
         """Why a page is not kept, judged by the cheapest facts first; None when it is."""
@@ -127,7 +127,8 @@ def list_warcs(
     if not paths:
         raise UsageError(
             f"no WARC of CC-NEWS from {start} to {end} at {base_url}",
-            hint=f"CC-NEWS begins on {FIRST_DAY}; --warc-start and --warc-end choose the crawl",
+            hint=f"CC-NEWS begins on {FIRST_DAY}; choose the crawl with --warc-start and "
+            "--warc-end.",
         )
     return sorted(paths)
 
@@ -189,7 +190,7 @@ def download_common_crawl(
     names = {f"source/{Path(path).name.removesuffix('.warc.gz')}.txt": path for path in paths}
     todo = {name: path for name, path in names.items() if not manifest.has(name)}
     if len(todo) < len(names):
-        reporter.info(f"{len(names) - len(todo):,} of {len(names):,} WARCs are done already")
+        reporter.info(f"{len(names) - len(todo):,} of {len(names):,} WARCs are already done")
     failed: list[str] = []
     with (
         ThreadPoolExecutor(jobs) as threads,
@@ -216,7 +217,7 @@ def download_common_crawl(
                 warc.unlink()
                 raise BartError(f"{warc.name} ends inside a record: the download was cut short")
             for position in report.damaged:
-                reporter.warn(f"{warc.name}: damaged record after byte {position:,}, left out")
+                reporter.warn(f"{warc.name}: skipped a damaged record after byte {position:,}")
             manifest.add(name, url, **asdict(report))
             if not keep_warc:
                 warc.unlink()
@@ -235,7 +236,7 @@ def download_common_crawl(
         (out / "warc").rmdir()
     if failed and len(failed) == len(names):
         raise BartError(
-            f"none of the {len(names):,} WARCs could be had", hint="see the lines above"
+            f"none of the {len(names):,} WARCs could be downloaded", hint="See the warnings above."
         )
     return _report(out, manifest, failed)
 
@@ -308,7 +309,7 @@ def _note_failure(
     failed.append(path)
     name = Path(path).name
     where = "" if name in error.message else f"{name}: "
-    reporter.warn(f"left out: {where}{error.message}")
+    reporter.warn(f"skipped: {where}{error.message}")
 
 
 def _report(out: Path, manifest: Manifest, failed: list[str]) -> DownloadReport:

@@ -144,7 +144,7 @@ class Fetcher:
             except MissingError:
                 raise
             except (exceptions.MissingSchema, exceptions.InvalidSchema, exceptions.InvalidURL) as e:
-                raise UsageError(f"{url}: no address of a file: {e}") from None
+                raise UsageError(f"{url}: not the URL of a file: {e}") from None
             except (requests.RequestException, TransferError) as error:
                 now = progress()
                 if now > before:
@@ -157,8 +157,8 @@ class Fetcher:
                 spent = waited + wait > self._patience if busy else failures >= self._attempts
                 if spent or getattr(error, "final", False):
                     raise BartError(
-                        f"{url}: {_reason(error)} ({failures} tries)",
-                        hint="rerun the command to resume; --base-url sets a mirror",
+                        f"{url}: {_reason(error)} ({failures} attempts)",
+                        hint="Rerun the command to resume, or pass --base-url with a mirror.",
                     ) from None
                 if busy:  # every thread leaves the host alone, not this one only
                     with self._lock:

@@ -130,7 +130,7 @@ def extract_openwebtext(
             for job, outcome in zip(batch, pool.map(_extract, batch), strict=True):
                 if outcome.damage:
                     damaged += 1
-                    reporter.warn(f"left out: {job.archive}: {outcome.damage}")
+                    reporter.warn(f"skipped: {job.archive}: {outcome.damage}")
                 else:
                     manifest.add(
                         str(job.out.relative_to(out)),
@@ -142,7 +142,7 @@ def extract_openwebtext(
                 task.advance(1, f"{manifest.documents:,} documents")
     for path, damage in found.damaged.items():
         damaged += 1
-        reporter.warn(f"left out: the rest of {path}: {damage}")
+        reporter.warn(f"skipped: the rest of {path}: {damage}")
     if not manifest.documents:
         raise UsageError(f"no readable document in the archives of {archives}")
     entries = manifest.files.values()

@@ -113,7 +113,9 @@ def download_hub_pairs(
             for names in (SOURCE_FIELDS, TARGET_FIELDS)
         ]
         if None in fields:
-            raise UsageError(f"{dataset.url()}: no article and summary among {rows.column_names}")
+            raise UsageError(
+                f"{dataset.url()}: no article and summary columns among {rows.column_names}"
+            )
         for number, row in enumerate(rows):
             sides = [row[field] if isinstance(row[field], str) else "" for field in fields]
             if all(side.strip() for side in sides):
@@ -139,7 +141,7 @@ def pairs_of_stories(
     """
     files = Originals(stories, (".story",), out)
     if not len(files):
-        raise UsageError(f"no .story file in {stories}", hint="Give a folder, or cnn_stories.tgz.")
+        raise UsageError(f"no .story file in {stories}", hint="Pass a folder or cnn_stories.tgz.")
     texts = Originals(url_lists if url_lists.is_dir() else url_lists.parent, (".txt",), out)
     lists: dict[str, list[bytes]] = {}
     for split, name in URL_LISTS.items():
@@ -148,7 +150,7 @@ def pairs_of_stories(
         if not names:
             raise UsageError(
                 f"no URL list {name} in {url_lists}",
-                hint=f"Name the folder of {', '.join(URL_LISTS.values())} with --url-lists.",
+                hint=f"Pass --url-lists with the folder of {', '.join(URL_LISTS.values())}.",
             )
         lists[split] = [url for name in names for url in (texts.read(name) or b"").split()]
     dropped = {"story not there": 0, "story without summary or text": 0}
@@ -201,7 +203,7 @@ def pairs_of_xsum_files(
     """
     found = Originals(files, (".data", ".summary"), out)
     if not len(found):
-        raise UsageError(f"no .summary or .data file of XSum in {files}")
+        raise UsageError(f"no XSum .summary or .data file in {files}")
     folder = files if files.is_dir() else files.parent
     splits = _xsum_splits(split_file or folder / XSUM_SPLIT_FILE)
     dropped = {"article not there": 0, "article without summary or text": 0}
@@ -227,7 +229,8 @@ def _xsum_splits(path: Path) -> dict[str, list[str]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         raise UsageError(
-            f"no readable split file {path}", hint="--split-file names it; it is part of XSum"
+            f"no readable split file {path}",
+            hint="Pass --split-file with the split file that comes with XSum.",
         ) from None
     splits = content.values() if isinstance(content, dict) else [None]
     if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in splits):

@@ -81,7 +81,7 @@ def download_wikipedia_dump(
     pages_read = sum(entry["pages"] for entry in manifest.files.values())
     empty = pages_read - manifest.documents
     if not pages_read:
-        raise UsageError(f"{dump} holds no article")
+        raise UsageError(f"{dump} contains no article")
     return DownloadReport(
         folder=str(out),
         documents=manifest.documents,
@@ -113,7 +113,7 @@ def read_dump(path: Path) -> Iterator[WikiPage]:
         with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as stream:
             yield from _pages(stream)
     except (ElementTree.ParseError, OSError, EOFError) as error:
-        raise UsageError(f"{path} is not a whole XML dump: {error}") from None
+        raise UsageError(f"{path} is not a complete XML dump: {error}") from None
 
 
 def _downloaded(pages: Iterator[WikiPage], path: Path) -> Iterator[WikiPage]:

@@ -66,14 +66,16 @@ class PreprocessSettings:
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise UsageError("nothing to read: give --input NAME=PATH or --text PATH")
+            raise UsageError("no input: pass --input NAME=PATH or --text PATH")
         for length in self.target_lengths:
             if not 8 <= length <= 2**15:
-                raise UsageError(f"--target-length {length}: allowed are 8 to {2**15}")
+                raise UsageError(f"--target-length {length}: expected 8 to {2**15}")
         if self.shards < 1:
-            raise UsageError(f"--shards {self.shards}: at least 1")
+            raise UsageError(f"--shards {self.shards}: expected at least 1")
         if not 0 <= self.validation_share < 1:
-            raise UsageError(f"--validation-share {self.validation_share}: from 0 up to below 1")
+            raise UsageError(
+                f"--validation-share {self.validation_share}: expected at least 0 and below 1"
+            )
         require_language(self.language)
 
 
@@ -149,8 +151,8 @@ def preprocess_pretrain(
         if not any(report.documents for report in reports):
             shutil.rmtree(work)
             raise UsageError(
-                "there is no document in " + ", ".join(str(path) for _, path, _ in settings.inputs),
-                hint="--input takes lines of an id and a text; --text takes text without ids",
+                "no documents in " + ", ".join(str(path) for _, path, _ in settings.inputs),
+                hint="Pass lines of an id and text with --input, and text without ids with --text.",
             )
         sizes = {}
         for length in settings.target_lengths:
@@ -210,19 +212,19 @@ def _claim(
     if found is not None:
         if not path.is_file():
             raise UsageError(
-                f"{out} holds {found.relative_to(out)}, but no plan.json that says of which text "
-                "and settings it is",
+                f"{out} holds {found.relative_to(out)}, but no plan.json that records its text "
+                "and settings",
                 hint=START_ANEW,
             )
         if _read_json(path) != plan:
             raise UsageError(
-                f"{out} holds the result of other settings or other text", hint=START_ANEW
+                f"{out} contains the result of other settings or other text", hint=START_ANEW
             )
         if (out / "report.json").is_file():
-            reporter.info(f"{out} is complete already: nothing to do")
+            reporter.info(f"{out} is already complete: nothing to do")
             shutil.rmtree(out / ".work", ignore_errors=True)  # of a run killed at its very end
             return True
-        reporter.info(f"going on with what {out} has")
+        reporter.info(f"resuming from the files in {out}")
         remove_leftovers(out)
     tokenizer.save(out / "tokenizer")
     write_text(path, json.dumps(plan, indent=2) + "\n")
@@ -345,8 +347,8 @@ def _in_words(error: BaseException) -> BaseException:
 
     if isinstance(error, KilledWorker):
         return BartError(
-            "worker processes were killed, one after the other (out of memory?)",
-            hint="Rerun the command to resume; fewer --workers need less memory.",
+            "worker processes were killed repeatedly (out of memory?)",
+            hint="Rerun the command to resume; fewer --workers use less memory.",
         )
     if isinstance(error, CancelledError | CommClosedError):
         return BartError("the Dask scheduler was lost", hint="Rerun the command to resume.")
@@ -380,7 +382,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
         except (OSError, ValueError) as error:
             raise BartError(
                 f"the Dask scheduler at {scheduler} does not answer: {error}",
-                hint="start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
+                hint="Start one with `dask scheduler`, and workers with `dask worker ADDRESS`.",
             ) from None
         with client:
             yield client

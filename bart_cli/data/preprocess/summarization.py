@@ -134,14 +134,15 @@ def _check_folder(source: PairSource, out: Path) -> list[Path]:
         if split is None or table.form is None:
             continue
         if any(file.samefile(path) for path in inputs):
-            raise UsageError(f"{file} would be read and overwritten", hint="Choose another --out.")
+            raise UsageError(f"{file} is both input and output", hint="Choose another --out.")
         if vocabulary_of(table) is None:
             raise UsageError(
-                f"{out} holds {file.name}, other pairs of the {split} split", hint=START_ANEW
+                f"{out} contains {file.name} with other pairs for the {split} split",
+                hint=START_ANEW,
             )
         if split not in source.splits:
             raise UsageError(
-                f"{out} holds a {split} split, {source.path} has none: it is of other pairs",
+                f"{out} has a {split} split, but {source.path} has none",
                 hint=START_ANEW,
             )
         if table.form == "Parquet":

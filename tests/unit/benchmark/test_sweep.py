@@ -54,7 +54,7 @@ def test_a_file_in_place_of_the_results_is_told_before_anything_is_measured(
     out = tmp_path / "file"
     out.touch()
     arm = tiny_arm(1, data={"path": str(tmp_path / "none"), "sequence_length": 16})
-    with pytest.raises(UsageError, match="is a file; give a folder"):
+    with pytest.raises(UsageError, match="is a file; expected a folder"):
         run_training_benchmark([[arm]], out, command="", reporter=Reporter())
 
 

@@ -221,7 +221,7 @@ def test_a_model_preset_gives_the_model_only() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"preset": "tiny-cpo"}, ["no preset 'tiny-cpo'", "did you mean 'tiny-cpu'"]),
+        ({"preset": "tiny-cpo"}, ["no preset 'tiny-cpo'", "Did you mean 'tiny-cpu'"]),
         ({"preset": "xsum-dgxa100-1gpu-bf16"}, ["is for `bart finetune`", "dgxa100"]),
         ({"sets": ["training.max_step=3"]}, ["'training.max_step'", "'training.max_steps'"]),
         ({"sets": ["training.max_steps.x=3"]}, ["'training.max_steps' is a value"]),

@@ -69,9 +69,7 @@ def test_how_documents_are_separated(tmp_path: Path) -> None:
 def test_text_is_not_taken_for_ids(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("The town is small.\n" * 9)
-    with pytest.raises(
-        UsageError, match=r"a\.txt: the first words of its lines are no ids"
-    ) as info:
+    with pytest.raises(UsageError, match=r"a\.txt: lines do not begin with an id") as info:
         require_ids(tmp_path)
     assert "--text" in str(info.value.hint)
     path.write_text("".join(f"wiki-{i} The town.\n" for i in range(9)))
@@ -97,7 +95,7 @@ def test_what_lies_beside_the_text_is_no_corpus(tmp_path: Path) -> None:
     assert [f.name for f in find_text_files(tmp_path / "corpus")] == ["c.txt", "b.txt"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.pdf").write_text("")
-    with pytest.raises(UsageError, match=r"no text file below .*; found 1 \.pdf"):
+    with pytest.raises(UsageError, match=r"no text file in .*; found 1 \.pdf"):
         find_text_files(tmp_path / "other")
 
 

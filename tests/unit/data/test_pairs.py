@@ -198,7 +198,7 @@ def test_sentences_in_a_list_are_lines_and_empty_sides_are_counted(tmp_path: Pat
     reporter = Reporter()
     reporter.warn = told.append  # type: ignore[method-assign]
     split.tell(reporter)
-    assert "5 of 6 pairs are left out" in told[0]
+    assert "5 of 6 pairs are skipped" in told[0]
     assert f"2 empty summary (first: {tmp_path}/a.jsonl, line 3)" in told[0]
 
 

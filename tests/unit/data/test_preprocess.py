@@ -288,7 +288,7 @@ def test_what_a_kill_at_the_very_end_left_is_swept_up(
 def test_a_corpus_without_a_document_is_an_error(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text("id0\nid1\n\n")
-    with pytest.raises(UsageError, match=r"no document in .*corpus"):
+    with pytest.raises(UsageError, match=r"no documents in .*corpus"):
         shards(tmp_path, tiny_tokenizer, "out")
     (tmp_path / "corpus" / "a.txt").write_text(f"id0 {SENTENCES[0]}\n", encoding="utf-8")
     assert (shards(tmp_path, tiny_tokenizer, "out") / "report.json").is_file()

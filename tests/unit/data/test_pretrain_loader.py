@@ -154,7 +154,7 @@ def test_validation_is_the_same_every_time_and_shared_among_ranks(
 
 
 def test_a_batch_that_does_not_divide_among_ranks_is_refused() -> None:
-    with pytest.raises(UsageError, match="global_batch=10 does not divide among 4"):
+    with pytest.raises(UsageError, match="global_batch=10 cannot be divided evenly among 4"):
         Share(10, 2, 0, 4)
 
 
@@ -174,12 +174,12 @@ IDS = pa.list_(pa.uint16())
 @pytest.mark.parametrize(
     ("columns", "counts", "message"),
     [
-        ({"sentences": [1]}, None, "column 'sentences' holds int64"),
-        ({"input_ids": ["x"], "sentence_lengths": ["x"]}, None, "expected lists of whole numbers"),
-        ({"input_ids": [[5], None], "sentence_lengths": [[1], [1]]}, None, "has gaps"),
-        ({"input_ids": [[5], [5]], "sentence_lengths": [[1], [2]]}, None, "row 1: the sentence_"),
-        ({"input_ids": [[60000]], "sentence_lengths": [[1]]}, None, "holds token 60000"),
-        ({"sentences": ["One."]}, '{"shard-0.parquet": 2}', "holds 1 samples, .* says 2"),
+        ({"sentences": [1]}, None, "column 'sentences' has type int64"),
+        ({"input_ids": ["x"], "sentence_lengths": ["x"]}, None, "expected lists of integers"),
+        ({"input_ids": [[5], None], "sentence_lengths": [[1], [1]]}, None, "contains nulls"),
+        ({"input_ids": [[5], [5]], "sentence_lengths": [[1], [2]]}, None, "row 1: sentence_"),
+        ({"input_ids": [[60000]], "sentence_lengths": [[1]]}, None, "token 60000 is out of range"),
+        ({"sentences": ["One."]}, '{"shard-0.parquet": 2}', "has 1 samples, but .* says 2"),
         ({"sentences": ["One."]}, "{", "num_samples.json is damaged"),
         ({"sentences": ["One."]}, '{"shard-0.parquet": "x"}', "num_samples.json is damaged"),
         ({"sentences": ["One."]}, "[1]", "num_samples.json is damaged"),

@@ -197,5 +197,5 @@ def test_the_languages_that_an_error_names_are_those_with_abbreviations() -> Non
     assert set(SAME_RULES) < LANGUAGES
     assert check_language("hu") == "hu"
     for code in ("german", "deu", "xx", "en_XX"):
-        with pytest.raises(ValueError, match=r"a code of ISO 639-1, such as de .*ru, sv, tr"):
+        with pytest.raises(ValueError, match=r"an ISO 639-1 code such as de .*ru, sv, tr"):
             check_language(code)

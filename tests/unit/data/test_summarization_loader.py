@@ -257,7 +257,7 @@ def test_pairs_of_two_sources_are_not_mixed_and_the_input_is_not_overwritten(
     assert not (tmp_path / "out" / "train.parquet").exists()
     with pytest.raises(UsageError, match="out holds a validation split"):
         prepare("one", "out")
-    with pytest.raises(UsageError, match="would be read and overwritten"):
+    with pytest.raises(UsageError, match="is both input and output"):
         prepare("out", "out")
     with pytest.raises(UsageError, match=r"holds train.jsonl, other pairs of the train split"):
         prepare("both", "one")

@@ -18,7 +18,7 @@ from bart_cli.progress import Reporter
 )
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(UsageError, match="is no folder of an evaluation"):
+    with pytest.raises(UsageError, match="is not an evaluation folder"):
         run_evaluate(evaluation(tmp_path), tmp_path, reporter=Reporter())
     assert (tmp_path / "config.yaml").read_bytes() == content
 
@@ -26,7 +26,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, content: bytes
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     out = tmp_path / "file"
     out.touch()
-    with pytest.raises(UsageError, match="is a file; give a folder"):
+    with pytest.raises(UsageError, match="is a file; expected a folder"):
         run_evaluate(evaluation(tmp_path), out, reporter=Reporter())
 
 

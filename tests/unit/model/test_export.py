@@ -59,7 +59,7 @@ def test_what_reads_back_otherwise_is_not_kept(
         honest(folder, config, weights | {name: weights[name] + noise}, *rest)
 
     monkeypatch.setattr(export, "write_weights", damaged)
-    with pytest.raises(BartError, match="gives other logits"):
+    with pytest.raises(BartError, match="logits differ by"):
         export_model(model, tmp_path / "out", ExportConfig())
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -96,7 +96,7 @@ def test_the_current_folder_is_no_name_for_an_export(
 def test_a_folder_with_something_in_it_is_not_replaced(model: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").touch()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export_model(model, tmp_path / "out", ExportConfig())
     assert (tmp_path / "out/thesis.txt").exists()
 
@@ -109,7 +109,7 @@ def test_a_tokenizer_can_be_named_and_must_fit(
     alone.mkdir()
     for name in ("final_step.ckpt", "config.json"):
         (tmp_path / "ckpt" / name).rename(alone / name)
-    with pytest.raises(UsageError, match="comes without a tokenizer"):
+    with pytest.raises(UsageError, match="has no tokenizer"):
         export_model(str(alone / "final_step.ckpt"), tmp_path / "out", ExportConfig())
     tiny_tokenizer.save(tmp_path / "bpe")
     config = ExportConfig(tokenizer=str(tmp_path / "bpe"))

@@ -188,7 +188,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model_type": "t5"}, "model_type is 't5'; allowed are 'bart' and 'mbart'"),
+        ({"model_type": "t5"}, "model_type is 't5'; expected 'bart' or 'mbart'"),
         ({"model_type": "bart", "d_model": -1}, "d_model=-1: input should be greater"),
         ({"model_type": "bart", "encoder_attention_heads": 5}, "json: encoder_attention_heads=5"),
         ({"model_type": "bart", "activation_function": "tanh"}, "allowed: gelu"),
@@ -208,9 +208,9 @@ def test_another_architecture_is_refused(
     ("content", "message"),
     [
         ({"model": 3}, "expected a state dict, found int"),
-        ({"model": {"model.shared.weight": 3}}, "'model.shared.weight' is int, no tensor"),
-        ({"epoch": 3}, "'epoch' is int, no tensor"),
-        ({1: torch.zeros(2)}, "1 is no tensor's name"),
+        ({"model": {"model.shared.weight": 3}}, "'model.shared.weight' is int, not a tensor"),
+        ({"epoch": 3}, "'epoch' is int, not a tensor"),
+        ({1: torch.zeros(2)}, "1 is not a tensor name"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.ckpt", "pytorch_model.bin"])
@@ -356,7 +356,7 @@ def test_a_pointer_of_git_lfs_is_named(
     (tmp_path / "m/model.safetensors").unlink()
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1625270765\n"
     (tmp_path / "m" / name).write_text(pointer)
-    with pytest.raises(BartError, match="is a pointer of Git LFS") as caught:
+    with pytest.raises(BartError, match="is a Git LFS pointer") as caught:
         load_model(tmp_path / "m")
     assert caught.value.hint == f"Fetch them: git -C {tmp_path / 'm'} lfs pull"
 

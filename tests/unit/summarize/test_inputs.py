@@ -130,14 +130,14 @@ def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path
     assert [isinstance(item, Text) for item in items] == [True, False, False, True]
     errors = [item.error for item in items if isinstance(item, Failure)]
     assert "b.txt is not UTF-8 text: byte 0xe9 in line 1" in errors[0]
-    assert "c.html is a page without a main text" in errors[1]
+    assert "c.html is a page without main text" in errors[1]
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("nothing/*.txt", "no file fits the pattern"),
-        ("", "an empty name among the inputs"),
+        ("nothing/*.txt", "no file matches the pattern"),
+        ("", "one of the inputs is empty"),
         (".", r"no \.txt, .* or \.jsonl file in"),
     ],
 )

@@ -82,7 +82,7 @@ def test_wrong_arguments_are_named(folder: Path) -> None:
         (["a"], {"batch_size": 0}, "batch_size=0: expected"),
         (["a"], {"batch_size": "4"}, "batch_size='4': expected"),
         (["a"], {"max_tokens": 0}, "max_tokens=0: expected"),
-        (["a"], {"long": "half"}, "long='half': allowed are truncate"),
+        (["a"], {"long": "half"}, "long='half': expected truncate"),
         (["a"], {"beams": "many"}, "beams=many"),
         (["a"], {"beam": 4}, "unknown key 'beam'"),
     ]
@@ -93,7 +93,7 @@ def test_wrong_arguments_are_named(folder: Path) -> None:
     with pytest.raises(UsageError, match="texts is one string"):
         next(summarizer.stream("abc"))
     for arguments, words in (
-        ({"precision": "fp8"}, "precision='fp8': allowed are fp32"),
+        ({"precision": "fp8"}, "precision='fp8': expected fp32"),
         ({"device": 0}, "device=0: expected auto"),
         ({"generation": {}}, "generation is of type dict: expected a GenerationConfig"),
         ({"checkpoint": "best"}, "--checkpoint best: not in"),

@@ -160,7 +160,7 @@ def test_auto_is_the_same_run_in_micro_batches_that_fit_and_resume_keeps_it(
     auto, four, told = tmp_path / "auto", tmp_path / "four", Told()
     leave(monkeypatch, 5, 1 / fitting.SPARE)
     run_pretrain(pretrain_config(shards, micro_batch="auto", **settings), auto, reporter=told)
-    assert "micro-batch 4, 2 to a step" in told.lines  # 5 fit; 8 are cut evenly
+    assert "micro-batch 4, 2 per step" in told.lines  # 5 fit; 8 are cut evenly
     assert "micro_batch: 4" in (auto / "config.yaml").read_text()
     run_pretrain(pretrain_config(shards, micro_batch=4, **settings), four, reporter=Reporter())
     assert comparable(auto) == comparable(four)
@@ -168,7 +168,7 @@ def test_auto_is_the_same_run_in_micro_batches_that_fit_and_resume_keeps_it(
     told.lines.clear()
     longer = pretrain_config(shards, micro_batch="auto", max_steps=3, log_every=1)
     run_pretrain(longer, auto, reporter=told)
-    assert "micro-batch 4, 2 to a step" in told.lines
+    assert "micro-batch 4, 2 per step" in told.lines
 
 
 @pytest.mark.parametrize("share", [0.6, 0.9])

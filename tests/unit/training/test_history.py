@@ -15,9 +15,9 @@ from bart_cli.training.history import summarize_run
     [
         (b"{{", r"config\.yaml: not valid YAML"),
         (b"\xff\xfe\0", r"config\.yaml: not valid YAML"),
-        (b"training: 3\n", "is no run of pretrain or finetune"),
-        (b"training: {}\n", "is no run of pretrain or finetune"),
-        (b"- 1\n", "is no run of pretrain or finetune"),
+        (b"training: 3\n", "is not a run of pretrain or finetune"),
+        (b"training: {}\n", "is not a run of pretrain or finetune"),
+        (b"- 1\n", "is not a run of pretrain or finetune"),
     ],
 )
 def test_settings_that_no_run_wrote_are_named(tmp_path: Path, content: bytes, message: str) -> None:
