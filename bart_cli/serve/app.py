@@ -50,15 +50,15 @@ from bart_cli.serve.worker import Failure, Served
 
 log = logging.getLogger("bart")
 
-GONE = 499  # nginx's status for a client that left: in metrics only
-MOST_FILES = 16  # that are being read or wait for it
-HEARTBEAT = 15.0  # seconds between comments in a silent stream, for proxies
-OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # without a key
+GONE = 499  # nginx's status for a client that left; seen in metrics only
+MOST_FILES = 16  # uploads being read or waiting to be read
+HEARTBEAT = 15.0  # seconds between comments in an idle stream, so that proxies keep it open
+OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # need no key
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
 def _digest(tag: str) -> str:
-    """The source expression that allows the page's one script or style, and no other."""
+    """Return the CSP hash that allows the page's own script or style and no other."""
     (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
@@ -72,14 +72,14 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask. loopback: the server listens there, and answers to such names only."""
+    """Who may send requests. loopback: only Host headers that name this machine are accepted."""
 
     key: str | None
     loopback: bool
 
 
 class Metrics:
-    """What /metrics shows."""
+    """The values behind /metrics."""
 
     def __init__(self, pool: Pool) -> None:
         self.registry = own = CollectorRegistry()
@@ -93,26 +93,26 @@ class Metrics:
         )
         self.decoding = Histogram("bart_batch_seconds", "Time to decode a batch", registry=own)
         gauges = [
-            ("bart_queue_texts", "Texts that wait", lambda: pool.waiting),
+            ("bart_queue_texts", "Texts in the queue", lambda: pool.waiting),
             ("bart_workers_ready", "Workers with a loaded model", lambda: len(pool.ready)),
-            ("bart_worker_restarts", "Workers started again", lambda: pool.restarts),
+            ("bart_worker_restarts", "Worker restarts", lambda: pool.restarts),
         ]
         for name, text, value in gauges:
             Gauge(name, text, registry=own).set_function(value)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Note a decoded batch."""
+        """Record a decoded batch."""
         self.batch.observe(size)
         self.decoding.observe(seconds)
 
 
 class Server:
-    """The handlers, and what they share."""
+    """The handlers and the state they share."""
 
     def __init__(self, pool: Pool, config: ServeConfig, name: str) -> None:
         self.pool, self.config, self.name = pool, config, name
         self.metrics = Metrics(pool)
-        self.reading = 0  # uploaded files
+        self.reading = 0  # uploads in progress
 
     # ---- summaries ------------------------------------------------------------------------------
 
@@ -194,10 +194,12 @@ class Server:
     async def _finished(
         self, request: Request, jobs: Sequence[Job], pause: float | None = None
     ) -> AsyncIterator[Job | None]:
-        """Jobs as they end, None after each `pause` without one; in the end all are canceled.
+        """Yield jobs as they finish, and None after each `pause` seconds without one.
+
+        Jobs that are unfinished when the iteration ends are canceled.
 
         Raises:
-            HTTPException: time is up, or the client has left.
+            HTTPException: the time limit has passed (504), or the client has left.
         """
         end = time.monotonic() + self.config.timeout
         left = asyncio.create_task(_left(request))
@@ -300,7 +302,7 @@ class Server:
         return HTMLResponse(docs_page(self.routes()))
 
     def routes(self) -> list[Route]:
-        """Every path with its handler."""
+        """List every path with its handler."""
         get: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/": self.page,
             "/healthz": self.healthy,
@@ -325,7 +327,7 @@ class Server:
 
 
 def build_app(server: Server, access: Access) -> ASGIApp:
-    """The whole application behind its guard."""
+    """Build the application and wrap it in the access checks."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -381,7 +383,9 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
                 await app(scope, receive, sent)
             else:
                 code, line = refused
-                headers = {"WWW-Authenticate": "Bearer"} if code == 401 else None
+                headers = {"Connection": "close"}  # nobody reads the body
+                if code == 401:
+                    headers["WWW-Authenticate"] = "Bearer"
                 answer = JSONResponse(_error(code, line), code, headers=headers)
                 await answer(scope, receive, sent)
         except Exception as error:
@@ -395,7 +399,7 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
 
 
 def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | None:
-    """Why a request is not served: status and line."""
+    """Status and message for a request that is refused, or None."""
     host, origin = headers.get("host", ""), headers.get("origin")
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -403,7 +407,7 @@ def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | N
     except ValueError:
         return 400, "the header Host or Origin is not an address"
     if access.loopback and not is_loopback(name):
-        # A page of another host whose name was made to point here (DNS rebinding).
+        # DNS rebinding: a foreign page whose host name now resolves to this machine.
         return 403, "this server answers to localhost only: the header Host has another name"
     if other:
         return 403, "requests of pages from other origins are not served"
@@ -416,7 +420,7 @@ def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | N
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own, by what it says itself."""
+    """Whether a host is `localhost` or a loopback address; names are not looked up."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -22,13 +22,13 @@ from bart_cli.errors import BartError
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.serve.worker import Batch, Failure, Load, Reply, Served, Settings, work
 
-LIKE = 3.0  # the longest text of a batch has at most this many times the characters of the shortest
-LETTERS_PER_TOKEN = 5  # texts with more, for each token that the model reads, are cut: alike
-ATTEMPTS = 2  # a text whose worker died is decoded again, then alone
-LINGER = 0.1  # of the last batch's time: clients that just got their answers send the next texts
+LIKE = 3.0  # lengths in a batch differ at most by this factor from that of its oldest text
+LETTERS_PER_TOKEN = 5  # estimate: texts beyond source_length times this are cut to equal lengths
+ATTEMPTS = 2  # a text whose worker died is retried once, alone
+LINGER = 0.1  # share of the last batch's time to wait for the next texts of the same clients
 LONGEST_LINGER = 0.05  # seconds
 SLOWEST_RESTART = 30.0  # seconds between starts of a worker that dies while loading
-STOP_AGAIN = 0.5  # seconds between signals to a worker that decodes for nobody
+STOP_AGAIN = 0.5  # seconds between signals to a worker whose clients have all left
 MAX_WAITING = 256 * 2**20  # characters of all waiting texts
 
 
@@ -42,7 +42,7 @@ class QueueFullError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A text to decode. result: a record or a Failure; canceled when nobody waits any more."""
+    """A text to decode. result: a record or a Failure; canceled when its client has left."""
 
     text: str
     settings: Settings
@@ -66,7 +66,7 @@ class Pool:
 
     Args:
         workers: None: one per GPU of the machine, else one.
-        warn: is told about workers that died.
+        warn: called with a line about each worker that died.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Pool:
         max_queue: int = 256,
         warn: Callable[[str], None],
     ) -> None:
-        self.served: Served | None = None  # facts about the model, when the first worker has it
-        self.error: BartError | None = None  # why the first worker could not load it
-        self.settled = asyncio.Event()  # one of the two is known
+        self.served: Served | None = None  # set by the first worker that has loaded the model
+        self.error: BartError | None = None  # set when the first worker could not load it
+        self.settled = asyncio.Event()  # one of the two is set
         self.observe: Callable[[int, float], None] = lambda size, seconds: None  # of each batch
         self.restarts = 0
         self.ready: set[int] = set()
@@ -91,12 +91,12 @@ class Pool:
         self._last_seconds = 0.0
 
     def start(self) -> None:
-        """Start the workers; the model is there when `served` is."""
+        """Start the workers; `served` is set once the model is loaded."""
         for number in range(self._workers or 1):
             self._tenders.append(asyncio.create_task(self._tend(number)))
 
     async def stop(self) -> None:
-        """End the workers, whatever they do."""
+        """Kill the workers, even while they decode."""
         for task in self._tenders:
             task.cancel()
         await asyncio.gather(*self._tenders, return_exceptions=True)
@@ -178,7 +178,7 @@ class Pool:
                 self._return(worker.jobs)
             deaths += 1
             self.restarts += 1
-            self._warn(f"worker {number} is started again: {reason}")
+            self._warn(f"restarting worker {number}: {reason}")
             await asyncio.sleep(min(SLOWEST_RESTART, 2.0**deaths / 4))
 
     def _spawn(self, number: int) -> Worker:
@@ -201,7 +201,7 @@ class Pool:
         return worker
 
     def _welcome(self, number: int, served: Served) -> None:
-        """Note a worker's model; the first one tells how many GPUs want a worker."""
+        """Register a loaded worker; the first one reports how many GPUs need a worker."""
         self.served = self.served or served
         self.settled.set()
         self.ready.add(number)
@@ -236,7 +236,7 @@ class Pool:
                 if all(job.result.done() for job in jobs) and worker.jobs is jobs:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(worker.process.pid or 0, signal.SIGUSR1)
-                    # The worker ignores the signal before it has begun with the batch.
+                    # The worker ignores the signal until it has begun the batch.
                     asyncio.get_running_loop().call_later(STOP_AGAIN, stop)
 
             try:
@@ -263,11 +263,11 @@ class Pool:
         elif isinstance(content, Failure) and len(jobs) == 1:
             if not jobs[0].result.done():
                 jobs[0].result.set_result(content)
-        else:  # one text may have spoiled the batch: each is tried alone
+        else:  # one text may have failed the whole batch: retry each alone
             self._return(jobs)
 
     def _return(self, jobs: list[Job]) -> None:
-        """Put texts back at the head of the queue; give up on those that were tried before."""
+        """Put texts back at the head of the queue; fail those that were retried already."""
         again = []
         for job in jobs:
             job.attempts += 1
@@ -288,7 +288,7 @@ def _read(
     loop: asyncio.AbstractEventLoop,
     replies: asyncio.Queue[Reply | EOFError],
 ) -> None:
-    """Hand a worker's messages to the event loop, from a thread."""
+    """Forward a worker's messages to the event loop; runs in a thread."""
     try:
         while True:
             message = pipe.recv()

@@ -1,4 +1,4 @@
-"""The text of an uploaded file, in memory: a process of its own with limits, for hostile files.
+"""Extract the text of an uploaded file, in memory, in a separate process with limits.
 
 In: the file on standard input, its name as the argument. Out: JSON on standard output, `text` or
 `error`. A file that needs more memory or time than the limits ends the process, not the server.
@@ -16,9 +16,9 @@ from pathlib import PurePath
 from bart_cli.errors import BartError, UsageError
 
 MEMORY = 2 * 2**30  # bytes of address space
-SECONDS = 30
-AT_ONCE = asyncio.Semaphore(2)  # files that are read at the same time
-MOST = 4 * 2**20  # characters of a text
+SECONDS = 30  # of CPU time
+AT_ONCE = asyncio.Semaphore(2)  # files read at the same time
+MOST = 4 * 2**20  # characters of text returned
 
 
 async def document_text(name: str, content: bytes) -> str:
@@ -104,7 +104,7 @@ def _main() -> None:
     except BartError as error:
         found = {"error": error.message}
     except Exception:
-        # The readers raise whatever a damaged file makes of their code.
+        # The readers raise exceptions of any kind on damaged files.
         found = {"error": f"{name} cannot be read: it is damaged, or not what its name says"}
     json.dump(found, sys.stdout)
 

@@ -1,4 +1,4 @@
-"""The listening socket, and the server's life on it: from the first worker to the last answer."""
+"""The listening socket, and the server from its first worker to its last answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bart_cli.serve.batching import Pool
 from bart_cli.serve.worker import Load
 
 CONNECTIONS = 512  # open at once; more are answered with 503
-IDLE_SECONDS = 15.0  # a connection that sends no whole header in this time is closed
+IDLE_SECONDS = 15.0  # a connection without a complete request header by then is closed
 
 
 @contextmanager
@@ -118,12 +118,12 @@ async def _announce(
 
 
 class _Protocol(H11Protocol):
-    """HTTP, without patience for clients that open a connection and do not send a request."""
+    """HTTP/1.1 that closes connections on which no complete request header arrives."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to watch."""
+        """Start the idle timer."""
         super().connection_made(transport)
-        self._finished: object = None  # the request that was answered at the last look
+        self._finished: object = None  # request that had been answered at the last check
         self.loop.call_later(IDLE_SECONDS, self._look)
 
     def _look(self) -> None:

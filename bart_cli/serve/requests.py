@@ -1,4 +1,4 @@
-"""Requests as JSON, checked: the settings they ask for, or an HttpError of one line."""
+"""Requests: JSON in, checked texts and settings out, or an HTTPException of one line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bart_cli.config.summarize import LongText
 from bart_cli.errors import UsageError, did_you_mean
 from bart_cli.serve.worker import Served, Settings, check_ids
 
-BODY_SECONDS = 30.0  # for all of a body to arrive
-MAX_ARRIVING = 128 * 2**20  # bytes of all bodies that are arriving; one may be larger
-UNSET: tuple[object, ...] = (None, False, [], {}, {"type": "text"})  # ask for nothing
+BODY_SECONDS = 30.0  # time limit for a whole body
+MAX_ARRIVING = 128 * 2**20  # total bytes of the bodies being received
+UNSET: tuple[object, ...] = (None, False, [], {}, {"type": "text"})  # values that change nothing
 _arriving = 0
 SURROGATE = re.compile("[\ud800-\udfff]")
-OWN_FIELDS = ("text", "long", "overlap")  # of a request, beside those of GenerationConfig
-# Of OpenAI's form: other names of our settings, and fields that change nothing here.
+OWN_FIELDS = ("text", "long", "overlap")  # fields of a request besides GenerationConfig's
+# OpenAI's names for our settings, and OpenAI fields that are ignored.
 RENAMED = {
     "max_tokens": "max_length",
     "max_completion_tokens": "max_length",
@@ -43,7 +43,7 @@ def refuse(status: int, message: str, **headers: str) -> NoReturn:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, in memory.
+    """Read the body into memory.
 
     Raises:
         HTTPException: it is larger than `limit` bytes (413), or too slow (408).
@@ -73,9 +73,9 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """The JSON object of a request.
+    """Read the JSON object of a request.
 
-    Only `application/json` is read: a page of another origin cannot send it without asking.
+    Only `application/json` is accepted: pages of other origins cannot send it without CORS.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -119,7 +119,7 @@ def read_texts(document: Mapping[str, Any], config: ServeConfig) -> list[str]:
 
 
 def read_text(text: object, where: str) -> str:
-    """A value that must be a text with words in it."""
+    """Check that a value is a non-empty text."""
     if not isinstance(text, str):
         refuse(400, f"{where} is not a string")
     if SURROGATE.search(text):
@@ -130,7 +130,7 @@ def read_text(text: object, where: str) -> str:
 
 
 def read_flag(document: Mapping[str, Any], name: str) -> bool:
-    """A field that is true or false; false when it is missing."""
+    """Read a boolean field; a missing one is false."""
     value = document.get(name, False)
     if not isinstance(value, bool):
         refuse(400, f"{name} is not true or false")
@@ -138,7 +138,7 @@ def read_flag(document: Mapping[str, Any], name: str) -> bool:
 
 
 def read_settings(document: Mapping[str, Any], served: Served) -> Settings:
-    """How to decode: the model's settings, and over them the fields of a request.
+    """Decoding settings: the model's, overridden by the fields of a request.
 
     As for `bart summarize`, a minimum length of the model yields to a requested maximum length.
     """

@@ -1,7 +1,7 @@
 """A process that decodes: batches in over a pipe, records out.
 
 The listening process imports no torch. It starts workers, sends each one batch at a time, and sends
-SIGUSR1 when nobody waits for the batch any more. A worker that ends for any reason is replaced.
+SIGUSR1 when all clients of the batch have left. A worker that dies is replaced.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A summarizer, and how it was loaded. gpus: that the machine has, for `auto`; else 1."""
+    """A summarizer, and how it was loaded. gpus: workers to start, one per GPU."""
 
     summarizer: Summarizer
     precision: str
@@ -165,7 +165,7 @@ def _records(loaded: Loaded, batch: Batch) -> list[dict[str, object]]:
 
 
 def _failure(error: Exception) -> Failure:
-    """The failure for a client, who must not learn paths of this machine; the rest is logged."""
+    """Describe an error to the client without paths of this machine, and log it in full."""
     import torch
 
     fatal = getattr(torch, "AcceleratorError", ())
@@ -182,9 +182,9 @@ def _failure(error: Exception) -> Failure:
 
 
 def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> str | None:
-    """Why a model cannot decode with these settings; None: it can.
+    """Reason the model cannot decode with these settings, or None.
 
-    An id outside of the vocabulary would end in an error of the device.
+    An id outside the vocabulary would be a device error on a GPU, which ends the process.
     """
     if generation.max_length > positions:
         return f"max_length={generation.max_length} is more than the model's {positions} positions"

@@ -141,6 +141,7 @@ def test_without_a_key_only_this_machines_names_are_answered(host: str, status: 
 
 def test_pages_of_other_origins_are_refused() -> None:
     server = make_server()
+    assert ask(server, "/v1/models", origin="null")[2]["connection"] == "close"
     for origin, status in (("http://evil.example", 403), ("null", 403), ("http://localhost", 200)):
         assert ask(server, "/v1/models", origin=origin)[0] == status
 
