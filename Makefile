@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-lowest lint picture settings clean
+.PHONY: demo test test-fast test-lowest lint picture settings clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bart demo --out demo
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# For the inner loop: tests of single modules, without those that train or start processes.
+test-fast: $(VENV)/.tested
+	$(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest:

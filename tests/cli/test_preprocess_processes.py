@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+from bart_cli.errors import BartError
+from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
 from tests.conftest import SENTENCES
@@ -65,23 +68,22 @@ def undisturbed(corpus: Path) -> Path:
     return corpus / "undisturbed"
 
 
-@pytest.mark.parametrize("moment", ["hashes", "reports", "128/train"])
-def test_kill_9_and_the_same_command_again_give_the_same_bytes(
-    corpus: Path, undisturbed: Path, tmp_path: Path, moment: str
+def test_kill_9_at_every_stage_and_the_same_command_again_give_the_same_bytes(
+    corpus: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    watched = out / ".work" / moment if moment != "128/train" else out / moment
-    process = subprocess.Popen(
-        command(corpus, out), stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 100
-    while process.poll() is None and time.monotonic() < deadline:
-        if watched.is_dir() and any(p.suffix != ".tmp" for p in watched.iterdir()):
-            break
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (out / "report.json").exists()
+    for watched in (out / ".work/hashes", out / ".work/reports", out / "128/train"):
+        process = subprocess.Popen(
+            command(corpus, out), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 100
+        while process.poll() is None and time.monotonic() < deadline:
+            if watched.is_dir() and any(p.suffix != ".tmp" for p in watched.iterdir()):
+                break
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (out / "report.json").exists()
     result = run(corpus, out)
     assert result.returncode == 0, result.stderr
     assert "resuming from the files in" in result.stderr
@@ -98,11 +100,16 @@ def test_workers_started_by_hand_give_the_same_shards(
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9"])
-def test_a_scheduler_that_is_not_there_is_named(corpus: Path, tmp_path: Path, address: str) -> None:
-    result = run(corpus, tmp_path / "out", "--scheduler", address)
-    assert result.returncode == 1
-    assert f"{address} does not answer" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_a_scheduler_that_does_not_answer_is_named(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("bart_cli.data.preprocess.pretrain.SCHEDULER_SECONDS", 0.5)
+    settings = PreprocessSettings(inputs=(("x", corpus / "source", "lines"),))
+    tokenizer = Tokenizer.from_pretrained(str(corpus / "bpe"))
+    with pytest.raises(BartError, match=f"{address} does not answer"):
+        preprocess_pretrain(
+            settings, tmp_path / "out", tokenizer, scheduler=address, reporter=Reporter()
+        )
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from bart_cli.hub import refusal
 from bart_cli.model.formats import HUB_FILES, HUB_WEIGHTS
 from tests.servers.hub import Faults, serve_hub
 
+pytestmark = pytest.mark.slow
+
 # The library reads its environment when it is imported: one process for many downloads.
 DRIVER = """
 import json, os, sys

@@ -51,6 +51,8 @@ from bart_cli.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from distributed import Client
 
+SCHEDULER_SECONDS = 20  # for a Dask scheduler to answer
+
 
 @dataclass(frozen=True)
 class PreprocessSettings:
@@ -378,7 +380,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
         try:
             # First, for a client of an unknown kind of address takes most of a minute to go away.
             get_backend(parse_address(scheduler)[0])
-            client = Client(scheduler, timeout="20s", set_as_default=False)
+            client = Client(scheduler, timeout=SCHEDULER_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BartError(
                 f"the Dask scheduler at {scheduler} does not answer: {error}",

@@ -21,6 +21,8 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter, Task
 from tests.conftest import tiny_model_config
 
+pytestmark = pytest.mark.slow
+
 
 def tiny_arm(*sizes: int, **changes: object) -> ArmSpec:
     run = PretrainConfig.model_validate(

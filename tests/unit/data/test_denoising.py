@@ -108,8 +108,8 @@ def test_the_same_sample_gets_the_same_noise_whatever_the_batch(
         assert denoise(*one, keys[index : index + 1]).row(0).tolist() == expected
 
 
-@pytest.mark.parametrize("whole_words", [True, False])
-@pytest.mark.parametrize("ratio", [0.15, 0.3, 0.5])
+@pytest.mark.slow
+@pytest.mark.parametrize(("ratio", "whole_words"), [(0.15, True), (0.3, False), (0.5, True)])
 def test_the_share_of_masked_tokens_is_exact_over_ten_thousand_samples(
     ratio: float, whole_words: bool
 ) -> None:

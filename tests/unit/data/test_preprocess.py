@@ -29,6 +29,8 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 
+pytestmark = pytest.mark.slow
+
 WORDS = Tokenizer.train(SENTENCES, vocab_size=400)
 STARTS, CHARACTERS = WORDS.word_starts(), WORDS.character_starts()
 

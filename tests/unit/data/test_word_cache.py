@@ -93,6 +93,7 @@ def test_a_thread_that_empties_the_cache_does_not_disturb_another(
     assert cache.encode([text]) == TOKENIZER.encode_batch([text], special=False)
 
 
+@pytest.mark.slow
 def test_real_text(shared_data: Path, tmp_path: Path) -> None:
     from bart_cli.data.download.http import Fetcher
     from bart_cli.data.download.wikipedia_dump import download_wikipedia_dump

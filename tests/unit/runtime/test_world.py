@@ -13,6 +13,8 @@ from bart_cli.errors import UsageError
 from bart_cli.runtime.launch import processes_to_start
 from bart_cli.runtime.world import device_of, join_world, launched, slurm_tasks_on_this_node
 
+pytestmark = pytest.mark.slow
+
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS")
 
 LEAVE = """

@@ -21,6 +21,8 @@ from bart_cli.training.loop import update
 from bart_cli.training.optimizers import backend_problem, build_optimizer
 from bart_cli.training.schedule import learning_rate
 
+pytestmark = pytest.mark.slow
+
 
 class Fused(torch.optim.Optimizer):
     """What apex's optimizers share: steps counted by group, `zero_grad` without arguments."""

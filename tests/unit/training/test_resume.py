@@ -29,6 +29,8 @@ from tests.unit.training.test_runs import (
     shards,  # noqa: F401
 )
 
+pytestmark = pytest.mark.slow
+
 
 def start(config: PretrainConfig, run: Path, **options: str) -> RunResult:
     return run_pretrain(config, run, reporter=Reporter(), **options)

@@ -32,6 +32,8 @@ from bart_cli.training.metrics import read_metrics
 from bart_cli.training.pretrain import run_pretrain
 from tests.conftest import SENTENCES, tiny_model_config
 
+pytestmark = pytest.mark.slow
+
 # Measured since the last line of the log, or since the process began.
 MEASURED = {"seconds", "sequences_per_second", "tokens_per_second", "padding"}
 
