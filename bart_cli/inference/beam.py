@@ -1,12 +1,23 @@
 """One step of beam search as a pure function of its state.
 
-The same hypotheses as Hugging Face's `generate`: every step takes the best C continuations of
-the K running beams; those that end, and are among the best K, compete with the K best finished
-ones by log-likelihood / length ** penalty; the best K that do not end run on.
+Finds the same hypotheses as Hugging Face's `generate`. Every step takes the best C continuations
+of the K running beams. Candidates that end, and rank among the best K, compete with the K best
+finished hypotheses by log-likelihood / length ** penalty. The best K others keep running.
+
+Example with K = 2, so C = 4, and the tokens a, b and </s>. Two beams run:
+
+    beam 0  "x"  -1.0    log-probabilities  a -0.2   b -2.5   </s> -3.0
+    beam 1  "y"  -1.5                       a -2.2   b -3.0   </s> -0.1
+
+    candidates, best first:  "x a" -1.2,  "y </s>" -1.6,  "x b" -3.5,  "y a" -3.7
+
+"y </s>" ends and ranks second, within the best 2: it becomes a finished hypothesis. The best 2
+that do not end are "x a" and "x b", so
+both new beams extend beam 0, and `advance` returns the origins [0, 0].
 """
 
 # Legend: A articles, K beams, V vocabulary, L longest target, C = K * max(2, 1 + number of end
-# tokens) candidates: if all ends are among the best, K that run on remain.
+# tokens) candidates: even if every end token ranks first, K running beams remain.
 
 from __future__ import annotations
 
@@ -19,16 +30,16 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.inference.sampling import Draws
 from bart_cli.inference.top import best_of_rows
 
-WORST = -1.0e9  # a score that no real hypothesis has
+WORST = -1.0e9  # lower than the score of any real hypothesis
 
 
 @dataclass(frozen=True)
 class BeamState:
     """All beams of all articles in a batch.
 
-    length: tokens of the running beams, the start token included.
+    length: number of tokens in each running beam, including the start token.
     running: [A, K, L] ids, `running_scores` [A, K] their log-likelihoods.
-    finished: [A, K, L] ids, `finished_scores` [A, K] normalised, `is_finished` [A, K] bool.
+    finished: [A, K, L] ids, `finished_scores` [A, K] normalized, `is_finished` [A, K] bool.
     improvable: [A] bool, False when no running beam can beat the worst finished one.
     exhausted: [A] bool, True when every candidate of the last step ended.
     """
@@ -43,12 +54,12 @@ class BeamState:
     exhausted: Tensor
 
     def open(self, early_stopping: bool | str) -> Tensor:
-        """[A] bool: articles whose search goes on."""
+        """Articles whose search is not over, [A] bool."""
         full = self.is_finished.all(1) & (early_stopping is True)
         return self.improvable & ~full & ~self.exhausted
 
     def keep(self, articles: Tensor) -> BeamState:
-        """The state of some articles, indices [A']."""
+        """Select the state of some articles by their indices [A']."""
         tensors = {name: value[articles] for name, value in vars(self).items() if name != "length"}
         return replace(self, **tensors)
 
@@ -56,7 +67,7 @@ class BeamState:
 def start(
     articles: int, generation: GenerationConfig, *, start_id: int, pad_id: int, device: torch.device
 ) -> BeamState:
-    """All beams hold the start token; only the first of each article counts."""
+    """Start every beam with the start token; only the first beam of an article has score 0."""
     beams = generation.beams
     running = torch.full((articles, beams, generation.max_length), pad_id, device=device)
     running[:, :, 0] = start_id
@@ -87,12 +98,12 @@ def advance(
     """Extend every beam by one token.
 
     Args:
-        log_probs_AKV: constrained log-probabilities of the next token, fp32.
+        log_probs_AKV: log-probabilities of the next token after the constraints, fp32.
         end_ids: tokens that end a hypothesis.
-        draws: random numbers, for sampling (drawing the candidates instead of taking the best).
+        draws: random numbers. If given, candidates are sampled instead of ranked.
 
     Returns:
-        The new state, and [A, K] which beam each new running beam goes on from.
+        The new state, and the beam that each new running beam extends, [A, K].
     """
     beams = log_probs_AKV.shape[1]
     count = beams * max(2, 1 + len(end_ids))
@@ -122,7 +133,7 @@ def advance(
 
 
 def _best(state: BeamState, log_probs_AKV: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best continuations of each article: scores, beams, tokens [A, C]."""
+    """Rank the continuations of each article; scores, beams and tokens are [A, C]."""
     articles, beams, vocabulary = log_probs_AKV.shape
     each = min(count, vocabulary)
     found, tokens = best_of_rows(log_probs_AKV.flatten(0, 1), each)
@@ -134,11 +145,11 @@ def _best(state: BeamState, log_probs_AKV: Tensor, count: int) -> tuple[Tensor, 
 def _drawn(
     state: BeamState, log_probs_AKV: Tensor, count: int, draws: Draws
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Continuations drawn by their probability, best first: scores, beams, tokens [A, C]."""
+    """Sample continuations, best first; scores, beams and tokens are [A, C]."""
     vocabulary = log_probs_AKV.shape[2]
     scores = (log_probs_AKV + state.running_scores[:, :, None]).flatten(1)
     drawn = draws.multinomial(scores.softmax(-1), count)
-    # In order of score, because only the first K candidates may finish.
+    # Sorted by score because only the first K candidates may finish.
     scores_AC, order = scores.gather(1, drawn).sort(descending=True)
     drawn = drawn.gather(1, order)
     return scores_AC, drawn // vocabulary, drawn % vocabulary
@@ -151,7 +162,7 @@ def _finish(
     ends_AC: Tensor,
     generation: GenerationConfig,
 ) -> BeamState:
-    """Let candidates that end, and are among the best K, compete with the finished ones."""
+    """Merge candidates that end, and rank among the best K, into the finished hypotheses."""
     beams = state.running_scores.shape[1]
     eligible = ends_AC.clone()
     eligible[:, beams:] = False
@@ -175,7 +186,7 @@ def _finish(
 def _can_improve(
     running_scores: Tensor, state: BeamState, length: int, generation: GenerationConfig
 ) -> Tensor:
-    """[A] whether the best running beam may still beat the worst finished one."""
+    """Test whether the best running beam can still beat the worst finished one, [A] bool."""
     longest = length - 1
     if generation.early_stopping == "never" and generation.length_penalty > 0:
         longest = generation.max_length - 1
@@ -186,5 +197,5 @@ def _can_improve(
 
 
 def _gather(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows [A, n, L] at index [A, m] -> [A, m, L]."""
+    """Select rows [A, n, L] by index [A, m] -> [A, m, L]."""
     return rows.gather(1, index[:, :, None].expand(-1, -1, rows.shape[2]))

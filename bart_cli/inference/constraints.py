@@ -1,11 +1,11 @@
 """Constraints on the scores of the next token, vectorized over rows.
 
-In: scores [R, V] (logits or log-probabilities) and the tokens so far [R, T], the start token
-included. Out: scores. Order and meaning are those of Hugging Face's logits processors. A setting
-that is off costs nothing; no branch and no shape depends on values on the device.
+In: scores [R, V] (logits or log-probabilities) and the tokens so far [R, T], with the start
+token. Out: scores. Order and meaning follow Hugging Face's logits processors. A setting
+that is off costs nothing. No branch or shape depends on values on the device.
 """
 
-# Legend: A articles, R rows, T tokens so far, S source, V vocabulary, N a few ids.
+# Legend: A articles, R rows, T tokens so far, S source, V vocabulary, N ids.
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Constraint = Callable[[Tensor, Tensor], Tensor]
 
 
 class Constraints:
-    """The constraints of a batch.
+    """Apply all constraints of a batch.
 
     Args:
-        sources: ids of the articles.
+        sources: token ids of each article.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class Constraints:
             width = max(map(len, sources))
             # -1 is no token: padding never matches, whatever the batch.
             self._source = ids([[*row, *[-1] * (width - len(row))] for row in sources])
-        # What comes before the forced tokens, and what comes after them.
+        # Constraints that run before token forcing, and those that run after it.
         self._before = self._scoring(generation, partial(torch.tensor, device=device))
         self._after = self._suppression(generation, ids)
 
     def keep(self, articles: Tensor) -> None:
-        """Only these articles stay: indices [A']."""
+        """Keep only these articles, indices [A']."""
         if self._source is not None:
             self._source = self._source[articles]
 
     def __call__(self, scores_RV: Tensor, tokens_RT: Tensor) -> Tensor:
-        """Scores with everything that is not allowed at -inf; may change `scores_RV` itself."""
+        """Set forbidden tokens to -inf; may modify `scores_RV` in place."""
         generation, length = self._generation, tokens_RT.shape[1]
-        # The end first: a hypothesis of one token is both the first and the last.
+        # Test the end first: in a one-token hypothesis, the first token is also the last.
         if generation.forced_eos and length == generation.max_length - 1:
             scores_RV = torch.full_like(scores_RV, NEVER).index_fill_(1, self._last_ids, 0.0)
         elif generation.forced_bos and length == 1:
@@ -96,7 +96,7 @@ class Constraints:
         if generation.min_length:
             steps.append(self._forbid_early_end)
         if generation.exponential_decay_length_penalty is not None:
-            steps.append(self._favor_end)  # forced tokens it does not change
+            steps.append(self._favor_end)  # does not affect forced tokens
         return steps
 
     def _suppression(
@@ -149,13 +149,13 @@ class Constraints:
         return _forbid_ends(scores_RV, source_RS, begin, size)
 
     def _rows(self, scores_RV: Tensor) -> Tensor:
-        """The article of each row [R, S]."""
+        """Repeat each article's source for its rows, [R, S]."""
         assert self._source is not None
         return self._source.repeat_interleave(len(scores_RV) // len(self._source), 0)
 
 
 class SequenceBias:
-    """Adds a bias to the score of the last id of a sequence after the ids before it."""
+    """Add a bias to the last id of a sequence where the ids before it match."""
 
     def __init__(
         self,
@@ -187,13 +187,13 @@ class SequenceBias:
 
 
 def penalize_repetition(scores_RV: Tensor, tokens_RT: Tensor, penalty: float) -> Tensor:
-    """Scores of tokens that occurred: negative ones times, others over the penalty (CTRL)."""
+    """Penalize used tokens (CTRL): multiply negative scores by the penalty, divide others."""
     used = scores_RV.gather(1, tokens_RT)
     return scores_RV.scatter(1, tokens_RT, torch.where(used < 0, used * penalty, used / penalty))
 
 
 def forbid_repeated_ngrams(scores_RV: Tensor, tokens_RT: Tensor, size: int) -> Tensor:
-    """-inf, in place, for every token that would end an n-gram which the row already has."""
+    """Set to -inf, in place, every token that would repeat an n-gram of the row."""
     length = tokens_RT.shape[1]
     if length < size:
         return scores_RV
@@ -201,11 +201,11 @@ def forbid_repeated_ngrams(scores_RV: Tensor, tokens_RT: Tensor, size: int) -> T
 
 
 def _forbid_ends(scores_RV: Tensor, tokens_RT: Tensor, begin: Tensor, size: int) -> Tensor:
-    """-inf, in place, for the last token of every n-gram of a row that starts with `begin`."""
+    """Set to -inf, in place, the last token of every n-gram in a row that starts with `begin`."""
     ngrams = tokens_RT.unfold(1, size, 1)  # [R, T - size + 1, size]
     ends = ngrams[..., -1]
     seen = (ngrams[..., :-1] == begin[:, None]).all(-1) & (ends >= 0)
-    # The ends of a row's other n-grams are lowered to +inf, that is left alone: no shape and no
-    # branch depends on the data.
+    # amin with +inf leaves the ends of other n-grams unchanged, so that no shape or branch depends
+    # on the data.
     lowered = torch.where(seen, NEVER, -NEVER).to(scores_RV.dtype)
     return scores_RV.scatter_reduce_(1, ends.clamp(min=0), lowered, "amin")

@@ -1,15 +1,28 @@
-"""One batch being decoded: its caches, and the step that adds a token to every row.
+"""Decoding state of one batch: key/value caches and the step that adds a token to every row.
 
-Keys and values of the source are projected once per article; the beams of an article are queries of
-the same keys and values, never copies.
+Keys and values of the source are projected once per article and shared by all its beams.
 
-Keys and values of the target are written once and never moved: step t fills the slots
-t * K … t * K + K - 1 of its article, and every beam remembers which slot of each step belongs to
-its history (`ancestors`). Beams that change places change ancestors, not caches.
+Keys and values of the target are written once and never moved. Step t fills slots t * K to
+t * K + K - 1 of its article, and each beam records its slot at every step (`ancestors`). When
+beams are reordered, only the ancestors change, never the caches.
 
-On a CPU a step attends to the slots that are filled. On a GPU it attends to all of them, the empty
-ones masked: its shapes never change, so that it is captured once as a CUDA graph and replayed, one
-launch instead of hundreds.
+Example with K = 2 beams, after two steps:
+
+    slots written:    step 0: slot 0 (beam 0), slot 1 (beam 1)
+                      step 1: slot 2 (beam 0), slot 3 (beam 1)
+    ancestors:        beam 0: [0, 0]   beam 1: [1, 1]     attends to slots 0, 2 and 1, 3
+
+If both new beams extend beam 1, `reorder([[1, 1]])` copies its ancestors to beam 0. Step 2 then
+fills slots 4 (beam 0) and 5 (beam 1):
+
+    ancestors:        beam 0: [1, 1, 0]   beam 1: [1, 1, 1]
+    attends to slots  beam 0: 1, 3, 4     beam 1: 1, 3, 5
+
+Slots 0 and 2 stay in the cache, masked for both beams.
+
+On a CPU, a step attends only to the filled slots. On a GPU it attends to all slots and masks the
+empty ones, so its shapes never change: it is captured once as a CUDA graph and then replayed with
+a single launch instead of hundreds.
 """
 
 # Legend: A articles, K beams, R = A * K rows, S source, T steps so far, L longest target, H heads,
@@ -33,18 +46,18 @@ class LayerCache:
 
     own_keys: Tensor  # [A, H, L * K, E]
     own_values: Tensor
-    source_keys: Tensor  # [A, H, E, S]: turned, as the product with queries reads them
+    source_keys: Tensor  # [A, H, E, S]: transposed for the product with queries
     source_values: Tensor  # [A, H, S, E]
 
 
 class Decoding:
-    """Decodes rows R = articles x beams step by step.
+    """Decode R = articles x beams rows step by step.
 
     Args:
         memory_ASD: output of the encoder.
         mask_AS: bool, True at real tokens; None: all.
         beams: rows per article.
-        max_length: target tokens at most.
+        max_length: maximum number of target tokens.
     """
 
     def __init__(
@@ -58,7 +71,7 @@ class Decoding:
         device = memory_ASD.device
         self._engine = engine
         self._beams = beams
-        self._length = 0  # steps so far; `_position` is the same where a graph can read it
+        self._length = 0  # steps so far; a CUDA graph reads the same number from `_position`
         self._position = torch.zeros(1, dtype=torch.int64, device=device)
         self._graph: Graph | None = None
         articles = memory_ASD.shape[0]
@@ -80,7 +93,7 @@ class Decoding:
             )
 
     def step(self, tokens_R: Tensor) -> Tensor:
-        """Logits [R, V] after one more token per row. On a GPU they last until the next step."""
+        """Add a token to each row; return logits [R, V]. On a GPU the next step overwrites them."""
         if self._engine.static and tokens_R.is_cuda:
             if self._graph is None:
                 self._graph = Graph(self._step, tokens_R, self._position)
@@ -102,13 +115,13 @@ class Decoding:
         return engine.output(x)
 
     def reorder(self, origins_AK: Tensor) -> None:
-        """Beam k of an article goes on with the history of beam `origins_AK[:, k]`."""
+        """Give beam k of each article the history of beam `origins_AK[:, k]`."""
         index = origins_AK[:, :, None].expand(-1, -1, self._length)
         self._ancestors[:, :, : self._length] = self._ancestors.gather(1, index)
 
     def keep(self, articles: Tensor) -> None:
-        """Only these articles stay: indices [A']."""
-        self._graph = None  # its tensors are gone
+        """Keep only these articles, indices [A']."""
+        self._graph = None  # it refers to tensors that are replaced below
         if self._mask is not None:
             self._mask = self._mask[articles]
         self._ancestors = self._ancestors[articles]
@@ -119,7 +132,7 @@ class Decoding:
             cache.source_values = cache.source_values[articles]
 
     def _history(self) -> Tensor | None:
-        """What each beam adds to its scores over the slots [A, 1, K, T * K]; None: it sees all."""
+        """Attention bias of each beam over the slots, [A, 1, K, T * K]; None: no masking."""
         if self._beams == 1 and not self._engine.static:
             return None
         steps = self._steps_seen()
@@ -172,7 +185,7 @@ class Decoding:
         return layer.self_out(_rows(attended, x_RD))
 
     def _attend_source(self, layer: Layer, cache: LayerCache, x_RD: Tensor) -> Tensor:
-        """In three steps: with few queries, torch's fused kernel reads the keys more slowly."""
+        """Attend in three operations: for few queries they are faster than torch's fused kernel."""
         q = self._queries(layer.cross_q(x_RD), layer.heads)
         scores = (q * q.shape[-1] ** -0.5) @ cache.source_keys
         if self._mask is not None:
@@ -181,26 +194,26 @@ class Decoding:
         return layer.cross_out(_rows(attended, x_RD))
 
     def _queries(self, x_RD: Tensor, heads: int) -> Tensor:
-        """[R, D] -> [A, H, K, E]: the beams of an article stand where positions do in training."""
+        """[R, D] -> [A, H, K, E]: beams take the place that positions have in training."""
         x_AKD = x_RD.unflatten(0, (-1, self._beams))
         return _heads(x_AKD.to(self._engine.memory_dtype), heads)
 
 
 class Graph:
-    """A step captured as a CUDA graph: its inputs and outputs are always the same memory."""
+    """A decoding step captured as a CUDA graph; inputs and outputs keep their memory addresses."""
 
     def __init__(
         self, step: Callable[[Tensor], Tensor], tokens_R: Tensor, position: Tensor
     ) -> None:
         self._tokens = tokens_R.clone()
         before = position.clone()
-        # By default torch captures on the current device (of its first capture), which need not be
-        # the one that decodes: nothing would be captured, and every replay give the same logits.
+        # By default torch captures on the device of its first capture. On another device it would
+        # capture nothing, and every replay would return the same logits.
         with torch.cuda.device(tokens_R.device):
             self._capture(step, position, before)
 
     def _capture(self, step: Callable[[Tensor], Tensor], position: Tensor, before: Tensor) -> None:
-        # Kernels choose their workspaces in a first run; what it writes, the replay writes again.
+        # Kernels allocate workspaces in a warm-up run; the replay overwrites its results.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -212,7 +225,7 @@ class Graph:
             self._logits = step(self._tokens)
 
     def replay(self, tokens_R: Tensor) -> Tensor:
-        """Run the step again with these tokens."""
+        """Replay the step with these tokens; return logits [R, V]."""
         self._tokens.copy_(tokens_R)
         self._graph.replay()
         return self._logits
@@ -229,6 +242,6 @@ def _rows(x_AHKE: Tensor, like_RD: Tensor) -> Tensor:
 
 
 def _bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where a bool mask is True, -inf where it is not."""
+    """Convert a bool mask to a bias: 0 where True, -inf where False."""
     bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return bias.masked_fill_(~allowed, float("-inf"))

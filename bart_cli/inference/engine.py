@@ -1,7 +1,7 @@
-"""`Engine`: a model made ready for decoding.
+"""`Engine`: a model prepared for decoding.
 
-The encoder stays the model's own. The decoder becomes a list of products with weights that are laid
-out for one token per row, and a step of plain functions over them (see `decoding`).
+The encoder is used unchanged. The decoder becomes a list of matrix products whose weights are laid
+out for one token per row; `decoding` runs them step by step.
 """
 
 # Legend: A articles, S source, D model, V vocabulary.
@@ -28,14 +28,14 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Layer:
-    """One block of the decoder; names as in the model."""
+    """One decoder block; names follow the model."""
 
     heads: int
     self_qkv: Product
     self_out: Product
     self_norm: nn.LayerNorm
     cross_q: Product
-    cross_k: nn.Linear  # read once per article, so it may stay as it is
+    cross_k: nn.Linear  # used once per article, so packing does not pay
     cross_v: nn.Linear
     cross_out: Product
     cross_norm: nn.LayerNorm
@@ -46,24 +46,24 @@ class Layer:
 
 
 class Engine:
-    """Encodes sources and holds what a decoding step needs.
+    """Encode sources and hold the packed weights of a decoding step.
 
-    The decoder's weights are copied: after more training, make another engine.
+    The decoder's weights are copied: create a new engine after further training.
 
     Args:
         model: in any dtype, on any device.
-        int8: the decoder's products in integers, the rest in bf16 where the processor has it; on a
-            CPU with oneDNN only.
-        name: for error lines.
+        int8: compute the decoder's products in int8 and the rest in bf16 if the processor supports
+            it. Requires a CPU with oneDNN.
+        name: model name in error messages.
 
     Raises:
-        UsageError: int8 where it cannot be had.
+        UsageError: int8 is not supported here.
     """
 
     def __init__(self, model: Bart, *, int8: bool = False, name: str = "the model") -> None:
         core, self.config, self.name = model.model, model.config, name
         self.device = core.shared.weight.device
-        self.static = self.device.type == "cuda"  # steps of unchanging shapes, for CUDA graphs
+        self.static = self.device.type == "cuda"  # fixed shapes, for CUDA graphs
         if int8:
             if problem := int8_problem(self.device):
                 raise UsageError(problem)
@@ -110,13 +110,13 @@ class Engine:
         )
 
     def encode(self, source_AS: Tensor, mask_AS: Tensor | None) -> Tensor:
-        """Ids -> memory [A, S, D]. `mask_AS`: bool, True at real tokens; None: all."""
+        """Encode ids [A, S] to [A, S, D]. `mask_AS`: bool, True at real tokens; None: all."""
         tokens = F.embedding(source_AS, self._shared)
         memory: Tensor = self._encoder(tokens, key_mask(mask_AS))
         return memory
 
     def embed(self, tokens_R: Tensor, position: Tensor) -> Tensor:
-        """Ids -> input of the first block [R, D], all of them at one position, a tensor [1]."""
+        """Embed ids [R], all at the same position [1], for the first block [R, D]."""
         row = F.embedding(position + PositionEmbedding.OFFSET, self._positions)
         x = F.embedding(tokens_R, self._shared).to(self.dtype) * self._scale + row
         embedded: Tensor = self._embedding_norm(x)
@@ -124,7 +124,7 @@ class Engine:
 
 
 def int8_problem(device: torch.device) -> str | None:
-    """Why this device cannot decode in int8, None when it can."""
+    """Reason this device cannot decode in int8, or None."""
     if device.type != "cpu":
         return "precision=int8 is for CPUs; on a GPU use bf16 or fp16"
     if not has_onednn() or not hasattr(torch.ops.onednn, "qlinear_prepack"):
@@ -133,13 +133,13 @@ def int8_problem(device: torch.device) -> str | None:
 
 
 def bf16_or_fp32() -> torch.dtype:
-    """bf16 where this processor multiplies it, else fp32: emulation is slower than fp32."""
+    """Return bf16 if this processor has it, else fp32, which is faster than emulated bf16."""
     native = torch.cpu._is_avx512_bf16_supported() and onednn_has_bf16()
     return torch.bfloat16 if native else torch.float32
 
 
 def _as(module: Module, dtype: torch.dtype) -> Module:
-    """The module in this dtype: itself when it is so already, else a copy."""
+    """Return the module itself if it has this dtype, else a converted copy."""
     if next(module.parameters()).dtype == dtype:
         return module
     return copy.deepcopy(module).to(dtype).requires_grad_(False)

@@ -1,7 +1,7 @@
 """`generate`: source ids in, hypotheses out, in the order of the sources.
 
-Articles are decoded together with others of like length; what comes out does not depend on which.
-Articles whose search has ended leave the batch.
+Articles of similar length are decoded in one batch. Results do not depend on the batch. Articles
+whose search is over are removed from it.
 """
 
 # Legend: A articles, K beams, R = A * K rows, T tokens so far, V vocabulary.
@@ -26,16 +26,16 @@ from bart_cli.inference.sampling import Draws, NotFiniteError, warp
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 
-# A batch with fewer of its articles left than this is made smaller; a captured step must be
-# captured anew then, so that it pays later.
+# The batch shrinks when less than this share of its articles is left. A captured step must then be
+# captured again, so shrinking pays later.
 SHRINK, SHRINK_STATIC = 0.75, 0.5
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Generated ids without the start token, up to and with </s>.
+    """Generated ids without the start token, up to and including </s>.
 
-    score: the criterion that ranks beams; finite, beam.WORST where no hypothesis was possible.
+    score: finite; higher is better; beam.WORST if no hypothesis was possible.
     """
 
     tokens: list[int]
@@ -45,7 +45,7 @@ class Hypothesis:
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C while decoding.
 
-    results: by source; empty where a source was not decoded.
+    results: one list per source; empty if the source was not decoded.
     """
 
     def __init__(self, results: list[list[Hypothesis]]) -> None:
@@ -66,15 +66,15 @@ def generate(
     """Decode every source: `return_sequences` hypotheses each, best first.
 
     Args:
-        model: an engine, or a model of which one is made for this call.
-        sources: ids with <s> and </s>.
-        batch_size: articles decoded together at most.
-        max_tokens: source tokens decoded together at most, padding included.
+        model: an engine, or a model to build one from for this call.
+        sources: token ids including <s> and </s>.
+        batch_size: maximum number of articles per batch.
+        max_tokens: maximum number of source tokens per batch, including padding.
 
     Raises:
         UsageError: a source or `max_length` is longer than the model's positions.
         BartError: the scores are not finite.
-        Interrupted: by Ctrl-C.
+        Interrupted: Ctrl-C; carries the results so far.
     """
     positions = model.config.max_position_embeddings
     longest = max((len(source) for source in sources), default=0)
@@ -103,7 +103,7 @@ def generate(
 
 
 def not_finite(name: str) -> BartError:
-    """The error for a model that computes NaN."""
+    """Create the error for a model whose scores are NaN."""
     return BartError(
         f"{name}: scores are not finite (NaN)",
         hint="Use --precision fp32 or bf16. If it already is, the weights themselves hold NaN or "
@@ -138,7 +138,7 @@ def _search(
     constraints: Constraints,
     draws: Draws | None,
 ) -> list[list[Hypothesis]]:
-    """Beam search over a batch."""
+    """Run beam search over a batch."""
     config, beams = engine.config, generation.beams
     articles = memory.shape[0]
     decoding = Decoding(engine, memory, mask, beams, generation.max_length)
@@ -150,7 +150,7 @@ def _search(
         device=memory.device,
     )
     ends = frozenset(constraints.end_ids.tolist())
-    numbers = torch.arange(articles, device=memory.device)  # which article a row of the state is
+    numbers = torch.arange(articles, device=memory.device)  # article index of each state row
     results: list[list[Hypothesis]] = [[] for _ in range(articles)]
     shrink = SHRINK_STATIC if engine.static else SHRINK
     while True:
@@ -169,7 +169,8 @@ def _search(
             draws=draws,
         )
         going = state.open(generation.early_stopping)
-        # One transfer to the host for both; NaN ranks first, so that it reaches the running beams.
+        # One transfer to the host for both. NaN ranks first, so it always reaches the running
+        # beams.
         left, bad = torch.stack((going.sum(), state.running_scores.isnan().sum())).tolist()
         if bad:
             raise NotFiniteError
@@ -178,7 +179,7 @@ def _search(
                 results[int(numbers[row])] = _hypotheses(state, row, generation, ends)
             if not left:
                 return results
-        # An article that has ended cannot change any more, so it may stay until the batch shrinks.
+        # The result of a finished article is final, so it may stay until the batch shrinks.
         decoding.reorder(origins)
         if left <= shrink * len(numbers):
             stay = going.nonzero()[:, 0]
@@ -208,7 +209,7 @@ def _walk(
     constraints: Constraints,
     draws: Draws | None,
 ) -> list[list[Hypothesis]]:
-    """Greedy decoding or sampling: `return_sequences` independent rows per article."""
+    """Decode greedily or by sampling, `return_sequences` independent rows per article."""
     config, copies = engine.config, generation.return_sequences
     decoding = Decoding(engine, memory, mask, copies, generation.max_length)
     articles = memory.shape[0]
@@ -265,6 +266,6 @@ def _start_id(engine: Engine, generation: GenerationConfig) -> int:
 
 
 def _cut(tokens: list[int], ends: frozenset[int]) -> list[int]:
-    """Up to and with the first token that ends a hypothesis."""
+    """Cut after the first token that ends a hypothesis."""
     end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[: end + 1]

@@ -1,4 +1,4 @@
-"""A model with its tokenizer, on the right device and in the right arithmetic."""
+"""Load a model and its tokenizer on a device in a given precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = {
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
-    "int8": torch.float32,  # the engine makes integers of it
+    "int8": torch.float32,  # the engine quantizes it
 }
 
 
@@ -32,8 +32,8 @@ DTYPES = {
 class InferenceModel:
     """A model ready for decoding.
 
-    saved: settings saved with the model, if any.
-    precision: the arithmetic in use; notice: why it is not the requested one, or None.
+    saved: decoding settings saved with the model, if any.
+    precision: precision in use. notice: reason it is not the requested one, or None.
     """
 
     model: Engine
@@ -45,7 +45,7 @@ class InferenceModel:
 
 
 def recorded_language(source: str | Path) -> str:
-    """The language of sentence splitting of the run that `source` is or lies in; else auto."""
+    """Read the sentence language of the run at or above `source`; auto if there is none."""
     path = Path(source).absolute()
     for folder in (path, *path.parents[:2]):
         try:
@@ -70,13 +70,13 @@ def load_for_inference(
     """Load a run, a folder, a hub id or a checkpoint file for decoding.
 
     Args:
-        precision: arithmetic of the whole model; see `choose_precision`.
+        precision: precision of the whole model; see `choose_precision`.
         tokenizer: folder or hub id, for formats without one.
         device: cpu, cuda, cuda:N, or auto.
-        source_language, target_language: mBART's codes; None: those saved with the model.
+        source_language, target_language: mBART language codes; None: as saved with the model.
 
     Raises:
-        UsageError: no model there, no tokenizer, no such device, or a precision that it lacks.
+        UsageError: the model, tokenizer or device is missing, or the precision is unsupported.
     """
     allowed = get_args(DecodingPrecision)
     if precision not in allowed:
@@ -90,7 +90,7 @@ def load_for_inference(
     own = Tokenizer.from_pretrained(tokenizer) if tokenizer is not None else loaded.tokenizer
     if own is None:
         if any(loaded.folder.glob("*.model")):
-            Tokenizer.from_pretrained(loaded.folder)  # raises, with the way to convert it
+            Tokenizer.from_pretrained(loaded.folder)  # raises with a conversion hint
         raise UsageError(
             f"{loaded.folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt)",
             hint="Add one with `bart export --tokenizer FOLDER`; `bart evaluate` "
@@ -106,13 +106,13 @@ def load_for_inference(
 def choose_precision(
     precision: DecodingPrecision, device: torch.device
 ) -> tuple[DecodingPrecision, str | None]:
-    """The precision to decode in, and a sentence about it when it is not the requested one.
+    """Choose the decoding precision; return it with a notice if it is not the requested one.
 
-    `auto` is the fastest here: on a GPU bf16 (fp16 before Ampere), on a CPU the winner of a
-    measurement of a fraction of a second. bf16 on a CPU that could only emulate it becomes fp32.
+    `auto` selects the fastest: bf16 on a GPU (fp16 before Ampere), and on a CPU the fastest in a
+    measurement that takes a fraction of a second. On a CPU without native bf16, bf16 becomes fp32.
 
     Raises:
-        UsageError: this device cannot compute in that precision.
+        UsageError: the device does not support the precision.
     """
     if precision == "auto" and device.type == "cuda":
         precision = "fp16" if problem_of("bf16", device) else "bf16"
@@ -134,7 +134,7 @@ def choose_precision(
 
 
 def in_language(tokenizer: Tokenizer, generation: GenerationConfig) -> GenerationConfig:
-    """Decoding settings that begin a summary with the tokenizer's target language, if it has one.
+    """Make summaries begin with the tokenizer's target language, if it has one.
 
     mBART-50 generates the code first; mBART's decoder starts with it.
     """
@@ -151,7 +151,7 @@ def in_language(tokenizer: Tokenizer, generation: GenerationConfig) -> Generatio
 def as_targets_begin(
     tokenizer: Tokenizer, generation: GenerationConfig, sources: dict[str, str]
 ) -> tuple[GenerationConfig, dict[str, str]]:
-    """Decoding settings and their sources without a forced <s> that no target begins with."""
+    """Drop a forced <s> from the settings and their sources if no target begins with it."""
     begins = tokenizer.bos_id in tokenizer.target_frame[0]
     if begins or not generation.forced_bos or generation.forced_bos_token is not None:
         return generation, sources
@@ -162,7 +162,7 @@ def as_targets_begin(
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name; `auto` is the first GPU, or the CPU where there is none.
+    """Find a device by name; `auto` is the first GPU, or the CPU without one.
 
     Raises:
         UsageError: this machine has no such device.

@@ -1,8 +1,8 @@
-"""Matrix products with weights that were laid out once for this device.
+"""Matrix products with weights packed once for the device.
 
 In: a weight [N, D] and a bias [N]. Out: a function [..., D] -> [..., N]. On a CPU with oneDNN the
-weights are packed for its kernels: a decoding step multiplies a few rows with every weight of the
-decoder, so its time is that of reading them, and the ordinary kernels lay them out anew each time.
+weights are packed for its kernels. A decoding step multiplies a few rows with every weight of the
+decoder, so reading the weights dominates, and the ordinary kernels would repack them every time.
 """
 
 # Legend: M rows, D inputs, N outputs.
@@ -29,10 +29,10 @@ LARGEST_INT8 = 127
 
 
 def make_product(weight_ND: Tensor, bias_N: Tensor, *, int8: bool = False) -> Product:
-    """The fastest product that this device has for a weight that will not change.
+    """Create the fastest available product with a constant weight.
 
     Args:
-        int8: quantize the weight by output, and the rows that come by row; results in fp32.
+        int8: quantize the weight per output and the input per row; results are fp32.
     """
     if int8:
         return Int8Product(weight_ND, bias_N)
@@ -42,7 +42,7 @@ def make_product(weight_ND: Tensor, bias_N: Tensor, *, int8: bool = False) -> Pr
 
 
 def fuse(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
-    """Weight and bias of several layers with the same input as one: [sum of N, D], [sum of N]."""
+    """Concatenate layers that share their input: weight [sum of N, D] and bias [sum of N]."""
     return torch.cat([layer.weight for layer in layers]), torch.cat(
         [layer.bias for layer in layers]
     )
@@ -76,7 +76,7 @@ class PackedProduct:
 
 
 class Int8Product:
-    """Integers times integers: a weight with a scale per output, each row with a scale of its own.
+    """Int8 product: the weight has one scale per output, the input one scale per row.
 
     The rows are *unsigned* bytes with a zero point: processors without AMX have no instruction for
     signed times signed, and oneDNN then falls back to its reference kernel. A row's scale depends
@@ -103,8 +103,8 @@ class BytesTimesInt8:
     """Rows within [-1, 1], quantized to bytes, times an int8 weight: [M, D] -> [M, N] in fp32.
 
     With VNNI or AMX, oneDNN multiplies 8-bit rows (zero point 128). Without, both libraries add
-    pairs of products in 16 bits, which saturate (vpmaddubsw), so the rows get 7 bits (zero point
-    64): 2 x 127 x 127 fits. There FBGEMM is the faster one, for it packs the weight only once.
+    pairs of products in saturating 16 bits (vpmaddubsw), so the rows use 7 bits (zero point 64):
+    2 x 127 x 127 fits. There FBGEMM is faster because it packs the weight only once.
     """
 
     def __init__(self, integers_ND: Tensor) -> None:
@@ -156,7 +156,7 @@ def _onednn_int8(
 
 @functools.cache
 def onednn_bytes_are_exact() -> bool:
-    """Whether oneDNN sums unsigned times signed bytes in 32 bits here, found by trying."""
+    """Test whether oneDNN sums unsigned times signed bytes in 32 bits on this CPU."""
     rows = torch.full((16, 64), 255, dtype=torch.uint8)
     packed = torch.ops.onednn.qlinear_prepack(torch.full((16, 64), 127, dtype=torch.int8), None)
     ones, zeros = torch.ones(16), torch.zeros(16, dtype=torch.int64)
@@ -172,10 +172,10 @@ def has_fbgemm() -> bool:
 
 
 def measure_products() -> dict[DecodingPrecision, float]:
-    """Seconds that a CPU takes for a decoding step's products, by precision; fast kernels only.
+    """Measure a decoding step's products on this CPU in seconds, by precision; fast kernels only.
 
-    16 rows (4 articles of 4 beams) times 38 million weights of BART-base's feed-forward shape,
-    more than a cache holds: the best of five rounds, in which the precisions take turns.
+    Multiplies 16 rows (4 articles, 4 beams) with 38 million weights in BART-base's feed-forward
+    shape, more than a cache holds. Takes the best of five rounds; the precisions alternate.
     """
     weights_ND = [torch.randn(3072, 768) for _ in range(16)]
     rows_MD, bias_N = torch.randn(16, 768), torch.zeros(3072)

@@ -1,6 +1,6 @@
-"""Drawing tokens: which of them may be drawn, and random numbers that belong to an article.
+"""Sampling: the candidate tokens and the random numbers of each article.
 
-What is drawn for an article depends on the seed and on its own tokens, not on its neighbours.
+The samples of an article depend on the seed and its own tokens, not on the rest of the batch.
 """
 
 # Legend: A articles, R rows, V vocabulary.
@@ -22,11 +22,11 @@ class NotFiniteError(ArithmeticError):
     """Scores are NaN: the arithmetic overflowed, or the weights hold NaN."""
 
 
-TOP_H_TOKENS = 100  # top-h looks at the best few only, as Hugging Face does
+TOP_H_TOKENS = 100  # top-h considers only the best few, as in Hugging Face
 
 
 class Draws:
-    """A generator for each article of a batch."""
+    """One random generator per article of a batch."""
 
     def __init__(
         self, sources: Sequence[Sequence[int]], seed: int, device: torch.device | str
@@ -36,16 +36,16 @@ class Draws:
         ]
 
     def keep(self, articles: list[int]) -> None:
-        """Only these articles stay."""
+        """Keep only these articles."""
         self._generators = [self._generators[i] for i in articles]
 
     def multinomial(self, weights: Tensor, count: int) -> Tensor:
         """Draw `count` columns without replacement from every row: [A * n, V] -> [A * n, count].
 
-        The rows of an article, n of them, stand together.
+        The n rows of an article are adjacent.
 
         Raises:
-            NotFiniteError: on a GPU, drawing from NaN would end the process.
+            NotFiniteError: scores are NaN; on a GPU, sampling from NaN would abort the process.
         """
         if bool(weights.isnan().any()):
             raise NotFiniteError
@@ -59,9 +59,9 @@ class Draws:
 
 
 def warp(scores_RV: Tensor, generation: GenerationConfig, *, at_least: int) -> Tensor:
-    """Keep the tokens that may be drawn, `at_least` of them: the others get -inf.
+    """Set all but the candidate tokens to -inf; keep at least `at_least` tokens.
 
-    In Hugging Face's order: temperature, top-h (arXiv:2509.02510), top-k, top-p (Holtzman et al.
+    Hugging Face's order: temperature, top-h (arXiv:2509.02510), top-k, top-p (Holtzman et al.
     2020), min-p (arXiv:2407.01082), typical (arXiv:2202.00666), epsilon and eta (Hewitt et al.
     2022).
     """
@@ -112,11 +112,11 @@ def warp(scores_RV: Tensor, generation: GenerationConfig, *, at_least: int) -> T
 
 
 def _nth_best(scores_RV: Tensor, n: int) -> Tensor:
-    """The n-th best score of each row [R, 1]."""
+    """Return the n-th best score of each row, [R, 1]."""
     return scores_RV.topk(min(n, scores_RV.shape[1]))[0][:, -1:]
 
 
 def _key(source: Sequence[int], seed: int) -> int:
-    """63 bits from the seed and the tokens of an article."""
+    """Hash the seed and an article's tokens to 63 bits."""
     tokens = np.asarray([seed, *source], dtype="<i8").tobytes()
     return int.from_bytes(hashlib.blake2b(tokens, digest_size=8).digest(), "little") >> 1

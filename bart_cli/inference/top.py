@@ -1,8 +1,7 @@
-"""The best few of many scores.
+"""Top-k of long rows.
 
-Rows of 50,000 scores in, of which a handful is wanted: a whole-row `topk` costs as much as the
-softmax before it. The best n scores lie in the n blocks with the highest maxima, so that one pass
-that finds maxima is enough.
+For a handful out of 50,000 scores, `topk` on the whole row costs as much as the softmax before it.
+The best n scores lie in the n blocks with the highest maxima, so one pass for the maxima suffices.
 """
 
 # Legend: R rows, V vocabulary, N wanted.
@@ -16,11 +15,11 @@ BLOCK = 128
 
 
 def best_of_rows(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest scores of each row, best first, and their indices: [R, N] each."""
+    """Return the `count` highest scores of each row, best first, and their indices, [R, N] each."""
     blocks = scores_RV.shape[1] // BLOCK
     if blocks <= count:
         return scores_RV.topk(count)
-    head = blocks * BLOCK  # the rest, shorter than a block, is looked at in any case
+    head = blocks * BLOCK  # the remainder, shorter than a block, is always searched
     maxima = scores_RV[:, :head].unflatten(1, (blocks, BLOCK)).amax(-1)
     chosen = maxima.topk(count)[1]
     inside = torch.arange(BLOCK, device=scores_RV.device)

@@ -1,6 +1,6 @@
-"""Gradients added up over ranks while backward is still running.
+"""Sum gradients over ranks while backward is still running.
 
-In: parameters whose gradients were accumulated on each rank. Out: the sums, on every rank.
+In: parameters with the gradients accumulated on each rank. Out: their sums, on every rank.
 """
 
 from __future__ import annotations
@@ -14,18 +14,31 @@ from torch import Tensor, nn
 
 from bart_cli.runtime.world import World
 
-BUCKET_ELEMENTS = 2**23  # gradients that travel together: 32 MB in fp32
+BUCKET_ELEMENTS = 2**23  # per bucket: 32 MB in fp32
 
 
 class GradientSum:
-    """Buckets of parameters in the order in which backward finishes them (last layer first).
+    """Sum gradients in buckets, in the order in which backward finishes them (last layer first).
 
-    Buckets leave strictly in that order, so that all ranks pair the same ones whatever the timing.
+    Buckets are sent strictly in that order, so all ranks pair the same buckets whatever the timing.
     Only the last backward of a step sends, so ranks may have different numbers of micro-batches.
 
+    Example with parameters e (2 elements), a (3), b (1) and buckets of at least 4 elements. In
+    reverse order, bucket 0 is [b, a] and bucket 1 is [e]:
+
+        backward finishes    missing    action
+        b                    [1, 1]     none
+        a                    [0, 1]     all_reduce [b, a a a] while backward computes e
+        e                    [0, 0]     all_reduce [e e]
+
+    If e finishes before a on some rank, bucket 1 waits there until bucket 0 has been sent. At the
+    end of the block the sums are copied back into `grad`: with b.grad = 1 on rank 0 and 2 on rank
+    1, both ranks hold 3.
+
     Args:
-        parameters: the trained ones, in the model's order.
-        dtype: of what travels; a half-precision one halves the traffic, as the reference does.
+        parameters: trainable parameters in the model's order.
+        dtype: dtype of the exchanged gradients; half precision halves the traffic, as in the
+            reference.
     """
 
     def __init__(self, world: World, parameters: Sequence[nn.Parameter], dtype: torch.dtype):
@@ -42,7 +55,7 @@ class GradientSum:
 
     @contextmanager
     def during_backward(self) -> Iterator[None]:
-        """Around the last backward of a step; when the block ends, gradients are the sums."""
+        """Wrap the last backward of a step; gradients hold the sums when the block ends."""
         if not self._active:
             yield
             return
@@ -51,7 +64,7 @@ class GradientSum:
         self._armed = True
         yield
         self._armed = False
-        for bucket in self._buckets[len(self._sent) :]:  # one of theirs took no part in the loss
+        for bucket in self._buckets[len(self._sent) :]:  # some of their parameters have no gradient
             self._send(bucket)
         for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
             work.wait()

@@ -301,7 +301,7 @@ def test_a_file_without_shares_has_no_validation_but_can_be_scored(tmp_path: Pat
         source_of(tmp_path / "a.jsonl", validation_share=0.1).read("test")
     assert "--test-share" in str(caught.value.hint)
     (tmp_path / "one.jsonl").write_text(lines(ROWS[:1]))
-    with pytest.raises(UsageError, match="1 pairs: too few to divide"):
+    with pytest.raises(UsageError, match="1 pairs: too few to split"):
         source_of(tmp_path / "one.jsonl", validation_share=0.1).read("train")
     with pytest.raises(ValueError, match="leave no pair for training"):
         source_of(tmp_path / "a.jsonl", validation_share=0.5, test_share=0.5)

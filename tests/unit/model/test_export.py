@@ -71,7 +71,9 @@ def test_weights_beyond_fp16_are_named(
     with torch.no_grad():
         bart.model.encoder.layers[0].fc1.bias[0] = 1e6
     save_model(tmp_path / "m", bart, tiny_tokenizer)
-    with pytest.raises(BartError, match=r"encoder\.layers\.0\.fc1\.bias has values .* in fp16"):
+    with pytest.raises(
+        BartError, match=r"encoder\.layers\.0\.fc1\.bias has non-finite values in fp16"
+    ):
         export_model(str(tmp_path / "m"), tmp_path / "out", ExportConfig(dtype="fp16"))
     assert not (tmp_path / "out").exists()
 
@@ -89,7 +91,7 @@ def test_the_current_folder_is_no_name_for_an_export(
 ) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises(UsageError, match=r"--out \. stands for a folder that is there"):
+    with pytest.raises(UsageError, match=r"--out \. names an existing folder"):
         export_model(model, Path(), ExportConfig())
 
 

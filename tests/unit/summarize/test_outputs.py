@@ -60,7 +60,7 @@ def test_a_gpu_without_room_is_an_error_with_a_hint(tmp_path: Path) -> None:
     job = Job(inputs, SummarizeConfig(), "text", batch_size=32)
     with pytest.raises(BartError, match="out of GPU memory: 32 texts at once, 4 beams") as caught:
         summarize_to_stream(summarizer, job, StringIO(), reporter=Reporter(), task=Task())
-    assert caught.value.hint == "try --batch-size 16"
+    assert caught.value.hint == "Pass --batch-size 16."
 
 
 def test_results_in_the_models_own_folder_go_on_too(
