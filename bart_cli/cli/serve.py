@@ -53,6 +53,7 @@ def command(
     max_queue: Annotated[int | None, typer.Option(help=_help("max_queue"))] = None,
     max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
     max_bytes: Annotated[int | None, typer.Option(help=_help("max_bytes"))] = None,
+    max_beams: Annotated[int | None, typer.Option(help=_help("max_beams"))] = None,
     timeout: Annotated[float | None, typer.Option(help=_help("timeout"))] = None,
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),
@@ -80,6 +81,7 @@ def command(
         "max_queue": max_queue,
         "max_texts": max_texts,
         "max_bytes": max_bytes,
+        "max_beams": max_beams,
         "timeout": timeout,
     }
     config = check_section(ServeConfig, {k: v for k, v in given.items() if v is not None})

@@ -27,6 +27,9 @@ class ServeConfig(Section):
     max_bytes: int = Field(
         4 * 2**20, ge=1024, le=2**30, description="size of a request's body at most, in bytes"
     )
+    max_beams: int = Field(
+        16, ge=1, le=64, description="beams, and summaries per text, that a request may ask for"
+    )
     timeout: float = Field(
         300.0, gt=0, le=86_400, description="seconds that a request may take, waiting included"
     )

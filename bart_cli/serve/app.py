@@ -176,7 +176,7 @@ class Server:
     def _submit(self, document: dict[str, Any]) -> list[Job]:
         served = self._served()
         texts = read_texts(document, self.config)
-        settings = read_settings(document, served)
+        settings = read_settings(document, served, self.config.max_beams)
         overlap = read_flag(document, "overlap")
         loop = asyncio.get_running_loop()
         jobs = [Job(text, settings, loop.create_future(), overlap) for text in texts]
@@ -255,7 +255,7 @@ class Server:
     async def model(self, _: Request) -> Response:
         """Describe the model: name, precision, device, limits, saved decoding settings."""
         served = self._served()
-        limits = self.config.model_dump(include={"max_queue", "max_texts", "max_bytes", "timeout"})
+        limits = self.config.model_dump(exclude={"host", "port", "name", "workers"})
         return JSONResponse(
             {
                 "name": self.name,

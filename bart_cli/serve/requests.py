@@ -137,7 +137,7 @@ def read_flag(document: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def read_settings(document: Mapping[str, Any], served: Served) -> Settings:
+def read_settings(document: Mapping[str, Any], served: Served, max_beams: int) -> Settings:
     """Decoding settings: the model's, overridden by the fields of a request.
 
     As for `bart summarize`, a minimum length of the model yields to a requested maximum length.
@@ -156,6 +156,10 @@ def read_settings(document: Mapping[str, Any], served: Served) -> Settings:
     except UsageError as error:
         line = " ".join(error.message.removeprefix("options: ").split())
         refuse(400, line[:500])
+    for name in ("beams", "return_sequences"):
+        value, own = getattr(generation, name), getattr(served.generation, name)
+        if value > max(max_beams, own):
+            refuse(400, f"{name}={value} is more than this server's limit of {max_beams}")
     if problem := check_ids(generation, served.vocab_size, served.positions):
         refuse(400, problem)
     return Settings(generation, long)

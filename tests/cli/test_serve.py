@@ -38,6 +38,7 @@ from bart_cli.serve.listen import listen
 BART = [sys.executable, "-m", "bart_cli", "serve"]
 KEY = "k3y"
 LIMITS = ["--max-bytes", "200000", "--max-texts", "20", "--max-queue", "40", "--timeout", "300"]
+LIMITS += ["--max-beams", "63"]
 
 
 @dataclass
@@ -191,6 +192,7 @@ def test_openais_form(service: Service) -> None:
         ({"text": " \n"}, 400, "text is empty"),
         ({"text": "a", "beam": 2}, 400, "unknown field 'beam' (Did you mean 'beams'?)"),
         ({"text": "a", "beams": 0}, 400, "beams=0: input should be greater than or equal to 1"),
+        ({"text": "a", "beams": 64}, 400, "beams=64 is more than this server's limit of 63"),
         ({"text": "a", "long": "cut"}, 400, "expected truncate, chunk, reduce"),
         ({"text": "a", "max_length": 65}, 400, "more than the model's 64 positions"),
         ({"text": "a", "bad_words": [[5, 9999]]}, 400, "bad_words holds 9999"),
@@ -337,7 +339,7 @@ def test_the_page_in_a_browser(service: Service, tmp_path: Path) -> None:
 
 def test_a_client_that_leaves_is_not_decoded_for(service: Service) -> None:
     body = json.dumps(
-        {"text": " ".join(SENTENCES[:2] * 1500), "long": "chunk", "beams": 64, "max_length": 64}
+        {"text": " ".join(SENTENCES[:2] * 1500), "long": "chunk", "beams": 63, "max_length": 64}
     ).encode()
     head = f"POST /v1/summarize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
