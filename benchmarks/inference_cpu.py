@@ -1,24 +1,34 @@
-"""Beam search with a BART-base on this CPU beside transformers and CTranslate2, in the same run.
+"""Beam search on this CPU beside transformers, CTranslate2 and ONNX Runtime, in the same run.
 
     pip install ctranslate2
-    python benchmarks/inference_cpu.py [--batches 1 4 16] [--arms …] [--repeats N]
+    python benchmarks/inference_cpu.py [--model bart-large] [--batches 1 4 16] [--arms …]
+
+optimum, through which ONNX Runtime is used, needs an older transformers. It runs where its packages
+are in a folder of their own, which only its process sees:
+
+    pip install --no-deps --target PEERS optimum optimum-onnx 'transformers<4.58' \\
+        'tokenizers<0.23' 'huggingface_hub<1' onnxruntime onnx protobuf flatbuffers ml_dtypes
+    python benchmarks/inference_cpu.py --peers PEERS
 
 Random articles of 512 tokens, 60 generated tokens (no hypothesis may end before), 4 beams, no
 repeated 3-gram, length penalty 2; all arms have the same weights. Each arm runs in a process of its
-own, all in turn, round after round. Printed: seconds a batch (median, spread), articles a second,
-and how many times as fast as transformers in fp32 (median of the rounds' ratios, spread); besides,
-whether the fp32 arms gave the same tokens.
+own, all in turn, as many rounds as --repeats and --minutes allow. Printed: seconds a batch (median,
+spread), articles a second, and how many times as fast as the first arm (median of the rounds'
+ratios, spread); besides, how many outputs have the tokens of the first arm.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 
@@ -31,6 +41,8 @@ from bart_cli.model.hf_config import to_hf
 SOURCE, TARGET, BEAMS = 512, 60, 4
 ARMS = (
     "transformers fp32",
+    "compiled fp32",
+    "onnxruntime fp32",
     "ctranslate2 fp32",
     "bart fp32",
     "transformers bf16",
@@ -41,20 +53,25 @@ ARMS = (
 Rows = list[list[int]]
 
 
-def bart_base() -> ModelConfig:
-    return preset_config("bart-base").model
+def architecture() -> ModelConfig:
+    return preset_config(os.environ["BENCHMARK_MODEL"]).model
+
+
+def target() -> int:
+    return int(os.environ["BENCHMARK_TARGET"])
 
 
 def make_model() -> Bart:
     """Random weights, the same in every process; sharp enough that no ties decide."""
     torch.manual_seed(0)
-    model = Bart(bart_base().model_copy(update={"init_std": 0.05})).eval()
+    model = Bart(architecture().model_copy(update={"init_std": 0.05})).eval()
     return model
 
 
 def articles(count: int) -> Rows:
     torch.manual_seed(count)
-    words = torch.randint(4, bart_base().vocab_size - 1, (count, SOURCE - 2)).tolist()
+    length = int(os.environ["BENCHMARK_SOURCE"])
+    words = torch.randint(4, architecture().vocab_size - 1, (count, length - 2)).tolist()
     return [[0, *row, 2] for row in words]
 
 
@@ -68,8 +85,8 @@ def our_decoder(precision: str) -> Callable[[Rows], Rows]:
     engine = Engine(model.bfloat16() if precision == "bf16" else model, int8=precision == "int8")
     generation = GenerationConfig(
         beams=BEAMS,
-        min_length=TARGET + 1,
-        max_length=TARGET + 1,
+        min_length=target() + 1,
+        max_length=target() + 1,
         forced_bos=False,
         forced_eos=False,
     )
@@ -94,9 +111,27 @@ def transformers_model() -> torch.nn.Module:
 
 def their_decoder(precision: str) -> Callable[[Rows], Rows]:
     model = transformers_model()
-    if precision == "bf16":
-        model = model.bfloat16()
+    return generate_with(model.bfloat16() if precision == "bf16" else model)
 
+
+def compiled_decoder(precision: str) -> Callable[[Rows], Rows]:
+    """transformers with its forward compiled; a batch size compiles in a run that is not timed."""
+    model = transformers_model()
+    model.forward = torch.compile(model.forward, dynamic=True)
+    return generate_with(model)
+
+
+def onnx_decoder(precision: str) -> Callable[[Rows], Rows]:
+    """ONNX Runtime through optimum, exported from the same weights."""
+    sys.path.insert(0, os.environ["BENCHMARK_PEERS"])
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
+    with tempfile.TemporaryDirectory() as folder:
+        transformers_model().save_pretrained(folder)
+        return generate_with(ORTModelForSeq2SeqLM.from_pretrained(folder, export=True))
+
+
+def generate_with(model: torch.nn.Module) -> Callable[[Rows], Rows]:
     def decode(rows: Rows) -> Rows:
         ids = torch.tensor(rows)
         output = model.generate(
@@ -104,8 +139,8 @@ def their_decoder(precision: str) -> Callable[[Rows], Rows]:
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             num_beams=BEAMS,
-            min_length=TARGET + 1,
-            max_length=TARGET + 1,
+            min_length=target() + 1,
+            max_length=target() + 1,
             length_penalty=2.0,
             no_repeat_ngram_size=3,
             early_stopping=True,
@@ -144,8 +179,8 @@ def ctranslate2_decoder(precision: str) -> Callable[[Rows], Rows]:
             beam_size=BEAMS,
             length_penalty=2.0,
             no_repeat_ngram_size=3,
-            min_decoding_length=TARGET,
-            max_decoding_length=TARGET,
+            min_decoding_length=target(),
+            max_decoding_length=target(),
         )
         return [[int(name) for name in result.hypotheses[0]] for result in results]
 
@@ -155,6 +190,8 @@ def ctranslate2_decoder(precision: str) -> Callable[[Rows], Rows]:
 DECODERS = {
     "bart": our_decoder,
     "transformers": their_decoder,
+    "compiled": compiled_decoder,
+    "onnxruntime": onnx_decoder,
     "ctranslate2": ctranslate2_decoder,
 }
 
@@ -162,12 +199,20 @@ DECODERS = {
 def serve(arm: str, pipe: Connection) -> None:
     """A process of its own, as users run each: takes batch sizes, answers with seconds, tokens."""
     engine, precision = arm.split()
-    decode = DECODERS[engine](precision)
-    with torch.inference_mode():
+    try:
+        decode = DECODERS[engine](precision)
         decode(articles(1))
-        pipe.send("ready")
+    except Exception as error:  # a peer that is not installed, or that cannot run this
+        pipe.send(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+        return
+    pipe.send(None)
+    warm = {1}
+    with torch.inference_mode():
         while size := pipe.recv():
             rows = articles(size)
+            if engine == "compiled" and size not in warm:
+                decode(rows)
+                warm.add(size)
             begin = time.perf_counter()
             found = decode(rows)
             pipe.send((time.perf_counter() - begin, found))
@@ -177,21 +222,30 @@ def start(arms: list[str]) -> dict[str, Connection]:
     spawn = multiprocessing.get_context("spawn")
     pipes = {}
     for arm in arms:
-        pipes[arm], theirs = spawn.Pipe()
+        ours, theirs = spawn.Pipe()
         spawn.Process(target=serve, args=(arm, theirs), daemon=True).start()
-        pipes[arm].recv()
+        if problem := ours.recv():
+            print(f"{arm} does not run: {problem}\n")
+        else:
+            pipes[arm] = ours
     return pipes
 
 
-def measure(pipes: dict[str, Connection], size: int, repeats: int) -> Iterator[str]:
-    """The lines of one batch size."""
+def measure(
+    pipes: dict[str, Connection], size: int, repeats: int, seconds_left: float
+) -> Iterator[str]:
+    """The lines of one batch size; at least one round."""
     seconds: dict[str, list[float]] = {arm: [] for arm in pipes}
     tokens: dict[str, Rows] = {}
-    for _ in range(repeats):
+    start = time.monotonic()
+    for number in range(1, repeats + 1):
         for arm, pipe in pipes.items():
             pipe.send(size)
             taken, tokens[arm] = pipe.recv()
             seconds[arm].append(taken)
+        used = time.monotonic() - start
+        if used / number * (number + 1) > seconds_left:
+            break
     base = next(iter(pipes))
     for arm, values in seconds.items():
         middle = statistics.median(values)
@@ -209,14 +263,31 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", default="bart-base", help="preset of the architecture")
+    parser.add_argument("--source", type=int, default=SOURCE, help="tokens of an article")
+    parser.add_argument("--target", type=int, default=TARGET, help="tokens of a summary")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for all rounds together")
+    parser.add_argument("--peers", type=Path, help="folder with the packages of optimum")
     options = parser.parse_args()
+    for name in ("model", "source", "target", "peers"):  # read in the processes of the arms
+        os.environ[f"BENCHMARK_{name.upper()}"] = str(getattr(options, name))
+    if options.peers is None and "onnxruntime fp32" in options.arms:
+        options.arms.remove("onnxruntime fp32")
+        print("onnxruntime fp32 is left out: no --peers\n")
+    begin = time.monotonic()
     pipes = start(options.arms)
-    print(f"{torch.get_num_threads()} threads; ratios and equal outputs against {options.arms[0]}")
+    print(f"{options.model}, {options.source} + {options.target} tokens, {BEAMS} beams,", end=" ")
+    print(
+        f"{torch.get_num_threads()} threads; ratios and equal outputs against {next(iter(pipes))}"
+    )
     print("| batch | arm | s a batch | articles/s | times as fast | same |")
     print("|---:|---|---:|---:|---:|---:|")
+    work = sum(options.batches)
     for size in options.batches:
-        for line in measure(pipes, size, options.repeats):
+        left = options.minutes * 60 - (time.monotonic() - begin)
+        for line in measure(pipes, size, options.repeats, left * size / work):
             print(line, flush=True)
+        work -= size
     for pipe in pipes.values():
         pipe.send(None)
 

@@ -1,6 +1,7 @@
-"""A training step of BART-base on this CPU beside transformers, bf16 autocast, in the same run.
+"""A training step on this CPU beside transformers, eager and compiled, in the same run.
 
-    python benchmarks/training_cpu.py [--pairs FOLDER --tokenizer FOLDER] [--profile]
+    python benchmarks/training_cpu.py [--model bart-large] [--precision fp32] [--compiled]
+        [--pairs FOLDER --tokenizer FOLDER] [--profile]
 
 Two loads: 8 x 128 random tokens on both sides; with --pairs real articles of mixed lengths, which
 transformers pads to the longest of 8 shuffled ones (DataCollatorForSeq2Seq), while ours come from
@@ -27,7 +28,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
-from bart_cli.config.training import OptimizerConfig, TrainingConfig
+from bart_cli.config.training import OptimizerConfig, Precision, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, shift_right
 from bart_cli.data.collate import make_batch
 from bart_cli.data.order import Share
@@ -37,7 +38,7 @@ from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.flops import training_flops
 from bart_cli.runtime.memory import keep_freed_memory
-from bart_cli.runtime.precision import make_scaler
+from bart_cli.runtime.precision import AUTOCAST, autocast, make_scaler
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum
@@ -49,7 +50,7 @@ BATCH, LENGTH, RATE = 8, 128, 1e-5
 CPU = torch.device("cpu")
 
 
-def our_step(config: ModelConfig) -> tuple[Bart, Callable[[Batch], None]]:
+def our_step(config: ModelConfig, precision: Precision) -> tuple[Bart, Callable[[Batch], None]]:
     """The step of bart's own loop."""
     torch.manual_seed(0)
     model = Bart(config).train()
@@ -60,9 +61,9 @@ def our_step(config: ModelConfig) -> tuple[Bart, Callable[[Batch], None]]:
         model=model,
         tokenizer=None,  # type: ignore[arg-type] - only checkpoints need it
         optimizer=build_optimizer(model, optimizer_config),
-        scaler=make_scaler("bf16", CPU),
+        scaler=make_scaler(precision, CPU),
         batches=iter(()),
-        training=TrainingConfig(precision="bf16"),
+        training=TrainingConfig(precision=precision),
         optimizer_config=optimizer_config,
         schedule=lambda step: RATE,
         progress=Progress(),
@@ -77,11 +78,14 @@ def our_step(config: ModelConfig) -> tuple[Bart, Callable[[Batch], None]]:
     return model, step
 
 
-def their_step(config: ModelConfig, weights: dict[str, Tensor]) -> Callable[[Batch], None]:
+def their_step(
+    config: ModelConfig, weights: dict[str, Tensor], precision: Precision, *, compiled: bool
+) -> Callable[[Batch], None]:
     """The step of a plain loop around transformers' model."""
     model = BartForConditionalGeneration(
         BartConfig(
             vocab_size=config.vocab_size,
+            max_position_embeddings=config.max_position_embeddings,
             d_model=config.d_model,
             encoder_layers=config.encoder_layers,
             decoder_layers=config.decoder_layers,
@@ -95,12 +99,13 @@ def their_step(config: ModelConfig, weights: dict[str, Tensor]) -> Callable[[Bat
         )
     ).train()
     model.load_state_dict(weights, strict=False)
+    forward = torch.compile(model, dynamic=True) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.1, fused=True)
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(
+        with autocast(precision, CPU):
+            loss = forward(
                 input_ids=batch.source,
                 attention_mask=batch.source_mask.long(),
                 decoder_input_ids=batch.decoder_input,
@@ -149,10 +154,11 @@ def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Ba
     return ours, theirs
 
 
-def matmul_rate(tokens: int = 1024, d_model: int = 768) -> float:
-    """FLOP/s of bf16 matrix products of the feed-forward's shape: the machine's practical peak."""
-    a = torch.randn(tokens, d_model, dtype=torch.bfloat16)
-    b = torch.randn(d_model, 4 * d_model, dtype=torch.bfloat16)
+def matmul_rate(precision: Precision, tokens: int = 1024, d_model: int = 768) -> float:
+    """FLOP/s of matrix products of the feed-forward's shape: the machine's practical peak."""
+    dtype = AUTOCAST.get(precision, torch.float32)
+    a = torch.randn(tokens, d_model, dtype=dtype)
+    b = torch.randn(d_model, 4 * d_model, dtype=dtype)
     times = []
     for _ in range(30):
         begin = time.perf_counter()
@@ -170,12 +176,13 @@ def seconds(step: Callable[[Batch], None], batches: list[Batch]) -> float:
 
 def serve(arm: str, options: argparse.Namespace, pipe: Connection) -> None:
     """A process of its own, as users run each of the two: answers load names with seconds."""
-    config = bart_base()
+    config, precision = preset_config(options.model).model, options.precision
     if arm == "bart":
         keep_freed_memory()
-        _, step = our_step(config)
+        _, step = our_step(config, precision)
     else:
-        step = their_step(config, Bart(config).state_dict())
+        weights = Bart(config).state_dict()
+        step = their_step(config, weights, precision, compiled=arm == "compiled")
     loads = {"full": [full_batch(config)]}
     seconds(step, loads["full"] * 2)
     if options.pairs:
@@ -192,12 +199,19 @@ def serve(arm: str, options: argparse.Namespace, pipe: Connection) -> None:
             pipe.send(seconds(step, loads[load]))
 
 
-def compare(title: str, load: str, arms: dict[str, Connection], flops: float, repeats: int) -> None:
+def compare(
+    title: str,
+    load: str,
+    arms: dict[str, Connection],
+    flops: float,
+    repeats: int,
+    precision: Precision,
+) -> None:
     """Run both in turn and print medians, spread and the share of the matrix-product rate."""
     times: dict[str, list[float]] = {arm: [] for arm in arms}
     rates = []
     for _ in range(repeats):
-        rates.append(matmul_rate())
+        rates.append(matmul_rate(precision))
         for arm, pipe in arms.items():
             pipe.send(load)
             times[arm].append(pipe.recv())
@@ -209,9 +223,10 @@ def compare(title: str, load: str, arms: dict[str, Connection], flops: float, re
             f"  {arm:13} {middle:7.3f} s ({min(values):.3f} - {max(values):.3f}), "
             f"{flops / middle / rate:.0%} of that rate in useful work"
         )
-    ratios = [a / b for a, b in zip(times["transformers"], times["bart"], strict=True)]
-    print(f"  bart is {statistics.median(ratios):.2f} times as fast", end=" ")
-    print(f"({min(ratios):.2f} - {max(ratios):.2f})", flush=True)
+    for peer in [arm for arm in arms if arm != "bart"]:
+        ratios = [a / b for a, b in zip(times[peer], times["bart"], strict=True)]
+        print(f"  bart is {statistics.median(ratios):.2f} times as fast as {peer}", end=" ")
+        print(f"({min(ratios):.2f} - {max(ratios):.2f})", flush=True)
 
 
 def describe(config: ModelConfig, batches: list[Batch]) -> tuple[float, float]:
@@ -228,10 +243,6 @@ def useful_flops(config: ModelConfig, batches: list[Batch]) -> float:
     )
 
 
-def bart_base() -> ModelConfig:
-    return preset_config("bart-base").model
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=Path)
@@ -240,23 +251,28 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--mixed-only", action="store_true", help="leave out the 8 x 128 tokens")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--model", default="bart-base", help="preset of the architecture")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    parser.add_argument("--compiled", action="store_true", help="transformers compiled as well")
     options = parser.parse_args()
     arms, facts = {}, {}
     spawn = multiprocessing.get_context("spawn")
-    for arm in ("transformers", "bart"):
+    for arm in ("transformers", *(["compiled"] if options.compiled else []), "bart"):
         arms[arm], theirs = spawn.Pipe()
         spawn.Process(target=serve, args=(arm, options, theirs), daemon=True).start()
         facts[arm] = arms[arm].recv()
     flops = {load: facts["bart"][load][0] for load in facts["bart"]}
     title = (
-        f"BART-base, bf16 autocast, {BATCH} x {LENGTH} tokens, {torch.get_num_threads()} threads"
+        f"{options.model}, {options.precision}, {BATCH} x {LENGTH} tokens, "
+        f"{torch.get_num_threads()} threads"
     )
     if not options.mixed_only:
-        compare(title, "full", arms, flops["full"], options.repeats)
+        compare(title, "full", arms, flops["full"], options.repeats, options.precision)
     if options.pairs:
         padding = ", ".join(f"{arm} pads {facts[arm]['mixed'][1]:.0%}" for arm in arms)
         title = f"{options.batches} batches of 8 real pairs of mixed lengths; {padding}"
-        compare(title, "mixed", arms, flops["mixed"], max(3, options.repeats // 2))
+        rounds = max(3, options.repeats // 2)
+        compare(title, "mixed", arms, flops["mixed"], rounds, options.precision)
     if options.profile:
         arms["bart"].send("profile")
         print(arms["bart"].recv())

@@ -137,7 +137,11 @@ class TrainingConfig(Section):
     parameters: Literal["fp32", "bf16"] = Field(
         "fp32", description="data type of the weights; bf16 (nvlamb only) keeps an fp32 master copy"
     )
-    compile: bool = Field(False, description="compile the model with torch.compile")
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="compile the model with torch.compile: true, false, or auto: on a GPU, if a "
+        "trial step compiles",
+    )
 
     @field_validator("micro_batch", mode="before")
     @classmethod

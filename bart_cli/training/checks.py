@@ -42,7 +42,7 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
             f"training.parameters=bf16 needs optimizer.name=nvlamb, which keeps an fp32 copy; "
             f"{config.optimizer.name} does not"
         )
-    if training.compile and (compiler := compiler_problem(world.device)):
+    if training.compile is True and (compiler := compiler_problem(world.device)):
         problems.append(compiler)
     if training.sharding == "fsdp":
         problems += sharding_problems(config)
@@ -61,7 +61,7 @@ def compiler_problem(device: torch.device) -> str | None:
         wanted.append("Python's headers (Python.h)")
     if not wanted:
         return None
-    return f"training.compile=true needs {' and '.join(wanted)}: install them, or set it to false"
+    return f"training.compile needs {' and '.join(wanted)}: install them, or set it to false"
 
 
 def sharding_problems(config: TrainingRun) -> list[str]:

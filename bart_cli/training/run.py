@@ -145,7 +145,7 @@ def run_training(
     training = config.training
     if warning := slow_precision(training.precision, world.device):
         reporter.warn(warning)
-    optimizer, scaler = equip(model, training, config.optimizer, world)
+    optimizer, scaler = equip(model, training, config.optimizer, world, reporter.warn)
     progress = Progress()
     if start.checkpoint is not None:
         progress = load_state(start.checkpoint, model, optimizer, scaler)

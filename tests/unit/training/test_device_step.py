@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import make_scaler
 from bart_cli.runtime.world import World
+from bart_cli.training import setup
 from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.loop import (
     Job,
@@ -169,3 +171,23 @@ def test_forward_and_loss_are_one_graph_for_the_compiler(
         found.append([loss.detach(), *(p.grad.to_dense() for p in model.parameters())])  # type: ignore[union-attr]
     for plain, compiled in zip(*found, strict=True):
         torch.testing.assert_close(plain, compiled, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_does_not_compile_trains_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: object, inputs: object) -> object:
+        raise RuntimeError("no kernel for this GPU\nmore")
+
+    monkeypatch.setattr(setup, "compiles_by_default", lambda training, world: True)
+    monkeypatch.setattr(setup, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(Bart, "compile", partialmethod(Bart.compile, backend=broken))
+    model = Bart(tiny_model_config(encoder_layers=1, decoder_layers=1))
+    state = torch.get_rng_state()
+    warnings: list[str] = []
+    world, config = World(0, 1, torch.device("cpu")), OptimizerConfig()
+    setup.equip(model, TrainingConfig(), config, world, warnings.append)
+    (line,) = warnings
+    assert line.startswith("training without torch.compile: ")
+    assert "no kernel for this GPU" in line
+    assert "\n" not in line
+    assert torch.equal(torch.get_rng_state(), state)
+    batch_loss(model, random_batch(padded=False), TrainingConfig()).backward()

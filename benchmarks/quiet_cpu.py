@@ -1,0 +1,54 @@
+"""The tables of docs/performance.md for this CPU, in one command; the machine must be idle.
+
+    python benchmarks/quiet_cpu.py [--minutes 12] [--peers FOLDER]
+
+Training beside transformers (eager, compiled), decoding of BART-base and BART-large beside all
+peers, the floor of a decoding step, the time to a first summary: each script with few rounds and a
+limit of time. A script that exceeds its limit is ended; its complete lines stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+LARGE_ARMS = ["transformers fp32", "bart fp32", "bart int8", "ctranslate2 fp32", "ctranslate2 int8"]
+BASE_ARMS = [*LARGE_ARMS, "compiled fp32", "onnxruntime fp32"]
+SHORT = ["--source", "256", "--target", "30", "--repeats", "3"]
+LARGE = ["--batches", "1", "4", "--minutes", "2"]
+# Share of the time, script, arguments.
+STAGES: tuple[tuple[float, str, list[str]], ...] = (
+    (0.22, "training_cpu.py", ["--precision", "fp32", "--compiled", "--repeats", "3"]),
+    (0.36, "inference_cpu.py", [*SHORT, "--minutes", "2.5", "--arms", *BASE_ARMS]),
+    (
+        0.22,
+        "inference_cpu.py",
+        ["--model", "bart-large", *LARGE, *SHORT, "--arms", *LARGE_ARMS],
+    ),
+    (0.08, "floor.py", ["--rounds", "2"]),
+    (0.12, "first_summary.py", ["--rounds", "1", "--arms", "bart fp32", "transformers fp32"]),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=12.0)
+    parser.add_argument("--peers", type=Path, help="see inference_cpu.py")
+    given = parser.parse_args()
+    for share, script, arguments in STAGES:
+        extra = (
+            ["--peers", str(given.peers)] if given.peers and script == "inference_cpu.py" else []
+        )
+        command = [sys.executable, "-u", str(FOLDER / script), *arguments, *extra]
+        print(f"\n## {script} {' '.join(arguments)}\n", flush=True)
+        try:
+            subprocess.run(command, timeout=share * given.minutes * 60, check=False)
+        except subprocess.TimeoutExpired:
+            print(f"{script}: out of time", flush=True)
+
+
+if __name__ == "__main__":
+    main()
