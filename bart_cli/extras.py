@@ -55,6 +55,7 @@ EXTRAS = {
             "python-docx": "docx",
         },
     ),
+    "bertscore": Extra("evaluation.metrics=bertscore", {"transformers": "transformers"}),
     "news": Extra(
         "bart download common-crawl --extractor news-please", {"news-please": "newsplease"}
     ),

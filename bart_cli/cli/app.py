@@ -28,6 +28,7 @@ COMMANDS = {
     "pretrain": "Pre-train BART on shards by denoising.",
     "finetune": "Fine-tune a pre-trained model on article-summary pairs.",
     "evaluate": "Score a model on a test split: ROUGE, speed, a report.",
+    "compare": "Compare two files of predictions: which is better, and is it chance?",
     "benchmark": "Measure the speed of training, decoding and data loading.",
     "summarize": "Summarize files, folders, web pages, JSON lines or standard input.",
     "serve": "Serve summaries over HTTP: an API for programs, a page for people.",
@@ -39,6 +40,8 @@ COMMANDS = {
     "launch": "Print job scripts for clusters.",
     "doctor": "Check this machine and suggest fixes.",
 }
+# Other spellings of commands.
+ALIASES = {("evaluate", "compare"): "compare"}
 
 RANK_0_SECONDS = 20.0  # what rank 0 and launcher get to say what is wrong, before another rank
 VOICES = ("-q", "--quiet", "-v", "--verbose")  # understood before and after the sub-command
@@ -107,6 +110,10 @@ def _main(arguments: Sequence[str] | None) -> None:
         adopt_parent()
     configure_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for spelling, name in ALIASES.items():
+        plain = [word for word in given if word not in VOICES]
+        if tuple(plain[: len(spelling)]) == spelling:
+            given = [word for word in given if word in VOICES] + [name, *plain[len(spelling) :]]
     words = _completed_words() if "_BART_COMPLETE" in os.environ else given
     requested = next((word for word in words if not word.startswith("-")), None)
     if requested != "launch":  # whose words after the preset belong to another command

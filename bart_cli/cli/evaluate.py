@@ -37,6 +37,9 @@ def command(
         Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
     ] = None,
     pairs: PairOptions = PairOptions(),
+    predictions: Annotated[
+        Path | None, typer.Option(help=field_help(EvaluateConfig, "predictions"))
+    ] = None,
     out_folder: Annotated[
         Path | None,
         typer.Option("--out", help="Output folder. Default: `evaluation-SPLIT` inside the run."),
@@ -50,12 +53,19 @@ def command(
         str | None,
         typer.Option(metavar="ascii|unicode", help=field_help(EvaluationConfig, "tokenizer")),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,…", help=field_help(EvaluationConfig, "metrics")),
+    ] = None,
     settings: ConfigOptions = ConfigOptions(),
     decoding: DecodingOptions = DecodingOptions(),
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decode a test split and score it with ROUGE, beside the lead-1/2/3 baselines.
+
+    --predictions scores summaries made elsewhere: no model is needed. `bart evaluate compare A B`
+    tells whether the difference of two evaluations is chance.
 
     Decoding settings are those that the model was saved with, then those of --preset or --config,
     then options; metrics.json says where each came from. Without --preset, a run is scored with its
@@ -87,13 +97,15 @@ def command(
             "evaluation.limit": limit,
             "evaluation.bleu": bleu,
             "evaluation.tokenizer": rouge_tokenizer,
+            "evaluation.metrics": _words(metrics),
+            "predictions": predictions,
         },
         lambda config: saved_with(config.model_path),
     )
     if own is not None:
         config = _for_other_data(config, own)
-    if processes is None and ":" in config.evaluation.device:
-        processes = 1  # one GPU is named, of however many there are
+    if predictions is not None or (processes is None and ":" in config.evaluation.device):
+        processes = 1  # nothing to decode; or one GPU is named, of however many there are
     start_workers(processes, max_restarts=0)
     folder = out_folder or _default_out(model, config, checkpoint)
     reporter = make_reporter()
@@ -138,12 +150,33 @@ def show_scores(result: Evaluation, folder: Path) -> None:
             ]
         table.add_row(name, *cells, *([f"{result.bleu[name]:.2f}"] if bleu else []))
     out.print(table)
-    spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
-    out.print(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}", soft_wrap=True)
+    show_metrics(result)
+    if result.throughput is not None:
+        _show_speed(result)
     out.print(
         f"{result.articles:,} articles; predictions, metrics.json and report.html in {folder}",
         soft_wrap=True,
     )
+
+
+def show_metrics(result: Evaluation) -> None:
+    """The measures beside ROUGE, of the model and of the references."""
+    if not result.metrics:
+        return
+    table = Table("", *result.metrics, box=None, pad_edge=False)
+    for name in dict.fromkeys(name for values in result.metrics.values() for name in values):
+        cells = (values.get(name) for values in result.metrics.values())
+        table.add_row(name, *("-" if value is None else f"{value:.2f}" for value in cells))
+    out.print(table)
+
+
+def _show_speed(result: Evaluation) -> None:
+    spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
+    out.print(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}", soft_wrap=True)
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _place(model: str | None, checkpoint: str | None) -> str | None:
@@ -160,6 +193,8 @@ def _default_out(model: str | None, config: EvaluateConfig, checkpoint: str | No
     path = config.data.path
     split = path.stem if path is not None and path.is_file() else config.evaluation.split
     name = f"evaluation-{split}" + (f"-{checkpoint}" if checkpoint else "")
+    if config.predictions is not None:
+        return Path("runs") / f"{name}-{config.predictions.stem}"
     if model and Path(model).is_dir():
         return Path(model) / name
     return Path("runs") / f"{name}-{Path(model or 'model').stem}"

@@ -123,6 +123,13 @@ class PairOptions:
 
     source_field: SourceFieldOption = None
     target_field: TargetFieldOption = None
+    list_targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sentences|references",
+            help=field_help(SummarizationDataConfig, "list_targets"),
+        ),
+    ] = None
     validation_share: Annotated[
         float | None, typer.Option(help=field_help(SummarizationDataConfig, "validation_share"))
     ] = None

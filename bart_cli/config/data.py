@@ -197,6 +197,13 @@ class SummarizationDataConfig(Section):
     target_field: str | None = Field(
         None, description="column with the summaries; default: detected (summary, highlights …)"
     )
+    list_targets: Literal["sentences", "references"] = Field(
+        "sentences",
+        description=(
+            "meaning of a list in the column of summaries: sentences: one summary, joined; "
+            "references: several summaries, of which training takes the first, and a score the best"
+        ),
+    )
     validation_share: float = Field(
         0.0,
         ge=0,

@@ -14,6 +14,7 @@ from bart_cli.config.data import LANGUAGE_HELP, check_language
 from bart_cli.errors import UsageError
 
 RougeTokenizer = Literal["ascii", "unicode"]
+Metric = Literal["bertscore", "novelty", "compression", "repetition", "coverage"]
 DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8", "auto"]
 Layer = tuple[str, Mapping[str, object]]
 TokenId = Annotated[int, Field(ge=0)]
@@ -244,6 +245,22 @@ class EvaluationConfig(Section):
         1000, ge=0, description="bootstrap resamples for confidence intervals; 0: none"
     )
     bleu: bool = Field(False, description="also compute BLEU (sacrebleu)")
+    metrics: tuple[Metric, ...] = Field(
+        (),
+        description=(
+            "measures beside ROUGE: bertscore: similarity of token vectors; novelty: n-grams not "
+            "in the article; compression: words of the article by words of the summary; "
+            "repetition: n-grams that repeat; coverage: names and numbers that the article has too"
+        ),
+    )
+    bertscore_model: str = Field(
+        "FacebookAI/roberta-large", description="encoder for BERTScore: hub id or folder"
+    )
+    bertscore_layer: int | None = Field(
+        None,
+        ge=0,
+        description="encoder layer that BERTScore compares; default: the usual one of its model",
+    )
 
     @field_validator("language")
     @classmethod

@@ -80,6 +80,11 @@ class EvaluateConfig(Section):
     task: Literal["evaluate"] = "evaluate"
     description: str = Field("", description="purpose of this run or preset")
     model_path: str | None = Field(None, description="run, model folder or hub id to evaluate")
+    predictions: Path | None = Field(
+        None,
+        description="summaries made elsewhere, to score instead of a model's: JSON lines with the "
+        "field `prediction` (or `summary`), or a text file with one summary a line",
+    )
     data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
     generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
     generation_sources: dict[str, str] = Field(

@@ -243,7 +243,7 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
     known: dict[tuple[str, ...], Columns] = {}
     first: tuple[tuple[str, ...], str] | None = None
     found = False
-    for number, unit, row in _json_objects(path):
+    for number, unit, row in json_objects(path):
         where = f"{path}, {unit} {number}"
         if not isinstance(row, dict):
             raise UsageError(f"{where}: expected a JSON object")
@@ -258,7 +258,7 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
         fields.require(*first)
 
 
-def _json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
+def json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
     """The records, with places, of JSON lines, an array, an object with "data" or of columns."""
     head = next((line for line in read_lines(path) if line.strip()), "").lstrip()
     if head.startswith("[") or (head and _stem_and_suffix(path)[1] == ".json"):

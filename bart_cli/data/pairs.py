@@ -48,11 +48,17 @@ NAMED = 5  # pairs that a warning names
 
 @dataclass(frozen=True)
 class Pair:
-    """An article and its reference summary."""
+    """An article and its reference summary; `others`: further references of the same article."""
 
     id: str
     source: str
     target: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.target, *self.others)
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Split:
 
     read: how many there were. dropped: the others, by reason. keep_empty: keep pairs with an empty
     article and a summary, which a score has to count. empty: how many these are. first: where the
-    first pair of each kind is.
+    first pair of each kind is. joined: lists of several texts that became one summary.
     """
 
     name: str
@@ -100,6 +106,7 @@ class Split:
     dropped: dict[str, int] = field(default_factory=dict)
     keep_empty: bool = False
     empty: int = 0
+    joined: int = 0
     first: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:
@@ -122,6 +129,12 @@ class Split:
             reporter.warn(
                 f"{self.name} split: {self.empty:,} of {self.read:,} pairs have an empty article "
                 f"(first: {self.first['empty article']}); their predictions are empty"
+            )
+        if self.joined:
+            reporter.info(
+                f"{self.name} split: {self.joined:,} of {self.read:,} summaries are lists, read as "
+                "the sentences of one summary. Pass --list-targets references if each item is a "
+                "summary of its own."
             )
 
 
@@ -211,6 +224,7 @@ class PairSource:
         if split in self._shares or (split == "train" and self._shares):
             whole = self._held_out(split, limit)
             result.read, result.dropped, result.first = whole.read, whole.dropped, whole.first
+            result.joined = whole.joined
             return iter(whole.pairs)
         if not parts and self._single and not self._shares:
             parts = self.parts("train")
@@ -226,7 +240,8 @@ class PairSource:
             for row in part.rows(self._fields):
                 where = f"{part.name}, {row.unit} {row.number}"
                 result.read += 1
-                source, target = _text(row.source, where, " "), _text(row.target, where, "\n")
+                source = _text(row.source, where, " ")
+                target, *others = self._targets(row.target, where, result)
                 if result.keep_empty and target and not source:
                     result.empty += 1
                     result.first.setdefault("empty article", where)
@@ -246,13 +261,21 @@ class PairSource:
                     seen.add(key)
                 found = True
                 number = str(row.number if row.id in (None, "") else row.id)
-                yield Pair(encodable(number), source, target)
+                yield Pair(encodable(number), source, target, tuple(others))
         if not found:
             names = ", ".join(dict.fromkeys(part.name for part in parts))
             if not result.read:
                 raise UsageError(f"{names} is empty: it has no pairs")
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in result.dropped.items())
             raise UsageError(f"{names} has no usable pair: {reasons}")
+
+    def _targets(self, value: Any, where: str, result: Split) -> list[str]:
+        """The summary, or the summaries that `list_targets` makes of a list."""
+        if isinstance(value, list | tuple) and self._data.list_targets == "references":
+            texts = [_text(item, where, "\n") for item in value]
+            return [text for text in texts if text] or [""]
+        result.joined += isinstance(value, list | tuple) and len(value) > 1
+        return [_text(value, where, "\n")]
 
     def _held_out(self, split: str, limit: int | None) -> Split:
         """The share of the train split that is held out as `split`, or what is left for training.
@@ -279,7 +302,9 @@ class PairSource:
             raise UsageError(
                 f"{self.path} has {len(order):,} pairs: too few to split with {shares}"
             )
-        return Split(split, pairs[:limit], whole.read, whole.dropped, first=whole.first)
+        return Split(
+            split, pairs[:limit], whole.read, whole.dropped, joined=whole.joined, first=whole.first
+        )
 
     def _in_training(self, split: Split) -> list[Pair]:
         """Those of the pairs whose article is also in the train split."""

@@ -1,4 +1,4 @@
-"""`bart evaluate`: decode a split, score it, keep predictions and numbers.
+"""`bart evaluate`: decode a split or read predictions, score them, keep predictions and numbers.
 
 Writes OUT/config.yaml, predictions.jsonl (a line per article, in order), metrics.json, report.html,
 and while it decodes progress.jsonl: an evaluation that was stopped goes on where it was.
@@ -12,12 +12,14 @@ from pathlib import Path
 import yaml
 
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
-from bart_cli.data.pairs import Pair, open_pairs
-from bart_cli.errors import BartError, UsageError
+from bart_cli.data.pairs import Pair, Split, open_pairs
+from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.evaluation.bertscore import Encoder, load_encoder
 from bart_cli.evaluation.decoding import decode_split
-from bart_cli.evaluation.ledger import Ledger, open_ledger, origin_of
+from bart_cli.evaluation.ledger import LEDGER, Decoded, Ledger, open_ledger, origin_of
+from bart_cli.evaluation.predictions import read_predictions
 from bart_cli.evaluation.report import write_report
-from bart_cli.evaluation.scoring import Evaluation, score
+from bart_cli.evaluation.scoring import Evaluation, decoding_settings, score
 from bart_cli.files import (
     atomic_file,
     remove_leftovers,
@@ -59,8 +61,13 @@ def run_evaluate(
         UsageError: no model, no data, an `out` that holds another evaluation.
         BartError: stopped by a signal or the time limit, out of memory.
     """
-    if config.model_path is None:
-        raise UsageError("no model: pass --model with a run, a model folder or a hub id")
+    if config.model_path is None and config.predictions is None:
+        raise UsageError(
+            "no model: pass --model with a run, a model folder or a hub id",
+            hint="Pass --predictions FILE to score summaries made elsewhere.",
+        )
+    if config.model_path is not None and config.predictions is not None:
+        raise UsageError("--model and --predictions: pass one of them")
     if config.data.path is None:
         raise UsageError("no data: pass --data with a folder of pairs (test.jsonl …)")
     source = open_pairs(config.data)
@@ -72,6 +79,9 @@ def run_evaluate(
         if world.leads:
             found.tell(reporter)
             source.tell_overlap(found, reporter)
+        encoder = _encoder(config, world)
+        if config.predictions is not None:
+            return _score_file(config, config.predictions, out, found, encoder, world, reporter)
         config = _with_precision(config, world, reporter)
         ledger = _claim(config, out, pairs, world, replace)
         if world.broadcast(ledger is not None and ledger.complete):
@@ -80,9 +90,61 @@ def run_evaluate(
             decode_split(config, pairs, ledger, world, reporter, minutes)
         if ledger is None:
             return None
-        result = score(config, pairs, ledger, reporter)
+        origin, decoded = decoding_settings(config, ledger), ledger.in_order()
+        result = score(config, pairs, decoded, origin, reporter, ledger=ledger, encoder=encoder)
         _write(result, pairs, out)
         return result
+
+
+def _score_file(
+    config: EvaluateConfig,
+    path: Path,
+    out: Path,
+    split: Split,
+    encoder: Encoder | None,
+    world: World,
+    reporter: Reporter,
+) -> Evaluation | None:
+    """Score the predictions of a file, on rank 0."""
+    if not world.leads:
+        return None
+    _require_own(out)
+    if (out / LEDGER).exists():
+        raise UsageError(f"{out} holds the evaluation of a model", hint=START_ANEW)
+    predictions = read_predictions(path)
+    texts = predictions.of_pairs(split.pairs, split)
+    origin = {"predictions": str(path), "predictions_sha256": predictions.sha256}
+    decoded = [Decoded(number, [text], []) for number, text in enumerate(texts)]
+    result = score(config, split.pairs, decoded, origin, reporter, encoder=encoder)
+    out.mkdir(parents=True, exist_ok=True)
+    save_config(config, out / "config.yaml")
+    _write(result, split.pairs, out)
+    return result
+
+
+def _encoder(config: EvaluateConfig, world: World) -> Encoder | None:
+    """The encoder of BERTScore on rank 0, loaded before anything is decoded.
+
+    Raises:
+        BartError: on every rank, when it cannot be loaded.
+    """
+    evaluation = config.evaluation
+    if "bertscore" not in evaluation.metrics:
+        return None
+    encoder, problem = None, None
+    if world.leads:
+        try:
+            encoder = load_encoder(
+                evaluation.bertscore_model,
+                evaluation.bertscore_layer,
+                find_device(evaluation.device),
+            )
+        except BartError as error:
+            problem = error
+    problem = world.broadcast(problem)
+    if problem is not None:
+        raise problem
+    return encoder
 
 
 def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) -> EvaluateConfig:

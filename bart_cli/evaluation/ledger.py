@@ -22,7 +22,10 @@ from bart_cli.model.formats import model_files, resolve_model
 
 LEDGER = "progress.jsonl"
 # Settings of an evaluation that decoding does not read: they may change when it goes on.
-SCORING = ("split", "limit", "stemmer", "tokenizer", "language", "bootstrap", "bleu")
+SCORING = (
+    *("split", "limit", "stemmer", "tokenizer", "language", "bootstrap", "bleu"),
+    *("metrics", "bertscore_model", "bertscore_layer"),
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
     sections = {"generation": generation, "evaluation": evaluation, "data": data}
     texts = hashlib.sha256()
     for pair in pairs:
-        texts.update(_line([pair.id, pair.source, pair.target]).encode())
+        texts.update(_line([pair.id, pair.source, *pair.references]).encode())
     return Origin(_model_hash(config.model_path), texts.hexdigest(), dict(flatten(sections)))
 
 

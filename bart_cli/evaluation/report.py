@@ -43,6 +43,7 @@ class ShownExample:
     left_out: int
     reference: str
     prediction: list[Piece]
+    not_in_article: list[str]
     rouge: dict[str, float]
 
 
@@ -161,5 +162,6 @@ def _example(result: Evaluation, pair: Pair, index: int) -> ShownExample:
             stemmer=result.settings["stemmer"],
             tokenizer=result.settings["tokenizer"],
         ),
+        not_in_article=result.predictions[index].get("not_in_article", []),
         rouge={name: result.each[kind][index] for kind, name in NAMES.items()},
     )

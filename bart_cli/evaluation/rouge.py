@@ -42,7 +42,7 @@ class RougeScores:
 
 def rouge_scores(
     predictions: Sequence[str],
-    references: Sequence[str],
+    references: Sequence[str | Sequence[str]],
     *,
     stemmer: bool = True,
     tokenizer: RougeTokenizer = "ascii",
@@ -50,7 +50,7 @@ def rouge_scores(
     bootstrap: int = 0,
     workers: int = 1,
 ) -> RougeScores:
-    """ROUGE-1/2/L/Lsum of predictions against one reference each; see `score_systems`."""
+    """ROUGE-1/2/L/Lsum of the predictions of one system; see `score_systems`."""
     return score_systems(
         {"": predictions},
         references,
@@ -64,7 +64,7 @@ def rouge_scores(
 
 def score_systems(
     systems: Mapping[str, Sequence[str]],
-    references: Sequence[str],
+    references: Sequence[str | Sequence[str]],
     *,
     stemmer: bool = True,
     tokenizer: RougeTokenizer = "ascii",
@@ -77,6 +77,7 @@ def score_systems(
 
     Args:
         systems: name -> a summary for each reference.
+        references: one of each article, or several: then the best F1 by kind counts.
         stemmer: Porter stemming before words are compared.
         tokenizer: which words there are, see the top of the file.
         language: whose rules split summaries into sentences, for ROUGE-Lsum.
@@ -160,7 +161,10 @@ def _collect(tables: Iterable[np.ndarray], advance: Callable[[int], None]) -> li
 
 
 def _score_chunk(
-    pairs: list[tuple[str, str]], stemmer: bool, tokenizer: RougeTokenizer, language: str
+    pairs: list[tuple[str, str | Sequence[str]]],
+    stemmer: bool,
+    tokenizer: RougeTokenizer,
+    language: str,
 ) -> np.ndarray:
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -168,8 +172,10 @@ def _score_chunk(
     scorer = RougeScorer(list(KINDS), use_stemmer=stemmer, tokenizer=words)
     rows = []
     for prediction, reference in pairs:
-        texts = (as_sentences(text, language) for text in (reference, prediction))
-        scores = scorer.score(*texts)
+        group = [reference] if isinstance(reference, str) else reference
+        scores = scorer.score_multi(
+            [as_sentences(text, language) for text in group], as_sentences(prediction, language)
+        )
         rows.append([100 * scores[kind].fmeasure for kind in KINDS])
     return np.array(rows)
 

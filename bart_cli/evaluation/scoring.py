@@ -1,6 +1,6 @@
 """From predictions to numbers: ROUGE (and BLEU) of the model and of the lead baselines.
 
-In: pairs and the decoded ledger. Out: an `Evaluation`.
+In: pairs and their predictions, from the ledger or from a file. Out: an `Evaluation`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import bart_cli
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
 from bart_cli.data.sentences import AUTO, split_sentences
-from bart_cli.evaluation.ledger import Ledger
+from bart_cli.evaluation.bertscore import Encoder, bert_scores
+from bart_cli.evaluation.compare import reference_columns
+from bart_cli.evaluation.content import Measures, measure
+from bart_cli.evaluation.ledger import Decoded, Ledger
 from bart_cli.evaluation.rouge import (
     KINDS,
     RougeScores,
@@ -38,9 +41,11 @@ class Evaluation:
 
     rouge: F1 in percent by kind; interval: 95% bootstrap; each: F1 of every article by kind.
     baselines: 'lead-N' -> rouge. bleu: system -> score, empty unless asked for; bleu_signature:
-    how sacrebleu computed it.
+    how sacrebleu computed it. metrics: mean of each measure of `evaluation.metrics`, of the model
+    and of the references. bertscore_signature: how BERTScore was computed.
     latency: seconds per batch, mean, percentiles and max, over all batches whenever they were
-    decoded; throughput: articles per second, all processes together.
+    decoded; throughput: articles per second, all processes together. Empty and None where the
+    predictions come from a file.
     words: mean number of words by text. settings: what was scored and how.
     """
 
@@ -52,8 +57,10 @@ class Evaluation:
     baseline_intervals: dict[str, dict[str, tuple[float, float]]]
     bleu: dict[str, float]
     bleu_signature: str | None
+    metrics: dict[str, dict[str, float]]
+    bertscore_signature: str | None
     latency: dict[str, float]
-    throughput: float
+    throughput: float | None
     words: dict[str, float]
     settings: dict[str, Any]
     predictions: list[dict[str, Any]] = field(repr=False)
@@ -72,53 +79,88 @@ def lead(article: str, sentences: int, language: str = AUTO) -> str:
 def score(
     config: EvaluateConfig,
     pairs: Sequence[Pair],
-    ledger: Ledger,
+    decoded: Sequence[Decoded],
+    origin: dict[str, Any],
     reporter: Reporter,
+    *,
+    ledger: Ledger | None = None,
+    encoder: Encoder | None = None,
 ) -> Evaluation:
-    """Score a ledger that is complete."""
-    decoded, language = ledger.in_order(), config.evaluation.language
+    """Score predictions.
+
+    Args:
+        decoded: one for each pair, in their order.
+        origin: what made the predictions, for the settings.
+        ledger: how they were decoded; None: elsewhere.
+        encoder: of BERTScore, if that was asked for.
+    """
+    language = config.evaluation.language
     systems = {MODEL: [article.texts[0] for article in decoded]}
     systems |= {f"lead-{n}": [lead(pair.source, n, language) for pair in pairs] for n in LEADS}
-    references = [pair.target for pair in pairs]
+    references = [pair.references for pair in pairs]
     scored = _rouge(config, systems, references, reporter)
     bleu, signature = _bleu(systems, references) if config.evaluation.bleu else ({}, None)
+    metrics, rows = _metrics(config, pairs, systems[MODEL], encoder, reporter)
     ours = scored.pop(MODEL)
-    seconds = [batch.seconds for batch in ledger.batches.values()]
     return Evaluation(
         articles=len(pairs),
-        cut=ledger.cut,
+        cut=ledger.cut if ledger else 0,
         rouge=ours.mean,
         interval=ours.interval,
         baselines={name: scores.mean for name, scores in scored.items()},
         baseline_intervals={name: scores.interval for name, scores in scored.items()},
         bleu=bleu,
         bleu_signature=signature,
-        latency=_latency(seconds),
-        throughput=len(pairs) / ledger.wall,
+        metrics=metrics,
+        bertscore_signature=encoder.signature if encoder else None,
+        latency=_latency([batch.seconds for batch in ledger.batches.values()]) if ledger else {},
+        throughput=len(pairs) / ledger.wall if ledger else None,
         words={
             "article": _mean_words([pair.source for pair in pairs], config),
-            "reference": _mean_words(references, config),
+            "reference": _mean_words([pair.target for pair in pairs], config),
             "prediction": _mean_words(systems[MODEL], config),
         },
-        settings=_settings(config, ledger),
+        settings=origin | _settings(config),
         predictions=[
             _row(
                 pair, article.texts, article.scores, {k: ours.each[k][article.index] for k in KINDS}
             )
-            for pair, article in zip(pairs, decoded, strict=True)
+            | row
+            for pair, article, row in zip(pairs, decoded, rows, strict=True)
         ],
         each=ours.each,
     )
 
 
+def decoding_settings(config: EvaluateConfig, ledger: Ledger) -> dict[str, Any]:
+    """What a model was decoded with."""
+    evaluation = config.evaluation
+    return {
+        "model": config.model_path,
+        "model_sha256": ledger.origin.model,
+        "data_sha256": ledger.origin.pairs,
+        "precision": evaluation.precision,
+        "devices": ledger.devices,
+        "batch_size": evaluation.batch_size,
+        "batches": len(ledger.batches),
+        "max_source_length": config.data.max_source_length,
+        "generation": config.generation.model_dump(mode="json"),
+        "generation_sources": config.generation_sources,
+    }
+
+
 def _rouge(
     config: EvaluateConfig,
     systems: dict[str, list[str]],
-    references: list[str],
+    references: list[tuple[str, ...]],
     reporter: Reporter,
 ) -> dict[str, RougeScores]:
     evaluation = config.evaluation
-    lost = share_without_words(references) if evaluation.tokenizer == "ascii" else 0
+    lost = (
+        share_without_words([first for first, *_ in references])
+        if evaluation.tokenizer == "ascii"
+        else 0
+    )
     if lost > LOST:
         reporter.warn(
             f"ROUGE reads only the letters a-z, so it drops most of the text in {lost:.0%} of "
@@ -138,14 +180,57 @@ def _rouge(
         )
 
 
-def _bleu(systems: dict[str, list[str]], references: list[str]) -> tuple[dict[str, float], str]:
+def _bleu(
+    systems: dict[str, list[str]], references: list[tuple[str, ...]]
+) -> tuple[dict[str, float], str]:
     from sacrebleu.metrics.bleu import BLEU
 
-    metric = BLEU()
-    scores = {
-        name: metric.corpus_score(texts, [references]).score for name, texts in systems.items()
-    }
+    metric, columns = BLEU(), reference_columns(references)
+    scores = {name: metric.corpus_score(texts, columns).score for name, texts in systems.items()}
     return scores, str(metric.get_signature())
+
+
+def _metrics(
+    config: EvaluateConfig,
+    pairs: Sequence[Pair],
+    predictions: list[str],
+    encoder: Encoder | None,
+    reporter: Reporter,
+) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+    """Means of the measures of `evaluation.metrics` by system, and the model's by article."""
+    wanted = [name for name in config.evaluation.metrics if name != "bertscore"]
+    rows: list[dict[str, Any]] = [{} for _ in pairs]
+    if not config.evaluation.metrics:
+        return {}, rows
+    means: dict[str, dict[str, float]] = {MODEL: {}}
+    articles = [pair.source for pair in pairs]
+    texts = {MODEL: predictions, "reference": [pair.target for pair in pairs]}
+    for system, summaries in texts.items() if wanted else ():
+        contents = measure(articles, summaries, wanted, config.evaluation.language)
+        means[system] = _means([content.measures for content in contents])
+        if system == MODEL:
+            for row, content in zip(rows, contents, strict=True):
+                row |= {name: _rounded(value) for name, value in content.measures.items()}
+                if "coverage" in wanted:
+                    row["not_in_article"] = [*content.names, *content.numbers]
+    if encoder is not None:
+        with reporter.task("BERTScore", total=len(pairs), unit="summaries") as task:
+            references = [pair.references for pair in pairs]
+            scores = bert_scores(encoder, predictions, references, task.advance)
+        means[MODEL]["bertscore"] = float(np.mean(scores))
+        for row, value in zip(rows, scores, strict=True):
+            row["bertscore"] = round(value, 2)
+    return means, rows
+
+
+def _means(rows: Sequence[Measures]) -> dict[str, float]:
+    """The mean of each measure over the summaries for which it is defined."""
+    found = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _row(
@@ -159,7 +244,12 @@ def _row(
             for text, score in zip(texts[1:], scores[1:], strict=True)
         ]
     rounded = {kind: round(value, 2) for kind, value in rouge.items()}
-    return row | {"reference": pair.target, "score": scores[0]} | rounded
+    row["reference"] = pair.target
+    if pair.others:
+        row["references"] = list(pair.references)
+    if scores:
+        row["score"] = scores[0]
+    return row | rounded
 
 
 def _latency(seconds: Sequence[float]) -> dict[str, float]:
@@ -175,22 +265,12 @@ def _mean_words(texts: Sequence[str], config: EvaluateConfig) -> float:
     return float(np.mean([len(text.split()) for text in texts]))
 
 
-def _settings(config: EvaluateConfig, ledger: Ledger) -> dict[str, Any]:
+def _settings(config: EvaluateConfig) -> dict[str, Any]:
     evaluation = config.evaluation
     return {
-        "model": config.model_path,
-        "model_sha256": ledger.origin.model,
         "data": str(config.data.path),
-        "data_sha256": ledger.origin.pairs,
         "split": evaluation.split,
         "limit": evaluation.limit,
-        "precision": evaluation.precision,
-        "devices": ledger.devices,
-        "batch_size": evaluation.batch_size,
-        "batches": len(ledger.batches),
-        "max_source_length": config.data.max_source_length,
-        "generation": config.generation.model_dump(mode="json"),
-        "generation_sources": config.generation_sources,
         "stemmer": evaluation.stemmer,
         "tokenizer": evaluation.tokenizer,
         "language": evaluation.language,

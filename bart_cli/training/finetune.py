@@ -194,7 +194,7 @@ def _validation(
         pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
         if world.leads:  # of prepared pairs `bart preprocess` has told it
             source.tell_overlap(found, reporter)
-    references = [pair.target for pair in found.pairs]
+    references = [pair.references for pair in found.pairs]
     share = validation_share(training, world)
 
     def validate(stop: StopRequest) -> Row:
@@ -218,7 +218,7 @@ def _validation(
 def _generated_rouge(
     config: FinetuneConfig,
     pairs: EncodedPairs,
-    references: list[str],
+    references: list[tuple[str, ...]],
     tokenizer: Tokenizer,
     model: Bart,
     world: World,

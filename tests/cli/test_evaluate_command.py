@@ -266,3 +266,35 @@ def test_one_gpu_by_name_is_one_process(
             **dict.fromkeys(PARAMETERS) | {"device": device, "processes": processes}
         )
     assert asked == [started]
+
+
+def test_predictions_of_elsewhere_are_scored_and_compared_without_a_model(
+    folder: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (folder / "pairs" / "test.jsonl").open()]
+    few, shuffled = tmp_path / "few.txt", tmp_path / "shuffled.jsonl"
+    few.write_text("".join(row["summary"] + "\n" for row in rows[1:]))
+    shuffled.write_text(
+        "".join(json.dumps({"id": r["id"], "summary": r["summary"]}) + "\n" for r in rows[::-1])
+    )
+    pairs = ("--data", folder / "pairs")
+    result = evaluate("--predictions", few, *pairs, "--out", tmp_path / "few")
+    assert result.returncode == 2
+    assert "has 23 predictions, the test split 24 pairs" in result.stderr
+    assert not (tmp_path / "few").exists()
+    out = tmp_path / "same"
+    result = evaluate(
+        "--predictions", shuffled, *pairs, "--out", out, "--metrics", "coverage", "--json"
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["rouge"]["rouge2"] == pytest.approx(100)  # matched by id
+    assert found["throughput"] is None
+    assert set(found["metrics"]) == {"model", "reference"}
+    assert found["metrics"]["model"] == found["metrics"]["reference"]
+    result = evaluate("compare", out, shuffled, *pairs, "--json")
+    assert result.returncode == 0, result.stderr
+    compared = {row["metric"]: row["p"] for row in json.loads(result.stdout)["metrics"]}
+    assert set(compared.values()) == {1.0}
+    result = evaluate("compare", out, shuffled)
+    assert (result.returncode, "has no references" in result.stderr) == (2, True)

@@ -14,7 +14,7 @@ from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
 from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger, Origin
 from bart_cli.evaluation.report import mark_shared, write_report
-from bart_cli.evaluation.scoring import score
+from bart_cli.evaluation.scoring import decoding_settings, score
 from bart_cli.figures import HEIGHT, WIDTH, histogram
 from bart_cli.progress import Reporter
 
@@ -49,7 +49,9 @@ def page_of(text: str, tmp_path: Path, articles: int = 12, **evaluation: object)
     ledger.begin(articles, 1)
     rows = [Decoded(i, [f"{text} prediction {i}"], [-1.0]) for i in range(articles)]
     ledger.append([DecodedBatch(0, 0.5, rows)], 1.0, text)
-    write_report(score(config, pairs, ledger, Reporter()), pairs, tmp_path / "report.html")
+    origin, decoded = decoding_settings(config, ledger), ledger.in_order()
+    result = score(config, pairs, decoded, origin, Reporter(), ledger=ledger)
+    write_report(result, pairs, tmp_path / "report.html")
     return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 

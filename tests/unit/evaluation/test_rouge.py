@@ -65,3 +65,15 @@ def test_words_are_counted_as_they_are_compared(tokenizer: str, words: float) ->
     evaluation = EvaluationConfig.model_validate({"tokenizer": tokenizer})
     config = EvaluateConfig(evaluation=evaluation)
     assert _mean_words(["居民选出新。", "Мэр пришёл."], config) == words
+
+
+def test_of_several_references_the_best_counts_as_in_rouge_score() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    references = [["a bridge opened", "the mayor opened a bridge"], ["rain", "snow fell"]]
+    predictions = ["the mayor opened the bridge", "rain fell"]
+    found = rouge_scores(predictions, references)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    for i, (group, text) in enumerate(zip(references, predictions, strict=True)):
+        for kind, score in scorer.score_multi(group, text).items():
+            assert found.each[kind][i] == 100 * score.fmeasure

@@ -1,0 +1,133 @@
+"""`bart compare`, which is `bart evaluate compare` too."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.groups import option_groups
+from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
+from bart_cli.config.generation import EvaluationConfig
+from bart_cli.config.run import EvaluateConfig
+from bart_cli.errors import UsageError
+
+PredictionsArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Predictions: an evaluation folder, JSON lines, or text with one summary a line.",
+        show_default=False,
+    ),
+]
+
+
+@option_groups
+def command(
+    a: PredictionsArgument,
+    b: PredictionsArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Article-summary pairs with the references. Default: those in the predictions "
+            "that `bart evaluate` wrote."
+        ),
+    ] = None,
+    pairs: PairOptions = PairOptions(),
+    split: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "split"))] = None,
+    limit: Annotated[int | None, typer.Option(help=field_help(EvaluationConfig, "limit"))] = None,
+    bleu: Annotated[
+        bool | None, typer.Option("--bleu", help=field_help(EvaluationConfig, "bleu"))
+    ] = None,
+    rouge_tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="ascii|unicode", help=field_help(EvaluationConfig, "tokenizer")),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    settings: ConfigOptions = ConfigOptions(),
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two sets of predictions: is the better one better, or is it chance?
+
+    Paired bootstrap (Koehn 2004): both are scored on the same random draws of the articles. p is
+    the share of draws in which the better one is not ahead: below 0.05, the difference is hardly
+    chance.
+
+    [bold]bart evaluate compare runs/a/evaluation-test runs/b/evaluation-test[/bold]
+    """
+    from bart_cli.evaluation.compare import common_references, compare_predictions
+    from bart_cli.evaluation.predictions import read_predictions
+    from bart_cli.extras import require
+
+    require("bart compare", "eval")
+    config = settings.load(
+        EvaluateConfig,
+        {f"data.{key}": value for key, value in pairs.settings().items()}
+        | {
+            "data.path": data,
+            "evaluation.split": split,
+            "evaluation.limit": limit,
+            "evaluation.bleu": bleu,
+            "evaluation.tokenizer": rouge_tokenizer,
+        },
+    )
+    evaluation = config.evaluation
+    if not evaluation.bootstrap:
+        raise UsageError("evaluation.bootstrap=0: a comparison needs resamples")
+    first, second = read_predictions(a), read_predictions(b)
+    if config.data.path is not None:
+        from bart_cli.data.pairs import open_pairs
+
+        found = open_pairs(config.data).read(
+            evaluation.split, limit=evaluation.limit, keep_empty=True
+        )
+        found.tell(make_reporter())
+        texts = [file.of_pairs(found.pairs, found) for file in (first, second)]
+        references = [list(pair.references) for pair in found.pairs]
+    else:
+        references = common_references(first, second)
+        texts = [first.texts, second.texts]
+    results = compare_predictions(
+        *texts,
+        references,
+        bleu=evaluation.bleu,
+        resamples=evaluation.bootstrap,
+        seed=seed,
+        stemmer=evaluation.stemmer,
+        tokenizer=evaluation.tokenizer,
+        language=evaluation.language,
+    )
+    if as_json:
+        print_json(
+            {
+                "a": a,
+                "b": b,
+                "articles": len(references),
+                "resamples": evaluation.bootstrap,
+                "seed": seed,
+                "metrics": [asdict(result) for result in results],
+            }
+        )
+        return
+    table = Table("", "A", "B", "B - A", "95% interval", "p", box=None, pad_edge=False)
+    for result in results:
+        low, high = result.interval
+        table.add_row(
+            result.metric,
+            *(f"{value:.2f}" for value in (result.a, result.b)),
+            f"{result.difference:+.2f}",
+            f"{low:+.2f} to {high:+.2f}",
+            f"{result.p:.3f}",
+        )
+    out.print(table)
+    out.print(
+        Text(
+            f"{len(references):,} articles, {evaluation.bootstrap:,} resamples. p: share of "
+            "resamples in which the better one is not ahead."
+        ),
+        soft_wrap=True,
+    )

@@ -1,0 +1,154 @@
+"""BERTScore (Zhang et al. 2020): similarity of the tokens' vectors in a BERT-like encoder.
+
+In: summaries and their references. Out: F1 in percent of each, without rescaling and without IDF
+weights, equal to the `bert-score` package. That package fails on models in a folder whose tokenizer
+names no maximum length; so the encoder is run here, by transformers.
+
+Shapes: B texts, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bart_cli.errors import BartError, UsageError, first_line
+from bart_cli.extras import require
+
+# Layers that agree best with human judgments, as chosen by the authors of BERTScore.
+LAYERS = {
+    "albert-base-v2": 9,
+    "bert-base-cased": 9,
+    "bert-base-multilingual-cased": 9,
+    "bert-base-uncased": 9,
+    "bert-large-uncased": 18,
+    "deberta-large-mnli": 18,
+    "deberta-xlarge-mnli": 40,
+    "distilbert-base-uncased": 5,
+    "distilroberta-base": 5,
+    "roberta-base": 10,
+    "roberta-large": 17,
+    "roberta-large-mnli": 19,
+    "xlm-roberta-base": 9,
+    "xlm-roberta-large": 17,
+}
+BATCH = 32  # texts
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model whose `layer` gives the vectors of at most `length` tokens.
+
+    signature: what computed the score, as for sacrebleu.
+    """
+
+    model: Any
+    tokenizer: Any
+    layer: int
+    length: int
+    signature: str
+
+
+def load_encoder(name: str, layer: int | None, device: torch.device) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        name: hub id or folder.
+        layer: whose vectors are compared; None: the usual one of this model.
+
+    Raises:
+        UsageError: no such model, or a layer that it lacks.
+        BartError: the extra is missing, or the hub cannot be reached.
+    """
+    require("evaluation.metrics=bertscore", "bertscore")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    layer = LAYERS.get(Path(name).name) if layer is None else layer
+    if layer is None:
+        raise UsageError(
+            f"bertscore_model={name}: which layer to compare is not known for this model",
+            hint="Pass --set evaluation.bertscore_layer=N (about two thirds of its layers).",
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model = transformers.AutoModel.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise BartError(
+            f"bertscore_model={name} cannot be loaded: {first_line(error)}",
+            hint="Pass --set evaluation.bertscore_model=FOLDER with an encoder for transformers.",
+        ) from None
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    depth = model.config.num_hidden_layers
+    if layer > depth:
+        raise UsageError(f"bertscore_layer={layer}: {name} has {depth} layers")
+    # RoBERTa's positions begin behind the padding's.
+    positions = getattr(model.config, "max_position_embeddings", 514)
+    length = min(tokenizer.model_max_length, positions - 2)
+    signature = f"bertscore|model:{name}|layer:{layer}|idf:no|rescaled:no"
+    signature += f"|transformers:{transformers.__version__}"
+    return Encoder(model.eval().to(device), tokenizer, layer, length, signature)
+
+
+def bert_scores(
+    encoder: Encoder,
+    summaries: Sequence[str],
+    references: Sequence[Sequence[str]],
+    advance: Callable[[int], None] = lambda summaries: None,
+) -> list[float]:
+    """F1 in percent of each summary with the reference that is nearest to it."""
+    scores = []
+    for begin in range(0, len(summaries), BATCH):
+        part = summaries[begin : begin + BATCH]
+        theirs = references[begin : begin + BATCH]
+        texts = list(dict.fromkeys([*part, *(text for group in theirs for text in group)]))
+        vectors = dict(zip(texts, _vectors(encoder, texts), strict=True))
+        for summary, group in zip(part, theirs, strict=True):
+            compared = [text for text in group if text.strip() and summary.strip()]
+            found = (_f1(vectors[summary], vectors[text]) for text in compared)
+            scores.append(100 * max(found, default=0.0))  # an empty text is like no other
+        advance(len(part))
+    return scores
+
+
+def _vectors(encoder: Encoder, texts: Sequence[str]) -> list[Tensor]:
+    """[T, D] of each text, vectors of length 1, those of the special tokens at both ends."""
+    # A text begins as a word within a sentence does, for tokenizers to which that is a difference.
+    before = " " if "Roberta" in type(encoder.tokenizer).__name__ else ""
+    ids = [
+        encoder.tokenizer(before + text.strip(), truncation=True, max_length=encoder.length)[
+            "input_ids"
+        ]
+        for text in texts
+    ]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    found: dict[int, Tensor] = {}
+    for begin in range(0, len(order), BATCH):
+        rows = order[begin : begin + BATCH]
+        width = max(len(ids[row]) for row in rows)
+        padding = encoder.tokenizer.pad_token_id or 0
+        batch = torch.tensor([ids[row] + [padding] * (width - len(ids[row])) for row in rows])
+        mask = torch.tensor([[i < len(ids[row]) for i in range(width)] for row in rows])
+        device = encoder.model.device
+        with torch.inference_mode():
+            states = encoder.model(
+                batch.to(device), attention_mask=mask.long().to(device), output_hidden_states=True
+            ).hidden_states
+        unit = torch.nn.functional.normalize(states[encoder.layer], dim=-1).cpu()
+        found |= {row: unit[i, : len(ids[row])] for i, row in enumerate(rows)}
+    return [found[row] for row in range(len(ids))]
+
+
+def _f1(summary: Tensor, reference: Tensor) -> float:
+    """Each token is matched with the nearest of the other side; the special ones do not count."""
+    similarity = summary @ reference.T
+    precision = float(similarity.max(1).values[1:-1].mean())
+    recall = float(similarity.max(0).values[1:-1].mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -1,0 +1,149 @@
+"""`bart compare`: is one file of predictions better than another, or is it chance?
+
+Paired bootstrap (Koehn 2004): draw as many articles as there are, with replacement, and score both
+systems on them. The p-value is the share of draws in which the better system is not ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bart_cli.config.generation import RougeTokenizer
+from bart_cli.data.sentences import AUTO
+from bart_cli.errors import UsageError
+from bart_cli.evaluation.predictions import Predictions
+from bart_cli.evaluation.rouge import KINDS, score_systems
+from bart_cli.runtime.cores import usable_cores
+
+# Sum of the statistics of articles, number of articles -> the metric.
+Score = Callable[[NDArray[Any], int], float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of both systems.
+
+    difference: b - a; interval: its 95% bootstrap interval. p: of the one that is ahead, in the
+    sense of the module.
+    """
+
+    metric: str
+    a: float
+    b: float
+    difference: float
+    interval: tuple[float, float]
+    p: float
+
+
+def compare_predictions(
+    a: list[str],
+    b: list[str],
+    references: Sequence[Sequence[str]],
+    *,
+    bleu: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+    stemmer: bool = True,
+    tokenizer: RougeTokenizer = "ascii",
+    language: str = AUTO,
+) -> list[Comparison]:
+    """Compare by ROUGE, and by BLEU if asked for; all metrics see the same draws."""
+    systems = {"a": a, "b": b}
+    scored = score_systems(
+        systems,
+        references,
+        stemmer=stemmer,
+        tokenizer=tokenizer,
+        language=language,
+        workers=usable_cores(),
+    )
+    results = []
+    for kind in KINDS:
+        tables = [np.array([scored[name].each[kind]]).T for name in systems]
+        results.append(paired_bootstrap(kind, tables[0], tables[1], _mean, resamples, seed))
+    if bleu:
+        from sacrebleu.metrics.bleu import BLEU
+
+        metric = BLEU()
+        columns = reference_columns(references)
+        statistics = [
+            np.array(metric._extract_corpus_statistics(texts, columns))
+            for texts in systems.values()
+        ]
+        results.append(paired_bootstrap("bleu", *statistics, _bleu(metric), resamples, seed))
+    return results
+
+
+def paired_bootstrap(
+    metric: str,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    score: Score,
+    resamples: int,
+    seed: int,
+) -> Comparison:
+    """Compare two systems by the statistics of their articles.
+
+    Args:
+        a, b: [articles, statistics], whose sums `score` turns into the metric of so many articles.
+    """
+    count = len(a)
+    whole = [score(table.sum(0), count) for table in (a, b)]
+    generator = np.random.default_rng(seed)
+    differences = np.empty(resamples)
+    for i in range(resamples):
+        drawn = generator.integers(0, count, count)
+        differences[i] = score(b[drawn].sum(0), count) - score(a[drawn].sum(0), count)
+    difference = whole[1] - whole[0]
+    ahead = differences if difference >= 0 else -differences
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return Comparison(
+        metric, *whole, difference, (float(low), float(high)), float((ahead <= 0).mean())
+    )
+
+
+def common_references(a: Predictions, b: Predictions) -> list[list[str]]:
+    """The references that both files hold, as `bart evaluate` writes them.
+
+    Raises:
+        UsageError: they hold none, or those of other pairs.
+    """
+    found = []
+    for file in (a, b):
+        group = [_references(row) for row in file.rows]
+        if not group or not all(group):
+            raise UsageError(
+                f"{file.path} has no references", hint="Pass --data with the pairs it belongs to."
+            )
+        found.append(group)
+    if found[0] != found[1]:
+        raise UsageError(
+            f"{a.path} and {b.path} are of other pairs: their references differ",
+            hint="Compare predictions of the same articles, in the same order.",
+        )
+    return found[0]
+
+
+def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """References as sacrebleu takes them: all first ones, all second ones; None where one lacks."""
+    most = max(map(len, references))
+    return [[group[i] if i < len(group) else None for group in references] for i in range(most)]
+
+
+def _references(row: dict[str, Any]) -> list[str]:
+    value = row.get("references", row.get("reference"))
+    texts = [value] if isinstance(value, str) else value
+    return texts if isinstance(texts, list) and all(isinstance(t, str) for t in texts) else []
+
+
+def _mean(total: NDArray[Any], count: int) -> float:
+    return float(total[0]) / count
+
+
+def _bleu(metric: Any) -> Score:
+    return lambda total, count: float(metric._compute_score_from_stats(total.tolist()).score)

@@ -1,0 +1,186 @@
+"""Measures of a summary beside its article: novelty, compression, repetition, coverage.
+
+In: articles and summaries in any script. Out: numbers by summary, None where a measure is undefined
+(a summary of two words has no trigrams), and the names and numbers that an article lacks.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bart_cli.data.sentences import AUTO, split_sentences
+from bart_cli.evaluation.rouge import word_pattern
+
+ORDERS = (1, 2, 3, 4)  # of n-grams
+Measures = dict[str, float | None]
+
+# Digits with separators between them; what they mean depends on the groups.
+NUMBER = re.compile(r"\d+(?:[.,٫٬'’\u00a0\u2009\u202f]\d+)*")
+# 1,200 and 1,00,000 and 1’200’000.5; a single point is a decimal one, several are not: 1.200.000.
+GROUPED = re.compile(r"(\d{1,3}(?:[,٬'’\u00a0\u2009\u202f]\d{2,3})*[,٬'’\u00a0\u2009\u202f]\d{3})"
+                     r"(?:[.٫](\d+))?")  # fmt: skip
+POINTED = re.compile(r"(\d{1,3}(?:\.\d{3}){2,})(?:,(\d+))?")
+DECIMAL = re.compile(r"(\d+)[.,٫](\d+)")
+# Between the words of one name: "J. K. Rowling", "Jean-Claude", "O'Neill".
+LINK = re.compile(r"\.?[ \u00a0]|[-‐‑'’.]")
+
+
+@dataclass(frozen=True)
+class Content:
+    """The measures of one summary, and what it states although its article lacks it."""
+
+    measures: Measures
+    numbers: list[str]
+    names: list[str]
+
+
+def measure(
+    articles: Sequence[str], summaries: Sequence[str], wanted: Iterable[str], language: str = AUTO
+) -> list[Content]:
+    """Measure each summary beside its article.
+
+    Args:
+        wanted: some of novelty, compression, repetition, coverage.
+        language: whose rules find the beginnings of sentences.
+    """
+    wanted = set(wanted)
+    common = _common_words(articles) if "coverage" in wanted else set()
+    return [
+        _measure(article, summary, wanted, common, language)
+        for article, summary in zip(articles, summaries, strict=True)
+    ]
+
+
+def numbers_in(text: str) -> dict[str, str]:
+    """The numbers that are written in digits: value -> as it is first written.
+
+    1,200 and 1200 have the same value, and so have 2.50 and 2.5.
+    """
+    found: dict[str, str] = {}
+    for match in NUMBER.finditer(text):
+        for value, written in _values(match[0]):
+            found.setdefault(value, written)
+    return found
+
+
+def _measure(
+    article: str, summary: str, wanted: set[str], common: set[str], language: str
+) -> Content:
+    pattern = word_pattern("unicode")
+    source = [_plain(word) for word in pattern.findall(article)]
+    words = [_plain(word) for word in pattern.findall(summary)]
+    measures: Measures = {}
+    for n in ORDERS:
+        grams = list(_ngrams(words, n))
+        if "novelty" in wanted:
+            known = set(_ngrams(source, n))
+            novel = sum(gram not in known for gram in grams)
+            measures[f"novelty_{n}"] = _percent(novel, len(grams))
+        if "repetition" in wanted:
+            measures[f"repetition_{n}"] = _percent(len(grams) - len(set(grams)), len(grams))
+    if "compression" in wanted:
+        measures["compression"] = len(source) / len(words) if words else None
+    numbers: list[str] = []
+    names: list[str] = []
+    if "coverage" in wanted:
+        stated, known_numbers = numbers_in(summary), numbers_in(article)
+        numbers = [written for value, written in stated.items() if value not in known_numbers]
+        measures["numbers_covered"] = _percent(len(stated) - len(numbers), len(stated))
+        spans = _names(summary, common, language)
+        text = f" {' '.join(source)} "
+        names = [name for name, parts in spans.items() if not _is_covered(parts, text, common)]
+        measures["names_covered"] = _percent(len(spans) - len(names), len(spans))
+    return Content(measures, numbers, names)
+
+
+def _plain(word: str) -> str:
+    return unicodedata.normalize("NFKC", word).casefold()
+
+
+def _ngrams(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[i:] for i in range(n)), strict=False)
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return 100 * part / whole if whole else None
+
+
+def _values(run: str) -> list[tuple[str, str]]:
+    """(value, as it is written) of each number of a run of digits and separators."""
+    for form in (GROUPED, POINTED, DECIMAL):
+        if match := form.fullmatch(run):
+            whole, fraction = match[1], match[2] or ""
+            return [(_value(re.sub(r"\D", "", whole), fraction), run)]
+    return [(_value(digits), digits) for digits in re.findall(r"\d+", run)]
+
+
+def _value(whole: str, fraction: str = "") -> str:
+    """Digits of any script in ASCII, without zeros that change nothing."""
+    whole, fraction = (
+        "".join(str(unicodedata.decimal(c)) for c in part) for part in (whole, fraction)
+    )
+    fraction = fraction.rstrip("0")
+    return (whole.lstrip("0") or "0") + (f".{fraction}" if fraction else "")
+
+
+def _common_words(articles: Sequence[str]) -> set[str]:
+    """Words that some article writes in lower case: capitals alone do not make them names."""
+    pattern = word_pattern("unicode")
+    return {
+        _plain(word) for article in articles for word in pattern.findall(article) if word.islower()
+    }
+
+
+def _names(summary: str, common: set[str], language: str) -> dict[str, list[str]]:
+    """Spans of capitalized words, as written -> their plain words.
+
+    The first word of a sentence begins a name unless it is a common word.
+    """
+    pattern = word_pattern("unicode")
+    found: dict[str, list[str]] = {}
+    for line in summary.splitlines():
+        for sentence in split_sentences(line, language):
+            begin, end = None, 0
+            parts: list[str] = []
+            for number, match in enumerate(pattern.finditer(sentence)):
+                word = match[0]
+                capital = word[0].isupper() or unicodedata.category(word[0]) == "Lt"
+                if number == 0 and _plain(word) in common:
+                    capital = False
+                if begin is not None and not (
+                    capital and LINK.fullmatch(sentence, end, match.start())
+                ):
+                    _add(found, sentence[begin:end], parts)
+                    begin, parts = None, []
+                if capital:
+                    begin, end = match.start() if begin is None else begin, match.end()
+                    parts.append(_plain(word))
+            if begin is not None:
+                _add(found, sentence[begin:end], parts)
+    return found
+
+
+def _add(found: dict[str, list[str]], name: str, parts: list[str]) -> None:
+    if len(name) > 1:  # not the pronoun "I"
+        found.setdefault(name, parts)
+
+
+def _is_covered(parts: list[str], text: str, common: set[str]) -> bool:
+    """Whether the article has these words in a row; titles before or after a name may differ."""
+
+    def has(words: Sequence[str]) -> bool:
+        return f" {' '.join(words)} " in text
+
+    if has(parts):
+        return True
+    begin, end = 0, len(parts)
+    while begin < end and parts[begin] in common:
+        begin += 1
+    while begin < end and parts[end - 1] in common:
+        end -= 1
+    if begin == end:  # "Prime Minister"
+        return all(has([word]) for word in parts)
+    return has(parts[begin:end])
