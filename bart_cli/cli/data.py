@@ -118,6 +118,12 @@ def inspect(
             f"{summary.longest:,}; columns {', '.join(summary.columns)}",
             soft_wrap=True,
         )
+        if summary.corpora:
+            mixture = ", ".join(
+                f"{c['name']} {c['share']:.1%} (weight {c['weight']:g}, {c['tokens']:,} tokens)"
+                for c in summary.corpora
+            )
+            out.print(Text(f"corpora: {mixture}"), soft_wrap=True)
         if examples:
             noise = ", ".join(denoising.schemes)
             table = Table("sample", "original", f"noised: {noise}", expand=True, show_lines=True)

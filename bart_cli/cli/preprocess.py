@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,8 +37,9 @@ def pretrain(
         list[str] | None,
         typer.Option(
             "--input",
-            metavar="NAME=PATH",
-            help="Corpus as `bart download` writes it: one document per line, id first.",
+            metavar="NAME=PATH[:WEIGHT]",
+            help="Corpus as `bart download` writes it: one document per line, id first. "
+            "WEIGHT: copies of its documents in an epoch (2.0: twice, 0.5: half of them).",
         ),
     ] = None,
     texts: Annotated[
@@ -101,11 +103,11 @@ def pretrain(
     require("bart preprocess pretrain", "data")
 
     form: Form = "plain" if documents == "blank-line" else documents
+    named = [_named(text) for text in inputs or []]
+    plain = [(path.stem, path, form) for path in texts or []]
     settings = PreprocessSettings(
-        inputs=(
-            *(_named(text) for text in inputs or []),
-            *((path.stem, path, form) for path in texts or []),
-        ),
+        inputs=(*((name, path, "lines") for name, path, _ in named), *plain),
+        weights=(*(weight for _, _, weight in named), *(1.0 for _ in plain)),
         target_lengths=tuple(dict.fromkeys(target_lengths or [128])),
         shards=shards,
         validation_share=validation_share,
@@ -129,6 +131,14 @@ def pretrain(
         f"{report.tokens:,} tokens, {report.tokens_lost} tokens lost"
         + (f"; {report.duplicates:,} duplicates left out" if deduplicate else "")
     )
+    if len(report.corpora) > 1 or any(corpus.weight != 1 for corpus in report.corpora):
+        mixture = Table(
+            "corpus", "weight", "documents", "tokens", "share", box=None, pad_edge=False
+        )
+        for corpus in report.corpora:
+            counts = f"{corpus.documents:,}", f"{corpus.tokens:,}"
+            mixture.add_row(corpus.name, f"{corpus.weight:g}", *counts, f"{corpus.share:.1%}")
+        out.print(mixture)
     table = Table("shards", "samples", "mean fill", "samples per shard", box=None, pad_edge=False)
     for key, samples in report.samples.items():
         low, high = report.shard_sizes[key]
@@ -199,8 +209,12 @@ def summarization(
     out.print(table)
 
 
-def _named(text: str) -> tuple[str, Path, Literal["lines"]]:
+def _named(text: str) -> tuple[str, Path, float]:
+    """Name, path and weight of a corpus."""
     name, equals, path = text.partition("=")
     if not equals or not name or not path:
         raise UsageError(f"--input {text}: expected NAME=PATH, for example wiki=data/wikipedia")
-    return name, Path(path), "lines"
+    place, _, weight = path.rpartition(":")
+    if place and re.fullmatch(r"\d+(\.\d*)?|\.\d+", weight) and not Path(path).exists():
+        return name, Path(place), float(weight)
+    return name, Path(path), 1.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +36,11 @@ from bart_cli.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """The shards of one folder. `mean_tokens`: of the samples of the first shard."""
+    """The shards of one folder. `mean_tokens`: of the samples of the first shard.
+
+    `corpora`: name, weight, documents, tokens and share of each corpus of both splits, as
+    preprocessing reported them.
+    """
 
     folder: str
     shards: int
@@ -44,6 +50,7 @@ class ShardSummary:
     columns: tuple[str, ...]
     mean_tokens: float
     longest: int
+    corpora: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,16 @@ def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:
         columns=tuple(pq.read_schema(shards.paths[0]).names),
         mean_tokens=float(lengths.mean()) if len(lengths) else 0.0,
         longest=int(lengths.max(initial=0)),
+        corpora=_corpora(folder),
     )
+
+
+def _corpora(folder: Path) -> tuple[dict[str, Any], ...]:
+    try:
+        content = json.loads((folder.parents[1] / "report.json").read_bytes())
+        return tuple(content["corpora"])
+    except (OSError, ValueError, LookupError, TypeError):  # shards of another program, or older
+        return ()
 
 
 def noised_examples(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,13 @@ from bart_cli.tokenizer import Tokenizer
 SPLITS = ("train", "validation")
 LENGTH_BINS = 18  # powers of two: the last one holds documents of 131,072 tokens and more
 FILL_BINS = 20
+GOLDEN = (5**0.5 - 1) / 2  # its multiples are evenly spread modulo 1
 SAMPLES_AT_ONCE = 1024  # as Python objects
 
 
 @dataclass
 class BlockReport:
-    """What a block held and became; dictionaries are by '<length>/<split>'.
+    """What a block held and became, copies counted; dictionaries are by '<length>/<split>'.
 
     `document_lengths`: documents with [2^i, 2^(i+1)) tokens. `sample_fill`: samples in FILL_BINS
     equal bins from empty to full. `duplicates`: documents left out.
@@ -69,6 +71,7 @@ class BlockTask:
     deduplicate: bool = False
     language: str = AUTO
     more: tuple[Block, ...] = ()  # small files that share the task
+    weight: float = 1.0  # how often its documents stand in an epoch
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -117,22 +120,28 @@ def process_block(task: BlockTask) -> BlockReport:
         return BlockReport(**json.loads(task.done.read_text(encoding="utf-8")))
     words, schema, *starts = _tools(task.tokenizer)
     report = BlockReport()
-    documents: dict[str, list[list[list[int]]]] = {split: [] for split in SPLITS}
+    documents: dict[str, list[tuple[int, list[list[int]]]]] = {split: [] for split in SPLITS}
     left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
-    for number, (name, text) in enumerate(read_blocks(task.blocks)):
-        if number in left_out:
-            report.duplicates += 1
+    found = [d for n, d in enumerate(read_blocks(task.blocks)) if n not in left_out]
+    report.duplicates = len(left_out)
+    copies = _copies([name for name, _ in found], task.weight, task.number)
+    for (name, text), times in zip(found, copies, strict=True):
+        if not times:
             continue
         rows = words.encode(spaced_sentences(text, task.language))
-        documents[_split(name, task.validation_share)].append(rows)
-        report.documents += 1
-        report.sentences += len(rows)
-        report.characters += len(text)
+        split = _split(name, task.validation_share)
+        times = times if split == "train" else 1  # a validation loss needs no copies
+        documents[split] += [(copy, rows) for copy in range(times)]
+        report.documents += times
+        report.sentences += times * len(rows)
+        report.characters += times * len(text)
         tokens = sum(map(len, rows))
-        report.tokens += tokens
-        report.document_lengths[min(max(tokens, 1).bit_length(), LENGTH_BINS) - 1] += 1
+        report.tokens += times * tokens
+        report.document_lengths[min(max(tokens, 1).bit_length(), LENGTH_BINS) - 1] += times
+    # Copies stay apart: `cross_documents` would put them into one sample.
+    ordered = {s: [rows for _, rows in sorted(d, key=itemgetter(0))] for s, d in documents.items()}
     for length in task.target_lengths:
-        for split, members in documents.items():
+        for split, members in ordered.items():
             if task.cross_documents:
                 members = [[sentence for document in members for sentence in document]]
             samples = (s for rows in members for s in pack(rows, length - 2, *starts))
@@ -206,6 +215,21 @@ def _tools(folder: Path) -> tuple[WordCache, pa.Schema, NDArray[np.bool_], NDArr
     tokenizer = Tokenizer.from_pretrained(folder)
     schema = shard_schema(tokenizer.vocab_size, tokenizer.fingerprint())
     return WordCache(tokenizer), schema, word_starts(tokenizer), tokenizer.character_starts()
+
+
+def _copies(names: list[str], weight: float, block: int) -> list[int]:
+    """How often each document of a block stands in an epoch, on average `weight` times.
+
+    The documents with the lowest hashes of their ids have one copy more than the others. Their
+    number is rounded by a sequence over the blocks, so that rounding does not add up.
+    """
+    copies = [int(weight)] * len(names)
+    if part := weight % 1:
+        more = int(part * len(names) + (0.5 + block * GOLDEN) % 1)
+        keys = [hashlib.blake2b(n.encode(), digest_size=8, key=b"mixing").digest() for n in names]
+        for number in sorted(range(len(names)), key=keys.__getitem__)[:more]:
+            copies[number] += 1
+    return copies
 
 
 def _split(name: str, validation_share: float) -> str:

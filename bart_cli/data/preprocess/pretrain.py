@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 SCHEDULER_SECONDS = 20  # for a Dask scheduler to answer
 
 
+LARGEST_WEIGHT = 100
+
+
 @dataclass(frozen=True)
 class PreprocessSettings:
     """What the shards depend on: with equal settings and inputs they are equal byte for byte."""
@@ -65,6 +68,7 @@ class PreprocessSettings:
     cross_documents: bool = False
     deduplicate: bool = False
     language: str = AUTO  # of sentence splitting
+    weights: tuple[float, ...] = ()  # of the inputs, in their order; none: 1 each
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -79,11 +83,28 @@ class PreprocessSettings:
                 f"--validation-share {self.validation_share}: expected at least 0 and below 1"
             )
         require_language(self.language)
+        for weight in self.weights:
+            if not 0 < weight <= LARGEST_WEIGHT:
+                raise UsageError(f"weight {weight} of an input: above 0, up to {LARGEST_WEIGHT}")
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """What an input adds to an epoch, copies counted. share: of the tokens, from 0 to 1."""
+
+    name: str
+    weight: float
+    documents: int
+    tokens: int
+    share: float
 
 
 @dataclass(frozen=True)
 class PreprocessReport:
-    """The summary. By '<length>/<split>': samples, mean fill (of 1), smallest and largest shard."""
+    """The summary of an epoch.
+
+    By '<length>/<split>': samples, mean fill (of 1), smallest and largest shard.
+    """
 
     documents: int
     duplicates: int
@@ -94,6 +115,7 @@ class PreprocessReport:
     samples: dict[str, int]
     fill: dict[str, float]
     shard_sizes: dict[str, tuple[int, int]]
+    corpora: tuple[CorpusReport, ...] = ()
 
 
 @exclusive
@@ -120,15 +142,19 @@ def preprocess_pretrain(
             holds the result of other settings.
         BartError: the scheduler does not answer.
     """
-    blocks = []
-    for _, path, asked in settings.inputs:
-        form = _understand(path, asked, reporter)
-        blocks += plan_blocks(path, form)
+    planned = [
+        plan_blocks(path, _understand(path, asked, reporter)) for _, path, asked in settings.inputs
+    ]
     work = out / ".work"
-    if _claim(out, settings, blocks, tokenizer, reporter):
+    if _claim(out, settings, list(chain.from_iterable(planned)), tokenizer, reporter):
         return _read_report(out)
     # Workers may stand elsewhere.
-    absolute = [replace(block, path=block.path.absolute()) for block in blocks]
+    groups = [
+        (corpus, group)
+        for corpus, blocks in enumerate(planned)
+        for group in group_blocks(replace(b, path=b.path.absolute()) for b in blocks)
+    ]
+    weights = settings.weights or (1.0,) * len(planned)
     tasks = [
         BlockTask(
             number=number,
@@ -141,8 +167,9 @@ def preprocess_pretrain(
             cross_documents=settings.cross_documents,
             deduplicate=settings.deduplicate,
             language=settings.language,
+            weight=weights[corpus],
         )
-        for number, group in enumerate(group_blocks(absolute))
+        for number, (corpus, group) in enumerate(groups)
     ]
     with _dask(workers, scheduler) as client:
         if settings.deduplicate:
@@ -164,7 +191,14 @@ def preprocess_pretrain(
                 if sum(counts):
                     files = [task.output(length, split) for task in tasks]
                     sizes[key] = _balance(client, out / key, files, counts, settings, reporter)
-    report = _summarise(settings, reports, sizes)
+    corpora = []
+    tokens = sum(report.tokens for report in reports)
+    for number, (name, _, _) in enumerate(settings.inputs):
+        own = [r for r, (corpus, _) in zip(reports, groups, strict=True) if corpus == number]
+        held = sum(report.tokens for report in own)
+        count = sum(report.documents for report in own)
+        corpora.append(CorpusReport(name, weights[number], count, held, held / max(tokens, 1)))
+    report = replace(_summarise(settings, reports, sizes), corpora=tuple(corpora))
     draw_lengths(
         out / "lengths.png",
         [sum(counts) for counts in zip(*(r.document_lengths for r in reports), strict=True)],
@@ -299,7 +333,8 @@ def _read_report(out: Path) -> PreprocessReport:
     content = _read_json(path)
     try:
         sizes = {key: tuple(sizes) for key, sizes in content["shard_sizes"].items()}
-        return PreprocessReport(**content | {"shard_sizes": sizes})
+        corpora = tuple(CorpusReport(**corpus) for corpus in content.get("corpora", []))
+        return PreprocessReport(**content | {"shard_sizes": sizes, "corpora": corpora})
     except (AttributeError, KeyError, TypeError):
         raise UsageError(f"{path} is damaged", hint=START_ANEW) from None
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +19,9 @@ from hypothesis import strategies as st
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.documents import plan_blocks, read_block, read_texts
+from bart_cli.data.inspect import summarize_shards
 from bart_cli.data.pairs import read_pairs
-from bart_cli.data.preprocess.blocks import BlockTask, _halves
+from bart_cli.data.preprocess.blocks import BlockTask, _copies, _halves
 from bart_cli.data.preprocess.packing import pack
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, _run, preprocess_pretrain
 from bart_cli.data.preprocess.summarization import preprocess_summarization
@@ -432,3 +435,52 @@ def test_ids_of_a_large_vocabulary_do_not_wrap(tmp_path: Path) -> None:
     write_shard(tmp_path / "shard-0.parquet", [rows], rows.schema)
     assert pq.read_table(tmp_path / "shard-0.parquet")["input_ids"].to_pylist() == [[3, 250_053]]
     assert shard_schema(2**16).field("input_ids").type == pa.list_(pa.uint16())
+
+
+def test_corpora_are_mixed_by_weight(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    for name in ("wiki", "news", "web"):
+        lines = (f"{name}-{i} The {name} tells of day {i}." for i in range(100))
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    weights = {"wiki": 2.0, "news": 0.5, "web": 1.25}
+    settings = PreprocessSettings(
+        inputs=tuple((name, tmp_path / f"{name}.txt", "lines") for name in weights),
+        weights=tuple(weights.values()),
+        shards=11,
+        validation_share=0.1,
+    )
+    out = tmp_path / "out"
+    report = preprocess_pretrain(settings, out, tiny_tokenizer, workers=1, reporter=Reporter())
+    found: dict[str, Counter[str]] = {}
+    for split in ("train", "validation"):
+        files = sorted((out / "128" / split).glob("*.parquet"))
+        found[split] = Counter(t for f in files for t in pq.read_table(f)["sentences"].to_pylist())
+    for corpus in report.corpora:
+        train, held = (
+            {t: n for t, n in found[split].items() if f"The {corpus.name} " in t}
+            for split in ("train", "validation")
+        )
+        assert set(held.values()) == {1}
+        assert not set(train) & set(held)
+        assert corpus.documents == sum(train.values()) + len(held)
+        assert corpus.weight == weights[corpus.name]
+        assert corpus.share == corpus.tokens / report.tokens
+        if corpus.name == "wiki":
+            assert set(train.values()) == {2}
+        elif corpus.name == "news":
+            assert len(train) + len(held) == 50
+        else:
+            assert len(train) + len(held) == 100
+            assert 15 <= sum(n == 2 for n in train.values()) <= 25
+    assert report.tokens_lost == 0
+    assert report.tokens == sum(corpus.tokens for corpus in report.corpora)
+    shown = summarize_shards(out / "128" / "train", tiny_tokenizer).corpora
+    assert [c["weight"] for c in shown] == list(weights.values())
+    with pytest.raises(UsageError, match="weight 0"):
+        replace(settings, weights=(0.0,))
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.5, 2.3])
+def test_rounding_of_weights_does_not_add_up_over_small_blocks(weight: float) -> None:
+    total = sum(sum(_copies([f"{b}-{i}" for i in range(3)], weight, b)) for b in range(1000))
+    assert abs(total - 3000 * weight) < 3
+    assert _copies(["a"] * 4, 1.0, 7) == [1] * 4
