@@ -95,3 +95,20 @@ def test_namespaces_and_lists() -> None:
 def test_many_marks_without_end_are_no_trap(mark: str) -> None:
     """Quadratic time would take minutes here."""
     assert isinstance(clean_wikitext(mark * 20_000), str)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("Le mot {{langue|de|Haus}} est connu.", "Le mot Haus est connu."),
+        ("Он знал {{нп5|Джон|Джона|en|John}} давно.", "Он знал Джона давно."),
+        ("Он — {{Нп3|Джон Смит||en|John}} и поэт.", "Он — Джон Смит и поэт."),
+        ("Путь в {{num|1000|км}} пройден.", "Путь в 1000 км пройден."),
+        ("Au {{s-|XIX}}, la ville grandit.", "Au XIXe siècle, la ville grandit."),
+        ("Москва ({{lang-en|Moscow}}) — город.", "Москва (Moscow) — город."),
+        ("彼は{{仮リンク|ジョン|en|John}}と働いた。", "彼はジョンと働いた。"),
+        ("Es heißt {{Unbekannt|x}} hier. Ein Satz.", "Ein Satz."),
+    ],
+)
+def test_templates_of_other_wikis(source: str, text: str) -> None:
+    assert clean_wikitext(source) == text
