@@ -27,6 +27,7 @@ COMMANDS = {
     "preprocess": "Turn text into shards for pre-training, and pairs into tokens for fine-tuning.",
     "pretrain": "Pre-train BART on shards by denoising.",
     "finetune": "Fine-tune a pre-trained model on article-summary pairs.",
+    "sweep": "Train every combination of some settings and compare the results.",
     "evaluate": "Score a model on a test split: ROUGE, speed, a report.",
     "compare": "Compare two files of predictions: which is better, and is it chance?",
     "benchmark": "Measure the speed of training, decoding and data loading.",

@@ -70,7 +70,7 @@ def command(
     options = _options(**locals())
     run = out_folder or settings.default_run("finetune")
     config, notices = load_with_model(
-        settings, FinetuneConfig, options, lambda config: _saved(run, config.init_from)
+        settings, FinetuneConfig, options, lambda config: saved_settings(run, config.init_from)
     )
     from bart_cli.extras import require
 
@@ -116,7 +116,7 @@ def configure(*, settings: ConfigOptions, **values: Any) -> FinetuneConfig:
     return without_model(settings, FinetuneConfig, _options(**values))
 
 
-def _saved(run: Path, init_from: str | None) -> Saved:
+def saved_settings(run: Path, init_from: str | None) -> Saved:
     """Decoding settings of `init_from`, as the run has noted them when it is resumed."""
     from bart_cli.training.resume import recorded_generation
 

@@ -64,7 +64,6 @@ class DenoisingConfig(Section):
 
     schemes: tuple[Scheme, ...] = Field(
         ("permute", "infill"),
-        min_length=1,
         description=(
             "noising schemes in order: permute (shuffle sentences), infill (replace spans by "
             "<mask>), mask (replace single tokens by <mask>), delete (remove single tokens), "
@@ -129,6 +128,8 @@ class DenoisingConfig(Section):
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
         schemes = self.schemes
+        if not schemes:
+            raise ValueError("schemes: at least 1 scheme is needed")
         if len(set(schemes)) < len(schemes):
             raise ValueError(f"schemes: a scheme occurs twice in {list(schemes)}")
         condition = f"schemes={','.join(schemes)}"

@@ -17,7 +17,6 @@ import numpy as np
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.noise_schemes import (
     Flags,
-    Ids,
     NewTokens,
     Text,
     fill,
@@ -26,6 +25,7 @@ from bart_cli.data.noise_schemes import (
     rotate,
     share,
 )
+from bart_cli.data.noise_schemes import Ids as Ids
 from bart_cli.data.random_keys import Keys, derive
 from bart_cli.data.words import word_starts
 from bart_cli.errors import UsageError

@@ -92,7 +92,7 @@ def rank_in_row(flags: Flags, owners: Ids) -> Ids:
     >>> rank_in_row(np.array([1, 0, 1, 1, 1], dtype=bool), np.array([0, 0, 0, 1, 1])).tolist()
     [0, 1, 1, 0, 1]
     """
-    before = np.cumsum(flags) - flags
+    before: Ids = np.cumsum(flags) - flags
     row_begins = np.searchsorted(owners, owners)
     return before - before[row_begins]
 

@@ -122,6 +122,8 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
         learning = {"runs/finetuned-ru", "runs/finetuned-de"}.intersection(arguments)
         sets += LEARNING_RUN if learning else []
         sets += SMALL_LOADER if command == "pretrain" else [*SMALL_SCORES, *SMALL_DECODING]
+    elif command == "sweep":
+        sets = [*SMALL_MODEL, *SMALL_RUN, *SMALL_LOADER]
     elif command == "evaluate":
         more = ["--limit", "3"]
         sets = [*SMALL_SCORES, *SMALL_DECODING]

@@ -1,0 +1,159 @@
+"""`bart sweep`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bart_cli.cli.console import make_reporter, print_json, print_table
+from bart_cli.cli.finetune import saved_settings
+from bart_cli.cli.generation import load_with_model
+from bart_cli.cli.groups import option_groups
+from bart_cli.cli.options import ConfigOptions, JsonOption
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.errors import UsageError
+
+
+@option_groups
+def command(
+    settings: ConfigOptions = ConfigOptions(),
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,VALUE…",
+            help="Setting and the values to try; repeatable: every combination is trained.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs of each combination, with consecutive seeds.")
+    ] = 1,
+    data: Annotated[
+        Path | None, typer.Option(help="Shards or pairs, as for pretrain or finetune.")
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Run, model folder or hub id with the initial weights.")
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the runs. Default: runs/sweep-PRESET.")
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option(help="After fine-tuning, score the test split, if there is one.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every combination of some settings and compare the results.
+
+    The preset decides whether to pre-train or to fine-tune. Runs follow one another, each in a
+    folder of its own below --out; the table shows mean ± deviation over the seeds. Rerun an
+    interrupted sweep to resume it. A run that fails is reported, and the others go on.
+
+    [bold]bart sweep --preset tiny-cpu --data shards --grid optimizer.learning_rate=1e-3,3e-3
+    --seeds 3[/bold]
+
+    [bold]bart sweep --preset tiny-cpu --data shards
+    --grid 'denoising.schemes=[mask],[permute,infill]'[/bold]
+    """
+    from bart_cli.training.sweep import Trial, parse_grid, run_sweep, trials_of
+
+    kind = _kind(settings)
+    values = parse_grid(grid or [])
+    if not values and seeds == 1:
+        raise UsageError("nothing to compare", hint="Pass --grid KEY=VALUE,VALUE or --seeds 3.")
+    if "training.seed" in values:
+        raise UsageError("--grid training.seed: seeds are counted", hint="Pass --seeds N.")
+    out = out_folder or Path("runs") / f"sweep-{settings.name}"
+    options = {"data.path": data, "init_from": init_from}
+
+    def configure(trial: Trial | None) -> PretrainConfig | FinetuneConfig:
+        own = replace(settings, sets=[*(settings.sets or []), *(trial.sets if trial else [])])
+        if kind is PretrainConfig:
+            return own.load(PretrainConfig, options)
+        run = out / trial.name if trial else out
+        config, _ = load_with_model(
+            own, FinetuneConfig, options, lambda found: saved_settings(run, found.init_from)
+        )
+        return config
+
+    first = configure(None).training.seed
+    trials = trials_of(values, range(first, first + seeds))
+    configs = {trial: configure(trial) for trial in trials}  # all, before the first is trained
+    reporter = make_reporter()
+    from bart_cli.training.sweep import EVALUATION
+
+    if kind is PretrainConfig:
+        from bart_cli.runtime.world import World, device_of
+        from bart_cli.training.pretrain import check_pretrain, run_pretrain
+
+        for config in configs.values():
+            assert isinstance(config, PretrainConfig)
+            check_pretrain(config, World(0, 1, device_of(0, 1)))
+    else:
+        from bart_cli.data.pairs import open_pairs
+        from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
+        from bart_cli.extras import require
+        from bart_cli.training.finetune import run_finetune
+
+        if data is None and next(iter(configs.values())).data.path is None:
+            raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
+        if evaluate:
+            require("the final evaluation", "eval", otherwise="pass --no-evaluate")
+
+    def train(trial: Trial, run: Path) -> bool:
+        config = configs[trial]
+        if isinstance(config, PretrainConfig):
+            return run_pretrain(config, run, reporter=reporter).model is not None
+        result = run_finetune(config, run, reporter=reporter)
+        if result.model is None:
+            return False
+        if evaluate and "test" in open_pairs(config.data).splits:
+            run_evaluate(
+                evaluation_of(config, run), run / EVALUATION, replace=True, reporter=reporter
+            )
+        return True
+
+    rows = run_sweep(trials, train, out, reporter)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+    else:
+        names = list(dict.fromkeys(name for row in rows for name in row.numbers))
+        table = []
+        for row in rows:
+            cells = [_cell(name, row.numbers.get(name)) for name in names]
+            table.append([*row.settings.values(), f"{len(row.runs)}/{seeds}", *cells])
+        head = [*(key.rpartition(".")[2] for key in values), "runs", *names]
+        print_table(f"Sweep in {out}: mean ± deviation over seeds", head, table)
+    if any(row.failures for row in rows):
+        raise typer.Exit(1)
+
+
+def _kind(settings: ConfigOptions) -> type[PretrainConfig] | type[FinetuneConfig]:
+    """The task of the preset or file."""
+    from bart_cli.config.presets import load_preset, read_yaml
+
+    if settings.preset is not None:
+        task = load_preset(settings.preset).get("task")
+    elif settings.config_file is not None:
+        task = read_yaml(settings.config_file).get("task")
+    else:
+        raise UsageError("no settings", hint="Pass --preset NAME or --config FILE.")
+    if task == "pretrain":
+        return PretrainConfig
+    if task == "finetune":
+        return FinetuneConfig
+    raise UsageError(
+        f"{settings.name} is not a preset of pre-training or fine-tuning",
+        hint="Choose one of task pretrain or finetune: `bart presets list`.",
+    )
+
+
+def _cell(name: str, found: object) -> str:
+    from bart_cli.training.sweep import Spread
+
+    if not isinstance(found, Spread):
+        return "-"
+    digits = 4 if "loss" in name else 2 if name.startswith("rouge") else 0
+    deviation = "" if found.deviation is None else f" ± {found.deviation:,.{digits}f}"
+    return f"{found.mean:,.{digits}f}{deviation}"

@@ -1,0 +1,171 @@
+"""A sweep: the combinations of a grid, each with several seeds, as runs of one folder.
+
+In: `--grid` texts, and a function that trains one run. Out: a row for each combination, with mean
+and deviation over its seeds, read from the run folders: a resumed sweep gives the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import strict_json, write_text
+from bart_cli.progress import Reporter
+from bart_cli.runtime.locks import exclusive
+from bart_cli.training.history import summarize_run
+
+SCORES = ("rouge1", "rouge2", "rougeLsum")
+EVALUATION = "final-evaluation"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep: its settings from the grid, as text, and its seed."""
+
+    values: tuple[tuple[str, str], ...]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        parts = [f"{key.rpartition('.')[2]}={value}" for key, value in self.values]
+        return re.sub(r"[^\w.=,+-]", "_", ",".join([*parts, f"seed={self.seed}"]))
+
+    @property
+    def sets(self) -> list[str]:
+        """For `--set`."""
+        return [f"{key}={value}" for key, value in self.values] + [f"training.seed={self.seed}"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample deviation over seeds; the deviation of one seed is None."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One combination: its finished runs, its failures by run, and its numbers by name."""
+
+    settings: dict[str, str]
+    runs: tuple[str, ...]
+    failures: dict[str, str]
+    numbers: dict[str, Spread]
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each key of `key=value,value`; commas inside of brackets do not separate.
+
+    Raises:
+        UsageError: no key, no value, or the same one twice.
+    """
+    grid: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, rest = text.partition("=")
+        key = key.strip()
+        values = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", rest)]
+        if not equals or not key or not all(values):
+            raise UsageError(f"--grid {text}: expected section.key=value,value")
+        if key in grid or len(set(values)) < len(values):
+            raise UsageError(f"--grid {text}: the same key or value is given twice")
+        grid[key] = values
+    return grid
+
+
+def trials_of(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Trial]:
+    """Every combination with every seed.
+
+    Raises:
+        UsageError: two of them would share a folder.
+    """
+    trials = [
+        Trial(tuple(zip(grid, values, strict=True)), seed)
+        for values in product(*grid.values())
+        for seed in seeds
+    ]
+    if len({trial.name for trial in trials}) < len(trials):
+        raise UsageError("--grid: two combinations have the same folder name")
+    return trials
+
+
+@exclusive
+def run_sweep(
+    trials: Sequence[Trial],
+    train: Callable[[Trial, Path], bool],
+    out: Path,
+    reporter: Reporter,
+) -> list[SweepRow]:
+    """Train all trials in order and write OUT/sweep.json; a failed one does not stop the others.
+
+    Args:
+        train: trains or resumes one run; False: stopped before its end.
+
+    Raises:
+        BartError: stopped; the finished runs are kept.
+    """
+    failures: dict[Trial, str] = {}
+    for number, trial in enumerate(trials, 1):
+        reporter.info(f"run {number} of {len(trials)}: {trial.name}")
+        try:
+            finished = train(trial, out / trial.name)
+        except BartError as error:
+            if error.exit_code >= 128:  # a signal
+                raise
+            failures[trial] = error.message
+            reporter.warn(f"{trial.name} failed: {error.message}")
+            continue
+        if not finished:
+            raise BartError(
+                f"the sweep stopped in {trial.name}, run {number} of {len(trials)}",
+                hint="Rerun the command to resume.",
+            )
+    rows = list(_rows(trials, failures, out))
+    content = strict_json([asdict(row) for row in rows], indent=2)
+    write_text(out / "sweep.json", content + "\n")
+    return rows
+
+
+def _rows(trials: Sequence[Trial], failures: Mapping[Trial, str], out: Path) -> Iterator[SweepRow]:
+    for values in dict.fromkeys(trial.values for trial in trials):
+        own = [trial for trial in trials if trial.values == values]
+        runs = [out / trial.name for trial in own if trial not in failures]
+        found = [_numbers(run) for run in runs]
+        yield SweepRow(
+            dict(values),
+            tuple(map(str, runs)),
+            {trial.name: failures[trial] for trial in own if trial in failures},
+            {
+                name: spread([numbers[name] for numbers in found])
+                for name in (found[0] if found else ())
+                if all(name in numbers for numbers in found)
+            },
+        )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and deviation of some numbers."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation)
+
+
+def _numbers(run: Path) -> dict[str, float]:
+    """The results of a finished run by name."""
+    summary = summarize_run(run)
+    found = {
+        "loss": summary.last_loss,
+        "validation loss": summary.best_validation_loss,
+    }
+    metrics = run / EVALUATION / "metrics.json"
+    if metrics.is_file():
+        rouge = json.loads(metrics.read_text(encoding="utf-8"))["rouge"]
+        found |= {name: rouge[name] for name in SCORES}
+    found["tokens/s"] = summary.tokens_per_second
+    return {name: value for name, value in found.items() if value is not None}
