@@ -1,8 +1,8 @@
-"""`bart demo`: the whole road on the embedded sample, and the table that shows what it brought.
+"""`bart demo`: run the whole pipeline on the built-in sample and tabulate the results.
 
 Sample -> tokenizer -> shards and pairs -> pre-training -> fine-tuning (from the pre-trained model,
-and from scratch for comparison) -> evaluation. Every stage is the one that its own command runs; a
-demo that was stopped goes on where it was.
+and from scratch for comparison) -> evaluation. Every stage calls the function of its command. Rerun
+an interrupted demo to resume it.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Row:
             f"{p}%": value for p, value in zip(PERCENTILES, values, strict=True)
         }
 
-    def utilisation(self, *, measured: bool) -> float | None:
+    def utilization(self, *, measured: bool) -> float | None:
         """MFU: useful FLOP/s over the measured ceiling, or over the data sheet's; None: unknown."""
         if not self.flops:
             return None
@@ -110,8 +110,8 @@ class Row:
                 "throughput_range": [min(self.rates), max(self.rates)],
                 "tokens_per_second": self.tokens_per_second,
                 "latency": self.latency,
-                "mfu_measured": self.utilisation(measured=True),
-                "mfu_data_sheet": self.utilisation(measured=False),
+                "mfu_measured": self.utilization(measured=True),
+                "mfu_data_sheet": self.utilization(measured=False),
             }
         return asdict(self) | derived
 

@@ -86,7 +86,7 @@ def plural(device: str) -> str:
 
 
 def decoding_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
-    """For each arm the reference's table, with memory and utilisation beside it."""
+    """For each arm the reference's table, extended by memory and utilization."""
     tables = []
     ours = [row for row in rows if row.side == "bart"]
     for processes, precision in dict.fromkeys((row.processes, row.precision) for row in ours):
@@ -112,7 +112,7 @@ def decoding_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
                     _short(row.throughput),
                     str(len(row.seconds)),
                     _memory(row.memory),
-                    _share(row.utilisation(measured=True)),
+                    _share(row.utilization(measured=True)),
                 ]
             )
         tables.append(table)
@@ -183,8 +183,8 @@ def _details(rows: Sequence[Row], device: str, unit: str) -> TextTable:
                 f"{row.tokens_per_second:,.0f}",
                 str(len(row.seconds)),
                 _memory(row.memory),
-                _share(row.utilisation(measured=True)),
-                _share(row.utilisation(measured=False)),
+                _share(row.utilization(measured=True)),
+                _share(row.utilization(measured=False)),
             ]
         )
     return table

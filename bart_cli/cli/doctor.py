@@ -11,7 +11,7 @@ from rich.text import Text
 from bart_cli.cli.console import out, print_json
 from bart_cli.cli.options import JsonOption
 
-COLOURS = {"ok": "green", "note": "yellow", "broken": "red"}
+COLORS = {"ok": "green", "note": "yellow", "broken": "red"}
 
 
 def command(as_json: JsonOption = False) -> None:
@@ -31,7 +31,7 @@ def command(as_json: JsonOption = False) -> None:
             text = Text(finding.found)
             if finding.advice:
                 text.append(f"\n-> {finding.advice}", style="dim")
-            table.add_row(Text(finding.state, COLOURS[finding.state]), finding.name, text)
+            table.add_row(Text(finding.state, COLORS[finding.state]), finding.name, text)
         out.print(table)
         verdict = f"broken: {', '.join(broken)}" if broken else "nothing essential is broken"
         out.print(f"\n{verdict}")

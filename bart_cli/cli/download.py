@@ -60,7 +60,7 @@ class HubOptions:
 
 @app.callback()
 def group() -> None:
-    """Get corpora. What was stopped goes on when the same command is given again."""
+    """Download corpora. Rerun an interrupted command to resume it."""
 
 
 @app.command("common-crawl")

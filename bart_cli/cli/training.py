@@ -31,7 +31,7 @@ ProcessesOption = Annotated[
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What is told by name of a run; None: not given."""
+    """Run settings that have their own option; None: not given."""
 
     max_steps: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))] = (
         None

@@ -139,7 +139,7 @@ def _summarize_pairs(path: Path, count: int, fields: Fields) -> list[SourceSumma
     )
     source = open_pairs(data)
     if has_pairs and not source.splits:
-        source.read("train")  # says what is missing
+        source.read("train")  # raises with the missing split
     summaries = []
     for split in source.splits:
         found = source.read(split, keep_empty=split != "train")

@@ -1,7 +1,7 @@
-"""`manifest.json`: what a download folder holds, so that a second run only does what is missing.
+"""`manifest.json`: contents of a download folder, so that a second run fetches only missing files.
 
-{"source": {…what was asked…}, "files": {name: {"url", "size", "sha256", "documents", …}}}; written
-anew, at once, whenever a file is complete. It has no times in it: equal runs give equal bytes.
+{"source": {…request…}, "files": {name: {"url", "size", "sha256", "documents", …}}}; rewritten
+atomically whenever a file is complete. It has no timestamps: equal runs give equal bytes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A sample's noise depends on (seed, epoch, sample) alone, not on the batch, rank or worker that
 computes it, so a generator with a state will not do. SplitMix64 (Steele, Lea & Flood 2014) mixes
-a counter into 64 random bits and is three lines of vectorised integer arithmetic.
+a counter into 64 random bits and is three lines of vectorized integer arithmetic.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix(x: Keys) -> Keys:
-    """SplitMix64's finalizer: a bijection of 64 bits that scatters neighbouring inputs."""
+    """SplitMix64's finalizer: a bijection of 64 bits that scatters neighboring inputs."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

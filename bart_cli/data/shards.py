@@ -224,7 +224,7 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
 
 
 def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
-    """Split and tokenise the texts of samples."""
+    """Split and tokenize the texts of samples."""
     sentences = [spaced_sentences(text) for text in texts]
     flattened = [sentence for sample in sentences for sentence in sample]
     rows = tokenizer.encode_batch(flattened, special=False)

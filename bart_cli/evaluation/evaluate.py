@@ -1,7 +1,7 @@
 """`bart evaluate`: decode a split or read predictions, score them, keep predictions and numbers.
 
 Writes OUT/config.yaml, predictions.jsonl (a line per article, in order), metrics.json, report.html,
-and while it decodes progress.jsonl: an evaluation that was stopped goes on where it was.
+and while it decodes progress.jsonl: an interrupted evaluation resumes from it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run_evaluate(
 
     Args:
         minutes: time limit of decoding, None for none.
-        replace: begin anew where `out` holds the evaluation of another model or other pairs.
+        replace: start again if `out` holds the evaluation of another model or other pairs.
 
     Raises:
         UsageError: no model, no data, an `out` that holds another evaluation.

@@ -1,4 +1,4 @@
-"""What has been decoded so far: OUT/progress.jsonl, so that a stopped evaluation goes on.
+"""Predictions decoded so far, in OUT/progress.jsonl, so that an evaluation can be resumed.
 
 The first line says what is decoded and how (`Origin`), each further line is one round: the batches
 that the processes decoded side by side. A line is written at once; one that a crash cut is dropped.
@@ -21,7 +21,7 @@ from bart_cli.files import sha256, write_text
 from bart_cli.model.formats import model_files, resolve_model
 
 LEDGER = "progress.jsonl"
-# Settings of an evaluation that decoding does not read: they may change when it goes on.
+# Evaluation settings that do not affect decoding: they may change on resume.
 SCORING = (
     *("split", "limit", "stemmer", "tokenizer", "language", "bootstrap", "bleu"),
     *("metrics", "bertscore_model", "bertscore_layer"),

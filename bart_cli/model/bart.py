@@ -90,9 +90,9 @@ class Bart(nn.Module):
         self.register_buffer(
             "final_logits_bias", self.model.shared.weight.new_zeros(1, config.vocab_size)
         )
-        self.apply(self._initialise)
+        self.apply(self._initialize)
 
-    def _initialise(self, module: nn.Module) -> None:
+    def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.init_std)
         if isinstance(module, nn.Linear):

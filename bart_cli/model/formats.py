@@ -250,7 +250,7 @@ def build(config: ModelConfig, state: State, path: Path) -> Bart:
     Raises:
         UsageError: names or shapes do not fit the configuration.
     """
-    with torch.device("meta"), _NoInitialisation():
+    with torch.device("meta"), _NoInitialization():
         model = Bart(config)
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in state]
@@ -276,7 +276,7 @@ def build(config: ModelConfig, state: State, path: Path) -> Bart:
     return model
 
 
-class _NoInitialisation(TorchFunctionMode):
+class _NoInitialization(TorchFunctionMode):
     """Drawing weights that are replaced at once costs time; on the meta device it costs imports."""
 
     def __torch_function__(

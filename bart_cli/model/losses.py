@@ -25,8 +25,8 @@ BLOCK_LOGITS = {"cpu": 2**20}  # of them in fp32: what a cache holds; elsewhere 
 class _LinearCrossEntropy(torch.autograd.Function):
     """Loss and gradients chunk by chunk, in forward: the logits of a chunk are never kept.
 
-    The gradient of the loss by the logits is softmax - target (target: smoothed one-hot). It takes
-    the place of the chunk's logits, so both gradients can be had at once; backward only scales.
+    The gradient of the loss by the logits is softmax - target (target: smoothed one-hot). It
+    replaces the chunk's logits, so forward computes both gradients and backward only scales them.
     """
 
     @staticmethod

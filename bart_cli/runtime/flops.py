@@ -1,6 +1,6 @@
-"""How much arithmetic a step needs, and how much a device can do: their quotient is the MFU.
+"""FLOPs of a training step and peak FLOP/s of a device; their ratio over time is the MFU.
 
-Model FLOP utilisation (Chowdhery et al. 2022, PaLM, appendix B): FLOPs of the model's forward and
+Model FLOP utilization (Chowdhery et al. 2022, PaLM, appendix B): FLOPs of the model's forward and
 backward over real tokens, without recomputation, per second, divided by the device's peak.
 """
 

@@ -76,7 +76,7 @@ def encode_texts(
 
 
 def pack(lengths: Sequence[int], room: int) -> list[range]:
-    """Neighbours in as few groups as possible of at most `room`, and those as even as can be.
+    """Group neighbors into as few groups of at most `room` as possible, as evenly as possible.
 
     Args:
         lengths: each at most `room`.

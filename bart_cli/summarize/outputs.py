@@ -112,7 +112,7 @@ def new_file(path: Path) -> Iterator[TextIO]:
 
 @dataclass(frozen=True)
 class Continued:
-    """An interrupted file of JSON lines: the stream to write on to, and what is there already."""
+    """An interrupted JSON-lines file: the stream to append to, and counts of existing results."""
 
     stream: TextIO
     lines: int
@@ -121,7 +121,7 @@ class Continued:
 
 @contextmanager
 def continued_file(path: Path, key: str) -> Iterator[Continued]:
-    """A file of JSON lines that a later call with the same key goes on with, if this one dies.
+    """Write a JSON-lines file that a later call with the same key resumes if this one dies.
 
     Until it is whole it is called `.NAME.KEY.partial`. Such files of other keys are removed.
 

@@ -119,7 +119,7 @@ def _score(folder: Path) -> float | None:
 
 @contextmanager
 def writing(folder: Path, run: Path) -> Iterator[None]:
-    """Around the writing of weights: says what could not be written and where the run goes on.
+    """Wrap the writing of weights; an error names the folder and the checkpoint to resume from.
 
     Raises:
         BartError: the disk is full, or the folder is not ours to write.
@@ -137,7 +137,7 @@ def writing(folder: Path, run: Path) -> Iterator[None]:
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread while training goes on; one at a time.
+    """Write checkpoints in a background thread while training continues; one at a time.
 
     As a context manager it waits for the last one. An error of the thread is raised there, or when
     the next checkpoint is due.

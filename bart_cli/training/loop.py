@@ -306,7 +306,7 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
 
 
 def checkpoint(job: Job, writer: CheckpointWriter) -> None:
-    """Copy the state and let the leading rank write it while training goes on."""
+    """Copy the state and let the main rank write it while training continues."""
     if job.world.leads or job.training.sharding != "none":
         snapshot = take_snapshot(job.model, job.optimizer, job.scaler, job.progress)
         if job.world.leads:

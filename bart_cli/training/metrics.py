@@ -21,7 +21,7 @@ class MetricsLog:
 
     Args:
         run: the run folder.
-        step: of the checkpoint that the run goes on from: later rows are dropped.
+        step: step of the checkpoint to resume from; later rows are dropped.
     """
 
     def __init__(self, run: Path, step: int) -> None:

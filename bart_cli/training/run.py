@@ -244,7 +244,7 @@ def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -
     """The error with its remedy; the weights that gave this loss are not resumed from."""
     since = progress.step - progress.bad_in_row  # the step whose update made the weights bad
     good = record_failure(run, since, error.message) if world.leads else None
-    again = "it begins anew" if good is None else f"it resumes from {good}"
+    again = "it starts again" if good is None else f"it resumes from {good}"
     return BartError(
         error.message,
         hint=f"Pass a lower --learning-rate with the same --out: {again}. After fp16 you can also "

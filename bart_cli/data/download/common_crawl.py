@@ -174,11 +174,11 @@ def download_common_crawl(
 ) -> DownloadReport:
     """Fetch and extract the WARC files that `out` does not have yet.
 
-    A WARC that cannot be had is named and left out; the same command tries it again.
+    A WARC that cannot be downloaded is reported and skipped; rerunning the command retries it.
 
     Raises:
         UsageError: the extractor is not installed, or `out` holds another download.
-        BartError: no WARC at all could be had.
+        BartError: none of the WARCs could be downloaded.
     """
     load_extractor(extractor)
     out.mkdir(parents=True, exist_ok=True)
@@ -301,7 +301,7 @@ class _Rate:
 def _note_failure(
     error: BaseException | None, path: str, failed: list[str], reporter: Reporter
 ) -> None:
-    """One WARC that cannot be had or read is named; what would fail all of them ends the run."""
+    """Report a WARC that cannot be downloaded or read; raise an error that affects all WARCs."""
     if error is None:
         return
     if isinstance(error, OSError) or not isinstance(error, BartError):

@@ -1,7 +1,7 @@
 """Files over HTTP that arrive whole or not at all: retries with back-off, ranges, checks.
 
 A file grows as `NAME.part`; it takes its name when its length (and its checksum, where the server
-gives one) is right. A second run goes on where the part ends.
+gives one) is right. A second run resumes at the end of the partial file.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Fetcher:
         Raises:
             MissingError: the server has no such file.
             UsageError: `url` is no address of the web.
-            BartError: the server cannot be reached, or goes on failing.
+            BartError: the server cannot be reached, or keeps failing.
         """
 
         return self.page(url)[0]
@@ -115,13 +115,13 @@ class Fetcher:
     def fetch(
         self, url: str, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None
     ) -> None:
-        """Download `url` to `path`, or what is missing of it.
+        """Download `url` to `path`, resuming a partial file.
 
         Args:
-            on_bytes: called with the number of bytes that came.
+            on_bytes: called with the number of bytes received.
 
         Raises:
-            MissingError, UsageError, BartError: as `read`; the part that came is kept.
+            MissingError, UsageError, BartError: as for `read`; the partial file is kept.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")

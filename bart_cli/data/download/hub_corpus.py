@@ -1,7 +1,7 @@
 """A text corpus of the hub (Wikipedia, OpenWebText) to `source/*.txt`.
 
 In: a data set with a text column. Out: files of a fixed number of documents, so that a run that was
-stopped goes on with the files that are missing.
+interrupted resumes with the missing files.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""From raw text to what training reads: shards of samples, tables of tokenised pairs."""
+"""Convert raw text to training data: shards of samples and tables of tokenized pairs."""

@@ -1,6 +1,6 @@
-"""The work of one Dask task: a block of documents to samples of every target length.
+"""One Dask task: convert a block of documents to samples of every target length.
 
-Runs in worker processes; what it needs comes as plain arguments, what it makes lies in files.
+Runs in worker processes. Inputs are plain arguments; outputs are files.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _collector_paused() -> Iterator[None]:
 
 @_collector_paused()
 def process_block(task: BlockTask) -> BlockReport:
-    """Split, tokenise and pack the documents of a block; write one parquet per length and split.
+    """Split, tokenize and pack the documents of a block; write one parquet per length and split.
 
     A block that a previous run completed is not read again.
     """

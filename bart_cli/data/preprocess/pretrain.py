@@ -2,7 +2,7 @@
 
 Plan blocks of the text, turn each into samples (one task a block, its result a file), then deal
 the samples of all blocks to shards whose sizes differ by at most one. Everything is written under a
-temporary name and renamed; a run that was stopped goes on with the blocks that it has.
+temporary name and renamed; an interrupted run resumes with the completed blocks.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def preprocess_pretrain(
         held = sum(report.tokens for report in own)
         count = sum(report.documents for report in own)
         corpora.append(CorpusReport(name, weights[number], count, held, held / max(tokens, 1)))
-    report = replace(_summarise(settings, reports, sizes), corpora=tuple(corpora))
+    report = replace(_summarize(settings, reports, sizes), corpora=tuple(corpora))
     draw_lengths(
         out / "lengths.png",
         [sum(counts) for counts in zip(*(r.document_lengths for r in reports), strict=True)],
@@ -301,7 +301,7 @@ def _balance(
     return sizes
 
 
-def _summarise(
+def _summarize(
     settings: PreprocessSettings, reports: list[BlockReport], sizes: dict[str, list[int]]
 ) -> PreprocessReport:
     def add(name: str) -> int:

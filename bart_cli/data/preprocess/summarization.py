@@ -64,7 +64,7 @@ def preprocess_summarization(
     """
     source = open_pairs(data)
     if not source.splits:
-        source.read("train")  # says what is missing
+        source.read("train")  # raises with the missing split
     old = _check_folder(source, out)
     reports = {}
     for split in source.splits:

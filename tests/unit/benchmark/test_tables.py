@@ -82,12 +82,12 @@ def test_latencies_are_percentiles_of_the_measurements() -> None:
     assert measured.latency["99%"] == pytest.approx(9.901)
 
 
-def test_utilisation_is_the_flops_done_over_the_ceiling_that_was_measured() -> None:
+def test_utilization_is_the_flops_done_over_the_ceiling_that_was_measured() -> None:
     measured = row(1, "bf16", 1, 1.0, flops=[50.0] * 3, ceiling=[90.0, 100.0, 120.0])
-    assert measured.utilisation(measured=True) == pytest.approx(0.5)
-    assert measured.utilisation(measured=False) is None
+    assert measured.utilization(measured=True) == pytest.approx(0.5)
+    assert measured.utilization(measured=False) is None
     measured.peak_flops = 200.0
-    assert measured.utilisation(measured=False) == pytest.approx(0.25)
+    assert measured.utilization(measured=False) == pytest.approx(0.25)
 
 
 def test_a_comparison_takes_the_ratio_of_each_pair_of_measurements() -> None:
