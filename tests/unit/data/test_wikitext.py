@@ -108,6 +108,10 @@ def test_many_marks_without_end_are_no_trap(mark: str) -> None:
         ("Москва ({{lang-en|Moscow}}) — город.", "Москва (Moscow) — город."),
         ("彼は{{仮リンク|ジョン|en|John}}と働いた。", "彼はジョンと働いた。"),
         ("Es heißt {{Unbekannt|x}} hier. Ein Satz.", "Ein Satz."),
+        ("Он жил тут{{нет АИ|1|2|2020}}. Да.", "Он жил тут. Да."),
+        ("Il vécut ici{{refnec}}. Oui.", "Il vécut ici. Oui."),
+        ("彼は住んだ{{要出典|date=2020}}。はい。", "彼は住んだ。はい。"),
+        ("Vivió aquí{{cita requerida}}. Sí.", "Vivió aquí. Sí."),
     ],
 )
 def test_templates_of_other_wikis(source: str, text: str) -> None:
