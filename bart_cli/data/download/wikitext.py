@@ -83,8 +83,9 @@ NO_CONTENT = re.compile(
     r"clear|-|toc|anchor|ipa|ipac|pron|respell|listen|increase|decrease|steady|nav|succession|s-|col|div|multicol|"
     r"multiple|image|quote box|update|pp|protect|unreferenced|refimprove|more|pov|expand|stub|"
     r"disambig|hndis|geodis|dead|webarchive|isbn|doi|issn|oclc|dn|sic|lead|cleanup|featured|good|"
-    r"belege|refnec|référence nécessaire|réf\.? nécessaire|source insuffisante|quand|qui|où|нет аи|кто|где|"
-    r"когда|что|уточнить|cita requerida|carece de fontes|senza fonte|bron|要出典|誰|いつ|どこ|来源请求)"
+    r"belege|refnec|référence nécessaire|réf\.? nécessaire|source insuffisante|quand|qui|où|"
+    r"нет аи|кто|где|когда|что|уточнить|cita requerida|carece de fontes|senza fonte|bron|"
+    r"要出典|誰|いつ|どこ|来源请求)"
     r"(?:[\s\-:|].*)?|.*[ -]stub",
     re.I | re.S,
 )
