@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,30 +197,32 @@ def turn_a_bit(weights: Path) -> None:
     weights.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [cut, turn_a_bit, Path.unlink])
-@pytest.mark.parametrize("name", ["model/model.safetensors", "optimizer.safetensors"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(
-    shards: Path, tmp_path: Path, name: str, damage: Callable[[Path], None]
+    shards: Path, tmp_path: Path
 ) -> None:
-    config = pretrain_config(shards, checkpoint_every=2, max_steps=6, keep_last=2)
-    run_pretrain(config, tmp_path / "run", reporter=Reporter())
-    assert [p.name for p in list_checkpoints(tmp_path / "run")] == [
-        "step-00000004",
-        "step-00000006",
-    ]
-    (tmp_path / "run/done.json").unlink()
-    damage(tmp_path / "run/checkpoints/step-00000006" / name)
-
     class Listening(Reporter):
-        warnings: list[str] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.warnings: list[str] = []
 
         def warn(self, text: str) -> None:
             self.warnings.append(text)
 
-    reporter = Listening()
-    result = run_pretrain(config, tmp_path / "run", reporter=reporter)
-    assert result.outcome == "done"
-    assert "step-00000006 is damaged and skipped" in reporter.warnings[0]
+    run = tmp_path / "run"
+    config = pretrain_config(shards, checkpoint_every=2, max_steps=6, keep_last=2)
+    run_pretrain(config, run, reporter=Reporter())
+    for damage, name in (
+        (cut, "model/model.safetensors"),
+        (turn_a_bit, "model/model.safetensors"),
+        (turn_a_bit, "optimizer.safetensors"),
+        (Path.unlink, "optimizer.safetensors"),
+    ):
+        assert [p.name for p in list_checkpoints(run)] == ["step-00000004", "step-00000006"]
+        (run / "done.json").unlink()
+        damage(run / "checkpoints/step-00000006" / name)
+        reporter = Listening()
+        assert run_pretrain(config, run, reporter=reporter).outcome == "done"
+        newest = run / "checkpoints/step-00000006"
+        assert f"skipping damaged checkpoint {newest}" in reporter.warnings[0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
