@@ -398,6 +398,50 @@ def sample(
     )
 
 
+@app.command("hub")
+def hub_corpus(
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Data set of the hub.")],
+    out_folder: OutOption,
+    text_column: Annotated[str, typer.Option(help="Column with the documents.")] = "text",
+    subset: Annotated[
+        str | None, typer.Option(help="Configuration of the data set, such as sample-10BT.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to read.")] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="Read the first N rows only.")] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stream any corpus of the hub, such as C4 or FineWeb.
+
+    Files are read as they arrive and not kept in the cache. Rerun an interrupted command to resume
+    it with the first incomplete file.
+
+    [bold]bart download hub HuggingFaceFW/fineweb --subset sample-10BT --out data/fineweb[/bold]
+    """
+    from bart_cli.data.hub_pairs import HubDataset
+
+    source = HubDataset(repository, subset, revision)
+    if dry_run:
+        _print_dry_run(source.url(), source.size(), as_json)
+        return
+    from bart_cli.data.download.hub_corpus import stream_hub_corpus
+    from bart_cli.extras import require
+
+    require("bart download hub", "data")
+    report = stream_hub_corpus(
+        source,
+        out_folder,
+        split=split,
+        column=text_column,
+        limit=limit,
+        reporter=make_reporter(),
+    )
+    _print_report(report, "documents", as_json)
+
+
 def _hub_corpus(corpus: str, source: HubDataset, folder: Path, jobs: int, hub: HubOptions) -> None:
     if hub.dry_run:
         _print_dry_run(source.url(), source.size(), hub.as_json)

@@ -39,12 +39,20 @@ class HubDataset:
         part = f" {self.configuration}" if self.configuration else ""
         return f"{endpoint()}/datasets/{self.repository}{at}{part}"
 
-    def load(self, split: str | None, jobs: int = 1, *, bars: bool = False) -> Any:
+    def load(
+        self,
+        split: str | None,
+        jobs: int = 1,
+        *,
+        bars: bool = False,
+        streaming: bool = False,
+    ) -> Any:
         """The rows of a split (a `Dataset`), or all splits by name (a `DatasetDict`).
 
         Args:
             split: None: all.
             bars: show the library's own, with bytes and speed, on a terminal.
+            streaming: read the rows while they are iterated over; nothing is kept in the cache.
 
         Raises:
             UsageError: no such data set, configuration or split, or a part of the split only.
@@ -79,6 +87,7 @@ class HubDataset:
                 revision=self.revision,
                 split=split,
                 num_proc=jobs if jobs > 1 else None,
+                streaming=streaming,
             )
         except DatasetNotFoundError as error:
             if error.__cause__ is None:  # the hub answered, and does not know it

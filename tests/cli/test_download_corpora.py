@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import hashlib
 import io
 import json
@@ -517,3 +518,48 @@ def test_what_is_no_address_gets_one_line(
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_corpus_of_the_hub_is_streamed_by_its_id(tmp_path: Path) -> None:
+    folder = tmp_path / "hub/someone/web"
+    (folder / "en").mkdir(parents=True)
+    for i in range(3):
+        table = {
+            "content": [f"Page {i}-{j}." for j in range(4)],
+            "id": [f"{i}x{j}" for j in range(4)],
+        }
+        pq.write_table(pa.table(table), folder / f"en/train-0000{i}-of-00003.parquet")
+    lines = "".join(json.dumps({"text": t}) + "\n" for t in ("One.", "  ", "Two."))
+    packed_folder = tmp_path / "hub/someone/c4"
+    (packed_folder / "en").mkdir(parents=True)
+    (packed_folder / "en/c4-train.00000.json.gz").write_bytes(gzip.compress(lines.encode()))
+    for place, path in ((folder, "en/train-*"), (packed_folder, "en/c4-train.*.json.gz")):
+        entry = f"- config_name: en\n  data_files:\n  - split: train\n    path: {path}\n"
+        (place / "README.md").write_text(f"---\nconfigs:\n{entry}---\n")
+    with serve_hub(tmp_path / "hub") as url:
+
+        def run(name: str, *options: object, data: str = "web") -> subprocess.CompletedProcess[str]:
+            place = ("--out", tmp_path / name, "--json")
+            where = {"endpoint": url, "cache": tmp_path / "cache"}
+            return bart("hub", f"someone/{data}", *options, *place, **where)
+
+        columns = ("--subset", "en", "--text-column", "content")
+        result = run("first", *columns, "--limit", 6)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["documents"] == 6
+        source = tmp_path / "first/source"
+        assert (source / "web-00001.txt").read_text() == (
+            "web-1-1x0 Page 1-0.\nweb-1-1x1 Page 1-1.\n"
+        )
+        kept = (source / "web-00000.txt").stat().st_mtime_ns
+        (source / "web-00001.txt").unlink()  # as after a run that was killed
+        again = run("first", *columns, "--limit", 6)
+        assert again.returncode == 0, again.stderr
+        assert (source / "web-00000.txt").stat().st_mtime_ns == kept
+        gzipped = run("packed", "--subset", "en", data="c4")
+        assert gzipped.returncode == 0, gzipped.stderr
+        packed = json.loads(gzipped.stdout)
+        assert (packed["documents"], packed["dropped"]) == (2, {"empty": 1})
+        wrong = run("wrong", "--subset", "en")
+        assert wrong.returncode == 2
+        assert "no column 'text'; found ['content', 'id']" in wrong.stderr

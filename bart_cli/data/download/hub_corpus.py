@@ -6,15 +6,18 @@ interrupted resumes with the missing files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.data.manifest import Manifest
 from bart_cli.errors import UsageError
 from bart_cli.files import remove_leftovers
+from bart_cli.hub import refusal
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import exclusive
 
@@ -62,6 +65,83 @@ def download_hub_corpus(
         files=len(manifest.files),
         dropped={"empty": empty} if empty else {},
     )
+
+
+@exclusive
+def stream_hub_corpus(
+    dataset: HubDataset,
+    out: Path,
+    *,
+    split: str = "train",
+    column: str = "text",
+    limit: int | None = None,
+    reporter: Reporter,
+) -> DownloadReport:
+    """Write OUT/source/<name>-<number>.txt from each file of the data set, not kept in the cache.
+
+    Args:
+        limit: read the first rows only.
+
+    Raises:
+        UsageError, BartError: see `download_hub_corpus`.
+    """
+    corpus = dataset.repository.rpartition("/")[2]
+    source = {"corpus": corpus, "url": dataset.url(), "split": split, "column": column}
+    manifest = Manifest(out, source | {"limit": limit})
+    remove_leftovers(out)
+    rows = dataset.load(split, streaming=True)
+    files: int = rows.num_shards
+    read = 0
+    with reporter.task(corpus, total=files, unit="files") as task:
+        for number in range(files):
+            name = f"source/{corpus}-{number:05d}.txt"
+            if not manifest.has(name):
+                left = None if limit is None else limit - read
+                part = _Streamed(dataset, rows.shard(files, number), f"{corpus}-{number}", column)
+                documents = write_documents(out / name, islice(part, left))
+                manifest.add(name, dataset.url(), documents=documents, rows=part.read)
+            read += manifest.files[name]["rows"]
+            task.advance(1, f"{manifest.bytes / 1e6:,.1f} MB")
+            if limit is not None and read >= limit:
+                break
+    empty = read - manifest.documents
+    return DownloadReport(
+        folder=str(out),
+        documents=manifest.documents,
+        bytes=manifest.bytes,
+        files=len(manifest.files),
+        dropped={"empty": empty} if empty else {},
+    )
+
+
+@dataclass
+class _Streamed:
+    """(id, text) of the rows of one file. read: how many there were."""
+
+    dataset: HubDataset
+    rows: Iterable[dict[str, Any]]
+    name: str
+    column: str
+    read: int = 0
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        rows = iter(self.rows)
+        while (row := self._next(rows)) is not None:
+            if self.column not in row:
+                raise UsageError(
+                    f"{self.dataset.url()} has no column '{self.column}'; found {list(row)}",
+                    hint="Pass --text-column.",
+                )
+            text = row[self.column]
+            name = f"{self.name}-{row.get('id', self.read)}"
+            self.read += 1
+            yield name, text if isinstance(text, str) else ""
+
+    def _next(self, rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+        try:
+            return next(rows, None)
+        except Exception as error:  # of `datasets`, its readers and its HTTP clients
+            raise refusal(error, self.dataset.repository, "data set") from error
 
 
 def _documents(rows: Dataset, begin: int, end: int, corpus: str) -> Iterator[tuple[str, str]]:
