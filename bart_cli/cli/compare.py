@@ -86,11 +86,11 @@ def command(
             evaluation.split, limit=evaluation.limit, keep_empty=True
         )
         found.tell(make_reporter())
-        texts = [file.of_pairs(found.pairs, found) for file in (first, second)]
+        texts = first.of_pairs(found.pairs, found), second.of_pairs(found.pairs, found)
         references = [list(pair.references) for pair in found.pairs]
     else:
         references = common_references(first, second)
-        texts = [first.texts, second.texts]
+        texts = first.texts, second.texts
     results = compare_predictions(
         *texts,
         references,

@@ -70,12 +70,11 @@ def compare_predictions(
         from sacrebleu.metrics.bleu import BLEU
 
         metric = BLEU()
-        columns = reference_columns(references)
-        statistics = [
-            np.array(metric._extract_corpus_statistics(texts, columns))
-            for texts in systems.values()
-        ]
-        results.append(paired_bootstrap("bleu", *statistics, _bleu(metric), resamples, seed))
+        columns: Any = reference_columns(references)  # sacrebleu's annotation has no None
+        first, second = (
+            np.array(metric._extract_corpus_statistics(texts, columns)) for texts in (a, b)
+        )
+        results.append(paired_bootstrap("bleu", first, second, _bleu(metric), resamples, seed))
     return results
 
 
@@ -93,18 +92,17 @@ def paired_bootstrap(
         a, b: [articles, statistics], whose sums `score` turns into the metric of so many articles.
     """
     count = len(a)
-    whole = [score(table.sum(0), count) for table in (a, b)]
+    score_a, score_b = score(a.sum(0), count), score(b.sum(0), count)
     generator = np.random.default_rng(seed)
     differences = np.empty(resamples)
     for i in range(resamples):
         drawn = generator.integers(0, count, count)
         differences[i] = score(b[drawn].sum(0), count) - score(a[drawn].sum(0), count)
-    difference = whole[1] - whole[0]
+    difference = score_b - score_a
     ahead = differences if difference >= 0 else -differences
     low, high = np.percentile(differences, [2.5, 97.5])
-    return Comparison(
-        metric, *whole, difference, (float(low), float(high)), float((ahead <= 0).mean())
-    )
+    interval = (float(low), float(high))
+    return Comparison(metric, score_a, score_b, difference, interval, float((ahead <= 0).mean()))
 
 
 def common_references(a: Predictions, b: Predictions) -> list[list[str]]:

@@ -185,7 +185,8 @@ def _bleu(
 ) -> tuple[dict[str, float], str]:
     from sacrebleu.metrics.bleu import BLEU
 
-    metric, columns = BLEU(), reference_columns(references)
+    metric = BLEU()
+    columns: Any = reference_columns(references)  # sacrebleu's annotation has no None
     scores = {name: metric.corpus_score(texts, columns).score for name, texts in systems.items()}
     return scores, str(metric.get_signature())
 
@@ -225,7 +226,7 @@ def _metrics(
 
 def _means(rows: Sequence[Measures]) -> dict[str, float]:
     """The mean of each measure over the summaries for which it is defined."""
-    found = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    found = {name: [value for row in rows if (value := row[name]) is not None] for name in rows[0]}
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 

@@ -117,9 +117,9 @@ def download_hub_pairs(
                 f"{dataset.url()}: no article and summary columns among {rows.column_names}"
             )
         for number, row in enumerate(rows):
-            sides = [row[field] if isinstance(row[field], str) else "" for field in fields]
-            if all(side.strip() for side in sides):
-                yield Pair(str(row.get("id", number)), *sides)
+            source, target = (row[f] if isinstance(row[f], str) else "" for f in fields)
+            if source.strip() and target.strip():
+                yield Pair(str(row.get("id", number)), source, target)
             else:
                 dropped["pair without summary or text"] += 1
 
