@@ -127,7 +127,7 @@ def common_crawl(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Download Download CC-NEWS: news articles from Common Crawl.
+    """Download CC-NEWS: news articles from Common Crawl.
 
     [bold]bart download common-crawl --start 2016-09-01 --end 2016-10-31[/bold]
     """
@@ -296,7 +296,7 @@ def cnn_dm(
     jobs: JobsOption = 1,
     hub: HubOptions = HubOptions(),
 ) -> None:
-    """Download Download CNN-DailyMail: pairs of article and highlights.
+    """Download CNN-DailyMail: pairs of article and highlights.
 
     [bold]bart download cnn-dm --out data/cnn-dm[/bold]
     """
