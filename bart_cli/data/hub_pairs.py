@@ -78,7 +78,7 @@ class HubDataset:
         elif part := self._partial(needed, self.revision):
             raise UsageError(
                 f"data set '{self.repository}' contains only part of the {needed} split: {part}",
-                hint=f"Choose a complete copy: {self._complete_copy()}",
+                hint=f"Choose a complete copy, such as {self._complete_copy()}",
             )
         try:
             return datasets.load_dataset(
@@ -103,10 +103,10 @@ class HubDataset:
             part = self._partial(needed, PARQUET)
             raise BartError(
                 f"data set '{self.repository}': {first_line(error)}",
-                hint=f"Choose a complete copy: {self._complete_copy()} (the hub's own conversion "
-                f"is incomplete: {part})"
+                hint=f"Choose a complete copy, such as {self._complete_copy()} (the hub's own "
+                f"conversion is incomplete: {part})"
                 if part
-                else f"Choose a copy in parquet: {self._complete_copy()}",
+                else f"Choose a copy in parquet, such as {self._complete_copy()}",
             ) from None
         except Exception as error:  # of the library, its HTTP clients and the system
             raise refusal(absent or error, self.repository, "data set") from error
@@ -160,5 +160,5 @@ class HubDataset:
     def _complete_copy(self) -> str:
         known = CONVERTED.get(self.repository.rpartition("/")[2].lower())
         if known and known != self.repository:
-            return f"--dataset {known}"
-        return "--dataset OWNER/NAME of a repository with .parquet files named train-*"
+            return known
+        return "a repository with .parquet files named train-*"

@@ -324,10 +324,10 @@ def test_a_partial_conversion_is_refused_and_a_script_names_the_complete_copy(
             for name in ("openwebtext", "wikipedia")
         )
     assert partial.returncode == 2
-    assert "only a part of the train split: plain_text/partial-train, 0." in partial.stderr
-    assert "--dataset Skylion007/openwebtext" in partial.stderr
+    assert "only part of the train split: plain_text/partial-train, 0." in partial.stderr
+    assert "such as Skylion007/openwebtext" in partial.stderr
     assert scripted.returncode in (1, 2)
-    assert "--dataset wikimedia/wikipedia" in scripted.stderr
+    assert "such as wikimedia/wikipedia" in scripted.stderr
     assert "refs/convert" not in scripted.stderr
     assert "Traceback" not in scripted.stderr + partial.stderr
 

@@ -31,7 +31,11 @@ MODULES: dict[Extractor, str] = {
 
 SHORT = 0.5  # of the longest other extraction: shorter than this, the exact one lost the article
 SHORTEST_LEAD = 60  # characters
-LEAD = re.compile(r"[tT]easer|<(?:article|main)\b.*?<header\b", re.DOTALL)
+SHORTEST_TEXT = 250  # characters in paragraphs: from here on trafilatura reads nothing else
+INLINE = frozenset("a abbr b em i mark q small span strong sub sup".split())
+LEAD = re.compile(
+    r"[tT]easer|<(?:article|main)\b.*?<(?:header\b|div\b[^>]*>\s*[^<\s][^<]{40})", re.DOTALL
+)
 JSON_LD = re.compile(
     r"<script\b[^>]*application/ld\+json[^>]*>(.*?)</script", re.IGNORECASE | re.DOTALL
 )
@@ -184,8 +188,9 @@ def keep_lead(html: str) -> str:
     trafilatura drops every element that is called a teaser as a pointer to another article.
     Pointers come in groups and are links; a lead occurs once and is text: it loses class and id.
     trafilatura also drops every `<header>`: one within the article that holds a lead becomes a
-    `<div>`. (Other usual names of a lead, such as standfirst, intro, summary and dek, are dropped
-    by none of the extractors.)
+    `<div>`. Where there are paragraphs, trafilatura reads only them: a lead that stands bare in a
+    `<div>` becomes one. (Other usual names of a lead, such as standfirst, intro, summary and dek,
+    are dropped by none of the extractors.)
     """
     if not LEAD.search(html):
         return html
@@ -198,6 +203,9 @@ def keep_lead(html: str) -> str:
         tree = document_fromstring(html.encode("utf-8", "replace"), parser=parser)
     except (etree.ParserError, ValueError):
         return html
+    for article in tree.iter("article", "main"):
+        if sum(len(p.text_content()) for p in article.iter("p")) >= SHORTEST_TEXT:
+            _wrap_lead(article)
     for node in list(tree.iter("header")):
         if next(node.iterancestors("article", "main"), None) is not None:
             leads = (" ".join(p.text_content().split()) for p in node.iter("p"))
@@ -217,6 +225,22 @@ def keep_lead(html: str) -> str:
             node.attrib.pop("class", None)
             node.attrib.pop("id", None)
     return tostring(tree, encoding="unicode", doctype="<!DOCTYPE html>")
+
+
+def _wrap_lead(article: Any) -> None:
+    """Make the first long text below `article` a paragraph when it stands bare in a `<div>`."""
+    for node in article.iter("p", "div"):
+        if len(" ".join((node.text or "").split())) < SHORTEST_LEAD:
+            continue
+        if node.tag == "div":
+            lead = node.makeelement("p")
+            lead.text, node.text = node.text, None
+            for child in list(node):
+                if child.tag not in INLINE:
+                    break
+                lead.append(child)  # and the text behind it
+            node.insert(0, lead)
+        return
 
 
 def _trafilatura(page: Page) -> str:

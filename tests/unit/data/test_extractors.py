@@ -60,6 +60,7 @@ def test_the_lead_stays(extractor: str, name: str) -> None:
         f"<div class='{name}'><p>{LEAD}</p></div>",
         f"<p id='{name}'>{LEAD}</p>",
         f"<header><h1>Bridge</h1><p class='{name}'>{LEAD}</p></header>",
+        f"<div class='{name}'>{LEAD.replace('Monday', '<b>Monday</b>')}</div>",
     ):
         assert LEAD in extract(page(lead + f"<p>{REST * 3}</p>" * 3))
 

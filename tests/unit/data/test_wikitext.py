@@ -41,7 +41,7 @@ from bart_cli.data.download.wikitext import NO_TEXT, clean_wikitext
         ("[http://x.example a page] [http://x.example]", "a page"),
         ("'''''a''''' ''b'' 10<sup>6</sup> H<sub>2</sub>O", "a b 10^6 H2O"),
         ("The sound {{IPA|/o/}} of {{IPA|de|o}} is {{angbr|o}}.", "The sound /o/ of [o] is \u27e8o\u27e9."),
-        ("A{{chem|O|2}} ({{resize|70%|b}}) {{script|Copt|c}}, {{HMS|Ajax|22}} 3{{e|9}}", "AO2 (b) c, HMS Ajax 3 \u00d7 10^9"),
+        ("A{{chem|O|2}} ({{resize|70%|b}}) {{script|Copt|c}}, {{HMS|Ajax|22}}, {{ship|HMS|Vi|2}}, a {{sclass|Leigh|boat}} for {{INR|5}} 3{{e|9}}", "AO2 (b) c, HMS Ajax, HMS Vi, a Leigh-class boat for \u20b95 3 \u00d7 10^9"),
         ("It lies at {{coord|1|2}}. Far.{{coord|1|2|display=title}} {{audio|a.ogg|Bern}} is.", "Far. Bern is."),
         ("Gone.<ref>x</ref>The rest, <ref name=a/>then <ref>b</ref>. (c <ref>d</ref>), e . . . f", "Gone. The rest, then. (c), e . . . f"),
         ("A<ref>{{Cite|title = b</ref name\"c\"> d|e = f}}</ref> g", "A g"),
