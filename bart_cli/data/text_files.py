@@ -88,7 +88,9 @@ def refuse_binary(name: str, content: bytes) -> None:
 
 
 def decode(name: str, content: bytes) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+    """Return the text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+
+    Lines end with `\\n`, as Python's text files do: a file saved on Windows is the same text.
 
     Raises:
         UsageError: another format or encoding, named with its remedy where it is recognized.
@@ -97,7 +99,8 @@ def decode(name: str, content: bytes) -> str:
     encoding = _encoding(name, content)
     if encoding == "utf-8":
         _refuse_nul(name, content)
-    return _decode(name, content, encoding).replace(MARK, "")
+    text = _decode(name, content, encoding).replace(MARK, "")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -26,6 +26,10 @@ def test_marked_encodings_are_read(tmp_path: Path, encoding: str, packed: bool) 
     assert decode("x", b"\xfe\xff" + TEXT.encode("utf-16-be")) == TEXT
 
 
+def test_a_file_saved_on_windows_is_the_same_text() -> None:
+    assert decode("x", b"A: hi\r\nB: yes\r\n\r\nC") == decode("x", b"A: hi\nB: yes\n\nC")
+
+
 def test_byte_order_marks_are_no_text_wherever_files_were_joined(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes("\ufeffone\n\ufefftwo\n".encode())
