@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bart_cli.errors import UsageError
 
@@ -74,6 +75,24 @@ def _finite(content: object) -> object:
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
     return content if content is None or isinstance(content, str | int) else str(content)
+
+
+def complete_lines(path: Path) -> Iterator[tuple[Any, int]]:
+    """Yield the lines of a JSON-lines file, parsed, each with the offset of its end.
+
+    Stops at the first line that is cut or not JSON: a crash may leave anything behind the last one.
+    """
+    end = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                content = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            yield content, end
 
 
 def require_folder(out: Path) -> None:

@@ -322,6 +322,17 @@ class Tokenizer:
         """Ids of many targets with their special tokens."""
         return self._encode(texts, *self.target_frame, None)
 
+    def cut_targets(self, texts: Sequence[str], max_length: int) -> list[str]:
+        """Targets without what lies behind `max_length` ids, special tokens included."""
+        before, after = self.target_frame
+        rows = self.encode_batch(texts, special=False)
+        room = max(max_length - len(before) - len(after), 0)
+        cut = self.decode_batch([row[:room] for row in rows])
+        return [
+            text if len(row) <= room else short.strip()
+            for text, row, short in zip(texts, rows, cut, strict=True)
+        ]
+
     def _encode(
         self, texts: Sequence[str], prefix: list[int], suffix: list[int], max_length: int | None
     ) -> list[list[int]]:

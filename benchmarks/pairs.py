@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.order import Share
-from bart_cli.data.pair_ids import COLUMNS, VOCABULARY, load_encoded
+from bart_cli.data.pair_ids import ID_COLUMNS, VOCABULARY, load_encoded
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def write_pairs(folder: Path, count: int) -> None:
     ids = pa.list_(pa.uint16())
     schema = pa.schema(
         {"id": pa.string(), "article": pa.string(), "summary": pa.string()}
-        | dict.fromkeys(COLUMNS, ids),
+        | dict.fromkeys(ID_COLUMNS, ids),
         metadata={VOCABULARY: tokenizer.fingerprint()},
     )
     with pa.ipc.new_file(folder / "train.arrow", schema) as writer:
@@ -106,7 +106,7 @@ def main() -> None:
         write_pairs(options.folder, options.pairs)
     with pa.memory_map(str(options.folder / "train.arrow")) as content:
         table = pa.ipc.open_file(content).read_all()
-        tokens = sum(sum(len(c.flatten()) for c in table[name].chunks) for name in COLUMNS)
+        tokens = sum(sum(len(c.flatten()) for c in table[name].chunks) for name in ID_COLUMNS)
         print(f"{table.num_rows:,} pairs, {tokens:,} tokens")
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(options.processes)

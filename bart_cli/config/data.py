@@ -233,6 +233,22 @@ class SummarizationDataConfig(Section):
     max_target_length: int = Field(
         142, ge=4, description="maximum tokens per summary; longer summaries are truncated"
     )
+    max_validation_target_length: int | None = Field(
+        None,
+        ge=4,
+        description=(
+            "maximum tokens per summary of the validation split, also as a reference of ROUGE; "
+            "default: max_target_length for the loss, whole references for ROUGE"
+        ),
+    )
+    max_test_target_length: int | None = Field(
+        None,
+        ge=4,
+        description="maximum tokens per reference of the test split; default: whole references",
+    )
+    prefix: str | None = Field(
+        None, description="text to put before every article; default: the model's"
+    )
     n_train: int | None = Field(None, ge=1, description="use the first N training pairs only")
     n_validation: int | None = Field(
         None, ge=1, description="use the first N validation pairs only"

@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from bart_cli.config.base import Section
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")  # of training, not of weights
+# Settings of training, not of the weights.
+LAYERDROPS = ("encoder_layerdrop", "decoder_layerdrop")
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", *LAYERDROPS)
 
 
 class ModelConfig(Section):
@@ -45,6 +47,12 @@ class ModelConfig(Section):
     attention_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on attention weights")
     activation_dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout inside the feed-forward layers"
+    )
+    encoder_layerdrop: float = Field(
+        0.0, ge=0, lt=1, description="probability that a training step skips an encoder layer"
+    )
+    decoder_layerdrop: float = Field(
+        0.0, ge=0, lt=1, description="probability that a training step skips a decoder layer"
     )
     bos_token_id: int = Field(0, ge=0, description="token id of <s>")
     pad_token_id: int = Field(1, ge=0, description="token id of <pad>")

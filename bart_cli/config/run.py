@@ -55,7 +55,7 @@ class FinetuneConfig(Section):
     )
     model: ModelConfig = Field(
         ModelConfig(),
-        description="architecture; with `init_from` only the dropouts are taken from here",
+        description="architecture; with `init_from` only (layer) dropouts are taken from here",
     )
     data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
@@ -70,7 +70,8 @@ class FinetuneConfig(Section):
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
         if self.training.validate_every is None:
-            refuse_idle(self, ("data.n_validation",), "training.validate_every=null")
+            unused = ("data.n_validation", "data.max_validation_target_length")
+            refuse_idle(self, unused, "training.validate_every=null")
         return self
 
 

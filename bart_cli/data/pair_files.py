@@ -152,11 +152,6 @@ class FilePart:
         """A value of FORMS, by the suffix; None for other files."""
         return FORMS.get(_stem_and_suffix(self.path)[1])
 
-    @property
-    def label(self) -> str:
-        """What it is called wherever it lies."""
-        return self.path.name
-
     def digest(self) -> str:
         """A digest of its content."""
         files = _both_sides(self.path) if self.form == "parallel" else [self.path]
@@ -178,8 +173,21 @@ class FilePart:
             raise UsageError(
                 f"{self.path} has an unknown format: expected {NAMES}, optionally with .gz"
             )
+        return table_rows(self.batches(fields), fields, self.name)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it has typed columns."""
+        return self.form in ("Parquet", "Arrow")
+
+    def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Batches of a table with the columns of `fields` and those of `also` that it has.
+
+        Raises:
+            UsageError: see `rows`.
+        """
         batches = _parquet_batches if self.form == "Parquet" else _arrow_batches
-        return table_rows(batches(self.path, fields), fields, self.name)
+        return batches(self.path, fields, also)
 
 
 def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> list[FilePart]:
@@ -381,19 +389,20 @@ def _parallel_rows(path: Path) -> Iterator[Row]:
         yield Row(number, "line", None, source, target)
 
 
-def _parquet_batches(path: Path, fields: Fields) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            columns = fields.require(file.schema_arrow.names, str(path))
-            yield from file.iter_batches(ROWS, columns=[name for name in columns if name])
+            names = file.schema_arrow.names
+            columns = (*fields.require(names, str(path)), *also)
+            yield from file.iter_batches(ROWS, columns=[n for n in names if n in columns])
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{path}: not a readable parquet file: {error}") from None
 
 
-def _arrow_batches(path: Path, fields: Fields) -> Iterator[pa.RecordBatch]:
+def _arrow_batches(path: Path, fields: Fields, _: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Batches of an Arrow file, which is a stream (as `datasets` writes it) or has an index."""
     import pyarrow as pa
 

@@ -21,10 +21,10 @@ from bart_cli.data.pair_files import ROWS, FilePart
 from bart_cli.data.pairs import Pair, PairSource, Split, open_pairs
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.data.source_text import source_text
+from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
-COLUMNS = ["source_ids", "target_ids"]
 LANGUAGE = b"bart_language"  # in the metadata of a table: of sentence splitting; absent for auto
 
 
@@ -139,14 +139,14 @@ def encode_batches(
             tokenizer.encode_batch([source_text(pair.source, prefix) for pair in part]),
             tokenizer.encode_targets([source_text(pair.target) for pair in part]),
         )
-        yield part, pa.record_batch([pa.array(side, ids) for side in sides], names=COLUMNS)
+        yield part, pa.record_batch([pa.array(side, ids) for side in sides], names=ID_COLUMNS)
 
 
 def _pairs(
     batches: Iterable[pa.RecordBatch], data: SummarizationDataConfig, tokenizer: Tokenizer
 ) -> EncodedPairs:
     held = list(batches)
-    sources, targets = ([batch.column(name) for batch in held] for name in COLUMNS)
+    sources, targets = ([batch.column(name) for batch in held] for name in ID_COLUMNS)
     return EncodedPairs(
         PackedRows(sources, data.max_source_length, tokenizer.suffix, tokenizer),
         PackedRows(targets, data.max_target_length, tokenizer.target_frame[1], tokenizer),
@@ -187,7 +187,7 @@ def _metadata(table: FilePart) -> dict[bytes, bytes]:
             schema = pq.read_schema(table.path)
     except (pa.ArrowInvalid, OSError):
         return {}  # the reader of the text says what is wrong
-    if not set(COLUMNS) <= set(schema.names):
+    if not set(ID_COLUMNS) <= set(schema.names):
         return {}
     return {VOCABULARY: b""} | (schema.metadata or {})
 
@@ -201,9 +201,9 @@ def _of_parquet(table: FilePart, tokenizer: Tokenizer) -> Iterator[pa.RecordBatc
     """The ids of a table of an earlier version, which has four bytes for each."""
     ids = pa.list_(ids_type(tokenizer.vocab_size))
     with pq.ParquetFile(table.path) as file:
-        for batch in file.iter_batches(ROWS, columns=["article", *COLUMNS]):
-            columns = [batch.column(name).cast(ids) for name in COLUMNS]
-            yield pa.record_batch([batch["article"], *columns], names=["article", *COLUMNS])
+        for batch in file.iter_batches(ROWS, columns=["article", *ID_COLUMNS]):
+            columns = [batch.column(name).cast(ids) for name in ID_COLUMNS]
+            yield pa.record_batch([batch["article"], *columns], names=["article", *ID_COLUMNS])
 
 
 def _with_article(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -7,11 +7,11 @@ file, what `datasets` saved to disk, or a data set of the hub. Out: the pairs of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from bart_cli.data.pair_files import (
     table_rows,
 )
 from bart_cli.data.source_text import source_text
+from bart_cli.data.table_digest import ID_COLUMNS, digest_tables
 from bart_cli.data.text_files import MARK
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
@@ -34,6 +35,7 @@ from bart_cli.progress import Reporter
 from bart_cli.tokenizer import encodable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 SPLITS = {
@@ -68,24 +70,16 @@ class TablePart:
     name: str
     dataset: Dataset
 
-    @property
-    def label(self) -> str:
+    def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.Table]:
         """See FilePart."""
-        return "pairs"
-
-    def digest(self) -> str:
-        """See FilePart."""
-        names = sorted(self.dataset.column_names)
-        digest = blake2b(repr(names).encode(), digest_size=8)
-        for batch in self.dataset.select_columns(names).with_format("arrow").iter(ROWS):
-            digest.update(repr(batch.to_pydict()).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+        names = self.dataset.column_names
+        columns = (*fields.require(names, self.name), *also)
+        chosen = self.dataset.select_columns([name for name in names if name in columns])
+        return iter(chosen.with_format("arrow").iter(ROWS))
 
     def rows(self, fields: Fields) -> Iterator[Row]:
         """See FilePart."""
-        columns = fields.require(self.dataset.column_names, self.name)
-        chosen = self.dataset.select_columns([name for name in columns if name])
-        return table_rows(chosen.with_format("arrow").iter(ROWS), fields, self.name)
+        return table_rows(self.batches(fields), fields, self.name)
 
 
 Part = FilePart | TablePart
@@ -193,9 +187,16 @@ class PairSource:
         return list(find_parts(self.path, names, affixed=self._affixed))
 
     def digests(self, split: str) -> dict[str, str]:
-        """A digest of each file or table that the pairs of a split are read from, by name."""
+        """Digests of the content that the pairs of a split are read from, by name.
+
+        Of tables only the columns count that training reads, whatever the files that hold them.
+        """
         parts = self.parts("train" if self._single or split in self._shares else split)
-        return {part.label: part.digest() for part in parts}
+        files = [part for part in parts if isinstance(part, FilePart) and not part.is_table]
+        if files:
+            return {part.path.name: part.digest() for part in files}
+        tables = (part.batches(self._fields, ID_COLUMNS) for part in parts)
+        return {"pairs": digest_tables(chain.from_iterable(tables), self._fields)}
 
     def prepared(self, split: str) -> FilePart | None:
         """The file of a split, if `bart preprocess summarization` may have written it."""

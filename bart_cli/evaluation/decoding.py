@@ -62,7 +62,9 @@ def decode_split(
         target_language=config.data.target_language,
     )
     limit = min(config.data.max_source_length, loaded.model.config.max_position_embeddings)
-    texts = [source_text(pair.source, loaded.model.config.prefix) for pair in pairs]
+    prefix = config.data.prefix
+    prefix = loaded.model.config.prefix if prefix is None else prefix
+    texts = [source_text(pair.source, prefix) for pair in pairs]
     sources, cut = _encode(texts, loaded.tokenizer, limit, reporter)
     lengths = np.array([len(source) for source in sources], dtype=np.int64)
     plan = list(micro_batches(lengths, evaluation.batch_size, evaluation.max_tokens))

@@ -7,6 +7,7 @@ and while it decodes progress.jsonl: an interrupted evaluation resumes from it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace as with_changes
 from pathlib import Path
 
 import yaml
@@ -28,8 +29,10 @@ from bart_cli.files import (
     write_text,
 )
 from bart_cli.inference.load import choose_precision, find_device
+from bart_cli.model.formats import resolve_model
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World, held_by_rank_0, join_world
+from bart_cli.tokenizer import Tokenizer
 
 
 def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
@@ -90,6 +93,7 @@ def run_evaluate(
             decode_split(config, pairs, ledger, world, reporter, minutes)
         if ledger is None:
             return None
+        pairs = _with_cut_references(config, pairs)
         origin, decoded = decoding_settings(config, ledger), ledger.in_order()
         result = score(config, pairs, decoded, origin, reporter, ledger=ledger, encoder=encoder)
         _write(result, pairs, out)
@@ -164,6 +168,23 @@ def _limit(config: EvaluateConfig) -> int | None:
     data, evaluation = config.data, config.evaluation
     limits = {"train": data.n_train, "validation": data.n_validation, "test": data.n_test}
     return evaluation.limit or limits.get(evaluation.split)
+
+
+def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair]:
+    """The pairs with references of at most the tokens that the settings allow for the split."""
+    limit = getattr(config.data, f"max_{config.evaluation.split}_target_length", None)
+    if limit is None:
+        return pairs
+    assert config.model_path is not None
+    path = resolve_model(config.model_path)
+    beside = path.parent if path.is_file() else path
+    tokenizer = Tokenizer.from_pretrained(config.data.tokenizer or beside)
+    tokenizer = tokenizer.with_languages(config.data.source_language, config.data.target_language)
+    cut = [tokenizer.cut_targets(list(pair.references), limit) for pair in pairs]
+    return [
+        with_changes(pair, target=texts[0], others=tuple(texts[1:]))
+        for pair, texts in zip(pairs, cut, strict=True)
+    ]
 
 
 def _claim(

@@ -17,7 +17,7 @@ from bart_cli.config.presets import flatten
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
 from bart_cli.errors import START_ANEW, UsageError
-from bart_cli.files import sha256, write_text
+from bart_cli.files import complete_lines, sha256, write_text
 from bart_cli.model.formats import model_files, resolve_model
 
 LEDGER = "progress.jsonl"
@@ -122,7 +122,7 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
         UsageError: what was decoded there is of another origin, or damaged.
     """
     ledger = Ledger(out / LEDGER, origin)
-    lines = list(_complete_lines(ledger.path)) if ledger.path.is_file() else []
+    lines = [line for line, _ in complete_lines(ledger.path)] if ledger.path.is_file() else []
     if len(lines) < 2:  # nothing decoded yet: whatever was planned is forgotten
         return ledger
     try:
@@ -151,7 +151,7 @@ def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
     """
     assert config.model_path is not None
     evaluation = config.evaluation.model_dump(mode="json", exclude=set(SCORING))
-    data = config.data.model_dump(mode="json", include={"max_source_length", "tokenizer"})
+    data = config.data.model_dump(mode="json", include={"max_source_length", "tokenizer", "prefix"})
     generation = config.generation.model_dump(mode="json")
     sections = {"generation": generation, "evaluation": evaluation, "data": data}
     texts = hashlib.sha256()
@@ -185,16 +185,6 @@ def _require_same(before: Origin, now: Origin, out: Path) -> None:
     else:
         return
     raise UsageError(f"{out} holds {what}", hint=START_ANEW)
-
-
-def _complete_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
 
 
 def _line(content: object) -> str:

@@ -25,9 +25,10 @@ from bart_cli.runtime.precision import as_computed
 class Stack(nn.Module):
     """Positions, the LayerNorm after embedding, the blocks, and Pre-LN's last LayerNorm."""
 
-    def __init__(self, config: ModelConfig, layers: list[nn.Module]) -> None:
+    def __init__(self, config: ModelConfig, layers: list[nn.Module], layerdrop: float) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.layerdrop = layerdrop
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.positions = config.max_position_embeddings
         self.embed_positions = PositionEmbedding(config.max_position_embeddings, config.d_model)
@@ -52,9 +53,14 @@ class Stack(nn.Module):
         return dropout(self.layernorm_embedding(x), self.dropout, self.training)
 
     def forward(self, tokens_BTD: Tensor, *inputs: Tensor | None) -> Tensor:
-        """Run all blocks; `inputs` are handed to each of them after the residual stream."""
+        """Run all blocks; `inputs` are handed to each of them after the residual stream.
+
+        In training, LayerDrop (Fan et al. 2020) skips each block with its probability.
+        """
         x = self.embed(tokens_BTD)
         for layer in self.layers:
+            if self.training and self.layerdrop and float(torch.rand([])) < self.layerdrop:
+                continue
             if self.activation_checkpointing and self.training:
                 x = checkpoint(layer, x, *inputs, use_reentrant=False)
             else:
@@ -70,8 +76,10 @@ class EncoderDecoder(nn.Module):
         self.shared = nn.Embedding(
             config.vocab_size, config.d_model, padding_idx=config.pad_token_id
         )
-        self.encoder = Stack(config, [EncoderLayer(config) for _ in range(config.encoder_layers)])
-        self.decoder = Stack(config, [DecoderLayer(config) for _ in range(config.decoder_layers)])
+        encoder = [EncoderLayer(config) for _ in range(config.encoder_layers)]
+        self.encoder = Stack(config, [*encoder], config.encoder_layerdrop)
+        decoder = [DecoderLayer(config) for _ in range(config.decoder_layers)]
+        self.decoder = Stack(config, [*decoder], config.decoder_layerdrop)
 
 
 class Bart(nn.Module):

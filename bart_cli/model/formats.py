@@ -144,7 +144,7 @@ def load_model(
     """Load a run folder, a checkpoint, a model folder, a hub id, a `.ckpt` or a fairseq `.pt`.
 
     Args:
-        dropouts: take the three dropout rates from here instead of from the model.
+        dropouts: take the dropout rates from here instead of from the model.
 
     Raises:
         UsageError: nothing there, or it is not a BART.

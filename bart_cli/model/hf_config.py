@@ -116,8 +116,6 @@ def to_hf(config: ModelConfig) -> Json:
         "static_position_embeddings": False,
         "tie_word_embeddings": True,
         "num_hidden_layers": config.encoder_layers,
-        "encoder_layerdrop": 0.0,
-        "decoder_layerdrop": 0.0,
         "forced_eos_token_id": config.eos_token_id,
         "use_cache": True,
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bart_cli.config.summarize import OutputFormat
-from bart_cli.files import atomic_file
+from bart_cli.files import atomic_file, complete_lines
 from bart_cli.printable import printable
 from bart_cli.summarize.records import Origin
 from bart_cli.summarize.summarizer import Summary
@@ -136,26 +136,15 @@ def continued_file(path: Path, key: str) -> Iterator[Continued]:
             other.unlink()
     partial.touch()
     with partial.open("r+", encoding="utf-8", newline="\n") as stream:
-        lines, failed = _keep_whole_lines(partial)
-        stream.seek(0, os.SEEK_END)
+        lines = failed = end = 0
+        for record, after in complete_lines(partial):
+            if not isinstance(record, dict):
+                break
+            lines, end = lines + 1, after
+            failed += "error" in record
+        stream.truncate(end)
+        stream.seek(end)
         yield Continued(stream, lines, failed)
         stream.flush()
         os.fsync(stream.fileno())
         partial.replace(path)
-
-
-def _keep_whole_lines(partial: Path) -> tuple[int, int]:
-    """Cut what a killed process left of a line; how many lines remain, how many hold an error."""
-    lines = failed = end = 0
-    with partial.open("rb+") as stream:
-        for line in stream:
-            try:
-                record = json.loads(line)
-            except ValueError:  # after a power failure there may be anything
-                break
-            if not line.endswith(b"\n") or not isinstance(record, dict):
-                break
-            lines, end = lines + 1, end + len(line)
-            failed += "error" in record
-        stream.truncate(end)
-    return lines, failed

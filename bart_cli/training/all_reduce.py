@@ -58,12 +58,14 @@ class GradientSum:
         """Wrap the last backward of a step; gradients hold the sums when the block ends."""
         if not self._active:
             yield
+            self._complete()
             return
         self._missing = [len(bucket) for bucket in self._buckets]
         self._sent = []
         self._armed = True
         yield
         self._armed = False
+        self._complete()
         for bucket in self._buckets[len(self._sent) :]:  # some of their parameters have no gradient
             self._send(bucket)
         for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
@@ -71,10 +73,16 @@ class GradientSum:
             offset = 0
             for parameter in bucket:
                 part = flat[offset : offset + parameter.numel()]
-                if parameter.grad is not None:
-                    parameter.grad.copy_(part.view_as(parameter))
+                assert parameter.grad is not None  # see _complete
+                parameter.grad.copy_(part.view_as(parameter))
                 offset += parameter.numel()
         self._sent = []
+
+    def _complete(self) -> None:
+        """Zero for parameters without a gradient (LayerDrop), so that all ranks update alike."""
+        for parameter in self._bucket_of:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _finished(self, parameter: Tensor) -> None:
         if not self._armed:
@@ -84,8 +92,7 @@ class GradientSum:
             self._send(self._buckets[len(self._sent)])
 
     def _send(self, bucket: list[nn.Parameter]) -> None:
-        parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in bucket]
-        flat = torch.cat([part.to(self._dtype) for part in parts])
+        flat = torch.cat([p.grad.flatten().to(self._dtype) for p in bucket if p.grad is not None])
         work = dist.all_reduce(flat, async_op=True)
         assert work is not None
         self._sent.append((flat, work))

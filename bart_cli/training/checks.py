@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bart_cli.config.model import LAYERDROPS
 from bart_cli.errors import UsageError
 from bart_cli.runtime.precision import problem_of
 from bart_cli.runtime.world import World
@@ -44,6 +45,9 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
         )
     if training.compile is True and (compiler := compiler_problem(world.device)):
         problems.append(compiler)
+    for name in LAYERDROPS:
+        if training.compile and getattr(config.model, name):
+            problems.append(f"model.{name} does not go with training.compile=true")
     if training.sharding == "fsdp":
         problems += sharding_problems(config)
     if problems:
@@ -71,6 +75,7 @@ def sharding_problems(config: TrainingRun) -> list[str]:
         "optimizer.backend=apex": config.optimizer.backend == "apex",
         "training.precision=fp16": config.training.precision == "fp16",
         f"training.select_by={config.training.select_by}": config.training.select_by != "loss",
+        **{f"model.{name}": getattr(config.model, name) > 0 for name in LAYERDROPS},
         "data.max_tokens": getattr(config.data, "max_tokens", None) is not None,
     }
     return [f"training.sharding=fsdp does not go with {name}" for name in unfit if unfit[name]]

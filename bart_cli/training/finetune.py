@@ -68,6 +68,8 @@ def run_finetune(
         model = start_model(config, tokenizer, world, reporter, checkpoint=start.checkpoint)
         if start.checkpoint is None:
             model = keep_layers(model, config.keep_encoder_layers, config.keep_decoder_layers)
+        if data.prefix is not None:  # the model's from now on
+            model.config = model.config.model_copy(update={"prefix": data.prefix})
         _check_positions(config, model)
         tokenizer = tokenizer.fitted(model.config.vocab_size)
         with reporter.task("read the pairs", unit="pairs") as task:
@@ -165,9 +167,9 @@ def _tell_cuts(pairs: EncodedPairs, config: FinetuneConfig, reporter: Reporter) 
 
 def _check_positions(config: FinetuneConfig, model: Bart) -> None:
     positions = model.config.max_position_embeddings
-    for name in ("max_source_length", "max_target_length"):
+    for name in ("max_source_length", "max_target_length", "max_validation_target_length"):
         length = getattr(config.data, name)
-        if length > positions:
+        if length is not None and length > positions:
             raise UsageError(
                 f"data.{name}={length} exceeds the model's {positions} positions",
                 hint=f"Pass --set data.{name}={positions}.",
@@ -186,15 +188,23 @@ def _validation(
     data, training = config.data, config.training
     if training.validate_every is None:
         return None
-    found = source.read("validation", limit=data.n_validation)
-    found.tell(reporter)
     limit, prefix = data.n_validation, model.config.prefix
+    longest = data.max_validation_target_length
+    if longest is not None:
+        data = data.model_copy(update={"max_target_length": longest})
     pairs = load_prepared(source, "validation", limit, data, tokenizer, prefix)
-    if pairs is None:
-        pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
-        if world.leads:  # of prepared pairs `bart preprocess` has told it
-            source.tell_overlap(found, reporter)
-    references = [pair.references for pair in found.pairs]
+    references: list[tuple[str, ...]] = []
+    if pairs is None or training.select_by != "loss":
+        found = source.read("validation", limit=limit)
+        found.tell(reporter)
+        if training.select_by != "loss":
+            references = [pair.references for pair in found.pairs]
+        if pairs is None:
+            pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
+            if world.leads:  # `bart preprocess` has said it of prepared pairs
+                source.tell_overlap(found, reporter)
+    if longest is not None:
+        references = [tuple(tokenizer.cut_targets(texts, longest)) for texts in references]
     share = validation_share(training, world)
 
     def validate(stop: StopRequest) -> Row:

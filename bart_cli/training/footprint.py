@@ -200,14 +200,20 @@ def _same(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def as_in_training(model: Bart, device: torch.device) -> Iterator[None]:
-    """Dropout on; afterwards mode and random state are as before."""
+    """Dropout on, no layer skipped; afterwards mode and random state are as before."""
     before = model.training
+    stacks = (model.model.encoder, model.model.decoder)
+    layerdrops = [stack.layerdrop for stack in stacks]
     model.train()
     try:
+        for stack in stacks:
+            stack.layerdrop = 0.0
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
         model.train(before)
+        for stack, layerdrop in zip(stacks, layerdrops, strict=True):
+            stack.layerdrop = layerdrop
 
 
 def longest_batch(model: Bart, n: int, lengths: tuple[int, int], device: torch.device) -> Batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from bart_cli.errors import UsageError
 from bart_cli.figures import Points
-from bart_cli.files import strict_json, write_text
+from bart_cli.files import complete_lines, strict_json, write_text
 from bart_cli.training.checkpoint import writing
 
 Row = dict[str, Any]
@@ -68,19 +67,18 @@ def read_metrics(run: Path) -> list[Row]:
         UsageError: another line is not a row.
     """
     path = run / "metrics.jsonl"
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            row["step"] += 0  # a number
-            rows.append({k: math.nan if v is None else v for k, v in row.items()})
-        except (ValueError, TypeError, KeyError, AttributeError):
-            if number < len(lines):
-                raise UsageError(
-                    f"{path}, line {number}: not a row of a run's log",
-                    hint="Delete that line. The log is not needed to resume.",
-                ) from None
+    rows: list[Row] = []
+    end = 0
+    for row, after in complete_lines(path) if path.is_file() else ():
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int | float):
+            break
+        rows.append({k: math.nan if v is None else v for k, v in row.items()})
+        end = after
+    if path.is_file() and b"\n" in path.read_bytes()[end:]:
+        raise UsageError(
+            f"{path}, line {len(rows) + 1}: not a row of a run's log",
+            hint="Delete that line. The log is not needed to resume.",
+        )
     return rows
 
 

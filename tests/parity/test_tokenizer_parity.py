@@ -31,6 +31,13 @@ def test_encodes_and_decodes_like_transformers(shared_data: Path, paragraphs: li
     assert ours.decode_batch(rows) == theirs.batch_decode(
         rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
+    short = theirs(paragraphs, max_length=60, truncation=True)["input_ids"]
+    expected = theirs.batch_decode(
+        short, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    cut = ours.cut_targets(paragraphs, 60)
+    assert [text.strip() for text in cut] == [text.strip() for text in expected]
+    assert cut != paragraphs
     assert ours.decode_batch(rows, skip_special=False) == theirs.batch_decode(
         rows, clean_up_tokenization_spaces=False
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.pair_files import FilePart
-from bart_cli.data.pair_ids import COLUMNS, LANGUAGE, encode_batches, vocabulary_of
+from bart_cli.data.pair_ids import LANGUAGE, encode_batches, vocabulary_of
 from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split, open_pairs
 from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import VOCABULARY, ids_type
@@ -93,7 +93,7 @@ def _prepare(
         pairs = found.pairs = list(pairs)
     texts, ids = pa.string(), pa.list_(ids_type(tokenizer.vocab_size))
     schema = pa.schema(
-        {"id": texts, "article": texts, "summary": texts} | dict.fromkeys(COLUMNS, ids),
+        {"id": texts, "article": texts, "summary": texts} | dict.fromkeys(ID_COLUMNS, ids),
         metadata={VOCABULARY: tokenizer.fingerprint().encode()}
         | ({} if language == AUTO else {LANGUAGE: language.encode()}),
     )

@@ -17,7 +17,7 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import (
-    COLUMNS,
+    ID_COLUMNS,
     VOCABULARY,
     EncodedPairs,
     PackedRows,
@@ -189,14 +189,19 @@ def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_
     table = table_of(new / "train.arrow")
     assert table.schema.field("source_ids").type == IDS
     old.mkdir()
-    ids = [table[name].cast(pa.list_(pa.int32())) for name in COLUMNS]
+    ids = [table[name].cast(pa.list_(pa.int32())) for name in ID_COLUMNS]
     metadata = {VOCABULARY: tiny_tokenizer.fingerprint()}
     pq.write_table(
         pa.table(
-            [table["article"], table["summary"], *ids], ["article", "summary", *COLUMNS]
+            [table["article"], table["summary"], *ids], ["article", "summary", *ID_COLUMNS]
         ).replace_schema_metadata(metadata),
         old / "train.parquet",
     )
+    digests = {
+        str(open_pairs(SummarizationDataConfig(path=folder)).digests("train"))
+        for folder in (new, old)
+    }
+    assert len(digests) == 1  # identity is that of the content, whatever the form
     fitted = tiny_tokenizer.fitted(tiny_tokenizer.vocab_size - 40)
     before = pa.total_allocated_bytes()
     for limit in (None, 1, 5, 6):

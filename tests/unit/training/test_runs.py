@@ -145,8 +145,12 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
 ) -> None:
     precision = "bf16" if parameters == "bf16" else "fp32"
     config = pretrain_config(shards, checkpoint_every=5, parameters=parameters, precision=precision)
+    skipping = {"encoder_layerdrop": 0.5, "decoder_layerdrop": 0.5}
     config = config.model_copy(
-        update={"optimizer": config.optimizer.model_copy(update={"name": optimizer})}
+        update={
+            "optimizer": config.optimizer.model_copy(update={"name": optimizer}),
+            "model": config.model.model_copy(update=skipping),
+        }
     )
     run_pretrain(config, tmp_path / "whole", reporter=Reporter())
     stopped = run_pretrain(config, tmp_path / "parts", reporter=StopAt(3, signal.SIGTERM))
@@ -420,12 +424,15 @@ def test_validation_by_rouge_decodes_and_patience_ends_the_run(pairs: Path, tmp_
     config = finetune_config(
         pairs, training={"validate_every": 1, "select_by": "rouge2", "patience": 2, "max_steps": 99}
     )
+    shorter = {"max_validation_target_length": 6, "prefix": "summarize: "}
+    config = config.model_copy(update={"data": config.data.model_copy(update=shorter)})
     frozen = config.optimizer.model_copy(update={"learning_rate": 1e-12})
     config = config.model_copy(update={"optimizer": frozen})
     result = run_finetune(config, tmp_path / "fine", reporter=Reporter())
     assert result.outcome == "stopped: no improvement for 2 validations"
     assert result.step == 3
     assert {"rouge1", "rouge2", "rougeLsum"} <= read_metrics(tmp_path / "fine")[0].keys()
+    assert load_model(tmp_path / "fine").model.config.prefix == "summarize: "
 
 
 def test_layers_of_the_teacher_are_kept(shards: Path, pairs: Path, tmp_path: Path) -> None:
