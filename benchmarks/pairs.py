@@ -24,9 +24,10 @@ import pyarrow as pa
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.order import Share
-from bart_cli.data.pair_ids import ID_COLUMNS, VOCABULARY, load_encoded
+from bart_cli.data.pair_ids import VOCABULARY, load_encoded
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.summarization_loader import SummarizationLoader
+from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.tokenizer import Tokenizer
 
 CHUNK = 1024  # pairs

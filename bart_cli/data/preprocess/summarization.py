@@ -22,6 +22,7 @@ from bart_cli.data.pair_ids import LANGUAGE, encode_batches, vocabulary_of
 from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split, open_pairs
 from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import VOCABULARY, ids_type
+from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.progress import Reporter

@@ -17,7 +17,6 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import (
-    ID_COLUMNS,
     VOCABULARY,
     EncodedPairs,
     PackedRows,
@@ -31,6 +30,7 @@ from bart_cli.data.summarization_loader import (
     SummarizationLoader,
     summarization_validation_batches,
 )
+from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.errors import UsageError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
