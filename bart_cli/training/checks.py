@@ -46,7 +46,7 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
     if training.compile is True and (compiler := compiler_problem(world.device)):
         problems.append(compiler)
     for name in LAYERDROPS:
-        if training.compile and getattr(config.model, name):
+        if training.compile is True and getattr(config.model, name):
             problems.append(f"model.{name} does not go with training.compile=true")
     if training.sharding == "fsdp":
         problems += sharding_problems(config)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+from bart_cli.config.model import LAYERDROPS
 from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import apply_matmul_precision, make_scaler
@@ -42,7 +43,7 @@ def equip(
         config = config.model_copy(update={"backend": "torch"})
     if training.compile is True:
         model.compile()
-    elif training.compile == "auto" and compiles_by_default(training, world):
+    elif training.compile == "auto" and compiles_by_default(training, world) and not skips(model):
         problem = compiler_problem(world.device) or trial_problem(model, training, world.device)
         if world.any(problem is not None):
             model._compiled_call_impl = None
@@ -54,6 +55,11 @@ def equip(
 def compiles_by_default(training: TrainingConfig, world: World) -> bool:
     """Whether compile=auto tries: on a GPU that holds the whole model."""
     return world.device.type == "cuda" and training.sharding == "none"
+
+
+def skips(model: Bart) -> bool:
+    """Whether LayerDrop may skip layers; the graph then differs from step to step."""
+    return any(getattr(model.config, name) for name in LAYERDROPS)
 
 
 def trial_problem(model: Bart, training: TrainingConfig, device: torch.device) -> str | None:
