@@ -260,11 +260,11 @@ def test_pairs_of_two_sources_are_not_mixed_and_the_input_is_not_overwritten(
     pq.write_table(table_of(tmp_path / "out" / "train.arrow"), tmp_path / "out" / "train.parquet")
     prepare("both", "out")  # replaces the table of an earlier version
     assert not (tmp_path / "out" / "train.parquet").exists()
-    with pytest.raises(UsageError, match="out holds a validation split"):
+    with pytest.raises(UsageError, match="out has a validation split"):
         prepare("one", "out")
     with pytest.raises(UsageError, match="is both input and output"):
         prepare("out", "out")
-    with pytest.raises(UsageError, match=r"holds train.jsonl, other pairs of the train split"):
+    with pytest.raises(UsageError, match=r"contains train\.jsonl with other pairs"):
         prepare("both", "one")
 
 

@@ -294,7 +294,7 @@ def test_a_start_that_fails_leaves_nothing_in_the_way(
     for change, message in (
         ({"init_from": str(tmp_path / "none")}, "no such model"),
         ({"keep_encoder_layers": (7,)}, "keep_encoder_layers=7"),
-        ({"data": long}, "more than the model's 64 positions"),
+        ({"data": long}, "exceeds the model's 64 positions"),
     ):
         with pytest.raises(BartError, match=message):
             run_finetune(good.model_copy(update=change), tmp_path / "fine", reporter=Reporter())
