@@ -52,7 +52,7 @@ def test_the_script_of_the_forty_node_run() -> None:
         (("--set", "training.max_step=3"), "Did you mean 'training.max_steps'"),
         (("--precision", "bf61"), "training.precision=bf61"),
         (("--config", "other.yaml"), "either --preset NAME or --config FILE"),
-        (("--", "reservation"), "options of sbatch"),
+        (("--", "reservation"), "expected sbatch options"),
     ],
 )
 def test_what_the_run_would_refuse_is_refused_now(arguments: tuple[str, ...], message: str) -> None:

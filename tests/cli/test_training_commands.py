@@ -119,4 +119,4 @@ def test_a_student_of_some_layers_is_trained_and_scored(folder: Path, tmp_path: 
     assert told["evaluation"]["rouge"] == scores["rouge"]
     wrong = bart(*pairs, *sizes, "--out", tmp_path / "x", "--keep-encoder-layers", "1,a")
     assert wrong.returncode == 2
-    assert "--keep-encoder-layers 1,a: expected numbers of layers" in wrong.stderr
+    assert "--keep-encoder-layers 1,a: expected layer numbers" in wrong.stderr

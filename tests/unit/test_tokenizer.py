@@ -68,7 +68,7 @@ def test_a_folder_without_a_tokenizer_says_what_was_expected(tmp_path: Path) -> 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(UsageError, match=r"tokenizer\.json is not a tokenizer\.json"):
+    with pytest.raises(UsageError, match=r"tokenizer\.json is not a valid tokenizer\.json"):
         Tokenizer.from_pretrained(tmp_path)
 
 

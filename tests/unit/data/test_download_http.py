@@ -44,7 +44,7 @@ def test_a_file_that_changed_on_the_server_begins_anew(tmp_path: Path) -> None:
     source.write_bytes(CONTENT)
     with serve_files(tmp_path / "www") as web:
         web.faults["a.bin"] = ["cut", 500, 500, 500, 500]
-        with pytest.raises(BartError, match=r"HTTP 500 .*\(4 tries\)"):
+        with pytest.raises(BartError, match=r"HTTP 500 .*\(4 attempts\)"):
             fetcher().fetch(f"{web.url}/a.bin", tmp_path / "a.bin")
         assert (tmp_path / "a.bin.part").stat().st_size > len(CONTENT) // 3
         source.write_bytes(CONTENT[::-1])
