@@ -17,6 +17,7 @@ fall inside a word.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from math import exp
 
 import numpy as np
@@ -47,7 +48,7 @@ class Text:
     sentences: Ids
     origins: Ids
 
-    @property
+    @cached_property
     def owners(self) -> Ids:
         """[T] the sample of each token."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
@@ -258,6 +259,7 @@ def _poisson(wanted: Ids, keys: Keys, rate: float) -> tuple[Ids, Ids]:
     return lengths, used.sum(1)
 
 
+@cache
 def poisson_table(rate: float) -> NDArray[np.float64]:
     """P(length <= k) for k = 0, 1, …; the index of the first entry above u is a Poisson draw."""
     probability, cumulative, table = exp(-rate), 0.0, []

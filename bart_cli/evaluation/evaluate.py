@@ -14,7 +14,7 @@ import yaml
 
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
 from bart_cli.data.pairs import Pair, Split, open_pairs
-from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.evaluation.bertscore import Encoder, load_encoder
 from bart_cli.evaluation.decoding import decode_split
 from bart_cli.evaluation.ledger import LEDGER, Decoded, Ledger, open_ledger, origin_of
@@ -135,20 +135,11 @@ def _encoder(config: EvaluateConfig, world: World) -> Encoder | None:
     evaluation = config.evaluation
     if "bertscore" not in evaluation.metrics:
         return None
-    encoder, problem = None, None
-    if world.leads:
-        try:
-            encoder = load_encoder(
-                evaluation.bertscore_model,
-                evaluation.bertscore_layer,
-                find_device(evaluation.device),
-            )
-        except BartError as error:
-            problem = error
-    problem = world.broadcast(problem)
-    if problem is not None:
-        raise problem
-    return encoder
+    return world.on_rank_0(
+        lambda: load_encoder(
+            evaluation.bertscore_model, evaluation.bertscore_layer, find_device(evaluation.device)
+        )
+    )
 
 
 def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) -> EvaluateConfig:
@@ -195,20 +186,16 @@ def _claim(
     Raises:
         UsageError: on every rank, when rank 0 finds another evaluation there, or no model.
     """
-    ledger, problem = None, None
-    if world.leads:
-        try:
-            _require_own(out)
-            ledger = open_ledger(out, origin_of(config, pairs), replace=replace)
-            out.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(out)
-            save_config(config, out / "config.yaml")
-        except BartError as error:
-            problem = error
-    problem = world.broadcast(problem)
-    if problem is not None:
-        raise problem
-    return ledger
+
+    def claim() -> Ledger:
+        _require_own(out)
+        ledger = open_ledger(out, origin_of(config, pairs), replace=replace)
+        out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
+        save_config(config, out / "config.yaml")
+        return ledger
+
+    return world.on_rank_0(claim)
 
 
 def _require_own(out: Path) -> None:

@@ -9,7 +9,7 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,22 @@ class World:
         dist.broadcast_object_list(box)
         return box[0]
 
+    def on_rank_0(self, action: Callable[[], Item]) -> Item | None:
+        """Call `action` on rank 0 and return its result there, None on the others.
+
+        Raises:
+            BartError: on every rank, when rank 0's action raises it.
+        """
+        result, problem = None, None
+        if self.leads:
+            try:
+                result = action()
+            except BartError as error:
+                problem = error
+        if (problem := self.broadcast(problem)) is not None:
+            raise problem
+        return result
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
@@ -135,15 +151,8 @@ def held_by_rank_0(folder: Path, world: World, reporter: Reporter) -> Iterator[N
     Raises:
         UsageError: on every rank, when another command holds it.
     """
-    problem = None
     with ExitStack() as stack:
-        if world.leads:
-            try:
-                stack.enter_context(locked_folder(folder, reporter))
-            except UsageError as error:
-                problem = error
-        if (problem := world.broadcast(problem)) is not None:
-            raise problem
+        world.on_rank_0(lambda: stack.enter_context(locked_folder(folder, reporter)))
         yield
 
 

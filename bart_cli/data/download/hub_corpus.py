@@ -57,14 +57,7 @@ def download_hub_corpus(
                 documents = write_documents(out / name, _documents(rows, begin, end, corpus))
                 manifest.add(name, dataset.url(), documents=documents)
             task.advance(end - begin, f"{manifest.bytes / 1e6:,.1f} MB")
-    empty = len(rows) - manifest.documents
-    return DownloadReport(
-        folder=str(out),
-        documents=manifest.documents,
-        bytes=manifest.bytes,
-        files=len(manifest.files),
-        dropped={"empty": empty} if empty else {},
-    )
+    return _report(out, manifest, len(rows))
 
 
 @exclusive
@@ -104,7 +97,11 @@ def stream_hub_corpus(
             task.advance(1, f"{manifest.bytes / 1e6:,.1f} MB")
             if limit is not None and read >= limit:
                 break
-    empty = read - manifest.documents
+    return _report(out, manifest, read)
+
+
+def _report(out: Path, manifest: Manifest, rows: int) -> DownloadReport:
+    empty = rows - manifest.documents
     return DownloadReport(
         folder=str(out),
         documents=manifest.documents,
