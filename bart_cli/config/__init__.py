@@ -1,1 +1,1 @@
-"""All that a run can be told: pydantic models with defaults and help texts, and presets."""
+"""The settings: pydantic models with defaults, ranges and help texts, and presets."""

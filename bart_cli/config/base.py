@@ -1,4 +1,4 @@
-"""The base of every configuration section: frozen, and strict about unknown keys."""
+"""The base class of configuration sections: frozen, and strict about unknown keys."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
-IDLE = "no_effect"  # type of the validation error of a setting without effect
+IDLE = "no_effect"  # type of the validation error for a setting without effect
 
 
 class Section(BaseModel):
-    """A frozen group of settings. An unknown key or an impossible value is an error."""
+    """A frozen group of settings. Unknown keys and invalid values are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
@@ -21,13 +21,14 @@ class Section(BaseModel):
 
 
 def refuse_idle(section: Section, names: Iterable[str], condition: str) -> None:
-    """Refuse settings that were changed although they have no effect under this condition.
+    """Reject settings that differ from the default although they have no effect.
 
     Args:
-        names: fields of the section, or dotted names of fields further inside.
+        names: fields of the section, or dotted names of nested fields.
+        condition: when they have no effect, such as "mask_ratio=0".
 
     Raises:
-        PydanticCustomError: names the first of them (`ctx["name"]`).
+        PydanticCustomError: for the first of them; its name is in `ctx["name"]`.
     """
     for name in names:
         *path, field = name.split(".")
@@ -42,6 +43,6 @@ def refuse_idle(section: Section, names: Iterable[str], condition: str) -> None:
 
 
 def complaint(problem: Mapping[str, Any]) -> str:
-    """What a validation error says is wrong, to stand behind a key."""
+    """Return the message of a validation error, to be appended to a key."""
     message: str = problem["msg"].removeprefix("Value error, ")
     return message[0].lower() + message[1:]

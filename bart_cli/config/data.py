@@ -1,4 +1,4 @@
-"""What a run reads: pre-training shards with their noise, or summarization pairs."""
+"""Settings of the data: pre-training shards and their noise, and summarization pairs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ LANGUAGES = frozenset(
     ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
     """.split()
 )
-# Those with abbreviations of their own in `data/abbreviations.py`, and English.
+# Languages with abbreviations in `data/abbreviations.py`, and English.
 ABBREVIATED = "cs, da, de, el, en, es, fi, fr, it, nl, no, pl, pt, ru, sv, tr, uk"
 LANGUAGE_HELP = (
-    "language whose rules split text into sentences: an ISO 639-1 code such as de, or auto: by the "
-    "script of each text, with Latin letters taken for English"
+    "language of the sentence splitter: an ISO 639-1 code such as de, or auto: chosen by the "
+    "script of each text (Latin script: English)"
 )
 
 
 def check_language(code: str) -> str:
-    """The code itself.
+    """Validate a language code, and return it.
 
     Raises:
-        ValueError: neither auto nor a code of ISO 639-1.
+        ValueError: neither auto nor an ISO 639-1 code.
     """
     if code != "auto" and code not in LANGUAGES:
         raise ValueError(
@@ -44,10 +44,10 @@ def check_language(code: str) -> str:
 
 
 def require_language(code: str) -> None:
-    """Check the value of `--language`.
+    """Validate the value of `--language`.
 
     Raises:
-        UsageError: neither auto nor a code of ISO 639-1.
+        UsageError: neither auto nor an ISO 639-1 code.
     """
     try:
         check_language(code)
@@ -60,21 +60,21 @@ MASKING = ("mask", "delete", "infill")
 
 
 class DenoisingConfig(Section):
-    """Noise of BART's pre-training: schemes, applied in the order given (docs/noise.md)."""
+    """Noise for pre-training: a list of schemes, applied in this order (docs/noise.md)."""
 
     schemes: tuple[Scheme, ...] = Field(
         ("permute", "infill"),
         description=(
-            "noising schemes in order: permute (shuffle sentences), infill (replace spans by "
-            "<mask>), mask (replace single tokens by <mask>), delete (remove single tokens), "
-            "insert (add <mask>), rotate (begin at a random token)"
+            "noising schemes in order: permute (shuffle sentences), infill (replace spans with "
+            "<mask>), mask (replace single tokens with <mask>), delete (delete single tokens), "
+            "insert (insert <mask>), rotate (start at a random token)"
         ),
     )
     permute_sentences: StrictBool | None = Field(
-        None, exclude=True, description="former name: false removes permute from schemes"
+        None, exclude=True, description="deprecated: false removes permute from schemes"
     )
     permute_ratio: float = Field(
-        1.0, gt=0, le=1, description="share of the sentences that permute shuffles"
+        1.0, gt=0, le=1, description="share of sentences that permute shuffles"
     )
     mask_ratio: float = Field(
         0.3, ge=0, lt=1, description="share of tokens that are masked or deleted"
@@ -87,22 +87,24 @@ class DenoisingConfig(Section):
         3.5,
         ge=0.1,
         le=50,
-        description="mean span length in words (paper 3.0, fairseq's models 3.5)",
+        description="mean span length in words (paper: 3.0, fairseq's models: 3.5)",
     )
     replace_length: Literal[0, 1, -1] = Field(
         1,
         description=(
-            "tokens that infill puts in place of a unit: 0 none, 1 one <mask>, -1 a <mask> for "
-            "each of its tokens"
+            "replacement of a unit by infill: 0: nothing, 1: one <mask>, -1: one <mask> per token"
         ),
     )
     random_ratio: float = Field(
-        0.1, ge=0, le=1, description="share of spans replaced by a random token instead of <mask>"
+        0.1,
+        ge=0,
+        le=1,
+        description="share of spans replaced with a random token instead of <mask>",
     )
     insert_ratio: float = Field(
-        0.1, gt=0, le=1, description="tokens that insert adds, as a share of the sample's tokens"
+        0.1, gt=0, le=1, description="tokens to insert, as a share of the sample's tokens"
     )
-    rotate_ratio: float = Field(1.0, gt=0, le=1, description="share of the samples that rotate")
+    rotate_ratio: float = Field(1.0, gt=0, le=1, description="share of samples to rotate")
     whole_words: bool = Field(True, description="mask whole words only")
     sampling: Literal["exact", "fairseq"] = Field(
         "exact",
@@ -115,7 +117,7 @@ class DenoisingConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _former_names(cls, values: object) -> object:
-        """Read `permute_sentences` of older files: a scheme of its own today."""
+        """Convert `permute_sentences` of older files: it is the scheme `permute` now."""
         if not isinstance(values, dict) or not isinstance(values.get("permute_sentences"), bool):
             return values
         values = dict(values)
@@ -129,7 +131,7 @@ class DenoisingConfig(Section):
     def _no_idle_settings(self) -> Self:
         schemes = self.schemes
         if not schemes:
-            raise ValueError("schemes: at least 1 scheme is needed")
+            raise ValueError("schemes: at least 1 scheme is required")
         if len(set(schemes)) < len(schemes):
             raise ValueError(f"schemes: a scheme occurs twice in {list(schemes)}")
         condition = f"schemes={','.join(schemes)}"
@@ -138,17 +140,17 @@ class DenoisingConfig(Section):
                 refuse_idle(self, (f"{name}_ratio",), condition)
         if not set(MASKING) & set(schemes):
             refuse_idle(self, ("mask_ratio",), condition)
-        of_infill = ("poisson_lambda", "whole_words", "mask_length", "replace_length")
+        infill_only = ("poisson_lambda", "whole_words", "mask_length", "replace_length")
         if "infill" not in schemes:
-            refuse_idle(self, of_infill, condition)
+            refuse_idle(self, infill_only, condition)
         elif not self.mask_ratio:
-            refuse_idle(self, of_infill, "mask_ratio=0")
+            refuse_idle(self, infill_only, "mask_ratio=0")
         elif self.mask_length != "span-poisson":
-            refuse_idle(self, of_infill[:2], f"mask_length={self.mask_length}")
+            refuse_idle(self, infill_only[:2], f"mask_length={self.mask_length}")
         if self.mask_ratio == 0:
             condition = "mask_ratio=0"
-        writes = bool(self.mask_ratio) and ({"mask", "infill"} & set(schemes))
-        if not writes and "insert" not in schemes:
+        writes_masks = bool(self.mask_ratio) and ({"mask", "infill"} & set(schemes))
+        if not writes_masks and "insert" not in schemes:
             refuse_idle(self, ("random_ratio",), condition)
         if schemes == ("permute",):
             refuse_idle(self, ("sampling",), condition)
@@ -160,10 +162,10 @@ class PretrainDataConfig(Section):
 
     path: Path | None = Field(None, description="folder of training shards")
     validation_path: Path | None = Field(
-        None, description="folder of validation shards; default: `validation` beside `path`"
+        None, description="folder of validation shards; default: `validation` next to `path`"
     )
     tokenizer: str | None = Field(
-        None, description="tokenizer folder or hub id; default: the one saved beside the shards"
+        None, description="tokenizer folder or hub id; default: the one saved with the shards"
     )
     sequence_length: int = Field(
         128,
@@ -175,15 +177,17 @@ class PretrainDataConfig(Section):
     streams: int = Field(
         64,
         ge=1,
-        description="streams that fix the order of samples; best a multiple of the world size",
+        description=(
+            "streams that determine the order of samples; must be divisible by the number of ranks"
+        ),
     )
     workers: int = Field(
-        1, ge=0, description="loader processes per rank; 0: load in the training process"
+        1, ge=0, description="data loader processes per rank; 0: load in the training process"
     )
 
 
 class SummarizationDataConfig(Section):
-    """Pairs of article and summary: a folder, a file or a data set of the hub."""
+    """Pairs of article and summary: a folder, a file or a hub data set."""
 
     path: Path | None = Field(
         None,
@@ -201,8 +205,9 @@ class SummarizationDataConfig(Section):
     list_targets: Literal["sentences", "references"] = Field(
         "sentences",
         description=(
-            "meaning of a list in the column of summaries: sentences: one summary, joined; "
-            "references: several summaries, of which training takes the first, and a score the best"
+            "meaning of a list in the column of summaries: sentences: the sentences of one "
+            "summary; references: several summaries (training uses the first one, scores are the "
+            "best over all)"
         ),
     )
     validation_share: float = Field(
@@ -237,29 +242,30 @@ class SummarizationDataConfig(Section):
         None,
         ge=4,
         description=(
-            "maximum tokens per summary of the validation split, also as a reference of ROUGE; "
-            "default: max_target_length for the loss, whole references for ROUGE"
+            "maximum tokens per summary of the validation split, for the loss and for ROUGE; "
+            "default: max_target_length for the loss, full references for ROUGE"
         ),
     )
     max_test_target_length: int | None = Field(
         None,
         ge=4,
-        description="maximum tokens per reference of the test split; default: whole references",
+        description="maximum tokens per reference of the test split; default: full references",
     )
     prefix: str | None = Field(
-        None, description="text to put before every article; default: the model's"
+        None, description="text to prepend to every article; default: the model's"
     )
-    n_train: int | None = Field(None, ge=1, description="use the first N training pairs only")
+    n_train: int | None = Field(None, ge=1, description="use only the first N training pairs")
     n_validation: int | None = Field(
-        None, ge=1, description="use the first N validation pairs only"
+        None, ge=1, description="use only the first N validation pairs"
     )
-    n_test: int | None = Field(None, ge=1, description="use the first N test pairs only")
+    n_test: int | None = Field(None, ge=1, description="use only the first N test pairs")
     group_by_length: bool = Field(True, description="batch articles of similar length together")
     max_tokens: int | None = Field(
         None,
         ge=64,
         description=(
-            "maximum source tokens per micro-batch, including padding; replaces the fixed count"
+            "maximum source tokens per micro-batch, including padding; micro_batch is then the "
+            "maximum number of pairs"
         ),
     )
 

@@ -1,4 +1,4 @@
-"""How `bart export` writes a model."""
+"""Settings of `bart export`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ ExportDtype = Literal["fp32", "bf16", "fp16"]
 
 
 class ExportConfig(Section):
-    """`bart export`."""
+    """Format and content of an exported model."""
 
     format: ExportFormat = Field(
         "huggingface",
-        description="huggingface: a folder for transformers, BART's layout for post-LN models, "
-        "mBART's for Pre-LN ones; reference: NVIDIA's final_step.ckpt with config.json",
+        description="huggingface: a folder for transformers (Bart for post-LN models, MBart for "
+        "Pre-LN models); reference: NVIDIA's final_step.ckpt with config.json",
     )
     dtype: ExportDtype = Field("fp32", description="data type of the weights: fp32, bf16 or fp16")
     average: int = Field(1, ge=1, description="average the weights of a run's newest N checkpoints")
     tokenizer: str | None = Field(
-        None, description="tokenizer folder or hub id, for models without one"
+        None, description="tokenizer folder or hub id, if the model has no tokenizer"
     )

@@ -1,4 +1,4 @@
-"""How text is decoded, where each decoding setting comes from, and how text is scored."""
+"""Settings of decoding, with the source of each, and of evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
 
 
 class GenerationConfig(Section):
-    """Decoding, with the meanings of Hugging Face's `generate`. Lengths count the start token."""
+    """Decoding, as in Hugging Face's `generate`. Lengths include the start token."""
 
     beams: int = Field(
         4, ge=1, le=64, description="number of beams; 1: greedy search (or sampling)"
@@ -31,21 +31,25 @@ class GenerationConfig(Section):
         2.0,
         ge=-10,
         le=10,
-        description="exponent p in score = log-likelihood / length ** p; above 0 favors longer "
-        "summaries",
+        description="exponent p in score = log-likelihood / length ** p; positive values favor "
+        "longer summaries",
     )
     min_length: int = Field(0, ge=0, description="minimum tokens before </s>")
     max_length: int = Field(142, ge=2, description="maximum tokens per summary")
-    no_repeat_ngram: int = Field(3, ge=0, description="n-gram size that must not repeat; 0: off")
+    no_repeat_ngram: int = Field(
+        3, ge=0, description="size of n-grams that must not repeat; 0: off"
+    )
     early_stopping: bool | Literal["never"] = Field(
         True,
-        description="when to stop: true: as soon as `beams` hypotheses are finished; false: when a "
-        "better one is unlikely; never: when a better one is impossible",
+        description="when to stop: true: when `beams` hypotheses are finished; false: when a "
+        "better one is unlikely; never: only when a better one is impossible",
     )
     forced_bos: bool = Field(True, description="force <s> as the first generated token")
     forced_eos: bool = Field(True, description="force </s> at the maximum length")
     return_sequences: int = Field(1, ge=1, le=64, description="summaries to return per article")
-    sample: bool = Field(False, description="sample tokens instead of taking the most likely")
+    sample: bool = Field(
+        False, description="sample tokens instead of choosing the most likely ones"
+    )
     temperature: float = Field(1.0, gt=0, le=100, description="sampling temperature")
     top_k: int = Field(0, ge=0, description="sampling: keep the k most likely tokens; 0: off")
     top_p: float = Field(
@@ -88,7 +92,7 @@ class GenerationConfig(Section):
         1.0, gt=0, le=10, description="bonus for tokens of the article; 1: off"
     )
     encoder_no_repeat_ngram: int = Field(
-        0, ge=0, description="n-gram size that must not be copied from the article; 0: off"
+        0, ge=0, description="size of n-grams that must not be copied from the article; 0: off"
     )
     exponential_decay_length_penalty: tuple[int, float] | None = Field(
         None,
@@ -100,13 +104,13 @@ class GenerationConfig(Section):
     bad_words: tuple[Ids, ...] = Field((), description="sequences of token ids that must not occur")
     suppress_tokens: tuple[TokenId, ...] = Field((), description="token ids that must not occur")
     begin_suppress_tokens: tuple[TokenId, ...] = Field(
-        (), description="token ids that must not come first (after a forced first token)"
+        (), description="token ids that must not come first (or second, after a forced token)"
     )
     renormalize_logits: bool = Field(
         False, description="renormalize log-probabilities after all constraints"
     )
     start_token: TokenId | None = Field(
-        None, description="token id that starts the decoder; null: the model's"
+        None, description="first input of the decoder, as a token id; null: the model's"
     )
     forced_bos_token: TokenId | None = Field(
         None, description="token id that forced_bos forces; null: <s>"
@@ -146,8 +150,11 @@ class GenerationConfig(Section):
 class SavedGeneration:
     """Decoding settings of a model folder, by field of GenerationConfig.
 
-    source: the file. values: all that transformers would use, its defaults included. stated: the
-    fields that the file itself names. notices: what differs from transformers, or was changed.
+    Attributes:
+        source: the file.
+        values: all settings that transformers would use, including its defaults.
+        stated: the fields that the file sets.
+        notices: messages about differences from transformers and about changed values.
     """
 
     source: str
@@ -157,11 +164,15 @@ class SavedGeneration:
 
     @property
     def config(self) -> GenerationConfig:
-        """The settings as a whole."""
+        """The settings as a GenerationConfig."""
         return GenerationConfig.model_validate(self.values)
 
     def layers(self, *, stated_only: bool = False) -> list[Layer]:
-        """The settings for `resolve_generation`."""
+        """Return the settings as layers for `resolve_generation`.
+
+        Args:
+            stated_only: leave out the defaults of transformers.
+        """
         own = {name: self.values[name] for name in self.values if name in self.stated}
         rest = {name: self.values[name] for name in self.values if name not in self.stated}
         default = [] if stated_only else [(f"transformers' default ({self.source})", rest)]
@@ -170,7 +181,13 @@ class SavedGeneration:
 
 @dataclass(frozen=True)
 class ResolvedGeneration:
-    """values: fields of GenerationConfig. sources: where each came from."""
+    """Decoding settings with the source of each.
+
+    Attributes:
+        values: field of GenerationConfig -> value.
+        sources: field -> source.
+        notices: messages about changed values.
+    """
 
     values: dict[str, object]
     sources: dict[str, str]
@@ -178,15 +195,15 @@ class ResolvedGeneration:
 
 
 def resolve_generation(layers: Sequence[Layer]) -> ResolvedGeneration:
-    """Lay decoding settings over one another; the last layer wins.
+    """Merge layers of decoding settings; the last layer wins.
 
-    A minimum length of an earlier layer yields to the maximum length of a later one.
+    A minimum length is lowered to a smaller maximum length of a later layer.
 
     Args:
-        layers: (source, field -> value), the defaults come before them.
+        layers: (source, field -> value) pairs, applied on top of the defaults.
 
     Raises:
-        UsageError: a minimum length above the maximum length of an earlier layer.
+        UsageError: a minimum length exceeds the maximum length of an earlier layer.
     """
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
@@ -216,7 +233,7 @@ def resolve_generation(layers: Sequence[Layer]) -> ResolvedGeneration:
 
 
 class EvaluationConfig(Section):
-    """Scoring a model on pairs."""
+    """How a model is scored on pairs."""
 
     split: str = Field("test", description="split to score")
     batch_size: int = Field(32, ge=1, description="articles per batch")
@@ -235,12 +252,12 @@ class EvaluationConfig(Section):
     tokenizer: RougeTokenizer = Field(
         "ascii",
         description=(
-            "how ROUGE splits words: ascii: a-z and 0-9 only, as in published scores; unicode: "
-            "words of any script, single characters in Chinese, Japanese and Thai"
+            "how ROUGE splits text into words: ascii: only a-z and 0-9, as in published scores; "
+            "unicode: words of any script, single characters in Chinese, Japanese and Thai"
         ),
     )
     language: str = Field("auto", description=LANGUAGE_HELP)
-    limit: int | None = Field(None, ge=1, description="score the first N pairs only")
+    limit: int | None = Field(None, ge=1, description="score only the first N pairs")
     bootstrap: int = Field(
         1000, ge=0, description="bootstrap resamples for confidence intervals; 0: none"
     )
@@ -248,9 +265,9 @@ class EvaluationConfig(Section):
     metrics: tuple[Metric, ...] = Field(
         (),
         description=(
-            "measures beside ROUGE: bertscore: similarity of token vectors; novelty: n-grams not "
-            "in the article; compression: words of the article by words of the summary; "
-            "repetition: n-grams that repeat; coverage: names and numbers that the article has too"
+            "metrics besides ROUGE: bertscore: similarity of token vectors; novelty: n-grams not "
+            "in the article; compression: words of the article per word of the summary; "
+            "repetition: repeated n-grams; coverage: names and numbers that are also in the article"
         ),
     )
     bertscore_model: str = Field(
@@ -259,7 +276,7 @@ class EvaluationConfig(Section):
     bertscore_layer: int | None = Field(
         None,
         ge=0,
-        description="encoder layer that BERTScore compares; default: the usual one of its model",
+        description="encoder layer for BERTScore; default: the usual one for the model",
     )
 
     @field_validator("language")

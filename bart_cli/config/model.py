@@ -1,4 +1,4 @@
-"""The shape of a BART model, named as in Hugging Face's `BartConfig`."""
+"""Settings of the architecture, with the names of Hugging Face's `BartConfig`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from bart_cli.config.base import Section
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-# Settings of training, not of the weights.
+# Settings of training, which do not affect the shapes of the weights.
 LAYERDROPS = ("encoder_layerdrop", "decoder_layerdrop")
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", *LAYERDROPS)
 
@@ -58,16 +58,16 @@ class ModelConfig(Section):
     pad_token_id: int = Field(1, ge=0, description="token id of <pad>")
     eos_token_id: int = Field(2, ge=0, description="token id of </s>")
     decoder_start_token_id: int = Field(
-        2, ge=0, description="token id that starts the decoder (</s>)"
+        2, ge=0, description="token id of the decoder's first input (</s>)"
     )
 
-    prefix: str = Field("", description="text to put before every article")
+    prefix: str = Field("", description="text to prepend to every article")
 
     @property
     def training_start_id(self) -> int | None:
         """First input of the decoder in training; None: the last token of the target.
 
-        mBART (Pre-LN) moves that to the front: a target's language code, or </s>.
+        mBART (Pre-LN) moves the last token, a language code or </s>, to the front.
         """
         return None if self.pre_layer_norm else self.decoder_start_token_id
 

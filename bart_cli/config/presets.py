@@ -1,9 +1,9 @@
-"""From a preset's name, a file and options to one frozen configuration.
+"""Build a configuration from a preset, a configuration file and options.
 
-A preset is a YAML file: `task` (pretrain, finetune or model), `description`, optionally `extends`
-(a preset's name or a list of them, later ones win), then the sections of the configuration.
-Values are taken in the order preset, configuration file, named options, `--set`; the last wins. Of
-decoding settings those of a model come first, and where each came from is kept.
+A preset is a YAML file with `task` (pretrain, finetune or model), `description`, optionally
+`extends` (the name of a preset or a list of names, later ones win), and the sections of the
+configuration. Later sources override earlier ones: preset, configuration file, named options,
+`--set`. Decoding settings start from those of the model, and the source of each is recorded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TASKS = ("pretrain", "finetune", "model")
 
 
 def preset_folder() -> Path:
-    """Where the presets lie: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the presets: in the installed package, or next to it in a checkout."""
     package = Path(bart_cli.__file__).parent
     inside = package / "presets"
     return inside if inside.is_dir() else package.parent / "presets"
@@ -39,21 +39,21 @@ def preset_folder() -> Path:
 
 @cache
 def preset_names() -> tuple[str, ...]:
-    """Names of all presets, sorted."""
+    """Return the names of all presets, sorted."""
     return tuple(sorted(path.stem for path in preset_folder().glob("*.yaml")))
 
 
 def load_preset(name: str) -> Tree:
-    """The preset as one tree, everything that it extends merged in.
+    """Read a preset, merged with the presets that it extends.
 
     Raises:
-        UsageError: there is no such preset, or presets extend each other in a cycle.
+        UsageError: the preset does not exist, or presets extend each other in a cycle.
     """
     return _with_bases(_preset_file(name), seen=())
 
 
 def preset_config(name: str) -> Section:
-    """The preset as the frozen configuration of its task; a model preset as pre-training."""
+    """Validate a preset as a configuration of its task; a model preset as pre-training."""
     tree = load_preset(name)
     kind = FinetuneConfig if tree.get("task") == "finetune" else PretrainConfig
     return _validate(kind, _sections_for(kind, tree, f"preset '{name}'"), f"preset '{name}'")
@@ -72,17 +72,17 @@ def load_config(
     """Build the configuration of a task.
 
     Args:
-        kind: which task.
+        kind: configuration class of the task.
         preset: name of a preset.
-        config_file: YAML in the form of a preset, or a run's `config.yaml`.
-        sets: `section.key=value`, value in YAML.
-        options: `section.key` -> value of a named option; None means not given.
-        saved: decoding settings of a model, which come before all others.
-        notify: is told about a decoding setting that had to be changed.
+        config_file: YAML in the form of a preset, or the `config.yaml` of a run.
+        sets: `section.key=value`, with the value in YAML.
+        options: `section.key` -> value of a named option; None: not given.
+        saved: decoding settings of a model, which all others override.
+        notify: called with a message for each decoding setting that had to be changed.
 
     Raises:
-        UsageError: an unknown preset or key, a value that is not allowed, a file that is no YAML;
-            the message names each key with its value and what is allowed.
+        UsageError: an unknown preset or key, an invalid value, or invalid YAML. The message names
+            each key with its value and the allowed values.
     """
     tree: Tree = {}
     layers = list(saved)
@@ -122,25 +122,25 @@ def load_config(
         try:
             return kind.model_validate(tree)
         except ValidationError as error:
-            _validate(kind, before, origin)  # what is wrong without the options is not theirs
+            _validate(kind, before, origin)  # blame the preset or file if it is already invalid
             idle = [key for key in map(_idle_key, error.errors()) if key and not _has(given, key)]
             if not idle:
                 raise _usage_error(kind, error, "options") from None
-            for key in idle:  # an option takes away the meaning of a preset's setting
+            for key in idle:  # options have made these settings of the preset or file ineffective
                 _drop(tree, key)
 
 
 def check_section(kind: type[Kind], values: Mapping[str, object]) -> Kind:
-    """A section on its own, from the values of named options.
+    """Build a single section from the values of named options.
 
     Raises:
-        UsageError: a value that is not allowed.
+        UsageError: a value is invalid.
     """
     return _validate(kind, dict(values), "options")
 
 
 def merge(base: Tree, other: Mapping[str, Any]) -> None:
-    """Lay `other` over `base`, section by section, in place."""
+    """Merge `other` into `base` in place, section by section; `other` wins."""
     for key, value in other.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             merge(base[key], value)
@@ -149,7 +149,7 @@ def merge(base: Tree, other: Mapping[str, Any]) -> None:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """`section.key`, value of every leaf, in order."""
+    """Yield (`section.key`, value) for every leaf, in order."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -183,6 +183,11 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
 
 
 def read_yaml(path: Path) -> Tree:
+    """Read a YAML file with sections.
+
+    Raises:
+        UsageError: the file cannot be read, or is not a YAML mapping.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -200,7 +205,11 @@ def read_yaml(path: Path) -> Tree:
 
 
 def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:
-    """The part of a preset that a task reads."""
+    """Return the sections of a preset that a task reads.
+
+    Raises:
+        UsageError: the preset is for another task.
+    """
     wanted = kind.model_fields["task"].default
     task = tree.get("task", wanted)
     rest = {key: value for key, value in tree.items() if key != "task"}
@@ -238,7 +247,7 @@ def _put(tree: Tree, key: str, value: object) -> None:
 
 
 def _check_key(kind: type[BaseModel], key: str) -> None:
-    """Raise for a key that the configuration does not have."""
+    """Raise UsageError for an unknown key."""
     model: type[BaseModel] = kind
     names = key.split(".")
     for depth, name in enumerate(names):
@@ -259,7 +268,7 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
 
 
 def _require_no_architecture(given: Tree) -> None:
-    """Raise for an option about the architecture, which comes with the weights of `init_from`."""
+    """Raise UsageError for an option of the architecture, which `init_from` determines."""
     for key, value in flatten(given):
         section, _, name = key.partition(".")
         if section == "model" and name not in DROPOUTS:
@@ -287,7 +296,7 @@ def _usage_error(kind: type[BaseModel], error: ValidationError, origin: str) -> 
 
 
 def _idle_key(problem: Mapping[str, Any]) -> str | None:
-    """The key of a setting that was refused because it has no effect."""
+    """Return the key of a setting that was rejected because it has no effect, else None."""
     if problem["type"] != IDLE:
         return None
     return ".".join([*map(str, problem["loc"]), problem["ctx"]["name"]])
@@ -305,7 +314,7 @@ def _drop(tree: Tree, key: str) -> None:
 
 
 def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    """One line of a validation error: the key, what is wrong, what came, what is allowed."""
+    """Format a validation error as one line: the key, its value, and the problem."""
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         hint = did_you_mean(".".join(path), [key for key, _ in flatten(_defaults(kind))])

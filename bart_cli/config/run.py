@@ -1,4 +1,4 @@
-"""The whole of a run: one frozen model per task, written beside every output as `config.yaml`."""
+"""The configuration of each task, saved with every output as `config.yaml`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bart_cli.files import write_text
 
 
 class PretrainConfig(Section):
-    """`bart pretrain`."""
+    """Configuration of `bart pretrain`."""
 
     task: Literal["pretrain"] = "pretrain"
     description: str = Field("", description="purpose of this run or preset")
     init_from: str | None = Field(
-        None, description="run, model folder or hub id to take the initial weights from"
+        None, description="run, model folder or hub id of the initial weights"
     )
     model: ModelConfig = Field(ModelConfig(), description="architecture")
     data: PretrainDataConfig = Field(PretrainDataConfig(), description="shards")
     denoising: DenoisingConfig = Field(DenoisingConfig(), description="noise")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
     schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
-    training: TrainingConfig = Field(TrainingConfig(), description="the loop")
+    training: TrainingConfig = Field(TrainingConfig(), description="training loop")
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
@@ -39,7 +39,7 @@ class PretrainConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """`bart finetune`. Without `init_from` the model starts from random weights."""
+    """Configuration of `bart finetune`. Without `init_from`, the initial weights are random."""
 
     task: Literal["finetune"] = "finetune"
     description: str = Field("", description="purpose of this run or preset")
@@ -48,22 +48,22 @@ class FinetuneConfig(Section):
         description="pre-trained model: run, model folder, hub id, `.ckpt` or fairseq `model.pt`",
     )
     keep_encoder_layers: tuple[int, ...] | None = Field(
-        None, description="encoder layers to keep (distillation by dropping layers)"
+        None, description="encoder layers to keep, for distillation (shrink and fine-tune)"
     )
     keep_decoder_layers: tuple[int, ...] | None = Field(
-        None, description="decoder layers to keep (distillation by dropping layers)"
+        None, description="decoder layers to keep, for distillation (shrink and fine-tune)"
     )
     model: ModelConfig = Field(
         ModelConfig(),
-        description="architecture; with `init_from` only (layer) dropouts are taken from here",
+        description="architecture; with `init_from`, only dropout and LayerDrop rates apply",
     )
     data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
     schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
-    training: TrainingConfig = Field(TrainingConfig(), description="the loop")
+    training: TrainingConfig = Field(TrainingConfig(), description="training loop")
     generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
     generation_sources: dict[str, str] = Field(
-        {}, description="source of each decoding setting; written for the record, never read"
+        {}, description="source of each decoding setting; written for the record, ignored on input"
     )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
 
@@ -76,20 +76,20 @@ class FinetuneConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """`bart evaluate`."""
+    """Configuration of `bart evaluate`."""
 
     task: Literal["evaluate"] = "evaluate"
     description: str = Field("", description="purpose of this run or preset")
     model_path: str | None = Field(None, description="run, model folder or hub id to evaluate")
     predictions: Path | None = Field(
         None,
-        description="summaries made elsewhere, to score instead of a model's: JSON lines with the "
-        "field `prediction` (or `summary`), or a text file with one summary a line",
+        description="existing summaries to score instead of a model: JSON lines with the field "
+        "`prediction` (or `summary`), or a text file with one summary per line",
     )
     data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
     generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
     generation_sources: dict[str, str] = Field(
-        {}, description="source of each decoding setting; written for the record, never read"
+        {}, description="source of each decoding setting; written for the record, ignored on input"
     )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
 
@@ -98,7 +98,7 @@ AnyConfig = PretrainConfig | FinetuneConfig | EvaluateConfig
 
 
 def save_config(config: Section, path: Path) -> None:
-    """Write a configuration as YAML that `--config` and presets read back to an equal one."""
+    """Write a configuration as YAML, which `--config` reads back to an equal configuration."""
     write_text(
         path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     )

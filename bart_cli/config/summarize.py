@@ -1,4 +1,4 @@
-"""How `bart summarize` reads its inputs, treats long texts and writes its results."""
+"""Settings of `bart summarize`: inputs, long texts and output format."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OutputFormat = Literal["text", "jsonl", "json"]
 
 
 class SummarizeConfig(Section):
-    """`bart summarize`, beside decoding."""
+    """Settings of `bart summarize` other than decoding."""
 
     jsonl: bool = Field(
         False,
-        description="treat every input, standard input included, as JSON lines",
+        description="read every input, including standard input, as JSON lines",
     )
     field: str | None = Field(
         None,
@@ -29,10 +29,10 @@ class SummarizeConfig(Section):
     long: LongText = Field(
         "truncate",
         description=(
-            "how to handle texts longer than the model's maximum: truncate: read the "
+            "how to read texts longer than the model's maximum: truncate: read only the "
             "beginning; chunk: split at sentence ends, summarize each piece and join the "
-            "summaries; reduce: like chunk, then summarize the joined summaries until one "
-            "piece holds them"
+            "summaries; reduce: like chunk, but summarize the joined summaries again until "
+            "they fit in one piece"
         ),
     )
     format: OutputFormat | None = Field(

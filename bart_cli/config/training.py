@@ -1,4 +1,4 @@
-"""How a run learns: optimizer, schedule, batches, precision, checkpoints, distribution."""
+"""Settings of training: optimizer, schedule, batches, precision, checkpoints, sharding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class OptimizerConfig(Section):
-    """One optimizer step."""
+    """The optimizer."""
 
     name: Literal["nvlamb", "adamw", "adafactor"] = Field("adamw", description="optimizer")
     learning_rate: float = Field(
@@ -28,16 +28,16 @@ class OptimizerConfig(Section):
         0.1, ge=0, le=10, description="decoupled weight decay; not applied to biases and LayerNorms"
     )
     decay_layer_norms: bool = Field(
-        False, description="apply weight decay to LayerNorm weights too, as the reference does"
+        False, description="also apply weight decay to LayerNorm weights, like the reference"
     )
     clip_norm: float = Field(0.1, ge=0, description="maximum global gradient norm; 0: no clipping")
     trust_without_decay: bool = Field(
-        False, description="NVLAMB: apply the trust ratio to tensors without weight decay too"
+        False, description="NVLAMB: also apply the trust ratio to tensors without weight decay"
     )
     backend: Literal["auto", "torch", "apex"] = Field(
         "auto",
-        description="kernels of nvlamb and adamw: PyTorch's, NVIDIA apex's, or auto: apex's for "
-        "fp32 weights on a GPU where it is installed. All compute the same",
+        description="kernels of nvlamb and adamw: torch, apex (NVIDIA's), or auto: apex if it is "
+        "installed, for fp32 weights on a GPU; the results are the same",
     )
 
     @model_validator(mode="after")
@@ -52,7 +52,7 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over steps 1, 2, …: linear warm-up, then a decay to `end_learning_rate`."""
+    """The learning rate of steps 1, 2, …: linear warm-up, then decay to `end_learning_rate`."""
 
     name: Literal["polynomial", "linear", "cosine", "cosine_restarts", "constant"] = Field(
         "polynomial", description="decay after warm-up"
@@ -75,7 +75,7 @@ class ScheduleConfig(Section):
 
 
 class TrainingConfig(Section):
-    """The loop: length, batches, precision, what is written when."""
+    """The training loop: steps, batches, precision, checkpoints and validation."""
 
     max_steps: int = Field(1000, ge=1, description="optimizer steps in total")
     global_batch: int = Field(
@@ -85,11 +85,11 @@ class TrainingConfig(Section):
     )
     micro_batch: int | Literal["auto"] = Field(
         8,
-        description="sequences per device and forward pass, accumulation follows from it; auto: as "
-        "many as fit in memory",
+        description="sequences per device and forward pass, which determines gradient "
+        "accumulation; auto: as many as fit in memory",
     )
     precision: Precision = Field(
-        "fp32", description="precision of forward and backward pass: fp32, tf32, bf16 or fp16"
+        "fp32", description="precision of forward and backward: fp32, tf32, bf16 or fp16"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing factor")
     freeze_embeddings: bool = Field(False, description="freeze token and position embeddings")
@@ -103,39 +103,41 @@ class TrainingConfig(Section):
         2,
         ge=1,
         description=(
-            "newest checkpoints to keep; at least 2, because only a later step shows that the "
-            "newest one is good"
+            "newest checkpoints to keep; at least 2 are kept, because only a later step shows that "
+            "the newest one is good"
         ),
     )
-    keep_best: int = Field(0, ge=0, description="best checkpoints (see select_by) to keep as well")
+    keep_best: int = Field(
+        0, ge=0, description="best checkpoints (by select_by) to keep in addition"
+    )
     validate_every: int | None = Field(
         None, ge=1, description="steps between validations; null: none"
     )
     max_bad_steps: int = Field(
-        10, ge=1, description="consecutive steps with a non-finite loss after which the run stops"
+        10, ge=1, description="stop after this many consecutive steps with a non-finite loss"
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="validations without improvement after which the run stops; null: never",
+        description="stop after this many validations without improvement; null: never",
     )
     select_by: Literal["loss", "rouge1", "rouge2", "rougeLsum"] = Field(
         "loss", description="metric that selects the best checkpoint"
     )
     time_limit: float | None = Field(
-        None, gt=0, description="minutes after which the run writes a checkpoint and stops"
+        None, gt=0, description="write a checkpoint and stop after this many minutes; null: never"
     )
     activation_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory, slower"
+        False, description="recompute activations in backward: less memory, but slower"
     )
     half_precision_allreduce: bool = Field(
-        False, description="all-reduce gradients in bf16 (fp16 with fp16 precision)"
+        False, description="all-reduce gradients in bf16 (in fp16 if the precision is fp16)"
     )
     sharding: Literal["none", "fsdp"] = Field(
-        "none", description="fsdp: shard weights and optimizer state among ranks (FSDP2)"
+        "none", description="fsdp: shard weights, gradients and optimizer state over ranks (FSDP2)"
     )
     parameters: Literal["fp32", "bf16"] = Field(
-        "fp32", description="data type of the weights; bf16 (nvlamb only) keeps an fp32 master copy"
+        "fp32", description="data type of the weights; bf16: nvlamb only, with fp32 master weights"
     )
     compile: bool | Literal["auto"] = Field(
         "auto",
@@ -156,11 +158,11 @@ class TrainingConfig(Section):
         """The micro-batch as a number.
 
         Raises:
-            UsageError: it is `auto`, for which only a training run finds a number.
+            UsageError: it is `auto`, which only a training run can resolve.
         """
         if self.micro_batch == "auto":
             raise UsageError(
-                "training.micro_batch=auto is allowed in training runs only", hint="Pass a number."
+                "training.micro_batch=auto is only allowed in training runs", hint="Pass a number."
             )
         return self.micro_batch
 

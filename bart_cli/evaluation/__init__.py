@@ -1,1 +1,1 @@
-"""Scores of generated summaries, and the files that keep them."""
+"""Decode, score and compare summaries, and write the results."""

@@ -1,8 +1,8 @@
-"""BERTScore (Zhang et al. 2020): similarity of the tokens' vectors in a BERT-like encoder.
+"""BERTScore (Zhang et al. 2020): similarity of token vectors from a BERT-like encoder.
 
-In: summaries and their references. Out: F1 in percent of each, without rescaling and without IDF
-weights, equal to the `bert-score` package. That package fails on models in a folder whose tokenizer
-names no maximum length; so the encoder is run here, by transformers.
+In: summaries and their references. Out: F1 of each in percent, without rescaling and without IDF
+weights, equal to the `bert-score` package. That package fails on local models whose tokenizer sets
+no maximum length, so the encoder is run here with transformers.
 
 Shapes: B texts, T tokens, D width.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
 
-# Layers that agree best with human judgments, as chosen by the authors of BERTScore.
+# Layers that correlate best with human judgments, as chosen by the authors of BERTScore.
 LAYERS = {
     "albert-base-v2": 9,
     "bert-base-cased": 9,
@@ -42,9 +42,12 @@ BATCH = 32  # texts
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model whose `layer` gives the vectors of at most `length` tokens.
+    """An encoder for BERTScore.
 
-    signature: what computed the score, as for sacrebleu.
+    Attributes:
+        layer: hidden layer of the vectors to compare.
+        length: maximum number of tokens; longer texts are truncated.
+        signature: model, layer and versions, in the style of sacrebleu.
     """
 
     model: Any
@@ -59,11 +62,11 @@ def load_encoder(name: str, layer: int | None, device: torch.device) -> Encoder:
 
     Args:
         name: hub id or folder.
-        layer: whose vectors are compared; None: the usual one of this model.
+        layer: hidden layer of the vectors to compare; None: the one in LAYERS.
 
     Raises:
-        UsageError: no such model, or a layer that it lacks.
-        BartError: the extra is missing, or the hub cannot be reached.
+        UsageError: the layer is unknown or does not exist.
+        BartError: the extra is not installed, or the model cannot be loaded.
     """
     require("evaluation.metrics=bertscore", "bertscore")
     import transformers
@@ -73,7 +76,7 @@ def load_encoder(name: str, layer: int | None, device: torch.device) -> Encoder:
     layer = LAYERS.get(Path(name).name) if layer is None else layer
     if layer is None:
         raise UsageError(
-            f"bertscore_model={name}: which layer to compare is not known for this model",
+            f"bertscore_model={name}: the layer to compare is not known for this model",
             hint="Pass --set evaluation.bertscore_layer=N (about two thirds of its layers).",
         )
     try:
@@ -89,7 +92,7 @@ def load_encoder(name: str, layer: int | None, device: torch.device) -> Encoder:
     depth = model.config.num_hidden_layers
     if layer > depth:
         raise UsageError(f"bertscore_layer={layer}: {name} has {depth} layers")
-    # RoBERTa's positions begin behind the padding's.
+    # The first positions of RoBERTa are reserved for padding.
     positions = getattr(model.config, "max_position_embeddings", 514)
     length = min(tokenizer.model_max_length, positions - 2)
     signature = f"bertscore|model:{name}|layer:{layer}|idf:no|rescaled:no"
@@ -103,7 +106,11 @@ def bert_scores(
     references: Sequence[Sequence[str]],
     advance: Callable[[int], None] = lambda summaries: None,
 ) -> list[float]:
-    """F1 in percent of each summary with the reference that is nearest to it."""
+    """Compute the F1 in percent of each summary with the most similar of its references.
+
+    Args:
+        advance: called with the number of summaries scored since the last call.
+    """
     scores = []
     for begin in range(0, len(summaries), BATCH):
         part = summaries[begin : begin + BATCH]
@@ -113,14 +120,14 @@ def bert_scores(
         for summary, group in zip(part, theirs, strict=True):
             compared = [text for text in group if text.strip() and summary.strip()]
             found = (_f1(vectors[summary], vectors[text]) for text in compared)
-            scores.append(100 * max(found, default=0.0))  # an empty text is like no other
+            scores.append(100 * max(found, default=0.0))  # 0 if either text is empty
         advance(len(part))
     return scores
 
 
 def _vectors(encoder: Encoder, texts: Sequence[str]) -> list[Tensor]:
-    """[T, D] of each text, vectors of length 1, those of the special tokens at both ends."""
-    # A text begins as a word within a sentence does, for tokenizers to which that is a difference.
+    """Encode each text to unit vectors [T, D]; the first and last are special tokens."""
+    # Some tokenizers encode the first word differently unless a space precedes it.
     before = " " if "Roberta" in type(encoder.tokenizer).__name__ else ""
     ids = [
         encoder.tokenizer(before + text.strip(), truncation=True, max_length=encoder.length)[
@@ -147,7 +154,7 @@ def _vectors(encoder: Encoder, texts: Sequence[str]) -> list[Tensor]:
 
 
 def _f1(summary: Tensor, reference: Tensor) -> float:
-    """Each token is matched with the nearest of the other side; the special ones do not count."""
+    """Match each token with the most similar one of the other text, ignoring special tokens."""
     similarity = summary @ reference.T
     precision = float(similarity.max(1).values[1:-1].mean())
     recall = float(similarity.max(0).values[1:-1].mean())

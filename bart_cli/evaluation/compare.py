@@ -1,7 +1,7 @@
-"""`bart compare`: is one file of predictions better than another, or is it chance?
+"""`bart compare`: test whether one file of predictions is significantly better than another.
 
-Paired bootstrap (Koehn 2004): draw as many articles as there are, with replacement, and score both
-systems on them. The p-value is the share of draws in which the better system is not ahead.
+Paired bootstrap (Koehn 2004): resample the articles with replacement and score both systems on each
+resample. The p-value is the share of resamples in which the better system is not ahead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bart_cli.evaluation.predictions import Predictions
 from bart_cli.evaluation.rouge import KINDS, score_systems
 from bart_cli.runtime.cores import usable_cores
 
-# Sum of the statistics of articles, number of articles -> the metric.
+# (sum of the statistics of the articles, number of articles) -> metric.
 Score = Callable[[NDArray[Any], int], float]
 
 
@@ -28,8 +28,10 @@ Score = Callable[[NDArray[Any], int], float]
 class Comparison:
     """One metric of both systems.
 
-    difference: b - a; interval: its 95% bootstrap interval. p: of the one that is ahead, in the
-    sense of the module.
+    Attributes:
+        difference: b - a.
+        interval: 95% bootstrap confidence interval of the difference.
+        p: share of resamples in which the better system is not ahead.
     """
 
     metric: str
@@ -52,7 +54,13 @@ def compare_predictions(
     tokenizer: RougeTokenizer = "ascii",
     language: str = AUTO,
 ) -> list[Comparison]:
-    """Compare by ROUGE, and by BLEU if asked for; all metrics see the same draws."""
+    """Compare two systems by ROUGE and optionally BLEU; all metrics use the same resamples.
+
+    Args:
+        a, b: summaries of the same articles.
+        references: one or more for each article.
+        resamples: number of bootstrap resamples.
+    """
     systems = {"a": a, "b": b}
     scored = score_systems(
         systems,
@@ -86,10 +94,11 @@ def paired_bootstrap(
     resamples: int,
     seed: int,
 ) -> Comparison:
-    """Compare two systems by the statistics of their articles.
+    """Compare two systems by paired bootstrap.
 
     Args:
-        a, b: [articles, statistics], whose sums `score` turns into the metric of so many articles.
+        a, b: statistics of each article, [articles, statistics].
+        score: computes the metric from the sum of the statistics and the number of articles.
     """
     count = len(a)
     score_a, score_b = score(a.sum(0), count), score(b.sum(0), count)
@@ -106,10 +115,10 @@ def paired_bootstrap(
 
 
 def common_references(a: Predictions, b: Predictions) -> list[list[str]]:
-    """The references that both files hold, as `bart evaluate` writes them.
+    """Return the references in both files, as written by `bart evaluate`.
 
     Raises:
-        UsageError: they hold none, or those of other pairs.
+        UsageError: a file has no references, or the references differ.
     """
     found = []
     for file in (a, b):
@@ -121,14 +130,14 @@ def common_references(a: Predictions, b: Predictions) -> list[list[str]]:
         found.append(group)
     if found[0] != found[1]:
         raise UsageError(
-            f"{a.path} and {b.path} are of other pairs: their references differ",
+            f"{a.path} and {b.path} belong to different pairs: their references differ",
             hint="Compare predictions of the same articles, in the same order.",
         )
     return found[0]
 
 
 def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """References as sacrebleu takes them: all first ones, all second ones; None where one lacks."""
+    """Transpose references for sacrebleu: all first ones, all second ones …, None if missing."""
     most = max(map(len, references))
     return [[group[i] if i < len(group) else None for group in references] for i in range(most)]
 

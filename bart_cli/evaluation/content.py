@@ -1,7 +1,7 @@
-"""Measures of a summary beside its article: novelty, compression, repetition, coverage.
+"""Compare a summary with its article: novelty, compression, repetition, coverage.
 
-In: articles and summaries in any script. Out: numbers by summary, None where a measure is undefined
-(a summary of two words has no trigrams), and the names and numbers that an article lacks.
+In: articles and summaries in any script. Out: the measures of each summary, None if undefined (a
+summary of two words has no trigrams), and its names and numbers that are not in the article.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from bart_cli.evaluation.rouge import word_pattern
 ORDERS = (1, 2, 3, 4)  # of n-grams
 Measures = dict[str, float | None]
 
-# Digits with separators between them; what they mean depends on the groups.
+# Digits with separators; the groups decide what the separators mean.
 NUMBER = re.compile(r"\d+(?:[.,٫٬'’\u00a0\u2009\u202f]\d+)*")
-# 1,200 and 1,00,000 and 1’200’000.5; a single point is a decimal one, several are not: 1.200.000.
+# 1,200, 1,00,000 and 1’200’000.5; a single point is a decimal point, unlike those in 1.200.000.
 GROUPED = re.compile(r"(\d{1,3}(?:[,٬'’\u00a0\u2009\u202f]\d{2,3})*[,٬'’\u00a0\u2009\u202f]\d{3})"
                      r"(?:[.٫](\d+))?")  # fmt: skip
 POINTED = re.compile(r"(\d{1,3}(?:\.\d{3}){2,})(?:,(\d+))?")
@@ -30,7 +30,7 @@ LINK = re.compile(r"\.?[ \u00a0]|[-‐‑'’.]")
 
 @dataclass(frozen=True)
 class Content:
-    """The measures of one summary, and what it states although its article lacks it."""
+    """The measures of one summary, and its numbers and names that are not in the article."""
 
     measures: Measures
     numbers: list[str]
@@ -40,11 +40,11 @@ class Content:
 def measure(
     articles: Sequence[str], summaries: Sequence[str], wanted: Iterable[str], language: str = AUTO
 ) -> list[Content]:
-    """Measure each summary beside its article.
+    """Compare each summary with its article.
 
     Args:
-        wanted: some of novelty, compression, repetition, coverage.
-        language: whose rules find the beginnings of sentences.
+        wanted: measures to compute: novelty, compression, repetition, coverage.
+        language: language of the sentence splitter; see `split_sentences`.
     """
     wanted = set(wanted)
     common = _common_words(articles) if "coverage" in wanted else set()
@@ -55,9 +55,9 @@ def measure(
 
 
 def numbers_in(text: str) -> dict[str, str]:
-    """The numbers that are written in digits: value -> as it is first written.
+    """Find the numbers written in digits: normalized value -> first spelling.
 
-    1,200 and 1200 have the same value, and so have 2.50 and 2.5.
+    1,200 and 1200 have the same value, as do 2.50 and 2.5.
     """
     found: dict[str, str] = {}
     for match in NUMBER.finditer(text):
@@ -109,7 +109,7 @@ def _percent(part: int, whole: int) -> float | None:
 
 
 def _values(run: str) -> list[tuple[str, str]]:
-    """(value, as it is written) of each number of a run of digits and separators."""
+    """Parse a run of digits and separators into (value, spelling) of each number."""
     for form in (GROUPED, POINTED, DECIMAL):
         if match := form.fullmatch(run):
             whole, fraction = match[1], match[2] or ""
@@ -118,7 +118,7 @@ def _values(run: str) -> list[tuple[str, str]]:
 
 
 def _value(whole: str, fraction: str = "") -> str:
-    """Digits of any script in ASCII, without zeros that change nothing."""
+    """Normalize digits of any script to ASCII, without redundant zeros."""
     whole, fraction = (
         "".join(str(unicodedata.decimal(c)) for c in part) for part in (whole, fraction)
     )
@@ -127,7 +127,7 @@ def _value(whole: str, fraction: str = "") -> str:
 
 
 def _common_words(articles: Sequence[str]) -> set[str]:
-    """Words that some article writes in lower case: capitals alone do not make them names."""
+    """Collect the words that occur in lower case in some article: they are not names."""
     pattern = word_pattern("unicode")
     return {
         _plain(word) for article in articles for word in pattern.findall(article) if word.islower()
@@ -135,9 +135,9 @@ def _common_words(articles: Sequence[str]) -> set[str]:
 
 
 def _names(summary: str, common: set[str], language: str) -> dict[str, list[str]]:
-    """Spans of capitalized words, as written -> their plain words.
+    """Find spans of capitalized words: spelling -> normalized words.
 
-    The first word of a sentence begins a name unless it is a common word.
+    The first word of a sentence starts a name unless it is a common word.
     """
     pattern = word_pattern("unicode")
     found: dict[str, list[str]] = {}
@@ -169,7 +169,7 @@ def _add(found: dict[str, list[str]], name: str, parts: list[str]) -> None:
 
 
 def _is_covered(parts: list[str], text: str, common: set[str]) -> bool:
-    """Whether the article has these words in a row; titles before or after a name may differ."""
+    """Return whether the article contains the name, except for titles before or after it."""
 
     def has(words: Sequence[str]) -> bool:
         return f" {' '.join(words)} " in text

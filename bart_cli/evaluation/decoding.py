@@ -1,8 +1,8 @@
-"""Decode a split, batch by batch, by one process or many.
+"""Decode a split in batches, with one process or several.
 
-The plan (articles sorted by length, cut into batches) depends on the articles and the batch size
-only. The processes take the next batches side by side, one each: a round. Rank 0 gathers a round
-and writes it down, so that any number of processes can go on with the rest.
+The plan, articles sorted by length and divided into batches, depends only on the articles and the
+batch size. In each round, every process decodes one batch, and rank 0 gathers and saves the
+results. So an evaluation can be resumed with any number of processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bart_cli.runtime.signals import TIME_LIMIT, StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 
-ENCODED_AT_ONCE = 1000  # articles: what the tokenizer holds beside the ids is large
+ENCODED_AT_ONCE = 1000  # articles; the tokenizer needs much more memory than the ids
 
 
 def decode_split(
@@ -39,15 +39,15 @@ def decode_split(
     reporter: Reporter,
     minutes: float | None = None,
 ) -> None:
-    """Decode what the ledger lacks; afterwards rank 0's ledger is complete.
+    """Decode the batches that are not yet in the ledger. A collective call.
 
     Args:
-        ledger: rank 0 keeps it; None on the others.
-        minutes: time limit, None for none.
+        ledger: the results, on rank 0; None on other ranks.
+        minutes: time limit; None: no limit.
 
     Raises:
-        BartError: stopped by a signal or the time limit (the batches that are decoded are kept), or
-            out of memory.
+        BartError: stopped by a signal or the time limit (finished batches are kept), or out of
+            memory.
     """
     done = world.broadcast(set(ledger.batches) if ledger else set())
     evaluation = config.evaluation
@@ -108,7 +108,7 @@ def decode_split(
 
 
 def device_name(device: torch.device) -> str:
-    """What decodes, as the report says it: `NVIDIA H100 80GB HBM3`, `cpu (8 threads)`."""
+    """Name a device for the report: `NVIDIA H100 80GB HBM3`, `cpu (8 threads)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -119,23 +119,23 @@ def _require_one_device_each(device: str, world: World) -> None:
     if world.size > 1 and ":" in device:
         raise UsageError(
             f"device={device}: {world.size} processes cannot share one device",
-            hint="Drop --device so that each process takes its own GPU.",
+            hint="Drop --device, so that each process uses its own GPU.",
         )
 
 
 def _encode(
     texts: Sequence[str], tokenizer: Tokenizer, limit: int, reporter: Reporter
 ) -> tuple[list[np.ndarray], int]:
-    """Ids of the articles, cut to `limit`, and how many of them were longer.
+    """Tokenize the articles, truncate them to `limit`, and count the truncated ones.
 
-    An empty article has no ids: its summary is empty.
+    An empty article has no ids; its summary is empty.
     """
     rows: list[np.ndarray] = []
     cut, suffix = 0, tokenizer.suffix
     with reporter.task("tokenize", total=len(texts), unit="articles") as task:
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
             part = texts[begin : begin + ENCODED_AT_ONCE]
-            # One more than there is room for tells that there is more.
+            # One token more than the limit shows that an article is too long.
             found = tokenizer.encode_batch(part, max_length=limit + 1)
             for text, ids in zip(part, found, strict=True):
                 if not text:
@@ -177,7 +177,7 @@ def _decode_batch(
             Decoded(
                 index=int(row),
                 texts=[text.strip() for text in texts],
-                # Beyond this, scores differ with the number of threads.
+                # Further digits vary with the number of threads.
                 scores=[round(hypothesis.score, 3) for hypothesis in hypotheses],
             )
         )
@@ -185,8 +185,8 @@ def _decode_batch(
 
 
 def _leave(stop: StopRequest, ledger: Ledger | None, total: int) -> None:
-    """Leave, all ranks after the same round; rank 0 says how far it came."""
-    name = stop.reason or "SIGINT"  # when only another rank has got the signal
+    """End all ranks after the same round; rank 0 raises an error with the progress."""
+    name = stop.reason or "SIGINT"  # if only another rank received the signal
     code = 0 if name == TIME_LIMIT else 128 + signal.Signals[name]
     if ledger is None:
         raise SystemExit(code)

@@ -1,7 +1,8 @@
-"""`bart evaluate`: decode a split or read predictions, score them, keep predictions and numbers.
+"""`bart evaluate`: decode a split or read predictions, score them, and write the results.
 
-Writes OUT/config.yaml, predictions.jsonl (a line per article, in order), metrics.json, report.html,
-and while it decodes progress.jsonl: an interrupted evaluation resumes from it.
+Writes config.yaml, predictions.jsonl (one line per article, in order), metrics.json and
+report.html to OUT and, while decoding, progress.jsonl, from which an interrupted evaluation
+resumes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from bart_cli.tokenizer import Tokenizer
 
 
 def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
-    """The evaluation of a fine-tuned run on its own test split, with its own settings."""
+    """Configure the evaluation of a fine-tuned run on its test split, with its own settings."""
     return EvaluateConfig(
         model_path=str(run),
         data=config.data,
@@ -54,20 +55,23 @@ def run_evaluate(
     replace: bool = False,
     reporter: Reporter,
 ) -> Evaluation | None:
-    """Score a model on a split; called by every process of the world, answered on rank 0.
+    """Score a model or existing predictions on a split. A collective call.
 
     Args:
-        minutes: time limit of decoding, None for none.
+        minutes: time limit of decoding; None: no limit.
         replace: start again if `out` holds the evaluation of another model or other pairs.
 
+    Returns:
+        the evaluation on rank 0, None on other ranks.
+
     Raises:
-        UsageError: no model, no data, an `out` that holds another evaluation.
-        BartError: stopped by a signal or the time limit, out of memory.
+        UsageError: there is no model or no data, or `out` holds another evaluation.
+        BartError: stopped by a signal or the time limit, or out of memory.
     """
     if config.model_path is None and config.predictions is None:
         raise UsageError(
             "no model: pass --model with a run, a model folder or a hub id",
-            hint="Pass --predictions FILE to score summaries made elsewhere.",
+            hint="Pass --predictions FILE to score existing summaries.",
         )
     if config.model_path is not None and config.predictions is not None:
         raise UsageError("--model and --predictions: pass one of them")
@@ -127,10 +131,10 @@ def _score_file(
 
 
 def _encoder(config: EvaluateConfig, world: World) -> Encoder | None:
-    """The encoder of BERTScore on rank 0, loaded before anything is decoded.
+    """Load the encoder of BERTScore on rank 0, early, so that errors come before decoding.
 
     Raises:
-        BartError: on every rank, when it cannot be loaded.
+        BartError: on every rank, if the encoder cannot be loaded.
     """
     evaluation = config.evaluation
     if "bertscore" not in evaluation.metrics:
@@ -143,7 +147,7 @@ def _encoder(config: EvaluateConfig, world: World) -> Encoder | None:
 
 
 def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) -> EvaluateConfig:
-    """The configuration with the precision to compute in, the same on every rank."""
+    """Resolve the precision, to the same one on every rank."""
     evaluation = config.evaluation
     precision, notice = world.broadcast(
         choose_precision(evaluation.precision, find_device(evaluation.device))
@@ -155,14 +159,14 @@ def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) ->
 
 
 def _limit(config: EvaluateConfig) -> int | None:
-    """How many pairs at most: the evaluation's own limit, else that of the data for the split."""
+    """Return the maximum number of pairs: the limit of the evaluation, else of the split."""
     data, evaluation = config.data, config.evaluation
     limits = {"train": data.n_train, "validation": data.n_validation, "test": data.n_test}
     return evaluation.limit or limits.get(evaluation.split)
 
 
 def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair]:
-    """The pairs with references of at most the tokens that the settings allow for the split."""
+    """Truncate the references to the maximum length configured for the split."""
     limit = getattr(config.data, f"max_{config.evaluation.split}_target_length", None)
     if limit is None:
         return pairs
@@ -181,10 +185,10 @@ def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair
 def _claim(
     config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: World, replace: bool
 ) -> Ledger | None:
-    """Bind `out` to this evaluation: the ledger on rank 0, None on the others.
+    """Bind `out` to this evaluation, and open its ledger on rank 0 (None on other ranks).
 
     Raises:
-        UsageError: on every rank, when rank 0 finds another evaluation there, or no model.
+        UsageError: on every rank, if `out` holds another evaluation or there is no model.
     """
 
     def claim() -> Ledger:
@@ -216,7 +220,7 @@ def _require_own(out: Path) -> None:
 def _write(result: Evaluation, pairs: Sequence[Pair], out: Path) -> None:
     lines = "".join(strict_json(row) + "\n" for row in result.predictions)
     with atomic_file(out / "predictions.jsonl") as temporary:
-        # A lone surrogate of a reference has no UTF-8 form; \udXXX is what JSON calls it.
+        # UTF-8 cannot encode a lone surrogate in a reference; write it as \udXXX, as in JSON.
         temporary.write_text(lines, encoding="utf-8", errors="backslashreplace")
     write_report(result, pairs, out / "report.html")
     write_text(

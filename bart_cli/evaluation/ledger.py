@@ -1,7 +1,7 @@
-"""Predictions decoded so far, in OUT/progress.jsonl, so that an evaluation can be resumed.
+"""The ledger: predictions decoded so far, in OUT/progress.jsonl, to resume an evaluation.
 
-The first line says what is decoded and how (`Origin`), each further line is one round: the batches
-that the processes decoded side by side. A line is written at once; one that a crash cut is dropped.
+The first line identifies model, pairs and settings (`Origin`). Each further line is one round: the
+batches that the processes decoded in parallel. A line truncated by a crash is ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCORING = (
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came out for one article: its place in the split, texts best first, their scores."""
+    """The hypotheses of one article, best first, and its index in the split."""
 
     index: int
     texts: list[str]
@@ -39,7 +39,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """One batch of the plan (its number there) and the seconds that decoding it took."""
+    """A decoded batch: its number in the plan and the time to decode it."""
 
     number: int
     seconds: float
@@ -48,10 +48,11 @@ class DecodedBatch:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where predictions come from; those of another origin are not mixed in.
+    """Identity of an evaluation: predictions with different origins are never mixed.
 
-    model, pairs: SHA-256 of the model's files and of the pairs. settings: those that decide what is
-    decoded, `section.key` -> value.
+    Attributes:
+        model, pairs: SHA-256 of the model files and of the pairs.
+        settings: settings that affect decoding, `section.key` -> value.
     """
 
     model: str
@@ -61,10 +62,14 @@ class Origin:
 
 @dataclass
 class Ledger:
-    """The rounds so far, and the origin of what is decoded.
+    """The origin of an evaluation, and its rounds so far.
 
-    articles, cut: how many articles there are, and how many are longer than the model may read;
-    0 before the first round. wall: seconds of all rounds. devices: what decoded.
+    Attributes:
+        articles: number of articles; 0 before the first round.
+        cut: number of articles that are truncated.
+        batches: decoded batches by number.
+        wall: seconds of all rounds.
+        devices: names of the devices used.
     """
 
     path: Path
@@ -76,13 +81,18 @@ class Ledger:
     devices: list[str] = field(default_factory=list)
 
     def begin(self, articles: int, cut: int) -> None:
-        """Write the first line, in place of whatever was there."""
+        """Write the first line, and discard existing content."""
         self.articles, self.cut = articles, cut
         head = asdict(self.origin) | {"articles": articles, "cut": cut}
         write_text(self.path, _line(head))
 
     def append(self, batches: Sequence[DecodedBatch], wall: float, device: str) -> None:
-        """Add a round."""
+        """Append a round.
+
+        Args:
+            wall: seconds of the round.
+            device: name of the devices used.
+        """
         line = {"wall": wall, "device": device, "batches": [asdict(batch) for batch in batches]}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(line))
@@ -90,16 +100,16 @@ class Ledger:
 
     @property
     def done(self) -> int:
-        """Articles that are decoded."""
+        """Number of decoded articles."""
         return sum(len(batch.articles) for batch in self.batches.values())
 
     @property
     def complete(self) -> bool:
-        """Whether all are."""
+        """Whether all articles are decoded."""
         return 0 < self.articles == self.done
 
     def in_order(self) -> list[Decoded]:
-        """What is decoded, in the order of the split."""
+        """Return the decoded articles, in the order of the split."""
         articles = [article for batch in self.batches.values() for article in batch.articles]
         return sorted(articles, key=lambda article: article.index)
 
@@ -113,17 +123,17 @@ class Ledger:
 
 
 def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
-    """The ledger of a folder, empty when nothing was decoded there.
+    """Open the ledger of a folder, which is empty if nothing has been decoded.
 
     Args:
-        replace: forget what was decoded there if it is of another origin.
+        replace: discard a ledger with another origin.
 
     Raises:
-        UsageError: what was decoded there is of another origin, or damaged.
+        UsageError: the ledger has another origin or is damaged.
     """
     ledger = Ledger(out / LEDGER, origin)
     lines = [line for line, _ in complete_lines(ledger.path)] if ledger.path.is_file() else []
-    if len(lines) < 2:  # nothing decoded yet: whatever was planned is forgotten
+    if len(lines) < 2:  # nothing was decoded, so another origin does not matter
         return ledger
     try:
         head, *rounds = lines
@@ -139,15 +149,15 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
     if replace and before != origin:
         return Ledger(ledger.path, origin)
     _require_same(before, origin, out)
-    write_text(ledger.path, "".join(map(_line, lines)))  # without a last line that was cut
+    write_text(ledger.path, "".join(map(_line, lines)))  # drops a truncated last line
     return ledger
 
 
 def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
-    """The origin of what this configuration decodes.
+    """Compute the origin of the predictions of a configuration.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: the model does not exist.
     """
     assert config.model_path is not None
     evaluation = config.evaluation.model_dump(mode="json", exclude=set(SCORING))
@@ -161,7 +171,7 @@ def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
 
 
 def _model_hash(source: str) -> str:
-    """SHA-256 of the files that make a model: those of a folder, or the one."""
+    """Compute the SHA-256 of the files of a model."""
     path = resolve_model(source)
     files = [path] if path.is_file() else model_files(path)
     total = hashlib.sha256()

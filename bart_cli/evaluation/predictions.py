@@ -1,7 +1,7 @@
-"""Summaries that were made elsewhere: `--predictions FILE`, and both sides of a comparison.
+"""Read predictions from files, for `bart evaluate --predictions` and `bart compare`.
 
-In: JSON lines (those of `bart evaluate` and `bart summarize` too), or text with one summary a line.
-Out: the summaries in the order of the pairs.
+In: JSON lines (also those of `bart evaluate` and `bart summarize`), or text with one summary per
+line. Out: the summaries in the order of the pairs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ JSON = (".jsonl", ".ndjson", ".json")
 
 @dataclass(frozen=True)
 class Predictions:
-    """The rows of a file: its summaries, and what else its rows hold (nothing for text).
+    """The content of a file of predictions.
 
-    ids: None where the rows have none, or not different ones.
+    Attributes:
+        texts: the summaries.
+        ids: ids of the rows; None if they are missing or not unique.
+        rows: JSON objects; empty for a text file.
     """
 
     path: Path
@@ -36,14 +39,15 @@ class Predictions:
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """Digest of the file."""
         return sha256(self.path)
 
     def of_pairs(self, pairs: Sequence[Pair], split: Split) -> list[str]:
-        """The summaries in the order of the pairs: by id where all have one, else line by line.
+        """Return the summaries in the order of the pairs, by id if possible, else line by line.
 
         Raises:
-            UsageError: there are more or fewer than pairs, or they are of other pairs.
+            UsageError: the number of summaries differs from the number of pairs, or the ids do not
+                match.
         """
         own = [pair.id for pair in pairs]
         if self.ids is not None and len(self.ids) in (len(pairs), split.read):
@@ -54,15 +58,15 @@ class Predictions:
             if any(known):
                 missing = own[known.index(False)] if False in known else own[0]
                 raise UsageError(
-                    f"{self.path} has no prediction for id {missing}, but for other ids of the "
-                    f"{split.name} split",
+                    f"{self.path} has predictions for the {split.name} split, but none for id "
+                    f"{missing}",
                     hint="Score it on the pairs that it was made from.",
                 )
         if len(self.texts) != len(pairs):
-            left_out = f" ({split.read:,} with those left out)" if split.dropped else ""
+            skipped = f" ({split.read:,} including skipped ones)" if split.dropped else ""
             raise UsageError(
-                f"{self.path} has {len(self.texts):,} predictions, the {split.name} split "
-                f"{len(pairs):,} pairs{left_out}: there must be one for each, in the same order",
+                f"{self.path} has {len(self.texts):,} predictions, but the {split.name} split has "
+                f"{len(pairs):,} pairs{skipped}: expected one for each, in the same order",
                 hint="Check --split and --limit; in a text file each line is one summary.",
             )
         return self.texts
@@ -72,7 +76,7 @@ def read_predictions(path: Path) -> Predictions:
     """Read a file of predictions, or the `predictions.jsonl` of an evaluation folder.
 
     Raises:
-        UsageError: no such file, or no summary in a row.
+        UsageError: the file does not exist, or a row has no summary.
     """
     if path.is_dir():
         path = path / "predictions.jsonl"

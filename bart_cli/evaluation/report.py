@@ -1,6 +1,6 @@
-"""`report.html`: an evaluation on one page that needs nothing else, no network and no script.
+"""Write `report.html`: an evaluation as one self-contained page without scripts.
 
-In: an `Evaluation` and its pairs. The template escapes every text that comes from data.
+In: an `Evaluation` and its pairs. The template escapes all text from the data.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from bart_cli.files import atomic_file
 
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 RANKED_BY = "rouge2"
-SHOWN = 5  # examples of each sort
-ARTICLE_CHARACTERS = 3000  # of an example; the rest is counted
+SHOWN = 5  # examples per group
+ARTICLE_CHARACTERS = 3000  # shown of an example
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a prediction; `shared`: it is part of a pair of words that the reference has."""
+    """A span of a prediction; `shared`: it is part of a bigram that is also in the reference."""
 
     text: str
     shared: bool
@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An article of the report; `left_out`: characters of it that are not shown."""
+    """An example in the report; `left_out`: number of characters of the article not shown."""
 
     id: str
     article: str
@@ -48,7 +48,7 @@ class ShownExample:
 
 
 def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
-    """Write the page."""
+    """Render the page and write it to `path`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -75,7 +75,7 @@ def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
         height=HEIGHT,
     )
     with atomic_file(path) as temporary:
-        # Lone surrogates, which HTML cannot hold, become the mark for what cannot be shown.
+        # Replace lone surrogates, which HTML cannot contain, with U+FFFD.
         clean = page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         temporary.write_text(clean, encoding="utf-8")
 
@@ -83,10 +83,10 @@ def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
 def mark_shared(
     prediction: str, reference: str, *, stemmer: bool, tokenizer: RougeTokenizer = "ascii"
 ) -> list[Piece]:
-    """Cut a prediction into pieces that do and do not count for ROUGE-2."""
+    """Split a prediction into pieces that do and do not count for ROUGE-2."""
     pattern = word_pattern(tokenizer)
     begin = 0
-    parts = []  # words stand at the odd places
+    parts = []  # words are at odd indices
     for match in pattern.finditer(prediction):
         parts += [prediction[begin : match.start()], match[0]]
         begin = match.end()
@@ -99,11 +99,11 @@ def mark_shared(
         if (words[i], words[i + 1]) in known:
             shared[i] = shared[i + 1] = True
     pieces: list[Piece] = []
-    for place, text in enumerate(parts):
-        if place % 2:
-            flag = shared[place // 2]
+    for i, text in enumerate(parts):
+        if i % 2:
+            flag = shared[i // 2]
         else:  # between two shared words
-            flag = 0 < place < len(parts) - 1 and shared[place // 2 - 1] and shared[place // 2]
+            flag = 0 < i < len(parts) - 1 and shared[i // 2 - 1] and shared[i // 2]
         if pieces and pieces[-1].shared == flag:
             pieces[-1] = Piece(pieces[-1].text + text, flag)
         elif text:
@@ -112,7 +112,7 @@ def mark_shared(
 
 
 def _charts(result: Evaluation) -> dict[str, list[Interval]]:
-    """The scores of all systems, by kind."""
+    """Collect the scores of all systems by metric."""
     means = {MODEL: result.rouge} | result.baselines
     intervals = {MODEL: result.interval} | result.baseline_intervals
     return {
@@ -137,7 +137,7 @@ def _lengths(result: Evaluation, pairs: Sequence[Pair]) -> list[Histogram]:
 
 
 def _examples(result: Evaluation, pairs: Sequence[Pair]) -> dict[str, list[ShownExample]]:
-    """The best, those in the middle and the worst; an article is shown once only."""
+    """Choose the best, the median and the worst examples, without duplicates."""
     order = np.argsort(-np.array(result.each[RANKED_BY]), kind="stable").tolist()
     best, rest = order[:SHOWN], order[SHOWN:]
     worst, rest = rest[-SHOWN:][::-1], rest[:-SHOWN]

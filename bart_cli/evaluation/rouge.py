@@ -1,10 +1,10 @@
-"""ROUGE (Lin 2004) by the `rouge-score` package, with one sentence splitter for both sides.
+"""ROUGE (Lin 2004), computed with the `rouge-score` package.
 
-Words are what `rouge-score` takes for them, runs of a-z and 0-9, or words of any script: runs of
-letters and digits, single characters where a script has no spaces.
+Words are runs of a-z and 0-9, as in `rouge-score`, or words of any script: runs of letters and
+digits, or single characters in scripts without spaces.
 
-ROUGE-Lsum compares sentence by sentence. Summaries with line breaks (CNN-DailyMail's highlights)
-are split there, others by our sentence splitter; predictions and references by the same rule.
+ROUGE-Lsum compares sentence by sentence. Predictions and references are split in the same way: at
+line breaks (as in CNN-DailyMail's highlights), and then by our sentence splitter.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ ASCII_WORD = re.compile("[a-zA-Z0-9]+")
 
 @dataclass(frozen=True)
 class RougeScores:
-    """F1 in percent.
+    """F1 scores in percent, by metric.
 
-    mean: by kind. each: by kind, one number per pair. interval: 95% bootstrap, by kind.
+    Attributes:
+        mean: mean over pairs.
+        each: score of each pair.
+        interval: 95% bootstrap confidence interval of the mean.
     """
 
     mean: dict[str, float]
@@ -50,7 +53,7 @@ def rouge_scores(
     bootstrap: int = 0,
     workers: int = 1,
 ) -> RougeScores:
-    """ROUGE-1/2/L/Lsum of the predictions of one system; see `score_systems`."""
+    """Compute ROUGE-1/2/L/Lsum of one system; see `score_systems`."""
     return score_systems(
         {"": predictions},
         references,
@@ -73,17 +76,17 @@ def score_systems(
     workers: int = 1,
     advance: Callable[[int], None] = lambda pairs: None,
 ) -> dict[str, RougeScores]:
-    """ROUGE-1/2/L/Lsum of several systems' summaries of the same articles.
+    """Compute ROUGE-1/2/L/Lsum of several systems on the same articles.
 
     Args:
-        systems: name -> a summary for each reference.
-        references: one of each article, or several: then the best F1 by kind counts.
-        stemmer: Porter stemming before words are compared.
-        tokenizer: which words there are, see the top of the file.
-        language: whose rules split summaries into sentences, for ROUGE-Lsum.
-        bootstrap: resamples for the confidence intervals; 0: none.
-        workers: processes; 1 scores here.
-        advance: told how many pairs more are scored.
+        systems: name -> summaries of all articles.
+        references: one or more for each article; for several, the best F1 of each metric counts.
+        stemmer: apply the Porter stemmer to words.
+        tokenizer: ascii or unicode; see the docstring of this module.
+        language: language of the sentence splitter, for ROUGE-Lsum.
+        bootstrap: number of resamples for the confidence intervals; 0: none.
+        workers: number of processes; 1: score in this process.
+        advance: called with the number of pairs scored since the last call.
     """
     pairs = [
         pair
@@ -106,24 +109,24 @@ def score_systems(
 
 
 def as_sentences(summary: str, language: str = AUTO) -> str:
-    """The same text with one sentence a line, as ROUGE-Lsum wants it."""
+    """Put each sentence of a text on its own line, as required for ROUGE-Lsum."""
     lines = [line.strip() for line in summary.splitlines() if line.strip()]
     return "\n".join(sentence for line in lines for sentence in split_sentences(line, language))
 
 
 @cache
 def word_pattern(tokenizer: RougeTokenizer) -> re.Pattern[str]:
-    """What is a word."""
+    """Return the pattern that matches words."""
     if tokenizer == "ascii":
         return ASCII_WORD
-    # Marks (vowel signs, accents) belong to the letter before; Python's \\w lacks them.
+    # Combining marks (vowel signs, accents) belong to the preceding letter; \\w excludes them.
     points = range(sys.maxunicode + 1)
     marks = "".join(chr(c) for c in points if unicodedata.category(chr(c))[0] == "M")
     return re.compile(f"[{UNSPACED}][{marks}]*|(?:(?![{UNSPACED}])[^\\W_][{marks}]*)+")
 
 
 def normal_form(word: str, *, stemmer: bool) -> str:
-    """A word as ROUGE compares it."""
+    """Normalize a word for comparison."""
     lower = unicodedata.normalize("NFKC", word).lower()
     if not (stemmer and len(lower) > 3 and lower.isascii()):
         return lower
@@ -133,7 +136,7 @@ def normal_form(word: str, *, stemmer: bool) -> str:
 
 
 def share_without_words(references: Sequence[str]) -> float:
-    """Share of the references of which the ASCII tokenizer drops more than half of the letters."""
+    """Return the share of references that lose more than half of their letters as ASCII words."""
     lost = 0
     for text in references:
         kept = sum(map(len, ASCII_WORD.findall(text)))
@@ -143,7 +146,7 @@ def share_without_words(references: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class _AnyScript:
-    """A tokenizer for `rouge-score`: words of any script."""
+    """Tokenizer for `rouge-score` that finds words of any script."""
 
     stemmer: bool
 
@@ -189,7 +192,7 @@ def _summarize(table: np.ndarray, bootstrap: int) -> RougeScores:
 
 
 def _intervals(table: np.ndarray, resamples: int) -> dict[str, tuple[float, float]]:
-    """Percentiles of the means of resampled pairs (Efron 1979); the same for the same table."""
+    """Compute bootstrap percentile intervals (Efron 1979) of the means, with a fixed seed."""
     if not resamples or not len(table):
         return {}
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""From predictions to numbers: ROUGE (and BLEU) of the model and of the lead baselines.
+"""Score predictions: ROUGE and other metrics of the model, and ROUGE of the lead baselines.
 
 In: pairs and their predictions, from the ledger or from a file. Out: an `Evaluation`.
 """
@@ -30,23 +30,31 @@ from bart_cli.progress import Reporter
 from bart_cli.runtime.cores import usable_cores
 
 PERCENTILES = (50, 90, 95, 99)
-LOST = 0.1  # share of references without most of their letters that is worth a warning
+LOST = 0.1  # warn if this share of references loses most of its letters as ASCII words
 LEADS = (1, 2, 3)  # sentences of the lead-N baselines
-MODEL = "model"  # the system that is evaluated; the others are baselines
+MODEL = "model"  # name of the evaluated system; the others are baselines
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The numbers, as they are in `metrics.json`, and the predictions.
+    """The content of `metrics.json`, and the predictions.
 
-    rouge: F1 in percent by kind; interval: 95% bootstrap; each: F1 of every article by kind.
-    baselines: 'lead-N' -> rouge. bleu: system -> score, empty unless asked for; bleu_signature:
-    how sacrebleu computed it. metrics: mean of each measure of `evaluation.metrics`, of the model
-    and of the references. bertscore_signature: how BERTScore was computed.
-    latency: seconds per batch, mean, percentiles and max, over all batches whenever they were
-    decoded; throughput: articles per second, all processes together. Empty and None where the
-    predictions come from a file.
-    words: mean number of words by text. settings: what was scored and how.
+    Attributes:
+        cut: number of truncated articles.
+        rouge: mean F1 in percent by metric.
+        interval: 95% bootstrap confidence intervals of these means.
+        baselines, baseline_intervals: the same for each baseline, 'lead-N'.
+        bleu: system -> BLEU; empty unless requested.
+        bleu_signature: sacrebleu's signature.
+        metrics: means of the measures in `evaluation.metrics`, for the model and the references.
+        bertscore_signature: model, layer and versions of BERTScore.
+        latency: seconds per batch: mean, percentiles and maximum over all batches, including those
+            before a resume. Empty for predictions from a file.
+        throughput: articles per second, over all processes. None for predictions from a file.
+        words: mean number of words of articles, references and predictions.
+        settings: settings that affect the predictions or the scores.
+        predictions: rows of `predictions.jsonl`.
+        each: F1 of each article by metric.
     """
 
     articles: int
@@ -67,7 +75,7 @@ class Evaluation:
     each: dict[str, list[float]] = field(repr=False)
 
     def numbers(self) -> dict[str, Any]:
-        """All but what there is one of for each article."""
+        """Return all attributes except those with an item for each article."""
         return {k: v for k, v in vars(self).items() if k not in ("predictions", "each")}
 
 
@@ -89,10 +97,10 @@ def score(
     """Score predictions.
 
     Args:
-        decoded: one for each pair, in their order.
-        origin: what made the predictions, for the settings.
-        ledger: how they were decoded; None: elsewhere.
-        encoder: of BERTScore, if that was asked for.
+        decoded: hypotheses of each pair, in order.
+        origin: settings of the predictions, to be recorded.
+        ledger: record of decoding; None for predictions from a file.
+        encoder: encoder for BERTScore; None: do not compute it.
     """
     language = config.evaluation.language
     systems = {MODEL: [article.texts[0] for article in decoded]}
@@ -133,7 +141,7 @@ def score(
 
 
 def decoding_settings(config: EvaluateConfig, ledger: Ledger) -> dict[str, Any]:
-    """What a model was decoded with."""
+    """Return the settings that the predictions were decoded with, to be recorded."""
     evaluation = config.evaluation
     return {
         "model": config.model_path,
@@ -198,7 +206,7 @@ def _metrics(
     encoder: Encoder | None,
     reporter: Reporter,
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
-    """Means of the measures of `evaluation.metrics` by system, and the model's by article."""
+    """Compute `evaluation.metrics`: means by system, and the model's values by article."""
     wanted = [name for name in config.evaluation.metrics if name != "bertscore"]
     rows: list[dict[str, Any]] = [{} for _ in pairs]
     if not config.evaluation.metrics:
@@ -225,7 +233,7 @@ def _metrics(
 
 
 def _means(rows: Sequence[Measures]) -> dict[str, float]:
-    """The mean of each measure over the summaries for which it is defined."""
+    """Average each measure over the summaries for which it is defined."""
     found = {name: [value for row in rows if (value := row[name]) is not None] for name in rows[0]}
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
@@ -237,7 +245,7 @@ def _rounded(value: float | None) -> float | None:
 def _row(
     pair: Pair, texts: list[str], scores: list[float], rouge: dict[str, float]
 ) -> dict[str, Any]:
-    """A line of `predictions.jsonl`."""
+    """Build a row of `predictions.jsonl`."""
     row: dict[str, Any] = {"id": pair.id, "prediction": texts[0]}
     if len(texts) > 1:
         row["others"] = [
@@ -259,7 +267,7 @@ def _latency(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def _mean_words(texts: Sequence[str], config: EvaluateConfig) -> float:
-    """Words between spaces; of any script as ROUGE counts them, where it knows them."""
+    """Count words separated by spaces, or with the unicode tokenizer, words of any script."""
     if config.evaluation.tokenizer == "unicode":
         words = word_pattern("unicode")
         return float(np.mean([len(words.findall(text)) for text in texts]))

@@ -1,1 +1,1 @@
-"""The BART encoder-decoder, its loss, and the checkpoint formats it is read from and written to."""
+"""The BART encoder-decoder, its loss, and reading and writing its checkpoint formats."""

@@ -16,7 +16,7 @@ from bart_cli.runtime.precision import as_computed
 
 
 class Attention(nn.Module):
-    """Four projections with biases, named as in Hugging Face's BART."""
+    """Query, key, value and output projections with biases; names as in Hugging Face's BART."""
 
     def __init__(self, d_model: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model)
 
     def split(self, x_BTD: Tensor) -> Tensor:
-        """[B, T, D] -> [B, H, T, E] (a view)."""
+        """Split the heads: [B, T, D] -> [B, H, T, E], as a view."""
         return x_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(
@@ -38,11 +38,11 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Attend to `memory_BSD`, or to `x_BTD` itself when there is none.
+        """Attend to `memory_BSD`, or to `x_BTD` itself if it is None.
 
         Args:
-            mask: bool, broadcastable to [B, H, T, S]; True where a query may look. None: all.
-            causal: position t sees positions <= t only; excludes `mask`.
+            mask: bool, broadcastable to [B, H, T, S]; True where a query may attend. None: all.
+            causal: let position t attend only to positions <= t. Cannot be combined with `mask`.
         """
         x_BTD = as_computed(x_BTD)
         keys = x_BTD if memory_BSD is None else as_computed(memory_BSD)

@@ -1,7 +1,7 @@
-"""BART (Lewis et al. 2020): encoder, decoder, one embedding shared by both and by the output.
+"""BART (Lewis et al. 2020): an encoder, a decoder, and one embedding tied to the output layer.
 
-Parameter names are Hugging Face's: `BartForConditionalGeneration` for post-LN,
-`MBartForConditionalGeneration` for Pre-LN, so that loading is a rename at most.
+Parameters have the names of Hugging Face's `BartForConditionalGeneration` (post-LN) or
+`MBartForConditionalGeneration` (Pre-LN), so loading a checkpoint at most renames tensors.
 """
 
 # Legend: B batch, S source, T target, D model, V vocabulary.
@@ -23,7 +23,7 @@ from bart_cli.runtime.precision import as_computed
 
 
 class Stack(nn.Module):
-    """Positions, the LayerNorm after embedding, the blocks, and Pre-LN's last LayerNorm."""
+    """Position embedding, LayerNorm, the blocks, and a final LayerNorm if the model is Pre-LN."""
 
     def __init__(self, config: ModelConfig, layers: list[nn.Module], layerdrop: float) -> None:
         super().__init__()
@@ -38,10 +38,13 @@ class Stack(nn.Module):
         self.activation_checkpointing = False
 
     def embed(self, tokens_BTD: Tensor, start: int = 0) -> Tensor:
-        """Token embeddings -> input of the first block, both [B, T, D].
+        """Turn token embeddings into the input of the first block, both [B, T, D].
+
+        Args:
+            start: position of the first token.
 
         Raises:
-            UsageError: the sequence is longer than the table of positions.
+            UsageError: the sequence is longer than the position table.
         """
         length = tokens_BTD.shape[1]
         if start + length > self.positions:
@@ -53,9 +56,9 @@ class Stack(nn.Module):
         return dropout(self.layernorm_embedding(x), self.dropout, self.training)
 
     def forward(self, tokens_BTD: Tensor, *inputs: Tensor | None) -> Tensor:
-        """Run all blocks; `inputs` are handed to each of them after the residual stream.
+        """Run all blocks; each receives the residual stream, then `inputs`.
 
-        In training, LayerDrop (Fan et al. 2020) skips each block with its probability.
+        In training, LayerDrop (Fan et al. 2020) skips each block with probability `layerdrop`.
         """
         x = self.embed(tokens_BTD)
         for layer in self.layers:
@@ -85,8 +88,7 @@ class EncoderDecoder(nn.Module):
 class Bart(nn.Module):
     """BART with its output layer.
 
-    Args:
-        config: the architecture. Weights are drawn from torch's global generator.
+    The initial weights are drawn from torch's global random generator.
     """
 
     final_logits_bias: Tensor
@@ -109,7 +111,7 @@ class Bart(nn.Module):
             nn.init.zeros_(module.weight[module.padding_idx])
 
     def grow(self, vocab_size: int) -> None:
-        """Add rows, drawn like new ones, to the embedding table."""
+        """Extend the embedding table to `vocab_size` rows, initialized like a new table."""
         old = self.model.shared.weight
         rows_ND = old.new_empty(vocab_size - len(old), old.shape[1])
         nn.init.normal_(rows_ND, std=self.config.init_std)
@@ -120,20 +122,24 @@ class Bart(nn.Module):
         self.config = self.config.model_copy(update={"vocab_size": vocab_size})
 
     def encode(self, source_BS: Tensor, source_mask_BS: Tensor | None = None) -> Tensor:
-        """Ids -> memory [B, S, D]. `source_mask_BS`: bool, True at real tokens; None: all."""
+        """Encode token ids into memory [B, S, D].
+
+        Args:
+            source_mask_BS: bool, True at real tokens; None: no padding.
+        """
         return self.model.encoder(self.model.shared(source_BS), key_mask(source_mask_BS))
 
     def decode(
         self, decoder_input_BT: Tensor, memory_BSD: Tensor, source_mask_BS: Tensor | None = None
     ) -> Tensor:
-        """Ids and memory -> hidden states [B, T, D] of the last block, one per target position."""
+        """Decode ids and memory into the hidden states [B, T, D] of the last block."""
         tokens = self.model.shared(decoder_input_BT)
         return self.model.decoder(tokens, memory_BSD, key_mask(source_mask_BS))
 
     def forward(
         self, source_BS: Tensor, source_mask_BS: Tensor | None, decoder_input_BT: Tensor
     ) -> Tensor:
-        """Hidden states [B, T, D] under teacher forcing; `logits` or a loss comes after."""
+        """Compute the hidden states [B, T, D] under teacher forcing, for `logits` or a loss."""
         ids = (source_BS, decoder_input_BT)
         both = self._lookup(torch.cat([part.flatten() for part in ids]))
         pieces = both.split([part.numel() for part in ids])
@@ -145,25 +151,26 @@ class Bart(nn.Module):
         return self.model.decoder(target_BTD, memory_BSD, mask)
 
     def _lookup(self, ids_N: Tensor) -> Tensor:
-        """Embeddings [N, D], both sides in one lookup: its gradient is as large as the table.
+        """Look up embeddings [N, D] of source and target at once.
 
-        On a CPU that gradient is sparse; torch adds it to the dense one of the output layer.
+        The gradient of a lookup is as large as the table, so two lookups would cost twice. On a
+        CPU it is sparse; torch adds it to the dense gradient of the output layer.
         """
         table = self.model.shared
         sparse = ids_N.device.type == "cpu" and torch.is_grad_enabled()
-        sparse = sparse and not torch.compiler.is_compiling()  # which knows no sparse tensors
+        sparse = sparse and not torch.compiler.is_compiling()  # no sparse tensors in the compiler
         return F.embedding(ids_N, table.weight, table.padding_idx, sparse=sparse)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [..., V]."""
+        """Project hidden states [..., D] to logits [..., V]."""
         return F.linear(hidden, self.model.shared.weight) + self.final_logits_bias.to(hidden.dtype)
 
     def activation_checkpointing(self, enabled: bool) -> None:
-        """Recompute the blocks' activations in backward instead of keeping them."""
+        """Recompute the blocks' activations in backward instead of storing them."""
         self.model.encoder.activation_checkpointing = enabled
         self.model.decoder.activation_checkpointing = enabled
 
 
 def key_mask(mask_BS: Tensor | None) -> Tensor | None:
-    """[B, S] -> [B, 1, 1, S], so that it covers all heads and queries."""
+    """Add dimensions for heads and queries to a mask: [B, S] -> [B, 1, 1, S]."""
     return None if mask_BS is None else mask_BS[:, None, None, :]

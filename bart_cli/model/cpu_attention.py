@@ -16,18 +16,18 @@ from torch.nn import functional as F
 
 from bart_cli.model.dropout import dropout
 
-BLOCK = 2**21  # attention weights that are recomputed at a time: 4 MB, about what a cache holds
+BLOCK = 2**21  # attention weights recomputed at a time: 4 MB in bf16, about the size of a cache
 
 
 def attend(
     q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, mask: Tensor | None, causal: bool, p: float
 ) -> Tensor:
-    """What `scaled_dot_product_attention` computes, trained faster.
+    """Compute `scaled_dot_product_attention` with a faster backward pass.
 
     Args:
-        mask: bool [B, 1, 1, S], True at real tokens; None: all.
-        causal: query t sees keys <= t only; excludes `mask`.
-        p: dropout of the attention weights.
+        mask: bool [B, 1, 1, S], True at real tokens; None: no padding.
+        causal: let query t attend only to keys <= t. Cannot be combined with `mask`.
+        p: dropout probability of the attention weights.
     """
     if p > 0:
         scores_BHTS = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ k_BHSE.mT
@@ -38,10 +38,10 @@ def attend(
 
 
 class _Recomputed(torch.autograd.Function):
-    """The fused forward, which keeps no weights; backward computes them again, heads by heads.
+    """Fused forward without stored attention weights; backward recomputes them, some heads at once.
 
-    The arithmetic of backward is that of plain attention under autocast: scores, weights and their
-    gradients are rounded to bf16, sums are in fp32.
+    Backward rounds like plain attention under autocast: scores, weights and their gradients are
+    bf16, sums are accumulated in fp32.
     """
 
     @staticmethod
@@ -65,8 +65,8 @@ class _Recomputed(torch.autograd.Function):
         heads = max(1, BLOCK // (q.shape[2] * k.shape[2]))
         for begin in range(0, len(q_NTE), heads):
             n = slice(begin, begin + heads)
-            of_heads = bias_NTS[n] if len(bias_NTS) > 1 else bias_NTS
-            scores = torch.baddbmm(of_heads, q_NTE[n], k_NSE[n].mT)
+            bias_nTS = bias_NTS[n] if len(bias_NTS) > 1 else bias_NTS
+            scores = torch.baddbmm(bias_nTS, q_NTE[n], k_NSE[n].mT)
             weights = torch.softmax(scores, -1)
             d_weights = torch.bmm(grad_NTE[n], v_NSE[n].mT)
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, q.dtype)
@@ -83,7 +83,7 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _bias(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """What is added to the scores [B or 1, 1, T or 1, S]: 0 where a query sees a key, else -inf."""
+    """Build the mask to add to the scores, 0 or -inf: [B or 1, 1, T or 1, S]."""
     if causal:
         mask = torch.ones(1, 1, q.shape[2], k.shape[2], dtype=torch.bool).tril_()
     if mask is None:

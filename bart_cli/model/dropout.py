@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) with random numbers that a CPU can make quickly."""
+"""Dropout (Srivastava et al. 2014) that is fast on a CPU."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LEVELS = 2**16  # of a probability: 16 random bits an element
+LEVELS = 2**16  # resolution of the probability: 16 random bits per element
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Zero elements with probability `p`, scale the others by 1 / (1 - p).
+    """Zero elements with probability `p` and scale the others by 1 / (1 - p).
 
-    On a CPU torch draws one Bernoulli number an element, one after the other; here a 64-bit random
-    number serves four elements, and `p` is rounded to 1/65536.
+    On a CPU, torch draws one Bernoulli number per element, serially. Here one 64-bit random number
+    serves four elements, and `p` is rounded to a multiple of 1/65536.
     """
     if not training or p == 0.0 or x.device.type != "cpu":
         return F.dropout(x, p, training)

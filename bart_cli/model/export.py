@@ -1,6 +1,6 @@
-"""`bart export`: a model that we read, in a form that others read, compared before it is there.
+"""`bart export`: write a model in another tool's format, and verify it before it appears.
 
-In: a run, a folder, a hub id, a checkpoint. Out: a Hugging Face folder, or NVIDIA's checkpoint.
+In: a run, a folder, a hub id or a checkpoint. Out: a Hugging Face folder or NVIDIA's checkpoint.
 """
 
 from __future__ import annotations
@@ -32,19 +32,22 @@ DTYPES: dict[ExportDtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-CHECKPOINT = "final_step.ckpt"  # what the reference's fine-tuning ends with: a bare state dict
-TOLERANCE = 1e-4  # of logits, relative to the largest of them (at least 1)
-# Spells no special token: transformers makes an id of one, we do not.
+CHECKPOINT = "final_step.ckpt"  # the reference saves its final model so, as a bare state dict
+TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit (at least 1)
+# No special token in it: transformers maps `<s>` in a text to its id, we treat it as text.
 SAMPLE = "Café owners – 24 of them – said: “nobody laughed” 🤷🏽 at the mask in 1998.\n"
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """Result of an export.
 
-    layout: BART, mBART (Pre-LN) or the reference's. difference: of logits, at most, between this
-    model and `transformers` reading the export (for the reference: between this model and our own
-    reading); None: transformers is not installed. size: of all files, in bytes.
+    Attributes:
+        layout: BART, mBART (Pre-LN) or reference.
+        size: total size of the files, in bytes.
+        difference: largest difference between the logits of the model and those of the export as
+            `transformers` loads it (for the reference layout: as we load it). None: transformers is
+            not installed.
     """
 
     out: Path
@@ -56,11 +59,12 @@ class Export:
 
 
 def export_model(source: str, out: Path, config: ExportConfig) -> Export:
-    """Write `out`, a folder that must not be there or be empty; it appears when it is checked.
+    """Export a model to the folder `out`, which appears only once it has been verified.
 
     Raises:
-        UsageError: no model, no tokenizer, or `out` holds something.
-        BartError: the weights do not fit the dtype, or what was written does not give the same.
+        UsageError: there is no model or no tokenizer, or `out` exists and is not empty.
+        BartError: a weight exceeds the range of the dtype, or the export does not give the same
+            logits or token ids as the model.
     """
     if not out.name:
         raise UsageError(f"--out {out} names an existing folder; pass a new name")
@@ -87,7 +91,7 @@ def _export(source: str, out: Path, config: ExportConfig) -> Export:
         else:
             layout = "mBART" if model.config.pre_layer_norm else "BART"
             write_weights(temporary, model.config, weights, tokenizer, loaded.generation)
-        model.load_state_dict(weights)  # rounded as what was written
+        model.load_state_dict(weights)  # rounded like the export, for a fair comparison
         difference = _check(temporary, model, tokenizer, config)
         size = sum(file.stat().st_size for file in temporary.iterdir())
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -95,13 +99,13 @@ def _export(source: str, out: Path, config: ExportConfig) -> Export:
 
 
 def load_average(run: str, count: int) -> LoadedModel:
-    """The newest checkpoint of a run, with the mean weights of the newest `count`.
+    """Load the newest checkpoint of a run with the mean weights of its newest `count` checkpoints.
 
-    In memory: one model in fp32, and one tensor at a time of the others.
+    Holds one model in fp32 in memory, plus one tensor of another checkpoint at a time.
 
     Raises:
         UsageError: the run has fewer checkpoints.
-        BartError: a file of weights is damaged.
+        BartError: a weight file is damaged.
     """
     folders = sorted(Path(run).glob("checkpoints/step-*/model"))
     if len(folders) < count:
@@ -152,7 +156,7 @@ def _write_reference(
     torch.save(state, folder / CHECKPOINT)
     settings = hf_config.to_hf(config) | {"model_type": "bart", "pre_ln": config.pre_layer_norm}
     settings["architectures"] = ["BartForConditionalGeneration"]
-    if generation is not None:  # there, decoding settings lie among the model's
+    if generation is not None:  # the reference reads decoding settings from config.json
         settings |= hf_config.generation_to_hf(config, generation)
         settings["force_bos_token_to_be_generated"] = generation.forced_bos
     write_json(folder / "config.json", settings)
@@ -160,7 +164,7 @@ def _write_reference(
 
 
 def _check(folder: Path, model: Bart, tokenizer: Tokenizer, config: ExportConfig) -> float | None:
-    """The largest difference of logits; None where there is nothing to compare with."""
+    """Return the largest difference of logits, or None if transformers is not installed."""
     settings = model.config
     length = min(16, settings.max_position_embeddings)
     generator = torch.Generator().manual_seed(0)
@@ -186,7 +190,7 @@ def _check(folder: Path, model: Bart, tokenizer: Tokenizer, config: ExportConfig
 
 
 def _load_theirs(folder: Path, settings: ModelConfig, tokenizer: Tokenizer) -> Any:
-    """The export as `transformers` sees it, in fp32."""
+    """Load the export with `transformers`, in fp32, and compare its tokenizer with ours."""
     import transformers
 
     transformers.logging.set_verbosity_error()

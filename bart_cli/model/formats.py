@@ -1,7 +1,7 @@
-"""Models on disk: our own folder (which is Hugging Face's), the hub, the reference, fairseq.
+"""Load and save models: Hugging Face folders (our own format), the hub, the reference, fairseq.
 
-In: a path or a hub id. Out: a `Bart` with its tokenizer; and back to a folder that
-`transformers` loads as it is (`BartForConditionalGeneration`, for Pre-LN `MBart…`).
+In: a path or a hub id. Out: a `Bart` with its tokenizer, or a folder that `transformers` loads
+without conversion (as `BartForConditionalGeneration`, or `MBart…` if the model is Pre-LN).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bart_cli.model.pickles import Inert, find_number, load_pickle, require_weig
 from bart_cli.model.weights import State, infer_config, is_pre_layer_norm, rename
 from bart_cli.tokenizer import Tokenizer
 
-# Files of weights that we do not read -> their kind, and the command that converts the folder.
+# Weight files that we cannot read -> description, and how to convert them.
 CONVERT = "python -c \"from transformers import AutoModelForSeq2SeqLM as M; M.from_pretrained('{}'"
 SAVE = ").save_pretrained('OUT')\""
 FOREIGN = {
@@ -54,17 +54,17 @@ FOREIGN = {
     "model.bin": ("weights for CTranslate2", "Name the model that they were made of."),
     "encoder_model.onnx": ("ONNX graphs", "Name the model that they were made of."),
 }
-# How weights may be stored, in the order of transformers: a file, or an index of its parts.
+# Weight files in the order in which transformers looks for them; each may be split, with an index.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# Where training tools keep the state dict, among other things.
+# Keys under which training tools store the state dict.
 NESTED = ("state_dict", "model_state_dict", "model", "module")
-MISSING_SHARE = 0.01  # entries of a tokenizer that may lack an embedding
-# No `*.json`: a repository may hold the megabytes of a trainer's state as well.
+MISSING_SHARE = 0.01  # largest share of tokenizer entries without an embedding
+# Not `*.json`: a repository may also hold a trainer's state, several megabytes of JSON.
 HUB_FILES = (
     *("config.json", "generation_config.json", "*.index.json"),
     *tokenizer_files.HUB_FILES,
 )
-# In order of preference; of a repository that has several forms one is downloaded.
+# In order of preference: only the first format that a repository has is downloaded.
 HUB_WEIGHTS = (
     *("model.safetensors", "model-*.safetensors"),
     *("pytorch_model.bin", "pytorch_model-*.bin"),
@@ -74,11 +74,12 @@ SEARCH = {"beams", "max_length", "length_penalty", "no_repeat_ngram"}
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode and what lay beside it.
+    """A model in evaluation mode, with its tokenizer and decoding settings.
 
-    tokenizer: None when the format carries none (`.ckpt`, `.pt` on their own).
-    saved: decoding settings that the model was saved with, if any.
-    folder: where the weights were found.
+    Attributes:
+        tokenizer: None if there are no tokenizer files beside the weights (a single `.ckpt`).
+        saved: decoding settings saved with the model, if any.
+        folder: folder of the weights.
     """
 
     model: Bart
@@ -88,19 +89,22 @@ class LoadedModel:
 
     @property
     def generation(self) -> GenerationConfig | None:
-        """The saved settings, None where the file names none of its own."""
+        """The saved decoding settings, or None if the file sets no search option."""
         if self.saved is None or not self.saved.stated & SEARCH:
             return None
         values = dict(self.saved.values)
         if not values.get("sample") and "top_k" not in self.saved.stated:
-            del values["top_k"]  # idle, and the default of transformers
+            del values["top_k"]  # unused without sampling; it is only the default of transformers
         return GenerationConfig.model_validate(values)
 
 
 def save_model(
     folder: Path, model: Bart, tokenizer: Tokenizer, generation: GenerationConfig | None = None
 ) -> None:
-    """Write the folder at once: config, weights in their dtype, tokenizer, decoding settings."""
+    """Write a model folder atomically: config, weights, tokenizer and decoding settings.
+
+    The weights keep their dtype.
+    """
     save_weights(folder, model.config, model.state_dict(), tokenizer, generation)
 
 
@@ -111,7 +115,7 @@ def save_weights(
     tokenizer: Tokenizer,
     generation: GenerationConfig | None = None,
 ) -> None:
-    """As `save_model`, from the `state_dict()` of a model that may have changed since."""
+    """Do the same as `save_model` from a `state_dict()`, for a model that has changed since."""
     with atomic_folder(folder) as temporary:
         write_weights(temporary, config, weights, tokenizer, generation)
 
@@ -123,13 +127,13 @@ def write_weights(
     tokenizer: Tokenizer,
     generation: GenerationConfig | None,
 ) -> None:
-    """Write the files of a model into a folder that is there."""
+    """Write the files of a model into an existing folder."""
     state = {name: tensor.contiguous() for name, tensor in weights.items()}
     dtype = str(state["model.shared.weight"].dtype).removeprefix("torch.")
     write_json(folder / "config.json", hf_config.to_hf(config) | {"torch_dtype": dtype})
     write_json(folder / "generation_config.json", hf_config.generation_to_hf(config, generation))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    # safetensors 0.8 writes for the owner only, also into a folder that is shared.
+    # safetensors 0.8 creates files that only their owner can read, even in a shared folder.
     shutil.copymode(folder / "config.json", folder / "model.safetensors")
     tokenizer.save(folder)
 
@@ -144,11 +148,11 @@ def load_model(
     """Load a run folder, a checkpoint, a model folder, a hub id, a `.ckpt` or a fairseq `.pt`.
 
     Args:
-        dropouts: take the dropout rates from here instead of from the model.
+        dropouts: take the dropout rates from this configuration instead of the model's.
 
     Raises:
-        UsageError: nothing there, or it is not a BART.
-        BartError: the hub could not be reached, a file is damaged.
+        UsageError: the source does not exist or is not a BART model.
+        BartError: the hub cannot be reached, or a file is damaged.
     """
     path = resolve_model(source)
     if path.is_file():
@@ -170,16 +174,16 @@ def load_model(
 
 
 def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
-    """The folder with `config.json`, or the `.ckpt` / `.pt` file, that a name stands for.
+    """Find the model folder (with `config.json`), or the `.ckpt` or `.pt` file, of a name.
 
-    A run stands for its `best` model if it has validated, else for its final `model`, before the
-    run has ended for its newest checkpoint. Any other name is asked from the hub.
+    For a run, this is its `best` model if it has validated, else its final `model`, else its newest
+    checkpoint. A name that is not a path is looked up on the hub.
 
     Args:
-        checkpoint: of a run: best, last or a step.
+        checkpoint: which model of a run: best, last or a step.
 
     Raises:
-        UsageError: a path with no model in it, or a run without that checkpoint.
+        UsageError: the path contains no model, or the run does not have that checkpoint.
     """
     path = Path(source)
     if checkpoint is not None:
@@ -202,7 +206,7 @@ def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a folder that decide the output of its model, among all that may lie there."""
+    """List the files of a folder that determine the output of its model."""
     forms = ("*.safetensors", "*.bin", "*.ckpt", "*.pt", "*config.json", *tokenizer_files.HUB_FILES)
     return sorted({path for form in forms for path in folder.glob(form)})
 
@@ -213,26 +217,29 @@ def _checkpoint(run: Path, name: str) -> Path:
         for folder in sorted(run.glob("checkpoints/step-*/model"))
         if (folder / "config.json").is_file()
     }
-    places = {"best": run / "best", "last": run / "model"}
-    if name == "last" and not places["last"].is_dir() and steps:
+    named = {"best": run / "best", "last": run / "model"}
+    if name == "last" and not named["last"].is_dir() and steps:
         return steps[max(steps)]
-    folder = places.get(name) or steps.get(int(name) if name.isdecimal() else -1)
+    folder = named.get(name) or steps.get(int(name) if name.isdecimal() else -1)
     if folder is not None and (folder / "config.json").is_file():
         return folder
-    there = [word for word, place in places.items() if (place / "config.json").is_file()]
-    there += [str(step) for step in steps]
+    available = [word for word, path in named.items() if (path / "config.json").is_file()]
+    available += [str(step) for step in steps]
     raise UsageError(
         f"--checkpoint {name}: not in {run}",
-        hint=f"It has {', '.join(there)}."
-        if there
+        hint=f"It has {', '.join(available)}."
+        if available
         else "Pass --model with a run that has saved checkpoints.",
     )
 
 
 def require_room(tokenizer: Tokenizer, config: ModelConfig) -> None:
-    """Raise UsageError when a tokenizer is not the model's: too many entries have no embedding.
+    """Check that a tokenizer fits the model: that nearly all of its entries have an embedding.
 
-    A few may: facebook/bart-large-cnn and its kin have none for <mask>, the last entry.
+    A few may be missing: facebook/bart-large-cnn, for example, has none for <mask>, the last entry.
+
+    Raises:
+        UsageError: too many entries have no embedding.
     """
     missing = tokenizer.tokens_from(config.vocab_size)
     if len(missing) > MISSING_SHARE * tokenizer.vocab_size and not (
@@ -245,10 +252,10 @@ def require_room(tokenizer: Tokenizer, config: ModelConfig) -> None:
 
 
 def build(config: ModelConfig, state: State, path: Path) -> Bart:
-    """A model with these weights; memory is taken once.
+    """Build a model around these weights without copying them.
 
     Raises:
-        UsageError: names or shapes do not fit the configuration.
+        UsageError: names, shapes or dtypes of the weights do not match the configuration.
     """
     with torch.device("meta"), _NoInitialization():
         model = Bart(config)
@@ -277,7 +284,10 @@ def build(config: ModelConfig, state: State, path: Path) -> Bart:
 
 
 class _NoInitialization(TorchFunctionMode):
-    """Drawing weights that are replaced at once costs time; on the meta device it costs imports."""
+    """Skip weight initialization: the weights are replaced at once.
+
+    On the meta device it would cost no arithmetic, but slow imports.
+    """
 
     def __torch_function__(
         self,
@@ -304,7 +314,7 @@ def _read_folder(folder: Path) -> tuple[ModelConfig, State]:
 def _with_norms(
     config: ModelConfig, settings: dict[str, Any], state: State, path: Path
 ) -> ModelConfig:
-    """Pre-LN where the weights are: old files say so in several ways, the reference's in none."""
+    """Detect Pre-LN from the weights: old config files state it in several ways, or not at all."""
     pre_layer_norm = is_pre_layer_norm(state)
     if settings.get("normalize_before") and not pre_layer_norm:
         raise UsageError(
@@ -315,14 +325,14 @@ def _with_norms(
 
 
 def _read_weights(folder: Path) -> State:
-    for name in WEIGHTS:
-        index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return _read_tensors(folder / name)
+    for whole in WEIGHTS:
+        index = folder / f"{whole}.index.json"
+        if (folder / whole).is_file():
+            return _read_tensors(folder / whole)
         if index.is_file():
             state: State = {}
-            for part in _parts(index):
-                state.update(_read_tensors(folder / part))
+            for name in _shard_files(index):
+                state.update(_read_tensors(folder / name))
             return state
     _refuse_foreign(folder)
     raise UsageError(f"no weights in {folder}: expected {' or '.join(WEIGHTS)}")
@@ -335,14 +345,14 @@ def _read_tensors(path: Path) -> State:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raise UsageError for the weights of another library: their kind, and how to convert them."""
+    """Raise UsageError if a folder has another library's weights, with a hint to convert them."""
     for name, (kind, remedy) in FOREIGN.items():
         if (folder / name).is_file():
             raise UsageError(f"{folder} holds {kind} ({name})", hint=remedy.format(folder))
 
 
 def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
-    """A checkpoint of NVIDIA, fairseq, Lightning or a training loop; or a bare state dict."""
+    """Read a checkpoint of NVIDIA, fairseq, Lightning or a training loop, or a bare state dict."""
     whole = content = load_pickle(path)
     while isinstance(content, Mapping) and not isinstance(content, Inert):
         inner = [content[key] for key in NESTED if key in content]
@@ -358,32 +368,32 @@ def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
     return infer_config(state, path, heads), state
 
 
-def _parts(index: Path) -> list[str]:
-    """The files that an index of weights names."""
-    places = _read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+def _shard_files(index: Path) -> list[str]:
+    """List the weight files that an index names."""
+    files = _read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         raise UsageError(f"{index}: expected weight_map, a map from tensor to file")
-    return sorted(set(places.values()))
+    return sorted(set(files.values()))
 
 
 def _tensors(content: object, path: Path) -> State:
-    """A state dict, and nothing else."""
+    """Check that `content` is a state dict and nothing else."""
     if not isinstance(content, Mapping) or isinstance(content, Inert):
         raise UsageError(
-            f"{path}: expected a state dict, found {_kind(content)}",
+            f"{path}: expected a state dict, found {_type_name(content)}",
             hint="Save the state dict of the model: torch.save(model.state_dict(), FILE).",
         )
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise UsageError(
-                f"{path}: expected a state dict, but {name!r} is {_kind(value)}, not a tensor"
+                f"{path}: expected a state dict, but {name!r} is {_type_name(value)}, not a tensor"
             )
         if not isinstance(name, str):
             raise UsageError(f"{path}: expected a state dict, but {name!r} is not a tensor name")
     return dict(content)
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     return "an object" if isinstance(value, Inert) else type(value).__name__
 
 
@@ -398,10 +408,10 @@ def _load_safetensors(path: Path) -> State:
 
 
 def saved_generation(source: str | Path) -> SavedGeneration | None:
-    """The decoding settings of a run, a checkpoint, a model folder or a hub id; None: it has none.
+    """Read the decoding settings saved with a run, a checkpoint, a model folder or a hub model.
 
     Raises:
-        UsageError: no model there, or a setting that is not allowed.
+        UsageError: there is no model, or a setting is out of range.
     """
     path = resolve_model(source)
     folder = path.parent if path.is_file() else path
@@ -409,13 +419,13 @@ def saved_generation(source: str | Path) -> SavedGeneration | None:
     if not config_path.is_file():
         return None
     settings = _read_json(config_path)
-    if path.is_file():  # a reference checkpoint: whether it is Pre-LN its weights tell
+    if path.is_file():  # a reference checkpoint: only its weights tell Pre-LN from post-LN
         settings["model_type"] = "bart"
     return _read_generation(folder, hf_config.from_hf(settings, config_path))
 
 
 def _read_generation(folder: Path, config: ModelConfig) -> SavedGeneration | None:
-    """Of the first file that is there, as transformers reads it."""
+    """Read the decoding settings of the first file that exists, as transformers does."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         if path.is_file():

@@ -1,7 +1,7 @@
-"""Loss and gradient of a block of logits in one Triton kernel: two reads and one write of them.
+"""Loss and gradient of a block of logits in one Triton kernel.
 
-The operators of `losses` read and write the logits about eight times. Used on CUDA, where PyTorch
-brings Triton with it.
+The kernel reads the logits twice and writes them once; the operators in `losses` read and write
+them about eight times. Used on CUDA, where PyTorch comes with Triton.
 """
 
 # Legend: N positions, V vocabulary.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bart_cli.data.batch import IGNORE
 
-BLOCK, WARPS = 4096, 8  # columns that a program holds at once
+BLOCK, WARPS = 4096, 8  # BLOCK: columns that a program processes at a time
 
 
 @triton.jit  # type: ignore[untyped-decorator, misc, unused-ignore]
@@ -31,9 +31,10 @@ def _kernel(  # type: ignore[no-untyped-def]
             at = begin + columns
             tl.store(logits + at, tl.zeros([BLOCK], tl.float32), mask=at < V)
     else:
-        # Before the loop, whose reductions are barriers: the second one overwrites it.
+        # Read the label's logit now: the second loop overwrites it. The reductions of the first
+        # loop act as barriers in between.
         chosen = tl.load(logits + label).to(tl.float32) + tl.load(bias + label)
-        # Running maximum and sum of exponentials (Milakov and Gimelshein 2018), and plain sum.
+        # Online softmax (Milakov and Gimelshein 2018): running maximum and sum of exponentials.
         highest = float("-inf")
         total = 0.0
         plain_sum = 0.0
@@ -61,11 +62,13 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 
 def fused_loss(logits_NV: Tensor, bias_V: Tensor, labels_N: Tensor, smoothing: float) -> Tensor:
-    """Summed loss of the logits, in fp32; their gradient takes their place.
+    """Compute the summed loss in fp32, and overwrite the logits with their gradient.
 
     Args:
-        logits_NV: rows are contiguous.
-        bias_V: fp32. labels_N: int64; IGNORE has neither loss nor gradient.
+        logits_NV: fp32, bf16 or fp16, with contiguous rows.
+        bias_V: fp32, added to each row.
+        labels_N: int64; positions with IGNORE contribute neither loss nor gradient.
+        smoothing: share of probability spread evenly over the vocabulary.
     """
     losses_N = bias_V.new_empty(len(logits_NV))
     _kernel[(len(logits_NV),)](

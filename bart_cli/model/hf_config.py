@@ -1,4 +1,4 @@
-"""Between our configuration and Hugging Face's `config.json` / `generation_config.json`."""
+"""Convert our configuration to and from Hugging Face's config.json and generation_config.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-# Defaults of transformers' BartConfig, for what an old file leaves out: BART-large.
+# Defaults of transformers' BartConfig (BART-large), for settings that an old file omits.
 DEFAULTS = {
     "d_model": 1024,
     "encoder_layers": 12,
@@ -34,13 +34,13 @@ DEFAULTS = {
     "encoder_ffn_dim": 4096,
     "decoder_ffn_dim": 4096,
 }
-# Other names that transformers reads these settings under, and prefers.
+# Alternative names of these settings, which transformers prefers.
 ALIASES = {
     "d_model": "hidden_size",
     "encoder_layers": "num_hidden_layers",
     "encoder_attention_heads": "num_attention_heads",
 }
-# Architectures with other output layers -> what these models do.
+# Suffixes of architectures without a language-model head -> the rest of "MODEL … texts".
 OTHER_HEADS = {
     "ForSequenceClassification": "classifies texts",
     "ForQuestionAnswering": "marks answers in texts",
@@ -61,7 +61,7 @@ GENERATION = {
     "top_p": "top_p",
     "repetition_penalty": "repetition_penalty",
 }
-# The same, of settings that are written only where they are on.
+# The same for settings that are written only if they differ from the default.
 RARE = {
     "encoder_no_repeat_ngram": "encoder_no_repeat_ngram_size",
     "bad_words": "bad_words_ids",
@@ -71,7 +71,7 @@ RARE = {
     exponential_decay_length_penalty sequence_bias suppress_tokens begin_suppress_tokens
     renormalize_logits""".split()
 }
-# Defaults of transformers where they are not ours; a hypothesis has 20 tokens after the start.
+# Defaults of transformers that differ from ours. Its 20 tokens do not count the start token.
 TRANSFORMERS: Json = {
     "beams": 1,
     "length_penalty": 1.0,
@@ -82,7 +82,7 @@ TRANSFORMERS: Json = {
     "forced_bos": False,
     "forced_eos": False,
 }
-# Settings that change the output of transformers and are not implemented -> values without effect.
+# Settings of transformers that change its output and are not implemented -> values without effect.
 UNKNOWN: Mapping[str, tuple[object, ...]] = {
     "num_beam_groups": (1,),
     "penalty_alpha": (0, 0.0),
@@ -92,14 +92,14 @@ UNKNOWN: Mapping[str, tuple[object, ...]] = {
 } | dict.fromkeys(
     "constraints force_words_ids dola_layers watermarking_config stop_strings max_time".split(), ()
 )
-# Lengths without the start token, which go before those with it.
+# Lengths that do not count the start token; they take precedence over those that do.
 NEW_TOKENS = {"min_length": "min_new_tokens", "max_length": "max_new_tokens"}
 SAMPLING = set("temperature top_k top_p min_p typical_p top_h epsilon_cutoff eta_cutoff".split())
 DEFAULT = GenerationConfig().model_dump()
 
 
 def to_hf(config: ModelConfig) -> Json:
-    """The `config.json` of BartForConditionalGeneration (post-LN) or of mBART (Pre-LN)."""
+    """Build the `config.json` of BartForConditionalGeneration (post-LN) or of mBART (Pre-LN)."""
     settings = config.model_dump(exclude={"pre_layer_norm"})
     activation = settings["activation_function"]
     settings["activation_function"] = "gelu_new" if activation == "gelu_tanh" else activation
@@ -108,7 +108,7 @@ def to_hf(config: ModelConfig) -> Json:
         "architectures": [f"{name}ForConditionalGeneration"],
         "model_type": name.lower(),
         "is_encoder_decoder": True,
-        # transformers does not read these any more; CTranslate2's converter and others do.
+        # No longer read by transformers, but by CTranslate2's converter and other tools.
         "normalize_before": config.pre_layer_norm,
         "normalize_embedding": True,
         "add_final_layer_norm": config.pre_layer_norm,
@@ -122,14 +122,10 @@ def to_hf(config: ModelConfig) -> Json:
 
 
 def _require_bart(settings: Json, path: Path) -> None:
-    """Refuse the `config.json` of another kind of model; `path` is for error lines.
-
-    Raises:
-        UsageError: names the kind.
-    """
-    kind = settings.get("model_type", "bart")  # the first BARTs came without
-    if kind not in ("bart", "mbart"):
-        raise UsageError(f"{path}: model_type is {kind!r}; expected 'bart' or 'mbart'")
+    """Raise UsageError if a `config.json` is not that of a BART that generates text."""
+    model_type = settings.get("model_type", "bart")  # the first BART files lack it
+    if model_type not in ("bart", "mbart"):
+        raise UsageError(f"{path}: model_type is {model_type!r}; expected 'bart' or 'mbart'")
     names = settings.get("architectures") or []
     for name in names if isinstance(names, list) else [names]:
         for head, work in OTHER_HEADS.items():
@@ -142,10 +138,10 @@ def _require_bart(settings: Json, path: Path) -> None:
 
 
 def from_hf(settings: Json, path: Path) -> ModelConfig:
-    """Read a `config.json`; `path` is for error lines.
+    """Convert the content of a `config.json`; `path` is used in error messages.
 
     Raises:
-        UsageError: another kind of model, or a variant of BART that is not implemented.
+        UsageError: not a BART, or a variant of BART that is not implemented.
     """
     _require_bart(settings, path)
     activation = settings.get("activation_function", "gelu")
@@ -157,12 +153,12 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
     fields: Json = {}
     for name in ModelConfig.model_fields:
         names = (name, ALIASES.get(name, name))
-        if name != "encoder_layers":  # of distilled models, num_hidden_layers is the teacher's
+        if name != "encoder_layers":  # distilled models keep the teacher's num_hidden_layers
             names = names[::-1]
         value = next((known[n] for n in names if n in known), DEFAULTS.get(name))
         if value is not None:
             fields[name] = value
-    if isinstance(fields.get("eos_token_id"), list):  # the first ends; decoding knows them all
+    if isinstance(fields.get("eos_token_id"), list):  # decoding uses all of them
         fields["eos_token_id"] = next(iter(fields["eos_token_id"]), None)
     fields["activation_function"] = ACTIVATIONS[activation]
     task = (settings.get("task_specific_params") or {}).get("summarization") or {}
@@ -171,11 +167,11 @@ def from_hf(settings: Json, path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(fields)
     except ValidationError as error:
-        raise _refusal(path, error, {}) from None
+        raise _invalid(path, error, {}) from None
 
 
 def generation_to_hf(config: ModelConfig, generation: GenerationConfig | None) -> Json:
-    """The `generation_config.json`."""
+    """Build the `generation_config.json`."""
     settings: Json = {
         "bos_token_id": config.bos_token_id,
         "pad_token_id": config.pad_token_id,
@@ -187,8 +183,9 @@ def generation_to_hf(config: ModelConfig, generation: GenerationConfig | None) -
         return settings
     for ours, theirs in (GENERATION | RARE).items():
         value = getattr(generation, ours)
-        idle = ours in SAMPLING and not generation.sample  # transformers warns of idle options
-        if not idle and (ours in GENERATION or value != DEFAULT[ours]):
+        # transformers warns about sampling options without sampling.
+        unused = ours in SAMPLING and not generation.sample
+        if not unused and (ours in GENERATION or value != DEFAULT[ours]):
             settings[theirs] = value
     first, last = generation.forced_bos_token, generation.forced_eos_tokens
     first = config.bos_token_id if first is None else first
@@ -201,7 +198,7 @@ def generation_to_hf(config: ModelConfig, generation: GenerationConfig | None) -
 
 
 def _short(ids: tuple[int, ...] | None, config: ModelConfig) -> int | list[int]:
-    """Ids as Hugging Face writes them: one as a number; None: the model's </s>."""
+    """Format ids as Hugging Face does: a single one as a number. None: the model's </s>."""
     if ids is None:
         return config.eos_token_id
     return ids[0] if len(ids) == 1 else list(ids)
@@ -210,15 +207,15 @@ def _short(ids: tuple[int, ...] | None, config: ModelConfig) -> int | list[int]:
 def generation_from_hf(
     settings: Json, path: Path, model: ModelConfig | None = None
 ) -> SavedGeneration:
-    """Decoding settings of a model folder, as `generate` of transformers takes them.
+    """Convert the decoding settings of a model folder as `transformers.generate` reads them.
 
     Args:
         settings: content of generation_config.json, or of the config.json of an older model.
         path: that file.
-        model: has the special ids, which are left out where they are the same.
+        model: its special ids are the defaults; ids equal to them are left out of the result.
 
     Raises:
-        UsageError: a value that is not allowed.
+        UsageError: a value is out of range.
     """
     model = model or ModelConfig()
     given = {name: value for name, value in settings.items() if value is not None}
@@ -239,7 +236,7 @@ def generation_from_hf(
             stated.add(ours)
     first = given.get("forced_bos_token_id")
     if path.name == "config.json" and given.get("force_bos_token_to_be_generated") is True:
-        first = model.bos_token_id  # the name of transformers 3
+        first = model.bos_token_id  # transformers 3 had this setting instead
         stated.add("forced_bos")
     last = given.get("forced_eos_token_id")
     fields["forced_bos"], fields["forced_eos"] = first is not None, last is not None
@@ -272,13 +269,13 @@ def generation_from_hf(
     try:
         config = GenerationConfig.model_validate(fields)
     except ValidationError as error:
-        raise _refusal(path, error, GENERATION | RARE) from None
+        raise _invalid(path, error, GENERATION | RARE) from None
     values = {name: getattr(config, name) for name in fields}
     return SavedGeneration(str(path), values, frozenset(stated), tuple(notices))
 
 
 def _task_notices(settings: Json, path: Path) -> list[str]:
-    """What `generate` of transformers leaves out as well, but a reader may expect."""
+    """Report task_specific_params that a user may expect to apply, but transformers ignores."""
     notices = []
     tasks = settings.get("task_specific_params")
     summarization = tasks.get("summarization") if isinstance(tasks, dict) else None
@@ -300,8 +297,8 @@ def _many(ids: int | list[int] | None) -> tuple[int, ...] | None:
     return tuple(ids) if isinstance(ids, list) else (ids,)
 
 
-def _refusal(path: Path, error: ValidationError, names: Mapping[str, str]) -> UsageError:
-    """The first thing that is wrong with a file, under the name that it has there."""
+def _invalid(path: Path, error: ValidationError, names: Mapping[str, str]) -> UsageError:
+    """Report the first invalid setting of a file, under the name used in the file."""
     problem = error.errors()[0]
     message = complaint(problem)
     if not problem["loc"]:

@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Block(nn.Module):
-    """What encoder and decoder blocks share: residual branches and the feed-forward network."""
+    """Base class of encoder and decoder blocks: residual branches and the feed-forward network."""
 
     def __init__(self, config: ModelConfig, heads: int, ffn_dim: int) -> None:
         super().__init__()
@@ -42,19 +42,19 @@ class Block(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
     def residual(self, x: Tensor, norm: nn.LayerNorm, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        """x + dropout(branch(x)), with the norm before the branch (Pre-LN) or after the sum."""
+        """Compute x + dropout(branch(x)), with the norm before the branch (Pre-LN) or last."""
         y = branch(norm(x) if self.pre_norm else x)
         x = x + dropout(y, self.dropout, self.training)
         return x if self.pre_norm else norm(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
+        """Apply the two-layer network to each position: [B, T, D] -> [B, T, D]."""
         hidden = self.activation(self.fc1(x))
         return self.fc2(dropout(hidden, self.activation_dropout, self.training))
 
 
 def clamp_fp16(x: Tensor) -> Tensor:
-    """Keep activations of fp16 finite, as transformers does after each encoder layer."""
+    """Keep fp16 activations finite, as transformers does after each encoder layer."""
     if x.dtype != torch.float16:
         return x
     limit = torch.finfo(torch.float16).max - 1000
@@ -68,7 +68,7 @@ class EncoderLayer(Block):
         super().__init__(config, config.encoder_attention_heads, config.encoder_ffn_dim)
 
     def forward(self, x_BSD: Tensor, mask: Tensor | None) -> Tensor:
-        """`mask`: [B, 1, 1, S] bool, True at real tokens; None when nothing is padded."""
+        """Run the block; `mask` [B, 1, 1, S] is True at real tokens. None: no padding."""
         x_BSD = self.residual(
             x_BSD, self.self_attn_layer_norm, lambda x: self.self_attn(x, mask=mask)
         )
@@ -85,9 +85,10 @@ class DecoderLayer(Block):
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask: Tensor | None) -> Tensor:
-        """`mask`: [B, 1, 1, S] bool over the memory, True at real tokens; None: no padding.
+        """Run the block; `mask` [B, 1, 1, S] is True at real source tokens. None: no padding.
 
-        Padding in the target needs no mask: it lies right of every real token.
+        Padding in the target needs no mask: it is to the right of every real token, where causal
+        attention does not look.
         """
         x_BTD = self.residual(
             x_BTD, self.self_attn_layer_norm, lambda x: self.self_attn(x, causal=True)
@@ -101,7 +102,7 @@ class DecoderLayer(Block):
 
 
 class PositionEmbedding(nn.Embedding):
-    """Learned positions; BART's table begins with two rows that are never used."""
+    """Learned position embeddings; the first two rows of BART's table are never used."""
 
     OFFSET = 2
 
@@ -109,6 +110,6 @@ class PositionEmbedding(nn.Embedding):
         super().__init__(positions + self.OFFSET, d_model)
 
     def forward(self, length: int, start: int = 0) -> Tensor:  # type: ignore[override]
-        """Rows [length, D] of positions start … start + length - 1."""
+        """Return the embeddings [length, D] of positions start … start + length - 1."""
         ids = torch.arange(start, start + length, device=self.weight.device)
         return super().forward(ids + self.OFFSET)

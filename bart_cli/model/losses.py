@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary without ever holding all logits.
+"""Cross-entropy over a large vocabulary that never holds all logits in memory.
 
 In: hidden states and labels. Out: the summed loss; the caller divides by the number of tokens.
 """
@@ -18,15 +18,16 @@ from torch import Tensor
 from bart_cli.data.batch import IGNORE
 from bart_cli.runtime.precision import as_computed
 
-CHUNK_LOGITS = 2**26  # alive at once, in the dtype of the computation: 128 MB in bf16
-BLOCK_LOGITS = {"cpu": 2**20}  # of them in fp32: what a cache holds; elsewhere the whole chunk
+CHUNK_LOGITS = 2**26  # logits in memory at a time, in the compute dtype: 128 MB in bf16
+BLOCK_LOGITS = {"cpu": 2**20}  # converted to fp32 at a time to fit a cache; default: whole chunk
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Loss and gradients chunk by chunk, in forward: the logits of a chunk are never kept.
+    """Compute loss and gradients chunk by chunk in the forward pass, without storing logits.
 
-    The gradient of the loss by the logits is softmax - target (target: smoothed one-hot). It
-    replaces the chunk's logits, so forward computes both gradients and backward only scales them.
+    The gradient of the loss with respect to the logits is softmax - target, where target is the
+    smoothed one-hot vector. It overwrites the logits of its chunk and yields the gradients of
+    `hidden` and `weight` at once, so backward only scales these.
     """
 
     @staticmethod
@@ -71,7 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = grad_outputs
         grad_hidden, grad_weight = ctx.saved_tensors
-        # In place: they are ours alone, and torch refuses a second backward through them.
+        # In place is safe: nobody else refers to them, and torch rejects a second backward.
         if grad_hidden is not None:
             grad_hidden.mul_(scale)
         if grad_weight is not None:
@@ -81,7 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 @functools.cache
 def fused_kernel(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, float], Tensor] | None:
-    """The Triton kernel of the loss on this GPU; None, with a warning, where it does not build."""
+    """Return the Triton kernel of the loss; warn and return None if it does not build here."""
     try:
         from bart_cli.model.fused_loss import fused_loss
 
@@ -97,7 +98,7 @@ def fused_kernel(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, floa
 def _loss_and_gradient(
     logits: Tensor, bias: Tensor, labels: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """Summed loss of a block of logits [n, V], and its gradient by them, both in fp32."""
+    """Compute the summed loss of logits [n, V] and its gradient [n, V], both in fp32."""
     x = logits.float()
     x = x + bias if x is logits else x.add_(bias)
     real = (labels != IGNORE)[:, None].float()
@@ -119,15 +120,19 @@ def _loss_and_gradient(
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *, smoothing: float = 0.0
 ) -> Tensor:
-    """Sum over real tokens of the (label-smoothed) negative log-likelihood, in fp32, a scalar.
+    """Sum the (label-smoothed) negative log-likelihood over all real tokens.
 
     Args:
-        hidden: [..., D] in the dtype of the computation.
-        weight: [V, D] output embedding. bias: [V] or [1, V].
-        labels: [...] int64; IGNORE has no loss.
+        hidden: [..., D] hidden states.
+        weight: [V, D] output embedding.
+        bias: [V] or [1, V].
+        labels: [...] int64; positions with IGNORE contribute no loss.
         smoothing: share of probability spread evenly over the vocabulary (Szegedy et al. 2016).
+
+    Returns:
+        A scalar in fp32.
     """
-    # The last LayerNorm leaves fp32 behind; the vocabulary's matrix product is where it counts.
+    # The last LayerNorm returns fp32 under autocast; the large matrix product needs the fast dtype.
     flat = as_computed(hidden).reshape(-1, hidden.shape[-1])
     loss: Tensor = _LinearCrossEntropy.apply(
         flat, weight, bias.reshape(1, -1).float(), labels.reshape(-1), smoothing

@@ -1,8 +1,8 @@
-"""Weights in pickles of other tools, read without running what is in them.
+"""Read weights from pickles without running any code in them.
 
-In: a file of `torch.save`. Out: its content, with real tensors, containers and plain values; an
-object of any other class becomes an `Inert` one, so that a hydra configuration, a tokenizer or a
-Lightning callback beside the weights neither needs its library nor runs any code.
+In: a file written by `torch.save`. Out: its content, with tensors, containers and plain values. An
+object of any other class becomes `Inert`, so a hydra configuration, a tokenizer or a Lightning
+callback saved with the weights neither requires its library nor runs code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from bart_cli.errors import BartError
 
-# Functions and classes that make tensors; all others are replaced.
+# Functions and classes that build tensors; all others are replaced by Inert.
 SAFE: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): torch.Size,
@@ -32,37 +32,37 @@ POINTER = b"version https://git-lfs"
 
 
 class Inert(dict):
-    """Stands for an object of a class that is not loaded: keeps its attributes, does nothing."""
+    """Placeholder for an object whose class is not loaded: stores its attributes, runs nothing."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
-        """Ignore what the class would have been made with."""
+        """Ignore the arguments of the constructor."""
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
 
     def __call__(self, *_: Any, **__: Any) -> Inert:
-        """Stand for the result, too."""
+        """Return a placeholder for the result."""
         return Inert()
 
     def __setstate__(self, state: Any) -> None:
-        """Keep attributes under their names."""
+        """Store the attributes under their names."""
         if isinstance(state, dict):
             self.update(state)
 
     def append(self, _: Any) -> None:
-        """Take the items of a list, or of a set."""
+        """Ignore the items of a list or a set."""
 
     extend = add = append
 
 
 def find_number(content: object, name: str) -> int | None:
-    """A number below the options that a training tool saved: of argparse, hydra or plain dicts."""
+    """Find an integer by name in nested options saved by argparse, hydra or as plain dicts."""
     if isinstance(content, dict):
         found = content.get(name)
-        found = found.get("_val") if isinstance(found, Inert) else found  # OmegaConf's node
+        found = found.get("_val") if isinstance(found, Inert) else found  # a node of OmegaConf
         if isinstance(found, int):
             return found
         inner = (find_number(value, name) for key, value in content.items() if key != "_parent")
@@ -71,10 +71,10 @@ def find_number(content: object, name: str) -> int | None:
 
 
 class Unpickler(pickle.Unpickler):
-    """Finds only SAFE things, dtypes and storages; torch adds its own lookup of storages."""
+    """Resolve only SAFE functions and classes, dtypes and storage types."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """See pickle."""
+        """Return the object of a global name, or Inert; called by `pickle.Unpickler.load`."""
         if found := SAFE.get((module, name)):
             return found
         if module == "torch":
@@ -85,15 +85,15 @@ class Unpickler(pickle.Unpickler):
 
 
 def load(file: Any, **options: Any) -> Any:
-    """`pickle.load` for torch, which takes this module as its `pickle_module`."""
+    """Replace `pickle.load`: torch.load is given this module as its `pickle_module`."""
     return Unpickler(file, **options).load()
 
 
 def load_pickle(path: Path) -> Any:
-    """The content of a file of `torch.save`.
+    """Read a file written by `torch.save`.
 
     Raises:
-        BartError: it cannot be read.
+        BartError: the file cannot be read.
     """
     require_weights(path)
     zipped = zipfile.is_zipfile(path)
@@ -102,11 +102,11 @@ def load_pickle(path: Path) -> Any:
         if zipped and any(name.endswith("constants.pkl") for name in _names(path)):
             reason = "it is a TorchScript program"
         elif zipped or not tarfile.is_tarfile(path):
-            # Safe: this module's Unpickler finds nothing that runs code.
+            # Safe without weights_only: the Unpickler above resolves nothing that runs code.
             return torch.load(
                 path, "cpu", pickle_module=sys.modules[__name__], weights_only=False, mmap=zipped
             )
-    except Exception:  # unpickling raises whatever the file provokes
+    except Exception:  # a damaged pickle can raise any exception
         pass
     raise BartError(
         f"{path}: cannot read the weights: {reason}",
@@ -115,7 +115,7 @@ def load_pickle(path: Path) -> Any:
 
 
 def require_weights(path: Path) -> None:
-    """Raise BartError for a file that is missing, or stands for one that git has not fetched."""
+    """Raise BartError if a file is missing or is the pointer of a Git LFS file not yet fetched."""
     try:
         with path.open("rb") as file:
             pointer = file.read(len(POINTER)) == POINTER

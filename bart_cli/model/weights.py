@@ -1,7 +1,7 @@
-"""Names and shapes of weights in the formats that we read, and their way to ours.
+"""Rename weights of other formats to ours (Hugging Face's names), and infer the architecture.
 
-Ours are Hugging Face's names. In: a state dict of any known format. Out: ours, and the architecture
-that its shapes tell, for formats that come without a `config.json`.
+In: a state dict in any supported format. Out: a state dict with our names and, for formats without
+a `config.json`, the architecture inferred from the shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bart_cli.errors import UsageError
 
 State = dict[str, Tensor]
 
-# The one embedding, under all the names that it has in one format or the other.
+# Names of the shared embedding in the various formats.
 EMBEDDING = (
     "model.shared.weight",
     "model.encoder.embed_tokens.weight",
@@ -26,36 +26,39 @@ EMBEDDING = (
     "model.decoder.output_projection.weight",
     "lm_head.weight",
 )
-# Buffers of fairseq and of old versions of transformers that hold nothing learned.
+# Buffers of fairseq and of old versions of transformers that are not learned.
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.embed_scale|position_ids)$")
-# fairseq 0.12 keeps fused copies of a block's matrices beside them.
+# fairseq 0.12 also stores fused copies of a block's matrices.
 COPIES = re.compile(r"\.layers\.\d+\.(in_proj_\w+|out_proj\.\w+|fc\d_\w+)$")
 FUSED = re.compile(r"(.+)\.in_proj_(weight|bias)$")
-# Wrappers of torch.compile, DDP, FSDP and activation checkpointing: between any two parts.
+# Added by torch.compile, DDP, FSDP and activation checkpointing, anywhere in a name.
 WRAPPERS = re.compile(
     r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
-# Other tools put the name of their attribute before ours, Lightning often `model.`.
+# Other tools prepend the name of their attribute; with Lightning this is often `model.`.
 PREFIX = re.compile(
     r"^(?:[^.]+\.)*?(?=(?:shared|encoder|decoder|lm_head|final_logits_bias)(?:\.|$))"
 )
-HEAD_WIDTH = 64  # of every published BART: the number of heads is not visible in the shapes
+HEAD_WIDTH = 64  # in every published BART; the shapes do not tell the number of heads
 
 
 def rename(state: Mapping[str, Tensor], path: Path) -> State:
-    """Bring a state dict of Hugging Face, the reference or fairseq to our names.
+    """Rename a state dict of Hugging Face, the reference or fairseq to our names.
+
+    Args:
+        path: used in error messages.
 
     Raises:
-        UsageError: the output layer is not the embedding (untied), there is no embedding, or there
-            are two models.
+        UsageError: input and output embeddings are not tied, there is no embedding, or there are
+            two models.
     """
     renamed: State = {}
-    places: dict[str, str] = {}
+    originals: dict[str, str] = {}  # our name -> name in the file
     owner = _owner(state)
-    for place, tensor in state.items():
-        if IGNORED.search(place) or COPIES.search(place) or "classification_head" in place:
+    for original, tensor in state.items():
+        if IGNORED.search(original) or COPIES.search(original) or "classification_head" in original:
             continue
-        whole = WRAPPERS.sub("", place)
+        whole = WRAPPERS.sub("", original)
         if owner and not PREFIX.match(whole) and not whole.startswith(owner):
             continue
         name = PREFIX.sub("", whole)
@@ -64,10 +67,10 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
         name = name.replace(".last_layernorm.", ".layer_norm.")
         if name in renamed:
             raise UsageError(
-                f"{path}: two models in one checkpoint: {places[name]} and {place}",
+                f"{path}: two models in one checkpoint: {originals[name]} and {original}",
                 hint="Save the state dict of one of them on its own.",
             )
-        places[name] = place
+        originals[name] = original
         for part, piece in _split(name, tensor):
             renamed[part] = piece
     copies = [renamed.pop(name) for name in EMBEDDING if name in renamed]
@@ -85,15 +88,15 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
 
 
 def _owner(state: Mapping[str, Tensor]) -> str:
-    """Name of the module that has the embedding, such as `model.`; others hold losses, metrics."""
-    for place in state:
-        if place.endswith(EMBEDDING):
-            return WRAPPERS.sub("", place).partition(".")[0] + "."
+    """Prefix of the module with the embedding, such as `model.`; others hold losses or metrics."""
+    for name in state:
+        if name.endswith(EMBEDDING):
+            return WRAPPERS.sub("", name).partition(".")[0] + "."
     return ""
 
 
 def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """The three projections of a fused matrix, as fairseq had it before 0.8; others as they are."""
+    """Split the fused q, k, v matrix of fairseq before 0.8; return other tensors unchanged."""
     if not (fused := FUSED.match(name)):
         return [(name, tensor)]
     names = [f"{fused[1]}.{part}_proj.{fused[2]}" for part in "qkv"]
@@ -101,21 +104,21 @@ def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def is_pre_layer_norm(state: Mapping[str, Tensor]) -> bool:
-    """Whether the stacks end with a LayerNorm, as those of Pre-LN models do."""
+    """Return whether the encoder ends with a LayerNorm, as in Pre-LN models."""
     return "model.encoder.layer_norm.weight" in state
 
 
 def infer_config(
     state: Mapping[str, Tensor], path: Path, heads: Mapping[str, int | None]
 ) -> ModelConfig:
-    """The architecture of weights under our names.
+    """Infer the architecture from the shapes of weights with our names.
 
     Args:
-        heads: attention heads of encoder and decoder, which no shape tells. None: 64 wide, as in
-            all published models.
+        heads: number of attention heads of `encoder` and `decoder`, which the shapes do not tell.
+            None: heads are 64 wide, as in all published models.
 
     Raises:
-        UsageError: a tensor that every BART has is missing, or of a shape that none has.
+        UsageError: a tensor of BART is missing, or the shapes are not those of a BART.
     """
 
     def layers(side: str) -> int:

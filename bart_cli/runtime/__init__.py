@@ -1,1 +1,1 @@
-"""Processes, cores and devices: what every engine runs on."""
+"""Processes, cores, memory, devices and signals."""

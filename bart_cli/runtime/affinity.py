@@ -1,4 +1,4 @@
-"""Each rank on cores of its own, near its GPU, so that the kernel does not move it about."""
+"""Bind each rank to its own cores, near its GPU, so that the kernel does not migrate it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 
-FEWEST = 2  # cores of a rank below which binding does more harm than good
+FEWEST = 2  # with fewer cores per rank, binding does more harm than good
 
 
 def bind_cores(local_rank: int, local_size: int, device: torch.device) -> set[int] | None:
-    """Bind this process to its share of the node's cores; the share, None when left alone.
+    """Bind this process to its share of the node's cores.
 
-    With fewer than two cores a rank, or where the launcher has bound the process itself
-    (`srun --cpu-bind`), nothing is done.
+    Does nothing with fewer than two cores per rank, or if the launcher has already bound the
+    process (`srun --cpu-bind`).
+
+    Returns:
+        the cores of this process, or None if it was not bound.
     """
     if local_size == 1 or not hasattr(os, "sched_setaffinity"):
         return None
@@ -31,19 +34,19 @@ def bind_cores(local_rank: int, local_size: int, device: torch.device) -> set[in
 
 
 def share_of(local_rank: int, near: list[set[int]]) -> set[int]:
-    """The cores of one rank: those near it, divided among the ranks that are near the same.
+    """Return the cores of one rank: those near its device, divided among the ranks that share them.
 
     Args:
         near: for each local rank, the cores near its device.
     """
-    rivals = [rank for rank, cores in enumerate(near) if cores == near[local_rank]]
+    sharing = [rank for rank, cores in enumerate(near) if cores == near[local_rank]]
     cores = sorted(near[local_rank])
-    place, count = rivals.index(local_rank), len(rivals)
-    return set(cores[len(cores) * place // count : len(cores) * (place + 1) // count])
+    index, count = sharing.index(local_rank), len(sharing)
+    return set(cores[len(cores) * index // count : len(cores) * (index + 1) // count])
 
 
 def gpu_cores(index: int, root: Path = Path("/sys/bus/pci/devices")) -> set[int] | None:
-    """Cores of the NUMA node that a GPU hangs on, None when the kernel does not say."""
+    """Return the cores on the NUMA node of a GPU, or None if the kernel does not tell."""
     properties: Any = torch.cuda.get_device_properties(index)
     address = (
         f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:"
@@ -54,7 +57,7 @@ def gpu_cores(index: int, root: Path = Path("/sys/bus/pci/devices")) -> set[int]
 
 
 def parse_cpulist(text: str) -> set[int]:
-    """`0-3,8` (Linux, cpuset(7), list format) to numbers."""
+    """Parse the list format of cpuset(7): `0-3,8` -> {0, 1, 2, 3, 8}."""
     cores: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")

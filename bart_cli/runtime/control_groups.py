@@ -1,4 +1,4 @@
-"""The control groups (cgroups) that hold this process, where containers set their limits."""
+"""Find the control groups (cgroups) of this process, where containers set their limits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def own_groups(controllers: Sequence[str], root: Path = ROOT, own: Path = OWN) -> Iterator[Path]:
-    """Folders of this process's group and of those above it, innermost first.
+    """Yield the folders of this process's group and of its ancestors, innermost first.
 
     Args:
-        controllers: their names in version 1; "" stands for version 2, which has one tree.
+        controllers: names of version 1 controllers; "" stands for version 2, which has one tree.
     """
     for line in own.read_text().splitlines() if own.is_file() else []:
         _, names, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""The cores that this process may use, and how torch's threads share them with other processes."""
+"""Count the cores that this process may use, and set up torch's threads for them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 
 from bart_cli.runtime.control_groups import OWN, ROOT, own_groups
 
-# Rounds that a thread of torch's pool spins before it sleeps. OpenMP's default of 300,000 keeps a
-# core from other processes for milliseconds: on a busy machine one summary took 10 s instead of
+# Iterations that a thread of torch's pool spins before it sleeps. OpenMP's default of 300,000 keeps
+# a core from other processes for milliseconds: on a busy machine, a summary took 10 s instead of
 # 0.5 s. OpenMP reads the variable when torch is loaded.
 SPIN_COUNT = "10000"
 
 
 def configure_threads() -> None:
-    """Set what OpenMP reads when torch is loaded, unless the user has set it."""
+    """Set the OpenMP variables that the user has not set. Call this before importing torch."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    # OpenMP counts the cores of the machine, not the time that a container may use.
+    # OpenMP counts the cores of the machine and ignores the CPU quota of a container.
     if (quota := cpu_quota()) is not None and quota < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, given its affinity (`srun`) and its container's quota."""
+    """Count the cores that this process may use, by its affinity (`srun`) and CPU quota."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -34,10 +34,10 @@ def usable_cores() -> int:
 
 
 def cpu_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
-    """Processors' worth of time that the control group grants (`docker run --cpus`), or None.
+    """Return the CPU quota of the control group (`docker run --cpus`) in CPUs, or None.
 
-    The smallest quota of the group and the groups above it counts. Source: the kernel's cgroup-v2
-    (`cpu.max`) and sched-bwc (`cpu.cfs_quota_us`) documentation.
+    This is the smallest quota of the group and its ancestors. Source: cgroup-v2 (`cpu.max`) and
+    sched-bwc (`cpu.cfs_quota_us`) in the kernel's documentation.
     """
     groups = own_groups(("", "cpu", "cpu,cpuacct"), root, own)
     return min((quota for quota in map(_quota_of, groups) if quota is not None), default=None)

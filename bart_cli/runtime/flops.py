@@ -1,7 +1,7 @@
-"""FLOPs of a training step and peak FLOP/s of a device; their ratio over time is the MFU.
+"""FLOPs of a training step and peak FLOP/s of a device, for the MFU.
 
-Model FLOP utilization (Chowdhery et al. 2022, PaLM, appendix B): FLOPs of the model's forward and
-backward over real tokens, without recomputation, per second, divided by the device's peak.
+Model FLOPs utilization (Chowdhery et al. 2022, PaLM, appendix B) is the FLOPs per second of forward
+and backward over real tokens, without recomputation, divided by the peak of the device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.training import Precision
 
-# Dense tensor-core TFLOP/s by data sheet: bf16 and fp16, then tf32. First match in the name counts.
+# Dense tensor-core TFLOP/s in bf16 and fp16, then in tf32 (data sheets). The first match counts.
 PEAKS = (
     ("GB200", 2500, 1250),
     ("B200", 2250, 1125),
@@ -36,17 +36,17 @@ PEAKS = (
 
 
 def training_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor) -> float:
-    """FLOPs of forward and backward of sequences with so many tokens on both sides.
+    """Count the FLOPs of forward and backward for sequences of these lengths in tokens.
 
-    Backward counts twice the forward; a multiplication and an addition are two FLOPs.
+    Backward counts as twice the forward, and a multiply-add as two FLOPs.
     """
     d = config.d_model
     s, t = source_B.double(), target_B.double()
     encoder = s * (4 * d * d + 2 * d * config.encoder_ffn_dim) + 2 * d * s * s
     decoder = (
         t * (6 * d * d + 2 * d * config.decoder_ffn_dim)
-        + s * (2 * d * d)  # keys and values of the encoder's output
-        + d * t * t  # causal: half of the positions
+        + s * (2 * d * d)  # keys and values of cross-attention
+        + d * t * t  # causal: half of the scores
         + 2 * d * t * s
     )
     output = t * (d * config.vocab_size)
@@ -55,7 +55,7 @@ def training_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor) -> f
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:
-    """Data-sheet FLOP/s of a GPU in this precision; None when we do not know it."""
+    """Return the peak FLOP/s of a GPU in this precision, or None if it is not in the table."""
     if device.type != "cuda" or precision == "fp32":
         return None
     name = torch.cuda.get_device_name(device)

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: a command cleans up, prints one line and exits with 128 + the signal.
+"""Handle Ctrl-C and SIGTERM: clean up, print one line and exit with 128 + the signal number.
 
-The first signal raises KeyboardInterrupt in the main thread. Where that has no effect - a library
-call does not return, a destructor swallows the exception - the process ends without cleaning up,
-as after `kill -9`, which every command survives. A second signal ends it in the same way.
+The first signal raises KeyboardInterrupt in the main thread. If that has no effect, because a
+library call does not return or a destructor swallows the exception, the process exits without
+cleanup, as after `kill -9`. All output is safe against that. A second signal has the same effect.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-ECHO_SECONDS = 1.0  # a launcher may repeat the signal that the process group already has
+ECHO_SECONDS = 1.0  # a launcher may repeat a signal that the process group has already received
 LIBRARY_SECONDS = 3.0  # for a library call to return
-CLEANUP_SECONDS = 5.0  # for what runs after KeyboardInterrupt, unless it asks for more
-EXIT_SECONDS = 3.0  # for what libraries do when Python exits
+CLEANUP_SECONDS = 5.0  # for cleanup after KeyboardInterrupt, unless it is in `finishing`
+EXIT_SECONDS = 3.0  # for exit handlers of libraries
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _received: list[tuple[signal.Signals, float]] = []  # the first signal and its time
-_finishing = threading.Event()  # cleared while something wants to be finished
+_finishing = threading.Event()  # cleared inside a block of `finishing`
 _finishing.set()
-_fork: dict[str, Any] = {}  # who is about to fork
-_hooks: dict[str, Any] = {}  # as they were
-_tracker = threading.Lock()  # held while the resource tracker is started
+_fork: dict[str, Any] = {}  # the process that is about to fork
+_hooks: dict[str, Any] = {}  # the original exception hooks
+_tracker = threading.Lock()  # held while the resource tracker starts
 
 
 def install() -> None:
-    """Handle both signals from here on, except one that the caller ignores (nohup).
+    """Install the signal handlers, except for a signal that is ignored (nohup).
 
-    Processes that this one forks afterwards end with it, even when it is killed.
+    Processes forked from now on are killed when this process ends, even if it is killed.
     """
     if signal.getsignal(signal.SIGTERM) is not _handle:
         for number in SIGNALS:
@@ -55,13 +55,13 @@ def install() -> None:
 
 
 def received() -> signal.Signals | None:
-    """The signal that ends this process, None when there was none."""
+    """Return the signal that ends this process, or None."""
     return _received[0][0] if _received else None
 
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let the block take its time, though a signal ends the command."""
+    """Give the block unlimited time for cleanup after a signal."""
     _finishing.clear()
     try:
         yield
@@ -70,16 +70,16 @@ def finishing() -> Iterator[None]:
 
 
 def end(number: int | None = None) -> NoReturn:
-    """Print the line and end at once."""
+    """Print the error line and exit without cleanup."""
     number = number or received() or signal.SIGINT
     if os.environ.get("RANK", "0") == "0":
-        cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a live bar hides it
+        cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # progress bars hide the cursor
         os.write(2, f"{cursor}error: {WORDS[number]}\n".encode())
     os._exit(128 + number)
 
 
 def leave_quietly(code: int) -> NoReturn:
-    """Exit; what libraries say and do at exit is not shown and does not take long."""
+    """Exit, but suppress the output of exit handlers of libraries and limit their time."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -89,8 +89,8 @@ def leave_quietly(code: int) -> NoReturn:
         os._exit(code)
 
     threading.Thread(target=hurry, daemon=True).start()
-    # Not by sys.exit: where KeyboardInterrupt has passed through an `exec` of a library, Python
-    # ends with the signal in place of the code.
+    # Not sys.exit: if KeyboardInterrupt has passed through an `exec` in a library, Python would die
+    # from the signal instead of exiting with the code.
     try:
         atexit._run_exitfuncs()
     finally:
@@ -99,10 +99,10 @@ def leave_quietly(code: int) -> NoReturn:
 
 @contextmanager
 def withheld() -> Iterator[None]:
-    """Keep both signals from the processes that the block starts, until they unblock them.
+    """Start processes in this block with both signals blocked, until they unblock them.
 
-    Signals may reach the whole process group, but this process alone acts on them. It gets them
-    when the block ends.
+    A signal to the whole process group is then handled by this process only. Signals that arrive
+    during the block are delivered when it ends.
     """
     start_resource_tracker()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -113,14 +113,14 @@ def withheld() -> Iterator[None]:
 
 
 def start_resource_tracker() -> None:
-    """Start the tracker of `multiprocessing` before anything else does.
+    """Start the resource tracker of `multiprocessing` early.
 
-    Started inside of `withheld`, it would unblock the signals (Python 3.11). It shall not warn of
-    the semaphores of a killed process, which it removes.
+    Started inside `withheld`, it would unblock the signals (Python 3.11). Its warning about the
+    semaphores of a killed process, which it removes, is suppressed.
     """
     from multiprocessing import resource_tracker
 
-    with _tracker:  # several downloads start a pool each, from threads of their own
+    with _tracker:  # downloads may start pools in several threads
         before = os.environ.get("PYTHONWARNINGS")
         os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
         resource_tracker.ensure_running()
@@ -140,10 +140,10 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(reader: int) -> None:
-    """End the process where KeyboardInterrupt does not."""
+    """End the process if KeyboardInterrupt did not."""
     while data := os.read(reader, 1):
         number = data[0]
-        # Training and evaluation have a handler of their own, and take their time.
+        # Training and evaluation install their own handler and may take longer.
         if number not in SIGNALS or signal.getsignal(number) is not _handle:
             continue
         time.sleep(LIBRARY_SECONDS)
@@ -164,13 +164,14 @@ def _note_parent() -> None:
 
 
 def _become_child() -> None:
-    """In a forked child: leave signals to the parent, and end with it."""
+    """In a forked child, reset the signal handlers and die with the parent."""
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         if signal.getsignal(number) is _handle:
             signal.signal(number, signal.SIG_DFL)
     _received.clear()
-    # The kernel takes the end of the thread that forked for that of the parent.
+    # The kernel sends the signal when the thread that forked ends, so only do this for the main
+    # thread.
     if _fork["prctl"] is not None and _fork["in_main"]:
         _fork["prctl"](PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != _fork["parent"]:

@@ -1,6 +1,6 @@
-"""Starting the worker processes of a run on this machine.
+"""Start the worker processes of a run on this machine.
 
-Each worker is this same command again; `world.join_world` in it finds the others.
+Each worker runs the same command again and joins the others in `world.join_world`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,35 @@ from bart_cli.runtime.interrupts import SIGNALS, withheld
 from bart_cli.runtime.workers import as_child
 from bart_cli.runtime.world import launched
 
-CHECKPOINT_SECONDS = 600  # what workers get to write a checkpoint after a signal
+CHECKPOINT_SECONDS = 600  # for workers to write a checkpoint after a signal
 WRONG_USAGE = 2  # exit code
 
 
 def processes_to_start(asked: int | None) -> int:
-    """How many workers this command has to start; 1: none, it trains itself.
+    """Return the number of workers to start; 1 means that this process trains itself.
 
     Args:
-        asked: the user's wish; None: one for each GPU.
+        asked: number given by the user; None: one per GPU.
 
     Raises:
-        UsageError: more than there are GPUs.
+        UsageError: there are fewer GPUs.
     """
     if launched():
         return 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and asked is not None and asked > gpus:
-        raise UsageError(f"--gpus {asked}: this machine has {gpus}")
+        raise UsageError(f"--gpus {asked}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
     return max(1, gpus) if asked is None else asked
 
 
 def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
-    """Run `bart ARGUMENTS` in that many workers and wait; the exit code of the run.
+    """Run `bart ARGUMENTS` in several workers and wait for them.
 
-    SIGTERM and Ctrl-C reach the workers, which write a checkpoint. When a worker dies, all are
-    started again from the newest checkpoint, `max_restarts` times.
+    SIGTERM and Ctrl-C are forwarded to the workers, which then write a checkpoint. If a worker
+    fails, all are restarted from the newest checkpoint, at most `max_restarts` times.
+
+    Returns:
+        the exit code of the run.
 
     Raises:
         BartError: a worker was killed.
@@ -64,8 +67,8 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     previous = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         for attempt in range(max_restarts + 1):
-            # Each attempt gets a store of its own: in a shared one, workers would find the
-            # addresses of the dead.
+            # A store for each attempt: a shared one would still have the addresses of workers that
+            # are gone.
             store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
             with withheld():  # until a worker can handle them
                 for rank in range(processes):
@@ -87,13 +90,13 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
             f"a worker was killed by {signal.Signals(-failed).name}",
             hint="Rerun the command to resume.",
         )
-    return failed  # the worker has printed why
+    return failed  # the worker has printed the error
 
 
 def _start(
     arguments: Sequence[str], rank: int, size: int, port: int, attempt: int
 ) -> subprocess.Popen[bytes]:
-    """Start one worker. The variables are those that torchrun sets."""
+    """Start one worker with the environment variables that torchrun sets."""
     environment = os.environ | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -101,23 +104,23 @@ def _start(
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # at that port: rank 0 opens none
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 must not start its own store
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
     }
     environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // size)))
-    # The end of another worker is no news: the launcher reports it.
+    # Workers need not log that they lost another one: the launcher reports it.
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     return subprocess.Popen(
         [sys.executable, "-m", "bart_cli", *arguments],
         env=as_child(environment),
-        start_new_session=True,  # a terminal's Ctrl-C comes through the launcher, once
+        start_new_session=True,  # so that Ctrl-C arrives once, through the launcher
     )
 
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]) -> list[int]:
-    """Wait for all workers; their exit codes, that of the first failure first.
+    """Wait for all workers; return their exit codes, the first failure first.
 
-    A failure ends the others at once, unless a signal has told them to end by themselves.
+    If one fails, the others are killed, unless a signal has already asked them to stop.
     """
     deadline = float("inf")
     while True:

@@ -1,7 +1,7 @@
-"""One command for one output: the second is refused, by a lock that ends with its process.
+"""Lock an output, so that a second command with the same output is refused.
 
-The lock is that of flock(2) on OUT/.lock, or on .NAME.lock beside a file. A killed command may
-leave the file behind, but not the lock. Its text names the holder.
+The lock is taken with flock(2) on OUT/.lock, or on .NAME.lock next to a file, and ends with its
+process: a killed command may leave the file behind, but not the lock. The file names the holder.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from bart_cli.errors import UsageError
 from bart_cli.files import require_folder
 from bart_cli.progress import Reporter
 
-RETRY_SECONDS = 2.0  # a requeued job may start before the one that it replaces has ended
-NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # of a file system
+RETRY_SECONDS = 2.0  # a requeued job may start shortly before its predecessor ends
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # flock not supported
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_held: set[int] = set()  # descriptors
+_held: set[int] = set()  # file descriptors
 
 
 def _close_all() -> None:
@@ -42,7 +42,7 @@ os.register_at_fork(after_in_child=_close_all)
 
 
 def exclusive(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function that writes the folder `out` hold its lock while it runs."""
+    """Decorate a function to hold the lock of its argument `out`, a folder, while it runs."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -56,10 +56,10 @@ def exclusive(function: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def locked_folder(folder: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the lock of a folder, which is created; one that stays empty is removed again.
+    """Hold the lock of a folder. The folder is created, and removed if it stays empty.
 
     Raises:
-        UsageError: another command holds it.
+        UsageError: another command holds the lock.
     """
     require_folder(folder)
     with _created(folder), _locked(folder / ".lock", folder, reporter):
@@ -68,17 +68,17 @@ def locked_folder(folder: Path, reporter: Reporter) -> Iterator[None]:
 
 @contextmanager
 def locked_path(path: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the lock of a file, or of a folder that appears when it is whole.
+    """Hold the lock of a file, or of a folder that is written atomically.
 
     Raises:
-        UsageError: another command holds it.
+        UsageError: another command holds the lock.
     """
     with _created(path.parent), _locked(path.with_name(f".{path.name}.lock"), path, reporter):
         yield
 
 
 def holder(folder: Path) -> str | None:
-    """The command that holds the lock of a folder, None when nobody does."""
+    """Return a description of the process that holds the lock of a folder, or None."""
     try:
         descriptor = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:
@@ -96,7 +96,7 @@ def holder(folder: Path) -> str | None:
 
 @contextmanager
 def _created(folder: Path) -> Iterator[None]:
-    """Create a folder; remove what stays empty of it and of the folders above it."""
+    """Create a folder and its parents; on exit, remove those that are still empty."""
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -118,7 +118,7 @@ def _locked(path: Path, out: Path, reporter: Reporter) -> Iterator[None]:
             reporter.warn(
                 f"the file system of {out} has no locks: do not run two commands with this --out"
             )
-        elif error.errno not in NOT_WRITABLE:  # whose own error says more
+        elif error.errno not in NOT_WRITABLE:  # writing the output gives a better error
             raise
         yield
         return
@@ -132,13 +132,13 @@ def _locked(path: Path, out: Path, reporter: Reporter) -> Iterator[None]:
 
 
 def _acquire(path: Path, out: Path) -> int:
-    """The descriptor of the locked file."""
+    """Open and lock the file, and return its descriptor."""
     deadline = time.monotonic() + RETRY_SECONDS
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(path, descriptor):
+            if _is_current(path, descriptor):
                 text = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, text, 0)
@@ -158,8 +158,8 @@ def _acquire(path: Path, out: Path) -> int:
         os.close(descriptor)
 
 
-def _is(path: Path, descriptor: int) -> bool:
-    """Whether the open file still has that name: the holder before may have removed it."""
+def _is_current(path: Path, descriptor: int) -> bool:
+    """Return whether `path` is still the open file: the previous holder may have removed it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

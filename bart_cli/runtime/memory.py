@@ -1,4 +1,4 @@
-"""Memory of this process: how much it may still take, and that freed memory is kept."""
+"""Memory of this process: how much is available, and how malloc treats freed memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bart_cli.runtime.control_groups import OWN, ROOT, own_groups
 PROC = Path("/proc")
 # malloc.h: parameters of mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-# Files of a control group: limit, usage, and the share of its page cache that can be given back.
+# Files of a control group: limit, usage, and the field with its reclaimable page cache.
 FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -21,10 +21,10 @@ FILES = (
 
 
 def available_memory(root: Path = ROOT, own: Path = OWN, proc: Path = PROC) -> int | None:
-    """Bytes that can be allocated before the kernel refuses or kills; None: unknown.
+    """Return the bytes that can be allocated before the kernel refuses or kills, or None.
 
-    The smallest of MemAvailable (proc(5)), what the control groups leave (cgroup-v2, `memory.max`),
-    and what `ulimit -v` leaves.
+    This is the minimum of MemAvailable (proc(5)), the rest of the limits of the control groups
+    (cgroup-v2, `memory.max`), and the rest of `ulimit -v`.
     """
     found = [_kilobytes(proc / "meminfo", "MemAvailable")]
     found += [_left_in(folder) for folder in own_groups(("", "memory"), root, own)]
@@ -37,15 +37,18 @@ def available_memory(root: Path = ROOT, own: Path = OWN, proc: Path = PROC) -> i
 
 
 def resident_memory(proc: Path = PROC) -> int:
-    """Bytes of this process in the machine's memory now; 0: unknown."""
+    """Return the resident memory of this process in bytes; 0: unknown."""
     return _kilobytes(proc / "self" / "status", "VmRSS") or 0
 
 
 def keep_freed_memory() -> bool:
-    """Let freed tensors serve the next step instead of going back to the kernel; False: cannot.
+    """Make malloc reuse freed tensors instead of returning them to the kernel.
 
-    A step of BART-base on a CPU frees and asks again for more than 1 GB in pieces of up to 154 MB.
-    By default glibc maps each anew, and the kernel clears every page: a third of the step.
+    A step of BART-base on a CPU frees and allocates more than 1 GB in blocks of up to 154 MB. By
+    default, glibc maps each block anew, and the kernel clears every page: a third of the step.
+
+    Returns:
+        whether it is supported (glibc on Linux).
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -64,7 +67,7 @@ def _kilobytes(path: Path, name: str) -> int | None:
 
 
 def _left_in(group: Path) -> int | None:
-    """What one control group leaves; None: it has no limit."""
+    """Return the rest of the limit of one control group in bytes, or None without a limit."""
     for limit, usage, reclaimable in FILES:
         try:
             allowed, used = (int((group / name).read_text()) for name in (limit, usage))

@@ -1,4 +1,4 @@
-"""Arithmetic of forward and backward: fp32, tf32, bf16 or fp16."""
+"""Precision of forward and backward: fp32, tf32, bf16 or fp16."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from torch import Tensor
 from bart_cli.config.training import Precision
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-# Values of ONEDNN_MAX_CPU_ISA without bf16: it makes a newer processor compute as an older one.
+# Values of ONEDNN_MAX_CPU_ISA, which limits the instruction set, that exclude bf16.
 ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
 
 
 def onednn_has_bf16() -> bool:
-    """Whether oneDNN multiplies bf16 by fast kernels on this CPU (AVX-512, AVX-NE-CONVERT, AMX)."""
+    """Return whether oneDNN has fast bf16 kernels for this CPU (AVX-512, AVX-NE-CONVERT, AMX)."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     return (
         limit not in ISAS_WITHOUT_BF16
@@ -28,21 +26,21 @@ def onednn_has_bf16() -> bool:
 
 
 def slow_precision(precision: str, device: torch.device) -> str | None:
-    """A warning about a precision that this device can only emulate, or None."""
+    """Return a warning about a precision that this device can only emulate, or None."""
     if device.type == "cpu" and precision == "bf16" and not onednn_has_bf16():
         return "this CPU has no bf16 instructions: bf16 is emulated, several times slower than fp32"
     return None
 
 
 def problem_of(precision: Precision, device: torch.device) -> str | None:
-    """Why this device cannot compute so, None when it can."""
+    """Return the reason why this device does not support the precision, or None."""
     if device.type == "cpu" and precision in ("tf32", "fp16"):
         return f"training.precision={precision} needs an NVIDIA GPU; on this CPU use fp32 or bf16"
     if device.type == "cuda" and precision in ("tf32", "bf16"):
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:
             return (
-                f"training.precision={precision} needs compute capability 8.0 (Ampere), "
+                f"training.precision={precision} needs compute capability 8.0 (Ampere), but "
                 f"this GPU has {major}.{minor}; use fp16 or fp32"
             )
     return None
@@ -51,8 +49,8 @@ def problem_of(precision: Precision, device: torch.device) -> str | None:
 def apply_matmul_precision(precision: Precision) -> None:
     """Choose the kernels of matrix products for the whole process.
 
-    tf32 lets fp32 products run in tf32. bf16 turns oneDNN off on a CPU for which it has reference
-    code only: torch's own kernels are much faster.
+    With tf32, fp32 products run in tf32. With bf16, oneDNN is disabled on a CPU for which it has
+    only reference code: torch's own kernels are much faster.
     """
     if precision == "bf16" and not onednn_has_bf16():
         torch.backends.mkldnn.set_flags(False)
@@ -60,21 +58,21 @@ def apply_matmul_precision(precision: Precision) -> None:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward pass."""
+    """Return the context manager for a forward pass in this precision."""
     if precision in AUTOCAST:
         return torch.autocast(device.type, AUTOCAST[precision])
     return nullcontext()
 
 
 def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """Loss scaling for fp16; for the others it does nothing."""
+    """Make the gradient scaler, which is enabled only for fp16."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def as_computed(x: Tensor) -> Tensor:
-    """Return `x` in the dtype of autocast's matrix products; without autocast, unchanged.
+    """Cast `x` to the dtype of autocast's matrix products; without autocast, return it unchanged.
 
-    Cast once, where autocast would cast it for every product that reads it.
+    Casting once is faster: autocast would cast `x` again for every product that reads it.
     """
     kind = x.device.type
     computes = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

@@ -1,4 +1,4 @@
-"""A polite stop: SIGTERM, Ctrl-C or the time limit, honored between two steps."""
+"""Graceful stop: SIGTERM, Ctrl-C or the time limit end a run between two steps."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ TIME_LIMIT = "the time limit"
 
 
 class _Cut(BaseException):
-    """Ends the block of `StopRequest.cutting`."""
+    """Leaves the block of `StopRequest.cutting`."""
 
 
 class StopRequest:
-    """While the block runs, the first signal is noted; a second Ctrl-C interrupts at once.
+    """Context manager that records the first signal; a second Ctrl-C raises KeyboardInterrupt.
 
     Args:
-        minutes: time limit of the run, None for none.
+        minutes: time limit of the run; None: no limit.
     """
 
     def __init__(self, minutes: float | None) -> None:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._signal: int | None = None
-        self._noted = 0.0  # when
+        self._noted = 0.0  # time of the signal
         self._cuts = False
         self._previous: dict[int, object] = {}
 
     @property
     def reason(self) -> str | None:
-        """What asks for a stop, None when nothing does."""
+        """Name of the signal or "the time limit" if a stop was requested, else None."""
         if self._signal is not None:
             return signal.Signals(self._signal).name
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -43,8 +43,8 @@ class StopRequest:
     def cutting(self) -> Iterator[None]:
         """Leave the block as soon as a stop is requested, even in the middle of a statement.
 
-        For long work that changes nothing, such as decoding. It must not talk to other ranks. Ask
-        for the reason first: a stop that was requested before the block does not cut it.
+        This is for long work without side effects or communication between ranks, such as decoding.
+        Check `reason` first: a stop requested before the block does not leave it.
         """
         try:
             try:
@@ -76,7 +76,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        # A launcher repeats the terminal's Ctrl-C to its workers, who have it already.
+        # A launcher forwards Ctrl-C to its workers, which may have received it from the terminal.
         if self._signal == number == signal.SIGINT and now - self._noted > ECHO_SECONDS:
             raise KeyboardInterrupt
         self._signal, self._noted = number, now

@@ -1,4 +1,4 @@
-"""The sbatch script of a run: one task per GPU, requeued until the run is finished."""
+"""Write the sbatch script of a run: one task per GPU, requeued until the run is finished."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from pathlib import PurePosixPath
 
 from bart_cli.errors import UsageError
 
-WARNING_SECONDS = 300  # before the time limit: what a checkpoint may take
+WARNING_SECONDS = 300  # SIGTERM arrives this long before the time limit, to write a checkpoint
 
 
 @dataclass(frozen=True)
 class SlurmJob:
     """A training run as a SLURM job.
 
-    command: the `bart` command of each task, checked.
-    nodes: None: the number in the name (`…-40node-…`), or 1.
-    options: further options of sbatch; those that are None are left out.
-    sbatch: options of sbatch as the user typed them.
-    container: image for Pyxis; None: `bart` is on the nodes' PATH.
-    mounts: folders that the container sees, `FROM:TO`, separated by commas.
+    Attributes:
+        command: the `bart` command of each task.
+        nodes: number of nodes; None: the number in the name (`…-40node-…`), or 1.
+        gpus: GPUs per node.
+        hours: time limit.
+        options: further options of sbatch; those that are None are omitted.
+        sbatch: options of sbatch as given by the user.
+        container: image for Pyxis; None: `bart` is on the PATH of the nodes.
+        mounts: folders to mount in the container, `FROM:TO`, separated by commas.
     """
 
     name: str
@@ -39,13 +42,13 @@ class SlurmJob:
 
 
 def slurm_script(job: SlurmJob) -> str:
-    """The text of the sbatch script.
+    """Return the text of the sbatch script.
 
     Raises:
-        UsageError: mounts without a container.
+        UsageError: there are mounts, but no container.
     """
     if job.mounts and not job.container:
-        raise UsageError("--mounts needs --container")
+        raise UsageError("--mounts requires --container")
     named = re.search(r"(\d+)node", job.name)
     minutes = round(job.hours * 60)
     options = {
@@ -73,13 +76,13 @@ def slurm_script(job: SlurmJob) -> str:
             "set -euo pipefail",
             'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
-            "# Since SLURM 22.05, srun does not take this from sbatch.",
+            "# Since SLURM 22.05, srun does not inherit this from sbatch.",
             f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}",
             "",
-            "# Before the time limit every task gets SIGTERM, and the run writes a checkpoint.",
+            "# Every task gets SIGTERM before the time limit, and the run writes a checkpoint.",
             f"srun {shlex.join([*image, *job.command])}",
             "",
-            "# Not finished: requeue the job, to resume from the checkpoint.",
+            "# If the run is not finished, requeue the job to resume from the checkpoint.",
             f"if [[ ! -f {shlex.quote(str(done))} ]]; then",
             '    scontrol requeue "$SLURM_JOB_ID"',
             "fi",
@@ -89,7 +92,7 @@ def slurm_script(job: SlurmJob) -> str:
 
 
 def _run_folder(job: SlurmJob) -> str:
-    """The value of `--out`, or the command's default."""
+    """Return the value of `--out`, or the default of the command."""
     for word, following in pairwise([*job.command, ""]):
         if word == "--out":
             return following

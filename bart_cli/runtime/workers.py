@@ -1,4 +1,4 @@
-"""Processes that start clean, stop without a word and end with the process that started them."""
+"""Worker processes that are spawned, end with their parent, and print nothing when killed."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ PARENT = "BART_PARENT"  # environment variable: pid of the command that started 
 
 
 class _Pool(ProcessPoolExecutor):
-    """Starts its processes when work is submitted."""
+    """Pool whose processes, which start when work is submitted, have the signals blocked."""
 
     def submit(self, *arguments: Any, **more: Any) -> Future[Any]:
         with withheld():
@@ -27,13 +27,13 @@ class _Pool(ProcessPoolExecutor):
 
 @contextmanager
 def worker_processes(workers: int) -> Iterator[Executor]:
-    """An executor of spawned processes; an error or Ctrl-C does not wait for queued work.
+    """Make an executor of spawned processes; an error or Ctrl-C cancels queued work.
 
-    A forked copy of a process with threads in it (torch, downloads) copies their locks in
-    whatever state they are, and may hang: these start clean.
+    Forking a process with threads (torch, downloads) copies their locks in any state, and the
+    child may hang; hence the processes are spawned.
 
     Raises:
-        BartError: one of the processes was killed.
+        BartError: a worker process was killed.
     """
     start_resource_tracker()
     context = multiprocessing.get_context("spawn")
@@ -51,27 +51,27 @@ def worker_processes(workers: int) -> Iterator[Executor]:
 
 
 def kill_workers() -> None:
-    """End the processes of every pool, so that no thread waits for their work."""
+    """Kill the processes of every pool, so that no thread waits for their results."""
     for process in multiprocessing.active_children():
         process.kill()
 
 
 def as_child(environment: dict[str, str]) -> dict[str, str]:
-    """The environment of a command that this process starts, and that ends with it."""
+    """Return the environment for a child command that is to end with this process."""
     return environment | {PARENT: str(os.getpid())}
 
 
 def adopt_parent() -> None:
-    """End with the command that started this process, if one did: see `as_child`."""
+    """End with the parent command if it started this process with `as_child`."""
     if parent := os.environ.pop(PARENT, None):
         end_with_parent(int(parent))
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process within a second after its parent (a pid), even one that was killed.
+    """Kill this process within a second after its parent (a pid) ends, even if that was killed.
 
-    A thread watches the parent. PR_SET_PDEATHSIG would fire when the *thread* that started this
-    process ends, and download threads end before their run does.
+    A thread polls the parent. PR_SET_PDEATHSIG would fire when the *thread* that started this
+    process ends, and download threads end before the command does.
     """
     Thread(target=_watch, args=(parent,), daemon=True).start()
 
@@ -83,6 +83,6 @@ def _watch(parent: int) -> None:
 
 
 def _start(parent: int) -> None:
-    # Of what is withheld, the pool needs SIGTERM to end us.
+    # `withheld` has blocked SIGTERM, which the pool uses to terminate its processes.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     end_with_parent(parent)

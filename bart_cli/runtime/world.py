@@ -1,6 +1,7 @@
-"""The one place that knows ranks: who we are, and how processes add up numbers.
+"""The ranks of a run: this process among the others, and collective operations between them.
 
-Under `torchrun`, SLURM or our own launcher the environment says it; alone, the world has one rank.
+Rank and size come from the environment set by `torchrun`, SLURM or our launcher. A process started
+without a launcher is the only rank.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from bart_cli.runtime.memory import keep_freed_memory
 from bart_cli.runtime.workers import end_with_parent
 
 Item = TypeVar("Item")
-LAUNCHER_SECONDS = 3.0  # for a launcher to end this rank after another one
+LAUNCHER_SECONDS = 3.0  # for a launcher to kill this rank after another one has failed
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all; `device` is where it computes."""
+    """The rank of this process, the number of ranks, and the device of this rank."""
 
     rank: int
     size: int
@@ -40,11 +41,11 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this rank writes files and speaks."""
+        """Whether this is rank 0, which writes files and reports progress."""
         return self.rank == 0
 
     def sum(self, number: float) -> float:
-        """The sum of a number over all ranks, exact for counts below 2**53."""
+        """Return the sum of a number over all ranks; exact for integers up to 2**53."""
         if self.size == 1:
             return number
         total = torch.tensor([number], dtype=torch.float64, device=self.device)
@@ -52,17 +53,17 @@ class World:
         return float(total.item())
 
     def summed(self, numbers: Tensor) -> Tensor:
-        """The sums of a tensor over all ranks, in place; the host does not wait for them."""
+        """Sum a tensor over all ranks, in place, without synchronizing with the device."""
         if self.size > 1:
             dist.all_reduce(numbers)
         return numbers
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on any rank."""
+        """Return whether the flag is true on any rank."""
         return self.sum(float(flag)) > 0
 
     def gather(self, item: Item) -> list[Item] | None:
-        """The items of all ranks in their order, on rank 0; None on the others."""
+        """Return the items of all ranks, in order, on rank 0; None on the others."""
         if self.size == 1:
             return [item]
         items: list[Any] | None = [None] * self.size if self.leads else None
@@ -70,7 +71,7 @@ class World:
         return items
 
     def broadcast(self, item: Item) -> Item:
-        """Rank 0's item, on every rank."""
+        """Return the item of rank 0 on every rank."""
         if self.size == 1:
             return item
         box = [item]
@@ -81,7 +82,7 @@ class World:
         """Call `action` on rank 0 and return its result there, None on the others.
 
         Raises:
-            BartError: on every rank, when rank 0's action raises it.
+            BartError: on every rank, if the action raises it.
         """
         result, problem = None, None
         if self.leads:
@@ -101,9 +102,9 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Join the processes that the launcher started; leave them when the block ends.
+    """Join the process group of the launcher, and leave it at the end of the block.
 
-    A block inside another one is in the same world: fine-tuning and its evaluation meet once.
+    Nested blocks share one group: an evaluation inside a fine-tuning run does not join again.
     """
     _adopt_slurm()
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -117,24 +118,24 @@ def join_world() -> Iterator[World]:
     if dist.is_initialized():
         yield World(rank, size, device)
         return
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun gives its workers a session of their own
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's workers would survive it if it is killed
         end_with_parent(os.getppid())
     bind_cores(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
     if size == 1:
         yield World(0, 1, device)
         return
-    # Its functions have the default group of the moment it is first imported as default argument:
-    # loaded later, by FSDP or by the compiler, it keeps the group's threads alive to the end of the
-    # process, where Python may abort on one of them (pytorch/pytorch#190489).
+    # The functions of this module have the current default group as a default argument. Imported
+    # later, by FSDP or the compiler, it would keep the threads of the group alive until the process
+    # exits, where Python may abort on one of them (pytorch/pytorch#190489).
     importlib.import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         if device.type == "cpu":
-            dist.barrier()  # nobody leaves, with an error say, while others still connect
+            dist.barrier()  # no rank may leave (after an error, say) while others still connect
         yield World(rank, size, device)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            # The other rank has printed why it is gone, or its launcher does.
+            # The other rank or its launcher prints the cause.
             time.sleep(LAUNCHER_SECONDS)
             raise BartError(
                 f"rank {rank} lost its connection to another rank",
@@ -146,10 +147,10 @@ def join_world() -> Iterator[World]:
 
 @contextmanager
 def held_by_rank_0(folder: Path, world: World, reporter: Reporter) -> Iterator[None]:
-    """Rank 0 holds the lock of the folder for all.
+    """Hold the lock of a folder, on rank 0 for all ranks.
 
     Raises:
-        UsageError: on every rank, when another command holds it.
+        UsageError: on every rank, if another command holds the lock.
     """
     with ExitStack() as stack:
         world.on_rank_0(lambda: stack.enter_context(locked_folder(folder, reporter)))
@@ -157,10 +158,10 @@ def held_by_rank_0(folder: Path, world: World, reporter: Reporter) -> Iterator[N
 
 
 def device_of(local_rank: int, local_size: int) -> torch.device:
-    """The device of a rank among the ranks of its node; the CPU where torch sees no GPU.
+    """Return the device of a rank of this node: its GPU, or the CPU if torch sees no GPU.
 
-    A scheduler may show each task its own GPU only (`srun --gpus-per-task=1`, or a
-    CUDA_VISIBLE_DEVICES of one entry): that GPU is then `cuda:0` in every task.
+    If a scheduler shows each task only its own GPU (`srun --gpus-per-task=1`, or one entry in
+    CUDA_VISIBLE_DEVICES), that GPU is `cuda:0` in every task.
 
     Raises:
         UsageError: the node has fewer GPUs than ranks.
@@ -170,7 +171,7 @@ def device_of(local_rank: int, local_size: int) -> torch.device:
         return torch.device("cpu")
     if gpus >= local_size:
         return torch.device("cuda", local_rank)
-    # torchrun's workers share one environment, so that one GPU would be the same for all of them.
+    # The workers of torchrun share an environment, so a single GPU would be the same for all.
     if gpus == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return torch.device("cuda", 0)
     raise UsageError(
@@ -180,9 +181,9 @@ def device_of(local_rank: int, local_size: int) -> torch.device:
 
 
 def launched() -> bool:
-    """Whether a launcher (torchrun, srun, ours) started this process as one of its ranks.
+    """Return whether a launcher (torchrun, srun, ours) started this process as a rank.
 
-    WORLD_SIZE alone proves nothing: containers and job templates set it to 1.
+    WORLD_SIZE=1 alone proves nothing: containers and job templates set it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ:
         return True
@@ -190,10 +191,10 @@ def launched() -> bool:
 
 
 def _adopt_slurm() -> None:
-    """Take the place that `srun` gave this process, unless torchrun has given one.
+    """Set torchrun's variables from those of `srun`, unless they are already set.
 
     Raises:
-        UsageError: the job script does not say where rank 0 is.
+        UsageError: the job script does not set the address of rank 0.
     """
     if "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" not in os.environ:
@@ -215,9 +216,13 @@ def _adopt_slurm() -> None:
 
 
 def slurm_tasks_on_this_node() -> int:
-    """Tasks of the job step on this node, from `SLURM_STEP_TASKS_PER_NODE` and its like.
+    """Return the number of tasks of the job step on this node.
 
-    `8(x39),4` means 39 nodes with 8 tasks, then one with 4 (srun(1), output environment variables).
+    Parses `SLURM_STEP_TASKS_PER_NODE` or similar: `8(x39),4` means 39 nodes with 8 tasks, then one
+    with 4 (srun(1), output environment variables).
+
+    Raises:
+        UsageError: the variable cannot be parsed.
     """
     names = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
     text = next((os.environ[name] for name in names if os.environ.get(name)), "1")

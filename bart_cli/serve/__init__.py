@@ -1,1 +1,1 @@
-"""`bart serve`: summaries over HTTP. One process listens; others decode."""
+"""`bart serve`: an HTTP server for summaries. One process serves HTTP, others decode."""

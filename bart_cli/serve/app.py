@@ -1,6 +1,6 @@
-"""The web application: requests in, jobs to the pool, records out.
+"""The web application: convert requests to jobs for the pool, and results to responses.
 
-Everything that a client may send is bounded, and no answer holds a path of this machine.
+The size of everything that a client can send is limited, and no response contains a local path.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ from bart_cli.serve.worker import Failure, Served
 
 log = logging.getLogger("bart")
 
-GONE = 499  # nginx's status for a client that left; seen in metrics only
+GONE = 499  # nginx's status for a client that has disconnected; appears only in metrics
 MOST_FILES = 16  # uploads being read or waiting to be read
 HEARTBEAT = 15.0  # seconds between comments in an idle stream, so that proxies keep it open
-OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # need no key
+OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # paths without a key
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
 def _digest(tag: str) -> str:
-    """Return the CSP hash that allows the page's own script or style and no other."""
+    """Return the CSP hash that allows only the page's own script or style."""
     (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
@@ -72,14 +72,19 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class Access:
-    """Who may send requests. loopback: only Host headers that name this machine are accepted."""
+    """Access rules.
+
+    Attributes:
+        key: API key that clients must send; None: no key.
+        loopback: accept only Host headers that name this machine.
+    """
 
     key: str | None
     loopback: bool
 
 
 class Metrics:
-    """The values behind /metrics."""
+    """The metrics served at /metrics."""
 
     def __init__(self, pool: Pool) -> None:
         self.registry = own = CollectorRegistry()
@@ -122,7 +127,7 @@ class Server:
         return JSONResponse({"model": self.name, "results": await self._all(request, jobs)})
 
     async def stream(self, request: Request) -> Response:
-        """Summarize, with a server-sent event for each text as soon as it is finished."""
+        """Summarize texts; send each summary as a server-sent event when it is finished."""
         jobs = self._submit(await read_json(request, self.config.max_bytes))
 
         async def events() -> AsyncIterator[str]:
@@ -140,7 +145,7 @@ class Server:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     async def chat(self, request: Request) -> Response:
-        """Summarize, in the form of OpenAI's API."""
+        """Summarize a text, compatible with OpenAI's API."""
         document = await read_json(request, self.config.max_bytes)
         streamed = read_flag(document, "stream")
         options = document.get("stream_options")
@@ -226,10 +231,10 @@ class Server:
                 job.result.cancel()
 
     async def text(self, request: Request) -> Response:
-        """Extract the text of a .txt, .md, .html, .docx or .pdf file, which is the body."""
+        """Extract the text of a .txt, .md, .html, .docx or .pdf file in the request body."""
         name = request.query_params.get("name", "")
         if not 0 < len(name) <= 255:
-            refuse(400, "name is missing: expected the file's name in the query, ?name=FILE.pdf")
+            refuse(400, "name is missing: expected the file name in the query, ?name=FILE.pdf")
         if self.reading >= MOST_FILES:
             refuse(429, "too many files are being read; try again", Retry_After="5")
         self.reading += 1
@@ -242,10 +247,10 @@ class Server:
             self.reading -= 1
 
     async def page(self, _: Request) -> Response:
-        """Show the page for people."""
+        """Serve the web page."""
         return HTMLResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
 
-    # ---- the rest -------------------------------------------------------------------------------
+    # ---- information ----------------------------------------------------------------------------
 
     def _served(self) -> Served:
         if self.pool.served is None:
@@ -271,7 +276,7 @@ class Server:
         )
 
     async def models(self, request: Request) -> Response:
-        """Describe the model in the form of OpenAI's API."""
+        """Describe the model, compatible with OpenAI's API."""
         entry = {"id": self.name, "object": "model", "created": 0, "owned_by": "bart"}
         wanted = request.path_params.get("name")
         if wanted is None:
@@ -281,24 +286,24 @@ class Server:
         return JSONResponse(entry)
 
     async def healthy(self, _: Request) -> Response:
-        """Answer 200 while the server runs."""
+        """Return 200 while the server runs."""
         return JSONResponse({"status": "ok"})
 
     async def ready(self, _: Request) -> Response:
-        """Answer 200 when a worker has loaded the model, else 503."""
+        """Return 200 if a worker has loaded the model, else 503."""
         ready = bool(self.pool.ready)
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
     async def show_metrics(self, _: Request) -> Response:
-        """Show metrics in the form of Prometheus."""
+        """Return metrics in the format of Prometheus."""
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, _: Request) -> Response:
-        """Describe the API in the form of OpenAPI."""
+        """Return the OpenAPI description of this API."""
         return JSONResponse(openapi(self.routes()))
 
     async def docs(self, _: Request) -> Response:
-        """Show the API for people."""
+        """Serve the documentation of this API as a web page."""
         return HTMLResponse(docs_page(self.routes()))
 
     def routes(self) -> list[Route]:
@@ -344,7 +349,7 @@ def build_app(server: Server, access: Access) -> ASGIApp:
         return JSONResponse(_error(error.status_code, line), error.status_code, error.headers)
 
     async def failed(_: Request, __: Exception) -> Response:
-        return JSONResponse(_error(500, "internal error; the server's log has the reason"), 500)
+        return JSONResponse(_error(500, "internal error; see the server's log"), 500)
 
     app = Starlette(
         routes=server.routes(),
@@ -356,7 +361,7 @@ def build_app(server: Server, access: Access) -> ASGIApp:
 
 
 def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
-    """Check who asks, add the security headers, count requests, and log unexpected errors."""
+    """Check access, add security headers, count requests, and log unexpected errors."""
     known = {route.path for route in server.routes()}
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -383,7 +388,7 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
                 await app(scope, receive, sent)
             else:
                 code, line = refused
-                headers = {"Connection": "close"}  # nobody reads the body
+                headers = {"Connection": "close"}  # the body is not read
                 if code == 401:
                     headers["WWW-Authenticate"] = "Bearer"
                 answer = JSONResponse(_error(code, line), code, headers=headers)
@@ -399,7 +404,7 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
 
 
 def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | None:
-    """Status and message for a request that is refused, or None."""
+    """Return status and message if the request is refused, else None."""
     host, origin = headers.get("host", ""), headers.get("origin")
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -407,10 +412,10 @@ def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | N
     except ValueError:
         return 400, "the header Host or Origin is not an address"
     if access.loopback and not is_loopback(name):
-        # DNS rebinding: a foreign page whose host name now resolves to this machine.
-        return 403, "this server answers to localhost only: the header Host has another name"
+        # Protects against DNS rebinding: a foreign host name that now resolves to this machine.
+        return 403, "this server is only available as localhost: the header Host has another name"
     if other:
-        return 403, "requests of pages from other origins are not served"
+        return 403, "requests from pages of other origins are not allowed"
     if access.key is not None and path not in OPEN:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         same = hmac.compare_digest(given.strip().encode("latin-1"), access.key.encode())
@@ -420,7 +425,7 @@ def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | N
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is `localhost` or a loopback address; names are not looked up."""
+    """Return whether a host is `localhost` or a loopback address; names are not resolved."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -428,7 +433,7 @@ def is_loopback(host: str) -> bool:
 
 
 async def _left(request: Request) -> None:
-    """Return when the client closes the connection."""
+    """Wait until the client closes the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -1,7 +1,7 @@
-"""A bounded queue of texts, and the worker processes that decode it in batches.
+"""A bounded queue of texts, and the worker processes that decode them in batches.
 
-A free worker takes the oldest waiting text, and with it others of equal settings and like length.
-Decoding does not depend on the batch, so each text gets the summary that `bart summarize` gives.
+An idle worker takes the oldest text in the queue, with others of equal settings and similar length.
+Results do not depend on the batch, so each text gets the same summary as from `bart summarize`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from bart_cli.errors import BartError
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.serve.worker import Batch, Failure, Load, Reply, Served, Settings, work
 
-LIKE = 3.0  # lengths in a batch differ at most by this factor from that of its oldest text
-LETTERS_PER_TOKEN = 5  # estimate: texts beyond source_length times this are cut to equal lengths
+SIMILAR = 3.0  # largest ratio of lengths between the oldest text of a batch and the others
+LETTERS_PER_TOKEN = 5  # estimate; beyond source_length times this, texts are truncated alike
 ATTEMPTS = 2  # a text whose worker died is retried once, alone
 LINGER = 0.1  # share of the last batch's time to wait for the next texts of the same clients
 LONGEST_LINGER = 0.05  # seconds
 SLOWEST_RESTART = 30.0  # seconds between starts of a worker that dies while loading
 STOP_AGAIN = 0.5  # seconds between signals to a worker whose clients have all left
-MAX_WAITING = 256 * 2**20  # characters of all waiting texts
+MAX_WAITING = 256 * 2**20  # characters of all texts in the queue
 
 
 class QueueFullError(Exception):
-    """Too many texts are waiting. seconds: when to try again."""
+    """The queue is full. seconds: time after which to try again."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__()
@@ -42,7 +42,13 @@ class QueueFullError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A text to decode. result: a record or a Failure; canceled when its client has left."""
+    """A text to decode.
+
+    Attributes:
+        result: a record or a Failure; canceled when the client has left.
+        overlap: whether to compare the text with its summary.
+        attempts: number of workers that died while decoding it.
+    """
 
     text: str
     settings: Settings
@@ -53,7 +59,7 @@ class Job:
 
 @dataclass(eq=False)
 class Worker:
-    """A process, its pipe, and its replies in order; an EOFError comes last."""
+    """A process, its pipe, and its replies in order; the last one is an EOFError."""
 
     process: SpawnProcess
     pipe: Connection
@@ -62,11 +68,13 @@ class Worker:
 
 
 class Pool:
-    """Workers and the texts that wait for them. All methods are for one event loop.
+    """Workers and the queue of texts. All methods must be called in one event loop.
 
     Args:
-        workers: None: one per GPU of the machine, else one.
-        warn: called with a line about each worker that died.
+        load: loads the model, in the worker.
+        workers: number of workers; None: one per GPU, or one on a CPU.
+        max_queue: maximum number of texts in the queue.
+        warn: called with a message about each worker that died.
     """
 
     def __init__(
@@ -78,9 +86,9 @@ class Pool:
         warn: Callable[[str], None],
     ) -> None:
         self.served: Served | None = None  # set by the first worker that has loaded the model
-        self.error: BartError | None = None  # set when the first worker could not load it
-        self.settled = asyncio.Event()  # one of the two is set
-        self.observe: Callable[[int, float], None] = lambda size, seconds: None  # of each batch
+        self.error: BartError | None = None  # set if the first worker could not load the model
+        self.settled = asyncio.Event()  # set when one of these two is
+        self.observe: Callable[[int, float], None] = lambda size, seconds: None  # per batch
         self.restarts = 0
         self.ready: set[int] = set()
         self._load, self._workers, self._max_queue = load, workers, max_queue
@@ -103,14 +111,14 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Texts that wait for a worker."""
+        """Number of texts in the queue."""
         return sum(not job.result.done() for job in self._waiting)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue texts, all or none of them.
 
         Raises:
-            QueueFullError: there is no room.
+            QueueFullError: there is not enough room.
         """
         self._waiting = [job for job in self._waiting if not job.result.done()]
         letters = sum(len(job.text) for job in (*self._waiting, *jobs))
@@ -122,7 +130,7 @@ class Pool:
         self._arrived.set()
 
     async def _take(self, size: int, source_length: int) -> list[Job]:
-        """The next batch, as soon as a text waits."""
+        """Wait for a text, and return the next batch."""
         while True:
             self._waiting = [job for job in self._waiting if not job.result.done()]
             if self._waiting:
@@ -135,22 +143,22 @@ class Pool:
             longest = source_length * LETTERS_PER_TOKEN
 
             def length(job: Job) -> int:
-                # Pieces of a long text are decoded like texts of their own.
+                # The pieces of a long text are decoded like separate texts.
                 letters = len(job.text)
                 return letters if job.settings.long != "truncate" else min(letters, longest)
 
             base = max(1, length(first))
-            like = [
+            similar = [
                 job
                 for job in self._waiting[1:]
                 if job.settings == first.settings
                 and not job.attempts
-                and base / LIKE <= max(1, length(job)) <= base * LIKE
+                and base / SIMILAR <= max(1, length(job)) <= base * SIMILAR
             ]
-            like.sort(key=lambda job: abs(length(job) - base))
-            # A text of many pieces is a batch of its own: it can be canceled alone.
+            similar.sort(key=lambda job: abs(length(job) - base))
+            # A text of many pieces is decoded alone, so that it can be canceled alone.
             alone = first.settings.long != "truncate" and base > longest
-            chosen += [] if alone else like[: size - 1]
+            chosen += [] if alone else similar[: size - 1]
         self._waiting = [job for job in self._waiting if job not in set(chosen)]
         return chosen
 
@@ -166,7 +174,7 @@ class Pool:
                     self._welcome(number, first)
                     await self._feed(worker, first)
                 elif self.served is None:
-                    died = BartError("the worker ended while it loaded the model")
+                    died = BartError("the worker died while loading the model")
                     self.error = first if isinstance(first, BartError) else died
                     self.settled.set()
                     return
@@ -189,7 +197,7 @@ class Pool:
         process = context.Process(
             target=work, args=(theirs, number, threads, os.getpid(), self._load), daemon=True
         )
-        # A terminal's Ctrl-C reaches the new process too, perhaps before it can ignore it itself.
+        # Ctrl-C in a terminal also reaches the new process, maybe before it has ignored the signal.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.start()
         signal.signal(signal.SIGINT, handler)
@@ -201,7 +209,7 @@ class Pool:
         return worker
 
     def _welcome(self, number: int, served: Served) -> None:
-        """Register a loaded worker; the first one reports how many GPUs need a worker."""
+        """Register a worker that has loaded the model; the first one reports the number of GPUs."""
         self.served = self.served or served
         self.settled.set()
         self.ready.add(number)
@@ -236,7 +244,7 @@ class Pool:
                 if all(job.result.done() for job in jobs) and worker.jobs is jobs:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(worker.process.pid or 0, signal.SIGUSR1)
-                    # The worker ignores the signal until it has begun the batch.
+                    # The worker ignores the signal until it has started the batch, so repeat it.
                     asyncio.get_running_loop().call_later(STOP_AGAIN, stop)
 
             try:
@@ -263,11 +271,11 @@ class Pool:
         elif isinstance(content, Failure) and len(jobs) == 1:
             if not jobs[0].result.done():
                 jobs[0].result.set_result(content)
-        else:  # one text may have failed the whole batch: retry each alone
+        else:  # a single text may have caused the error: retry each one alone
             self._return(jobs)
 
     def _return(self, jobs: list[Job]) -> None:
-        """Put texts back at the head of the queue; fail those that were retried already."""
+        """Return texts to the head of the queue; fail those that have already been retried."""
         again = []
         for job in jobs:
             job.attempts += 1
@@ -276,7 +284,7 @@ class Pool:
             if job.attempts < ATTEMPTS:
                 again.append(job)
             else:
-                job.result.set_result(Failure(503, "the worker that decoded this text died twice"))
+                job.result.set_result(Failure(503, "the worker died twice on this text"))
         jobs.clear()
         self._waiting = again + self._waiting
         self._arrived.set()
@@ -288,7 +296,7 @@ def _read(
     loop: asyncio.AbstractEventLoop,
     replies: asyncio.Queue[Reply | EOFError],
 ) -> None:
-    """Forward a worker's messages to the event loop; runs in a thread."""
+    """Forward the messages of a worker to the event loop. Runs in a thread."""
     try:
         while True:
             message = pipe.recv()

@@ -1,7 +1,7 @@
-"""Extract the text of an uploaded file, in memory, in a separate process with limits.
+"""Extract the text of an uploaded file in memory, in a separate process with resource limits.
 
-In: the file on standard input, its name as the argument. Out: JSON on standard output, `text` or
-`error`. A file that needs more memory or time than the limits ends the process, not the server.
+In: the file on standard input, and its name as argument. Out: JSON on standard output with `text`
+or `error`. A file that exceeds the limits of memory or time ends this process, not the server.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import PurePath
 from bart_cli.errors import BartError, UsageError
 
 MEMORY = 2 * 2**30  # bytes of address space
-SECONDS = 30  # of CPU time
-AT_ONCE = asyncio.Semaphore(2)  # files read at the same time
-MOST = 4 * 2**20  # characters of text returned
+SECONDS = 30  # CPU time
+AT_ONCE = asyncio.Semaphore(2)  # files processed at the same time
+MOST = 4 * 2**20  # characters of text to return
 
 
 async def document_text(name: str, content: bytes) -> str:
-    """The text of a file, by the suffix of its name.
+    """Extract the text of a file in a separate process; the suffix of its name sets the format.
 
     Raises:
-        UsageError: another kind of file, a damaged one, one without text, or one that needs more
-            than the limits.
+        UsageError: the format is not supported, or the file is damaged, has no text, or exceeds the
+            limits.
     """
     name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     async with AT_ONCE:
@@ -35,7 +35,7 @@ async def document_text(name: str, content: bytes) -> str:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is the server's
+            start_new_session=True,  # keeps Ctrl-C from this process
         )
         try:
             async with asyncio.timeout(2 * SECONDS):
@@ -52,7 +52,11 @@ async def document_text(name: str, content: bytes) -> str:
 
 
 def extract(name: str, content: bytes) -> str:
-    """The text of a file: of a page its main text, of a document its paragraphs and tables."""
+    """Extract the text of a file: the main text of a web page, paragraphs and tables of a document.
+
+    Raises:
+        UsageError: the format is not supported, or the file has no text.
+    """
     from bart_cli.data.text_files import decode
 
     kind = PurePath(name).suffix.lower()
@@ -69,8 +73,8 @@ def extract(name: str, content: bytes) -> str:
     else:
         raise UsageError(f"{name}: expected a .txt, .md, .html, .docx or .pdf file")
     if not text.strip():
-        raise UsageError(f"{name} has no text (a scan has none before it went through OCR)")
-    return text[:MOST].encode("utf-8", "replace").decode()  # a PDF may hold lone surrogates
+        raise UsageError(f"{name} has no text (a scanned document needs OCR first)")
+    return text[:MOST].encode("utf-8", "replace").decode()  # a PDF may contain lone surrogates
 
 
 def _docx(content: bytes) -> str:
@@ -104,8 +108,8 @@ def _main() -> None:
     except BartError as error:
         found = {"error": error.message}
     except Exception:
-        # The readers raise exceptions of any kind on damaged files.
-        found = {"error": f"{name} cannot be read: it is damaged, or not what its name says"}
+        # The libraries can raise any exception for a damaged file.
+        found = {"error": f"{name} cannot be read: it is damaged, or its suffix is wrong"}
     json.dump(found, sys.stdout)
 
 

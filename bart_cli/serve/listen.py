@@ -1,4 +1,4 @@
-"""The listening socket, and the server from its first worker to its last answer."""
+"""Open the listening socket, and run the server."""
 
 from __future__ import annotations
 
@@ -19,19 +19,23 @@ from bart_cli.serve.app import Access, Server, build_app, is_loopback
 from bart_cli.serve.batching import Pool
 from bart_cli.serve.worker import Load
 
-CONNECTIONS = 512  # open at once; more are answered with 503
-IDLE_SECONDS = 15.0  # a connection without a complete request header by then is closed
+CONNECTIONS = 512  # maximum number of open connections; more get status 503
+IDLE_SECONDS = 15.0  # close a connection that has not sent complete request headers by then
 
 
 @contextmanager
 def listen(
     config: ServeConfig, *, key: str | None, open_to_all: bool
 ) -> Iterator[tuple[socket.socket, Access]]:
-    """A socket bound to the address of the configuration, and who may use it.
+    """Bind a socket to the configured address; yield it with its access rules.
+
+    Args:
+        key: API key; None: no key.
+        open_to_all: allow access from other machines without a key.
 
     Raises:
-        UsageError: other machines could reach it, and there is no key.
-        BartError: the address is in use, or is not one of this machine.
+        UsageError: other machines could reach the server, and there is no key.
+        BartError: the address is in use or does not belong to this machine.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -43,13 +47,13 @@ def listen(
     if not loopback and key is None and not open_to_all:
         raise UsageError(
             f"--host {config.host} can be reached from other machines, and there is no API key",
-            hint="Set BART_API_KEY (or pass --api-key), or pass --no-auth to serve everybody.",
+            hint="Set BART_API_KEY (or pass --api-key), or pass --no-auth to serve everyone.",
         )
     with socket.socket(family, kind) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
-            listener.listen(CONNECTIONS)  # so that a second server finds the port taken
+            listener.listen(CONNECTIONS)  # so that a second server fails to bind the port
         except OSError as error:
             hint = "Pass another --port." if error.errno == errno.EADDRINUSE else None
             reason = error.strerror or str(error)
@@ -67,7 +71,7 @@ def serve(
     access: Access,
     reporter: Reporter,
 ) -> None:
-    """Serve until a signal, which is raised again once the last request is answered.
+    """Serve until a signal arrives, finish all requests, and raise the signal again.
 
     Raises:
         BartError: the model could not be loaded.
@@ -106,7 +110,7 @@ def serve(
 async def _announce(
     pool: Pool, web: uvicorn.Server, listener: socket.socket, name: str, reporter: Reporter
 ) -> None:
-    """Say when the model can be used; end the server when it cannot be loaded."""
+    """Report when the model is loaded; stop the server if it could not be loaded."""
     await pool.settled.wait()
     if pool.error is not None or pool.served is None:
         web.should_exit = True
@@ -118,12 +122,12 @@ async def _announce(
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that closes connections on which no complete request header arrives."""
+    """HTTP/1.1 that closes connections on which no complete request headers arrive in time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the idle timer."""
         super().connection_made(transport)
-        self._finished: object = None  # request that had been answered at the last check
+        self._finished: object = None  # the last finished request at the previous check
         self.loop.call_later(IDLE_SECONDS, self._look)
 
     def _look(self) -> None:

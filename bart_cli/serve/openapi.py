@@ -1,4 +1,4 @@
-"""The API's description in the form of OpenAPI 3.1, and as a page."""
+"""Describe the API in OpenAPI 3.1 and as a web page."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ CHAT = {
         "messages": {
             "type": "array",
             "items": {"type": "object"},
-            "description": "the last message of the role user is the text",
+            "description": "the last message with role user is the text to summarize",
         },
-        "stream": {"type": "boolean", "description": "answer with one server-sent event"},
-        "max_tokens": {"type": "integer", "description": "max_length, lowered to the model's"},
+        "stream": {"type": "boolean", "description": "respond with a server-sent event"},
+        "max_tokens": {
+            "type": "integer",
+            "description": "max_length; lowered to the model's maximum",
+        },
         "n": {"type": "integer", "description": "return_sequences"},
     },
     "required": ["messages"],
@@ -32,22 +35,22 @@ CHAT = {
 
 
 def _schema() -> dict[str, Any]:
-    """The body of /v1/summarize: texts, and each decoding setting by its name."""
+    """Build the schema of the body of /v1/summarize: texts and decoding settings."""
     settings = GenerationConfig.model_json_schema()["properties"]
     for setting in settings.values():
-        setting.pop("default", None)  # of an omitted field the model's own value is taken
+        setting.pop("default", None)  # the default is the model's saved setting
     long = SummarizeConfig.model_json_schema()["properties"]["long"]
     overlap = {
         "type": "boolean",
         "default": False,
-        "description": "add the sentences of the text that share words with the summary's",
+        "description": "add the sentences of the text that share words with each summary sentence",
     }
     properties = {"text": TEXT, "long": long, "overlap": overlap} | settings
     return {"properties": properties, "required": ["text"]}
 
 
 def openapi(routes: Iterable[Route]) -> dict[str, Any]:
-    """The document behind /openapi.json: every route, described by its handler's docstring."""
+    """Build the OpenAPI document; each route is described by the docstring of its handler."""
     bodies = {
         "/v1/summarize": _schema(),
         "/v1/summarize/stream": _schema(),
@@ -61,7 +64,7 @@ def openapi(routes: Iterable[Route]) -> dict[str, Any]:
             "summary": " ".join((route.endpoint.__doc__ or "").split()),
             "responses": {
                 "200": {"description": "OK"},
-                "default": {"description": "an object; its error.message says what is wrong"},
+                "default": {"description": "an object whose error.message describes the problem"},
             },
         }
         if path in bodies:
@@ -83,7 +86,7 @@ def openapi(routes: Iterable[Route]) -> dict[str, Any]:
 
 
 def docs_page(routes: Iterable[Route]) -> str:
-    """The same for people: one page without a script."""
+    """Build the documentation of the API as a page without scripts."""
     parts = []
     for path, verbs in openapi(routes)["paths"].items():
         ((verb, entry),) = verbs.items()
@@ -97,5 +100,5 @@ def docs_page(routes: Iterable[Route]) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>bart serve: API</title>"
         "<meta name=color-scheme content='light dark'><h1>bart serve: API</h1>"
-        "<p>The same for programs: <a href=/openapi.json>openapi.json</a>." + "\n".join(parts)
+        "<p>Machine-readable: <a href=/openapi.json>openapi.json</a>." + "\n".join(parts)
     )

@@ -1,8 +1,8 @@
-"""Which sentences of a source a summary's sentences share words with.
+"""Find the sentences of a source that share words with each sentence of its summary.
 
-A sentence of the source is named when it holds at least `SHARE` of the words of the summary's
-sentence, at most `MOST` of them, best first. A word is a number or a run of at least four letters,
-without regard to case; in scripts without spaces, a character.
+A source sentence matches if it contains at least `SHARE` of the words of the summary sentence; the
+best `MOST` are returned. A word is a number or a run of at least four letters, ignoring case, or a
+single character in scripts without spaces.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from bart_cli.data.words import UNSPACED
 
 SHARE = 0.2
 MOST = 3
-SENTENCES = 5_000  # of a source that are compared and shown
+SENTENCES = 5_000  # sentences of a source to compare and return
 LETTER = rf"(?:(?![{UNSPACED}])[^\W_])"
 WORD = re.compile(rf"[{UNSPACED}]|{LETTER}*\d{LETTER}*|{LETTER}{{4,}}")
 
 
 def overlap(source: str, summary: str) -> dict[str, object]:
-    """{"source": sentences, "summary": [{"text": sentence, "source": [[index, share], ...]}]}."""
+    """Match each summary sentence with source sentences.
+
+    Returns:
+        {"source": sentences, "summary": [{"text": sentence, "source": [[index, share], ...]}]}
+    """
     sentences = spaced_sentences(source)[:SENTENCES]
     words = [_words(sentence) for sentence in sentences]
     rows = []

@@ -1,4 +1,4 @@
-"""Requests: JSON in, checked texts and settings out, or an HTTPException of one line."""
+"""Read and validate requests: JSON to texts and settings, or an HTTPException of one line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bart_cli.config.summarize import LongText
 from bart_cli.errors import UsageError, did_you_mean
 from bart_cli.serve.worker import Served, Settings, check_ids
 
-BODY_SECONDS = 30.0  # time limit for a whole body
+BODY_SECONDS = 30.0  # time limit to receive a body
 MAX_ARRIVING = 128 * 2**20  # total bytes of the bodies being received
-UNSET: tuple[object, ...] = (None, False, [], {}, {"type": "text"})  # values that change nothing
+UNSET: tuple[object, ...] = (None, False, [], {}, {"type": "text"})  # values without effect
 _arriving = 0
 SURROGATE = re.compile("[\ud800-\udfff]")
 OWN_FIELDS = ("text", "long", "overlap")  # fields of a request besides GenerationConfig's
@@ -37,8 +37,8 @@ IGNORED = frozenset(
 
 
 def refuse(status: int, message: str, **headers: str) -> NoReturn:
-    """End the request with this status and line."""
-    line = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", message)  # of a request that is quoted
+    """End the request with this status and message."""
+    line = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", message)  # messages quote requests
     raise HTTPException(status, line, {key.replace("_", "-"): v for key, v in headers.items()})
 
 
@@ -46,7 +46,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     """Read the body into memory.
 
     Raises:
-        HTTPException: it is larger than `limit` bytes (413), or too slow (408).
+        HTTPException: it is larger than `limit` bytes (413) or arrives too slowly (408), or the
+            client has left (499).
     """
     if (declared := request.headers.get("content-length", "0")).isdigit() and int(declared) > limit:
         refuse(
@@ -75,7 +76,10 @@ async def read_body(request: Request, limit: int) -> bytes:
 async def read_json(request: Request, limit: int) -> dict[str, Any]:
     """Read the JSON object of a request.
 
-    Only `application/json` is accepted: pages of other origins cannot send it without CORS.
+    Only `application/json` is accepted, which pages of other origins cannot send without CORS.
+
+    Raises:
+        HTTPException: the content type is wrong (415), or the body is not a JSON object (400).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -89,7 +93,7 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
         refuse(400, f"not valid JSON: {error.msg} at character {error.pos + 1}")
     except UnicodeDecodeError:
         refuse(400, "not valid JSON: the body is not UTF-8")
-    except ValueError as error:  # NaN, or a number of thousands of digits
+    except ValueError as error:  # NaN, or an integer with too many digits
         refuse(400, f"not valid JSON: {str(error).partition(':')[0]}")
     if not isinstance(document, dict):
         refuse(400, "expected a JSON object")
@@ -97,21 +101,21 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def read_texts(document: Mapping[str, Any], config: ServeConfig) -> list[str]:
-    """The text or texts of a request.
+    """Read the text or texts of a request.
 
     Raises:
-        HTTPException: there is none, there are too many, or one is not a text.
+        HTTPException: there is no text, there are too many, or one is invalid.
     """
     given = document.get("text")
     texts = given if isinstance(given, list) else [given]
     if "text" not in document or not texts:
         refuse(400, "text is missing: expected a string or a list of strings")
     if len(texts) > config.max_texts:
-        refuse(413, f"text holds {len(texts)} texts; at most {config.max_texts} are allowed")
+        refuse(413, f"text has {len(texts)} items; at most {config.max_texts} are allowed")
     return [
         read_text(text, f"text[{i}]" if isinstance(given, list) else "text")
         for i, text in enumerate(texts)
@@ -119,11 +123,15 @@ def read_texts(document: Mapping[str, Any], config: ServeConfig) -> list[str]:
 
 
 def read_text(text: object, where: str) -> str:
-    """Check that a value is a non-empty text."""
+    """Check that a value is a non-empty text, and return it.
+
+    Args:
+        where: name of the value in error messages.
+    """
     if not isinstance(text, str):
         refuse(400, f"{where} is not a string")
     if SURROGATE.search(text):
-        refuse(400, f"{where} holds a lone surrogate, which is not a character")
+        refuse(400, f"{where} contains a lone surrogate, which is not a character")
     if not text.strip():
         refuse(400, f"{where} is empty: there is no text to summarize")
     return text
@@ -133,14 +141,17 @@ def read_flag(document: Mapping[str, Any], name: str) -> bool:
     """Read a boolean field; a missing one is false."""
     value = document.get(name, False)
     if not isinstance(value, bool):
-        refuse(400, f"{name} is not true or false")
+        refuse(400, f"{name}: expected true or false")
     return value
 
 
 def read_settings(document: Mapping[str, Any], served: Served, max_beams: int) -> Settings:
-    """Decoding settings: the model's, overridden by the fields of a request.
+    """Read the decoding settings: those of the model, overridden by the fields of a request.
 
-    As for `bart summarize`, a minimum length of the model yields to a requested maximum length.
+    As in `bart summarize`, the model's minimum length is lowered to a requested maximum length.
+
+    Raises:
+        HTTPException: a field is unknown or a value invalid (400).
     """
     long = document.get("long", "truncate")
     if long not in get_args(LongText):
@@ -159,24 +170,28 @@ def read_settings(document: Mapping[str, Any], served: Served, max_beams: int) -
     for name in ("beams", "return_sequences"):
         value, own = getattr(generation, name), getattr(served.generation, name)
         if value > max(max_beams, own):
-            refuse(400, f"{name}={value} is more than this server's limit of {max_beams}")
+            refuse(400, f"{name}={value} exceeds this server's limit of {max_beams}")
     if problem := check_ids(generation, served.vocab_size, served.positions):
         refuse(400, problem)
     return Settings(generation, long)
 
 
 def chat_document(document: Mapping[str, Any], served: Served) -> dict[str, Any]:
-    """Convert a request in OpenAI's form to ours: the last user message is the text."""
+    """Convert a request of OpenAI's API to ours: the text is the last user message.
+
+    Raises:
+        HTTPException: there is no such message, or a field is not supported (400).
+    """
     messages = document.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         refuse(400, "messages is missing: expected a list of objects with role and content")
-    said = [message.get("content") for message in messages if message.get("role") == "user"]
-    if not said:
-        refuse(400, "messages has no message of the role 'user'")
-    text = said[-1]
+    contents = [message.get("content") for message in messages if message.get("role") == "user"]
+    if not contents:
+        refuse(400, "messages has no message with role 'user'")
+    text = contents[-1]
     if isinstance(text, list):
         if not all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in text):
-            refuse(400, "content holds a part that is not text; the model reads text only")
+            refuse(400, "content has a part that is not text; the model reads only text")
         text = "\n".join(part["text"] for part in text)
     own: dict[str, Any] = {"text": read_text(text, "the last user message")}
     for name, value in document.items():
@@ -187,6 +202,6 @@ def chat_document(document: Mapping[str, Any], served: Served) -> dict[str, Any]
             refuse(400, f"the field '{name[:60]}' is not supported; omit it")
     if own.get("temperature") == 0:  # OpenAI's way to turn sampling off
         del own["temperature"]
-    if isinstance(limit := own.get("max_length"), int):  # an upper bound, often a generous one
+    if isinstance(limit := own.get("max_length"), int):  # clients often pass a generous bound
         own["max_length"] = min(limit, served.positions)
     return own

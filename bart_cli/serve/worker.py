@@ -1,7 +1,7 @@
-"""A process that decodes: batches in over a pipe, records out.
+"""A worker process, which receives batches over a pipe, decodes them, and sends records back.
 
-The listening process imports no torch. It starts workers, sends each one batch at a time, and sends
-SIGUSR1 when all clients of the batch have left. A worker that dies is replaced.
+The server process does not import torch. It starts workers, sends each one batch at a time, and
+sends SIGUSR1 when all clients of the batch have left. A worker that dies is replaced.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A summarizer, and how it was loaded. gpus: workers to start, one per GPU."""
+    """A summarizer, and how it was loaded.
+
+    Attributes:
+        batch_size, max_tokens: limits of a batch; see `Summarizer.summarize`.
+        gpus: number of GPUs, each of which needs a worker.
+    """
 
     summarizer: Summarizer
     precision: str
@@ -39,9 +44,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Served:
-    """Facts about a loaded model that a worker tells the server.
+    """Information about the loaded model, sent by a worker.
 
-    source_length: tokens of a text that the model reads at once.
+    Attributes:
+        positions, source_length: see `Summarizer`.
+        generation: decoding settings saved with the model.
+        gpus: number of GPUs, each of which needs a worker.
     """
 
     precision: str
@@ -56,7 +64,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to decode. Texts with equal settings share a batch."""
+    """Settings of a request. Texts with equal settings can share a batch."""
 
     generation: GenerationConfig
     long: LongText = "truncate"
@@ -64,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts with equal settings. overlaps: whether to compare each text with its summary."""
+    """Texts with equal settings; `overlaps`: whether to compare each text with its summary."""
 
     texts: tuple[str, ...]
     overlaps: tuple[bool, ...]
@@ -73,19 +81,27 @@ class Batch:
 
 @dataclass(frozen=True)
 class Failure:
-    """A batch that could not be decoded: an HTTP status, and a line for the client."""
+    """An error of a batch: an HTTP status and a message for the client."""
 
     status: int
     message: str
 
 
-Load = Callable[[int], Loaded]  # from the worker's number
+Load = Callable[[int], Loaded]  # takes the number of the worker
 Reply = Served | BartError | Failure | list[dict[str, object]] | None  # None: canceled
 
 
 def work(pipe: Connection, number: int, threads: int | None, parent: int, load: Load) -> None:
-    """Load the model, then answer one batch after another until the pipe closes."""
-    # Ctrl-C and SIGTERM may reach the whole group: the server drains, then closes the pipe.
+    """Load the model, then decode batches until the pipe is closed.
+
+    Args:
+        number: number of this worker.
+        threads: number of threads; None: torch's default.
+        parent: pid of the server.
+        load: loads the model.
+    """
+    # Ctrl-C and SIGTERM may reach the whole process group. The server finishes its requests and
+    # then closes the pipe.
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     decoding = False
@@ -140,7 +156,7 @@ def _records(loaded: Loaded, batch: Batch) -> list[dict[str, object]]:
     from bart_cli.inference.generate import not_finite
 
     model, generation = loaded.summarizer, batch.settings.generation
-    # A text with more beams than the model's own takes the place of several.
+    # A text with more beams than usual counts as several texts in a batch.
     usual = max(model.generation.beams, model.generation.return_sequences)
     width = max(generation.beams, generation.return_sequences)
     summaries = model.summarize(
@@ -165,31 +181,31 @@ def _records(loaded: Loaded, batch: Batch) -> list[dict[str, object]]:
 
 
 def _failure(error: Exception) -> Failure:
-    """Describe an error to the client without paths of this machine, and log it in full."""
+    """Log an error in full, and describe it to the client without local paths."""
     import torch
 
     fatal = getattr(torch, "AcceleratorError", ())
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
-        return Failure(503, "out of GPU memory: send fewer beams or shorter texts")
+        return Failure(503, "out of GPU memory: request fewer beams or send shorter texts")
     lines = [error.message] if isinstance(error, BartError) else traceback.format_exception(error)
     print("worker:", "".join(lines), file=sys.stderr, flush=True)
     if isinstance(error, fatal):
-        sys.exit(1)  # after such an error a process cannot use the GPU again
+        sys.exit(1)  # a process cannot use the GPU after such an error
     if isinstance(error, BartError) and "not finite" in error.message:
         return Failure(500, "with these settings, the model's scores are not finite (NaN)")
-    return Failure(500, "the text could not be decoded; the server's log has the reason")
+    return Failure(500, "the text could not be decoded; see the server's log")
 
 
 def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> str | None:
-    """Reason the model cannot decode with these settings, or None.
+    """Return the reason why the model cannot decode with these settings, or None.
 
-    An id outside the vocabulary would be a device error on a GPU, which ends the process.
+    On a GPU, an id outside the vocabulary would cause a device error, which ends the process.
     """
     if generation.max_length > positions:
-        return f"max_length={generation.max_length} is more than the model's {positions} positions"
+        return f"max_length={generation.max_length} exceeds the model's {positions} positions"
     if generation.top_k > vocab_size:
-        return f"top_k={generation.top_k} is more than the vocabulary's {vocab_size} tokens"
+        return f"top_k={generation.top_k} exceeds the vocabulary size of {vocab_size}"
     single = (generation.start_token, generation.forced_bos_token)
     several: dict[str, Sequence[int | None]] = {
         "sequence_bias": [i for ids, _ in generation.sequence_bias for i in ids],
@@ -204,5 +220,5 @@ def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> 
     for name, ids in several.items():
         for i in ids:
             if i is not None and i >= vocab_size:
-                return f"{name} holds {i}: the vocabulary has {vocab_size} tokens"
+                return f"{name} contains {i}, but the vocabulary has {vocab_size} tokens"
     return None

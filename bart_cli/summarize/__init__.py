@@ -1,1 +1,1 @@
-"""Texts in any form in, summaries out: the `Summarizer` and the engine of `bart summarize`."""
+"""Summarize texts: the `Summarizer` and the engine of `bart summarize`."""

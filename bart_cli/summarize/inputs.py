@@ -1,7 +1,6 @@
-"""What to summarize: files, folders, patterns and standard input become texts, one after another.
+"""Read the inputs of `bart summarize`: files, folders, patterns, web pages and standard input.
 
-In: words of the command line. Out: `Text` and `Failure` items in order, read when they are asked
-for.
+In: arguments of the command line. Out: `Text` and `Failure` items in order, read lazily.
 """
 
 from __future__ import annotations
@@ -33,10 +32,12 @@ STANDARD_INPUT = "standard input"
 
 @dataclass(frozen=True)
 class Input:
-    """A file to read, or standard input or a web address (`path` None).
+    """A file to read; standard input or a web page if `path` is None.
 
-    text: of standard input, of web pages and of pipes (`<(…)`), which are read once only; not of
-    JSON lines.
+    Attributes:
+        text: content of standard input, a web page or a pipe (`<(…)`), which can be read only
+            once; empty for JSON lines and files.
+        url: address of a web page.
     """
 
     path: Path | None
@@ -46,28 +47,28 @@ class Input:
 
     @property
     def name(self) -> str:
-        """What it is called in results and messages."""
+        """Name used in results and messages."""
         return self.url or (STANDARD_INPUT if self.path is None else str(self.path))
 
     @property
-    def lasting(self) -> bool:
-        """Whether it can be read again."""
+    def rereadable(self) -> bool:
+        """Whether the input can be read again."""
         return self.path is not None and self.path.is_file()
 
 
 def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
-    """The inputs that the words stand for, those that are named checked.
+    """Expand the arguments of the command line to inputs.
 
-    A folder stands for its files with a suffix of KINDS, a pattern (`*`, `?`, `[…]`, `**` for
-    folders below) for the files that fit it, `-` for standard input, a web address for its page.
+    A folder is expanded to its files with a suffix in KINDS, a pattern (`*`, `?`, `[…]`, `**` for
+    nested folders) to the files that match it. `-` is standard input, and a web address its page.
 
     Args:
-        jsonl: take every input as JSON lines.
+        jsonl: read every input as JSON lines.
 
     Raises:
-        UsageError: a word that stands for nothing; a file that is named and that is missing, empty
-            or not UTF-8. Files found in folders and by patterns are not looked into.
-        BartError: a web page that cannot be downloaded, or any without the extra `data`.
+        UsageError: a folder or pattern without files, or a file given by name that is missing,
+            empty or not UTF-8. Files found in folders or by patterns are not opened here.
+        BartError: a web page cannot be downloaded, or the extra `data` is not installed.
     """
     if list(words).count("-") > 1:
         raise UsageError("standard input (-) is named twice; it can be read only once")
@@ -96,7 +97,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             if not files:
                 raise UsageError(f"no file matches the pattern {word}")
         else:
-            inputs.append(_checked(Input(path, _kind(path, jsonl))))
+            inputs.append(_check_named(Input(path, _kind(path, jsonl))))
             continue
         inputs += [Input(file, _kind(file, jsonl)) for file in files]
     if pages := [given.name for given in inputs if given.kind == "html"]:
@@ -105,7 +106,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
 
 
 def check_out(out: Path, inputs: Sequence[Input]) -> None:
-    """Raise UsageError when `out` is a folder or one of the inputs."""
+    """Raise UsageError if `out` is a folder or one of the inputs."""
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; expected a file name")
     paths = [given.path for given in inputs if given.path is not None and given.path.exists()]
@@ -114,10 +115,10 @@ def check_out(out: Path, inputs: Sequence[Input]) -> None:
 
 
 def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Text | Failure]:
-    """The texts of all inputs, in order; a file that gives none is a `Failure` with the reason.
+    """Yield the texts of all inputs, in order, and a `Failure` for each one without a text.
 
     Args:
-        field: of JSON lines; see `read_records`.
+        field: field of JSON lines with the text; see `read_records`.
     """
     for given in inputs:
         if given.kind == "jsonl":
@@ -136,7 +137,7 @@ def _standard_input(jsonl: bool) -> Input:
 
 
 def _web_page(url: str, jsonl: bool) -> Input:
-    """A page (its main text) or a plain text file of the web, downloaded now."""
+    """Download a web page (for its main text) or a plain text file."""
     require(f"the web page {url}", "data")
     from bart_cli.data.download.http import Fetcher
 
@@ -159,9 +160,9 @@ def _kind(path: Path, jsonl: bool) -> Kind:
     return "jsonl" if jsonl else KINDS.get(path.suffix.lower(), "text")
 
 
-def _checked(given: Input) -> Input:
-    """A file that is named: whether it can be read and is text; a pipe is read."""
-    if given.path is not None and given.path.exists() and not given.lasting:
+def _check_named(given: Input) -> Input:
+    """Check that a file given by name is readable text; read it now if it is a pipe."""
+    if given.path is not None and given.path.exists() and not given.rereadable:
         return given if given.kind == "jsonl" else replace(given, text=_text(given))
     if given.kind == "text":
         _text(given)
@@ -195,12 +196,16 @@ def _text(given: Input) -> str:
 
 
 def main_text(name: str, content: bytes, content_type: str = "") -> str:
-    """The main text of a web page, without its frame."""
+    """Extract the main text of a web page, without navigation and other boilerplate.
+
+    Raises:
+        UsageError: the page has no main text.
+    """
     from bart_cli.data.download.extractors import Page, load_extractor
 
     text = load_extractor("trafilatura")(Page(url="", html=content, content_type=content_type))
     if not text.strip():
-        raise UsageError(f"{name} is a page without main text")
+        raise UsageError(f"{name}: no main text found in the page")
     return text
 
 
@@ -216,7 +221,7 @@ def _bytes(given: Input, size: int = -1) -> bytes:
 
 
 def _refuse_records(name: str) -> None:
-    """Raise UsageError for tables and JSON, which are records with a text and not a text."""
+    """Raise UsageError for tables and JSON, which contain records rather than a text."""
     suffix = Path(name).suffix.lower()
     if suffix in (".csv", ".tsv"):
         separator = "," if suffix == ".csv" else "\\t"

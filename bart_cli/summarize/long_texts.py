@@ -1,7 +1,7 @@
-"""Texts as token ids that the model can read: cut at its positions, or in pieces at sentence ends.
+"""Encode texts of any length: truncate long ones, or split them into pieces at sentence ends.
 
-In: texts of any length. Out: `Encoded`. Memory stays near the size of the text: what is long is
-given to the tokenizer part by part.
+In: texts of any length. Out: `Encoded`. A long text is tokenized in parts, so that memory stays
+near the size of the text.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from bart_cli.data.source_text import source_text
 from bart_cli.data.words import word_starts
 from bart_cli.tokenizer import Tokenizer
 
-PART = 2**16  # characters given to the tokenizer at once, of a long text
-SENTENCES = 1000  # sentences given to the tokenizer at once
-WORD = 16  # tokens within which a border between words is looked for
+PART = 2**16  # characters of a long text to tokenize at a time
+SENTENCES = 1000  # sentences to tokenize at a time
+WORD = 16  # tokens to search backward for a word boundary
 PARAGRAPH = re.compile(r"\n\s*\n")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text as the model reads it.
+    """Token ids of a text.
 
-    pieces: ids with special tokens, each no longer than the model's positions; none for a text
-    without words. tokens: of the whole text; used: of those in the pieces; both count the special
-    tokens of one piece.
+    Attributes:
+        pieces: ids with special tokens, each at most as long as the model's positions. Empty for a
+            text without words.
+        tokens: number of tokens of the whole text.
+        used: number of tokens in the pieces. Like `tokens`, it counts special tokens only once.
     """
 
     pieces: list[list[int]]
@@ -47,9 +49,9 @@ def encode_texts(
     """Encode texts for a model of `limit` positions.
 
     Args:
-        prefix: see `source_text`; of several pieces only the first one has it.
-        whole: a text that is too long becomes several pieces; else its first `limit` tokens remain.
-        language: of sentence splitting, see `split_sentences`.
+        whole: split a text that is too long into pieces; otherwise keep its first `limit` tokens.
+        prefix: see `source_text`; only the first piece of a text has it.
+        language: language of the sentence splitter; see `split_sentences`.
     """
     read = [source_text(text, prefix) for text in texts]
     short = [i for i, text in enumerate(read) if len(text) <= PART]
@@ -76,14 +78,21 @@ def encode_texts(
 
 
 def pack(lengths: Sequence[int], room: int) -> list[range]:
-    """Group neighbors into as few groups of at most `room` as possible, as evenly as possible.
+    """Group consecutive items into as few groups as possible, of lengths as even as possible.
+
+    Example: lengths 4, 4, 1, 1 with room 9 need two groups. Filling the first one up would give
+    4 + 4 + 1 and 1; the smallest capacity that still needs only two groups is 6: 4 and 4 + 1 + 1.
 
     Args:
-        lengths: each at most `room`.
+        lengths: length of each item, at most `room`.
+        room: largest length of a group.
+
+    Returns:
+        the indices of each group.
     """
     count = len(_fill(lengths, room))
     low, high = max(lengths, default=0), room
-    while low < high:  # the smallest capacity that still needs no more groups
+    while low < high:  # search for the smallest capacity that needs no more groups
         middle = (low + high) // 2
         if len(_fill(lengths, middle)) <= count:
             high = middle
@@ -105,7 +114,7 @@ def _fill(lengths: Sequence[int], capacity: int) -> list[range]:
 
 
 def _pieces(text: str, tokenizer: Tokenizer, room: int, language: str) -> list[list[int]]:
-    """Ids of a long text, cut at ends of sentences; a sentence that is too long, within it."""
+    """Split the ids of a long text at sentence ends, and within sentences that are too long."""
     spaced = list(_spaced_sentences(text, language))
     rows = [
         part
@@ -117,15 +126,15 @@ def _pieces(text: str, tokenizer: Tokenizer, room: int, language: str) -> list[l
         [token for i in group for token in rows[i]]
         for group in pack([len(row) for row in rows], room)
     ]
-    # A text of its own has no space before it: mostly that is no token more or less.
+    # A piece does not start with a space; without it, the number of tokens rarely changes.
     stripped = _rows([tokenizer.decode(row).strip() for row in joined], tokenizer)
     return [new if len(new) <= room else old for new, old in zip(stripped, joined, strict=True)]
 
 
 def _spaced_sentences(text: str, language: str) -> Iterator[str]:
-    """Sentences that give the text when joined, each behind the white space before it.
+    """Yield the sentences, each with the white space before it, so that they join to the text.
 
-    Tokenized one by one they have the tokens of the whole text, line breaks included.
+    Tokenized one by one, they have the same tokens as the whole text, including line breaks.
     """
     begin = 0
     for paragraph in PARAGRAPH.split(text):
@@ -136,7 +145,7 @@ def _spaced_sentences(text: str, language: str) -> Iterator[str]:
 
 
 def _cut(row: list[int], tokenizer: Tokenizer, room: int) -> Iterator[list[int]]:
-    """Parts of at most `room`, even if it can be; between words or at least between characters."""
+    """Split a sentence into even parts of at most `room` ids, at word or character boundaries."""
     starts = word_starts(tokenizer)
     begin = 0
     while begin < len(row):
@@ -144,24 +153,24 @@ def _cut(row: list[int], tokenizer: Tokenizer, room: int) -> Iterator[list[int]]
         end = begin + -(-left // -(-left // room))
         if end < len(row):
             near = range(end, max(end - WORD, begin), -1)
-            border = next((i for i in near if starts[row[i]]), None)
-            if border is None:  # no space far and wide: not within the bytes of a character
+            boundary = next((i for i in near if starts[row[i]]), None)
+            if boundary is None:  # no word ends nearby: at least do not split a UTF-8 character
                 whole = (i for i in near if not tokenizer.decode(row[begin:i]).endswith("\ufffd"))
-                border = next(whole, end)
-            end = border
+                boundary = next(whole, end)
+            end = boundary
         yield row[begin:end]
         begin = end
 
 
 def _rows(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Ids of each text, those of a very long one made part by part."""
+    """Tokenize each text, a very long one in parts."""
     parts = [list(_split(text)) for text in texts]
     rows = iter(tokenizer.encode_batch([p for part in parts for p in part], special=False))
     return [[token for _ in part for token in next(rows)] for part in parts]
 
 
 def _beginning(text: str, tokenizer: Tokenizer, room: int) -> tuple[list[int], int]:
-    """The first `room` ids (or a few more) of a text, and how many it has."""
+    """Return the first `room` ids (or more) of a text, and the number of all its ids."""
     kept: list[int] = []
     count = 0
     for part in _split(text):
@@ -173,7 +182,7 @@ def _beginning(text: str, tokenizer: Tokenizer, room: int) -> tuple[list[int], i
 
 
 def _split(text: str) -> Iterator[str]:
-    """A text in parts of at most PART characters, cut before spaces where there are any."""
+    """Split a text into parts of at most PART characters, if possible before a space."""
     begin = 0
     while begin < len(text):
         end = begin + PART

@@ -1,6 +1,6 @@
-"""Results of `bart summarize` as text for people, or as JSON for programs.
+"""Write the results of `bart summarize` as text or JSON.
 
-In: `Result`s, one after another. Out: a text stream; a file under its final name when it is whole.
+In: a stream of `Result`s. Out: a text stream, or a file written atomically.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from bart_cli.printable import printable
 from bart_cli.summarize.records import Origin
 from bart_cli.summarize.summarizer import Summary
 
-# Beyond what `json` escapes: what a terminal would obey, what some readers take for the end of a
-# line, and lone surrogates, which have no UTF-8 form. JSON has them inside of strings only.
+# Characters that `json` does not escape: control characters, which a terminal would interpret,
+# line separators, where some readers split lines, and lone surrogates, which UTF-8 cannot encode.
+# In JSON they occur only inside strings.
 ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one input: a summary, or the reason why there is none."""
+    """Result of one input: a summary or an error."""
 
     origin: Origin
     summary: Summary | None
@@ -38,10 +39,10 @@ Write = Callable[[Result], None]
 
 
 def to_record(result: Result, decoding: Mapping[str, object]) -> dict[str, object]:
-    """file, and of JSON lines line and id; then the summary with its numbers, or the error.
+    """Convert a result to a JSON object: its origin, and the summary or the error.
 
     Args:
-        decoding: the settings behind all summaries, with their sources.
+        decoding: decoding settings that are not the default, with their sources.
     """
     origin, summary = result.origin, result.summary
     row: dict[str, object] = {"file": origin.file}
@@ -62,7 +63,7 @@ def to_record(result: Result, decoding: Mapping[str, object]) -> dict[str, objec
 
 
 def to_json(record: dict[str, object]) -> str:
-    """One line of JSON, readable and safe to print."""
+    """Format a record as one line of JSON that is safe to print."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     return ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
@@ -74,11 +75,13 @@ def write_results(
     heading: Callable[[str], str] | None,
     decoding: Mapping[str, object],
 ) -> Iterator[Write]:
-    """Give a function that writes one result; what frames them all is written around.
+    """Return a function that writes one result; on exit, complete the output.
+
+    Text output contains no errors; these are reported on standard error.
 
     Args:
-        heading: the line above each summary, from the name of its input; None: no such line.
-            (Of text only, where errors are not written: they are for the reporter.)
+        heading: makes the line above each summary in text output from the name of its input. None:
+            no such line.
         decoding: see `to_record`.
     """
     count = 0
@@ -105,14 +108,19 @@ def write_results(
 
 @contextmanager
 def new_file(path: Path) -> Iterator[TextIO]:
-    """A stream whose content gets the name `path` when the block has ended well."""
+    """Open a stream that is written to `path` atomically when the block ends without an error."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         yield stream
 
 
 @dataclass(frozen=True)
 class Continued:
-    """An interrupted JSON-lines file: the stream to append to, and counts of existing results."""
+    """A JSON-lines file to append to.
+
+    Attributes:
+        lines: number of results that it already has.
+        failed: how many of these are errors.
+    """
 
     stream: TextIO
     lines: int
@@ -121,12 +129,13 @@ class Continued:
 
 @contextmanager
 def continued_file(path: Path, key: str) -> Iterator[Continued]:
-    """Write a JSON-lines file that a later call with the same key resumes if this one dies.
+    """Write a JSON-lines file that a later call with the same key can resume.
 
-    Until it is whole it is called `.NAME.KEY.partial`. Such files of other keys are removed.
+    The file is called `.NAME.KEY.partial` until it is complete. Partial files with other keys are
+    deleted.
 
     Args:
-        key: letters and digits that tell the results from those of other inputs or settings.
+        key: letters and digits that identify the inputs and settings.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{key}.partial")

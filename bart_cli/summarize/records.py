@@ -1,6 +1,6 @@
-"""JSON lines as texts to summarize: one `Text` or one `Failure` for every line, none lost.
+"""Read texts to summarize from JSON lines: one `Text` or `Failure` for every line.
 
-In: a binary stream that may be endless and hold anything. In memory: one line, cut at MAX_LINE.
+The stream may be infinite and contain anything. One line of at most MAX_LINE bytes is in memory.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from bart_cli.data.text_files import Stream
 
 Bytes = IO[bytes] | Stream
 
-MAX_LINE = 16 * 2**20  # bytes; what is longer is no text but a mistake
-SHOWN_FIELDS = 6  # how many names of fields an error line lists, and …
-SHOWN_LETTERS = 30  # … how much of each
+MAX_LINE = 16 * 2**20  # bytes; a longer line is an error
+SHOWN_FIELDS = 6  # field names listed in an error message
+SHOWN_LETTERS = 30  # characters shown of each
 
 JSON_KINDS = {
     dict: "an object",
@@ -32,7 +32,7 @@ JSON_KINDS = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a text comes from: a file (or 'standard input'); of JSON lines also line and `id`."""
+    """Origin of a text: a file or "standard input" and, for JSON lines, the line and its `id`."""
 
     file: str
     line: int | None = None
@@ -52,18 +52,18 @@ class Text:
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that gives no text, and why."""
+    """An input without a usable text, and the reason."""
 
     origin: Origin
     error: str
 
 
 def read_records(stream: Bytes, file: str, field: str | None) -> Iterator[Text | Failure]:
-    """An item for each line.
+    """Yield an item for each line.
 
     Args:
-        file: what to call the stream.
-        field: which field holds the text; None: the first of SOURCE_FIELDS that is a string.
+        file: name of the stream in results and messages.
+        field: field with the text; None: the first of SOURCE_FIELDS that is a string.
     """
     for number, line in enumerate(_lines(stream), 1):
         if line is None:
@@ -74,7 +74,7 @@ def read_records(stream: Bytes, file: str, field: str | None) -> Iterator[Text |
 
 
 def _lines(stream: Bytes) -> Iterator[bytes | None]:
-    """Lines with their ends; None for one that is too long."""
+    """Yield lines with their line ends, and None for a line that is too long."""
     while line := stream.readline(MAX_LINE + 1):
         if len(line) <= MAX_LINE:
             yield line
@@ -99,8 +99,8 @@ def _item(line: bytes, origin: Origin, field: str | None) -> Text | Failure:
     except json.JSONDecodeError as error:
         problem = error.msg.removesuffix(" at")
         return Failure(origin, f"not valid JSON: {problem} at character {error.pos + 1}")
-    except ValueError:  # Python's limit against numbers that take minutes to read
-        return Failure(origin, "not valid JSON: a number of too many digits")
+    except ValueError:  # Python limits the digits of integers, which take quadratic time to parse
+        return Failure(origin, "not valid JSON: a number has too many digits")
     if not isinstance(row, dict):
         return Failure(origin, f"expected a JSON object, found {JSON_KINDS[type(row)]}")
     if isinstance(row.get("id"), str | int) and not isinstance(row["id"], bool):
@@ -108,7 +108,7 @@ def _item(line: bytes, origin: Origin, field: str | None) -> Text | Failure:
     names = SOURCE_FIELDS if field is None else (field,)
     present = [key for name in names for key in row if key == name or plain(key) == plain(name)]
     if not present:
-        wanted = f"looked for {', '.join(names)}" if field is None else f"'{field}' is not there"
+        wanted = f"looked for {', '.join(names)}" if field is None else f"'{field}' is missing"
         return Failure(origin, f"no field with the text: {wanted}, found {_shown(list(row))}")
     name = next((name for name in present if isinstance(row[name], str)), present[0])
     value = row[name]

@@ -1,7 +1,7 @@
-"""The engine of `bart summarize`: inputs in, results out in order, window by window.
+"""The engine of `bart summarize`: read inputs and write results in order, window by window.
 
-Memory holds one window. Every input (each line of JSON lines) gets a result: a summary or an
-error.
+One window is in memory at a time. Every input (and every line of JSON lines) gets a result: a
+summary or an error.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from bart_cli.summarize.records import Failure, Text
 from bart_cli.summarize.summarizer import SummariesInterrupted, Summarizer, Summary
 from bart_cli.summarize.windows import windows
 
-BOOK = 200_000  # characters of a window whose pieces take long enough for a progress bar
-NOTICES = 20  # lines about single inputs; what comes after is only counted
+BOOK = 200_000  # characters in a window from which on its pieces get a progress bar
+NOTICES = 20  # messages about single inputs; further ones are only counted
 
 
 @dataclass
 class Counts:
-    """What has become of the inputs so far."""
+    """Counts of results so far."""
 
     done: int = 0
     failed: int = 0
@@ -45,7 +45,7 @@ class Counts:
 def choose_format(
     config: SummarizeConfig, out: Path | None, inputs: Sequence[Input]
 ) -> OutputFormat:
-    """The format that was asked for, else that of the suffix of `out`, else that of the inputs."""
+    """Choose the output format: as configured, or from the suffix of `out`, or from the inputs."""
     if config.format is not None:
         return config.format
     if out is not None and out.suffix in (".jsonl", ".json"):
@@ -57,9 +57,10 @@ def choose_format(
 
 @dataclass(frozen=True)
 class Job:
-    """What to summarize, and how: the settings of one command.
+    """Inputs and settings of one command.
 
-    heading: the line above a summary in text output; None: no such line.
+    Attributes:
+        heading: makes the line above a summary in text output; None: no such line.
     """
 
     inputs: Sequence[Input]
@@ -74,7 +75,7 @@ class Job:
 def summarize_to_stream(
     summarizer: Summarizer, job: Job, stream: TextIO, *, reporter: Reporter, task: Task
 ) -> Counts:
-    """Write the results of all inputs, those of a window at once."""
+    """Write the results of all inputs to a stream, a window at a time."""
     counts = Counts()
     with write_results(stream, job.form, job.heading, summarizer.stated()) as write:
         _run(summarizer, job, write, counts, 0, stream, reporter, task)
@@ -84,8 +85,8 @@ def summarize_to_stream(
 def summarize_to_file(
     summarizer: Summarizer, job: Job, out: Path, *, reporter: Reporter, task: Task
 ) -> Counts:
-    """Write a file atomically; resume JSON lines that an equal command left unfinished."""
-    if job.form != "jsonl" or not all(given.lasting for given in job.inputs):
+    """Write the results to a file atomically; resume JSON lines of an interrupted equal command."""
+    if job.form != "jsonl" or not all(given.rereadable for given in job.inputs):
         with locked_path(out, reporter), new_file(out) as stream:
             return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
     with (
@@ -121,9 +122,9 @@ def _run(
         for result in results:
             write(result)
             _count(result, counts, summarizer.generation.min_length)
-            # A line of JSON lines says it in its own record.
-            spoken = job.form == "text" or result.origin.line is None
-            if spoken and notices < NOTICES:
+            # The record of a JSON line contains the same information.
+            reported = job.form == "text" or result.origin.line is None
+            if reported and notices < NOTICES:
                 notices += _notify(result, reporter, summarizer.generation.min_length)
         stream.flush()
         task.advance(len(results))
@@ -162,10 +163,10 @@ def _results(
 
 
 def _kept(window: Sequence[Text | Failure], summaries: Sequence[Summary], job: Job) -> list[Result]:
-    """The results of a window that Ctrl-C interrupted.
+    """Return the results to keep of a window that was interrupted by Ctrl-C.
 
-    JSON lines keep what comes before the first unfinished text, for the rerun goes on there.
-    Other forms keep every summary, those of some pieces only as well.
+    For JSON lines, these are the results before the first unfinished text, where a rerun resumes.
+    Other formats keep every summary, including those that lack some pieces.
     """
     kept = []
     found = iter(summaries)
@@ -196,7 +197,7 @@ def _count(result: Result, counts: Counts, min_length: int) -> None:
 
 
 def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
-    """Say what there is to say of one input besides its summary; whether there was anything."""
+    """Report problems of one input; return whether there were any."""
     origin, summary = result.origin, result.summary
     if summary is None:
         reporter.warn(result.error if origin.line is None else f"{origin}: {result.error}")
@@ -224,7 +225,7 @@ def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
 
 
 def _key(summarizer: Summarizer, job: Job) -> str:
-    """Equal for commands that give equal results: inputs, model and settings as they are now."""
+    """Digest of inputs, model and settings: equal for commands that give equal results."""
     files = [given.path for given in job.inputs if given.path is not None]
     weights = model_files(summarizer.folder)
     state = [

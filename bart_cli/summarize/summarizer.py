@@ -1,4 +1,4 @@
-"""`Summarizer`: text in, summaries out. The Python API, and what `bart summarize` calls."""
+"""`Summarizer`: the Python API for summaries, also used by `bart summarize` and `bart serve`."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ from bart_cli.summarize.windows import windows
 
 Decode = Callable[[list[list[int]]], list[list[Hypothesis]]]
 
-SHORTER = 0.9  # `reduce` goes on while a round leaves at most this share of the tokens
+SHORTER = 0.9  # `reduce` stops when a round leaves more than this share of the tokens
 
 
 class ArgumentError(UsageError, ValueError):
-    """A wrong argument, for callers that expect Python's own kind of error as well."""
+    """An invalid argument. Also a ValueError, for callers that expect a standard exception."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A summary of one text.
+    """The summary of one text.
 
-    text: of the best hypothesis; others: further ones, when `return_sequences` asks for them.
-    score: what beams rank by; of several pieces the mean.
-    source_tokens: of the whole text; used_tokens: how many of them the model read.
-    pieces: in how many parts it read them.
-    missing: parts that an interruption left out.
+    Attributes:
+        text: the best hypothesis.
+        others: further hypotheses, if `return_sequences` is greater than 1.
+        score: score by which beam search ranks hypotheses; the mean over pieces.
+        source_tokens: number of tokens of the text.
+        used_tokens: how many of them the model read.
+        pieces: number of pieces that were summarized.
+        missing: number of pieces left out because of an interruption.
     """
 
     text: str
@@ -57,14 +60,15 @@ class Summary:
 
     @property
     def cut(self) -> bool:
-        """Whether the model did not see the end of the text."""
+        """Whether the text was truncated."""
         return self.used_tokens < self.source_tokens and not self.missing
 
 
 class SummariesInterrupted(KeyboardInterrupt):
-    """Ctrl-C while summarizing.
+    """Ctrl-C during `Summarizer.summarize`.
 
-    summaries: in the order of the texts, each of the pieces that were decoded.
+    Attributes:
+        summaries: a summary for each text, in order, of the pieces that were decoded.
     """
 
     def __init__(self, summaries: list[Summary]) -> None:
@@ -73,7 +77,7 @@ class SummariesInterrupted(KeyboardInterrupt):
 
 
 class Summarizer:
-    """Summarizes texts with one model.
+    """Summarize texts with one model.
 
     >>> from bart_cli import Summarizer
     >>> Summarizer.from_pretrained("facebook/bart-large-cnn").summarize([article])[0].text
@@ -87,12 +91,15 @@ class Summarizer:
         sources: Mapping[str, str] | None = None,
         language: str = AUTO,
     ) -> None:
-        """Summarize with a loaded model.
+        """Make a summarizer from a loaded model.
 
         Args:
-            generation: default: the settings that the model was saved with.
-            sources: where each of these settings came from, by field; default: the caller.
-            language: whose rules split long texts into sentences, see `split_sentences`.
+            generation: decoding settings. None: those saved with the model.
+            sources: origin of each of these settings, for reports. None: the caller.
+            language: language of the sentence splitter; see `split_sentences`.
+
+        Raises:
+            ArgumentError: `generation` is not a GenerationConfig.
         """
         if generation is not None and not isinstance(generation, GenerationConfig):
             raise ArgumentError(
@@ -116,7 +123,7 @@ class Summarizer:
         }
 
     def stated(self) -> dict[str, tuple[object, str]]:
-        """The decoding settings that are not the default: value and source of each, by field."""
+        """Return the decoding settings that differ from the default: field -> value and source."""
         default = GenerationConfig().model_dump(mode="json")
         return {
             name: (value, self.generation_sources[name])
@@ -139,15 +146,18 @@ class Summarizer:
         """Load a run, a model folder or a hub id.
 
         Args:
-            precision: fp32, tf32, bf16, fp16, int8 on a CPU, or auto: the fastest here.
-            device: cpu, cuda, cuda:N, or auto: a GPU when there is one.
-            generation: default: the settings that the model was saved with.
-            checkpoint: of a run: best, last or a step; default: the best if the run has validated.
-            source_language, target_language: of a multilingual model, such as fr_XX.
+            precision: fp32, tf32, bf16, fp16, int8 (CPU only), or auto for the fastest one on this
+                device.
+            device: cpu, cuda, cuda:N, or auto for a GPU if there is one.
+            generation: decoding settings. None: those saved with the model.
+            checkpoint: checkpoint of a run: best, last or a step. None: best if the run has
+                validated, else last.
+            source_language, target_language: language codes of a multilingual model, such as fr_XX.
 
         Raises:
-            UsageError: no model there, or a device or precision that this machine lacks.
-            BartError: the hub could not be reached.
+            ArgumentError: `source` is neither a path nor a hub id.
+            UsageError: there is no model, or this machine lacks the device or the precision.
+            BartError: the hub cannot be reached.
         """
         if not isinstance(source, str | Path):
             raise ArgumentError(f"source is {_named(source)}: expected a path or a hub id")
@@ -164,12 +174,12 @@ class Summarizer:
 
     @property
     def positions(self) -> int:
-        """Tokens that the model can read at once, <s> and </s> among them."""
+        """Largest number of tokens that the model can read, including <s> and </s>."""
         return self.model.config.max_position_embeddings
 
     @property
     def source_length(self) -> int:
-        """Tokens of a text that are read at once: a run's max_source_length, or all positions."""
+        """Largest number of tokens in a piece: max_source_length of the run, or all positions."""
         return min(self.positions, self.tokenizer.max_length or self.positions)
 
     @overload
@@ -188,22 +198,22 @@ class Summarizer:
         reporter: Reporter | None = None,
         **changes: object,
     ) -> Summary | list[Summary]:
-        """The summary of a text, or of each of several texts, in order.
+        """Summarize one text or several.
 
-        A text without words gets an empty summary.
+        The summary of a text without words is empty.
 
         Args:
-            texts: one text (then one `Summary` is returned), or a sequence of texts.
-            long: what to do with a text that is longer than the model's positions. truncate: read
-                its beginning; chunk: summarize pieces that end with sentences, and join; reduce: as
-                chunk, then summarize the joined summaries until one piece holds them (or until that
-                makes them no shorter).
-            batch_size: texts decoded together at most.
-            max_tokens: tokens of them decoded together at most, padding included.
-            changes: decoding settings, such as `beams=6`.
+            texts: one text, for one `Summary`, or a sequence of texts, for a list in this order.
+            long: how to read a text that is longer than the model's positions. truncate: read only
+                its beginning. chunk: split it at sentence ends, summarize the pieces, and join the
+                summaries. reduce: like chunk, but summarize the joined summaries again until they
+                fit in one piece or do not get shorter.
+            batch_size: largest number of texts (or pieces) to decode together.
+            max_tokens: largest number of their tokens to decode together, including padding.
+            changes: decoding settings to override, such as `beams=6`.
 
         Raises:
-            ArgumentError: an argument of the wrong type or out of range; the message names it.
+            ArgumentError: an argument has the wrong type or is out of range.
         """
         if isinstance(texts, str):
             return self.summarize(
@@ -241,7 +251,7 @@ class Summarizer:
         if long == "reduce":
             try:
                 self._reduce(summaries, decode)
-            except Interrupted:  # what was joined from the pieces is a summary, only a longer one
+            except Interrupted:  # the joined summaries of the pieces are valid, only longer
                 raise SummariesInterrupted(summaries) from None
         return summaries
 
@@ -254,10 +264,10 @@ class Summarizer:
         max_tokens: int | None = None,
         **changes: object,
     ) -> Iterator[Summary]:
-        """As `summarize`, for texts without end: summaries come in order, while texts are read.
+        """Summarize a stream of texts, which may be infinite, and yield the summaries in order.
 
-        Texts are taken in windows that grow from one text to four batches (one text always, when
-        `batch_size` is 1); one window is in memory.
+        Texts are read in windows that grow from one text to four batches (with `batch_size=1`,
+        always one text). One window is in memory at a time.
         """
         if isinstance(texts, str):
             raise ArgumentError("texts is one string: expected an iterable of strings")
@@ -276,16 +286,15 @@ class Summarizer:
         )
 
     def _round(self, encoded: Sequence[Encoded], decode: Decode) -> list[Summary]:
-        """Decode every piece of every text; a text's summary is its pieces' joined."""
+        """Decode every piece of every text, and join the summaries of the pieces."""
         return self._join(encoded, decode([piece for text in encoded for piece in text.pieces]))
 
     def _join(
         self, encoded: Sequence[Encoded], results: Sequence[list[Hypothesis]]
     ) -> list[Summary]:
-        """The summaries of texts from the hypotheses of all their pieces.
+        """Join the hypotheses of the pieces to a summary of each text.
 
-        A piece without hypotheses, which an interruption leaves, is not in the summary, and not
-        counted in `pieces`.
+        After an interruption, some pieces have no hypotheses. They are counted in `missing`.
         """
         found = iter(results)
         summaries = []
@@ -295,7 +304,7 @@ class Summarizer:
             unread = sum(
                 len(piece) for piece, ranks in zip(text.pieces, ranked, strict=True) if not ranks
             )
-            # [piece][rank] -> [rank]: the n-th best of every piece together
+            # [piece][rank] -> [rank]: join the n-th best hypotheses of all pieces.
             best, *others = [
                 " ".join(filter(None, (part.strip() for part in self.tokenizer.decode_batch(rows))))
                 for rows in zip(*([h.tokens for h in ranks] for ranks in hypotheses), strict=True)
@@ -314,7 +323,7 @@ class Summarizer:
         return summaries
 
     def _reduce(self, summaries: list[Summary], decode: Decode) -> None:
-        """Summarize again, in place, what was joined from several pieces."""
+        """Summarize in place the summaries that were joined from several pieces."""
         lengths = {i: s.source_tokens for i, s in enumerate(summaries) if s.pieces > 1}
         while lengths:
             encoded = dict(

@@ -1,4 +1,4 @@
-"""An endless stream in lists that fit into memory."""
+"""Split an infinite stream into lists that fit in memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-BATCHES = 4  # in the largest window: texts of like length are decoded together
-HEAVIEST = 4 * 2**20  # characters in a window
+BATCHES = 4  # per window at most; in a window, texts of similar length are batched together
+HEAVIEST = 4 * 2**20  # weight (characters) at which a window is full
 
 
 def windows(
     items: Iterable[Item], batch_size: int, weight: Callable[[Item], int]
 ) -> Iterator[list[Item]]:
-    """Lists of items, in order: of 1, 2, 4 … items (so that the first results come at once), up to
-    `BATCHES` batches; of 1 always when the batch is 1. One ends early when it weighs HEAVIEST.
+    """Yield the items in lists, in order.
+
+    The lists have 1, 2, 4 … items, so that the first results come soon, up to `BATCHES` batches;
+    with a batch size of 1, always one item. A list that weighs HEAVIEST ends early.
     """
     largest = 1 if batch_size == 1 else BATCHES * batch_size
     size = 1

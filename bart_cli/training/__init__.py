@@ -1,1 +1,1 @@
-"""One loop for pre-training and fine-tuning, and what it stands on."""
+"""The training loop for pre-training and fine-tuning, with optimizers, checkpoints and resume."""

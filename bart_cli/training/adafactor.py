@@ -1,14 +1,14 @@
-"""Adafactor (Shazeer and Stern 2018) as fairseq and the reference use it.
+"""Adafactor (Shazeer and Stern 2018) as configured by fairseq and the reference.
 
-The learning rate is that of the schedule: it is neither scaled by the weights' size nor bounded by
-the step, which torch's own Adafactor always does. Per matrix w with gradient g at step t:
+The learning rate is the one of the schedule; torch's Adafactor would always scale it by the size of
+the weights and bound it by the step. For each matrix w with gradient g at step t:
 
     b = 1 - t^-0.8
     row = b row + (1 - b) mean over columns of (g^2 + 1e-30)         col: the same over rows
     u = g / sqrt(row col / mean(row))
     w = w - lr (decay w + u / max(1, RMS(u)))
 
-Other tensors keep the moving average of g^2 + 1e-30 itself. There is no first moment.
+For vectors, the moving average of g^2 + 1e-30 is kept unfactored. There is no first moment.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FLOOR = 1e-30  # added to the squared gradient
 
 
 class Adafactor(torch.optim.Optimizer):
-    """Adafactor for fp32 parameters, without a synchronization of the device.
+    """Adafactor for fp32 parameters that never synchronizes with the device.
 
     Args:
-        groups: parameters in groups with their `weight_decay`.
+        groups: parameter groups, each with its `weight_decay`.
         lr: learning rate.
     """
 
@@ -35,7 +35,7 @@ class Adafactor(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all groups once."""
+        """Update all parameters once."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -46,7 +46,7 @@ class Adafactor(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """u / max(1, RMS(u)); moves the averages on."""
+        """Update the moving averages and return u / max(1, RMS(u))."""
         state = self.state[parameter]
         factored = gradient.dim() > 1
         if not state:
@@ -67,5 +67,5 @@ class Adafactor(torch.optim.Optimizer):
             update = gradient * scale * col.rsqrt().unsqueeze(-2)
         else:
             update = gradient * state["exp_avg_sq"].lerp_(square, new).rsqrt()
-        size = update.norm() / update.numel() ** 0.5
-        return update.div_(size.clamp_(min=1.0))
+        rms = update.norm() / update.numel() ** 0.5
+        return update.div_(rms.clamp_(min=1.0))

@@ -1,6 +1,6 @@
 """Sum gradients over ranks while backward is still running.
 
-In: parameters with the gradients accumulated on each rank. Out: their sums, on every rank.
+In: parameters with the gradients accumulated on each rank. Out: the sums, on every rank.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BUCKET_ELEMENTS = 2**23  # per bucket: 32 MB in fp32
 class GradientSum:
     """Sum gradients in buckets, in the order in which backward finishes them (last layer first).
 
-    Buckets are sent strictly in that order, so all ranks pair the same buckets whatever the timing.
+    Every rank sends its buckets in the same order, whatever the timing, so they always match.
     Only the last backward of a step sends, so ranks may have different numbers of micro-batches.
 
     Example with parameters e (2 elements), a (3), b (1) and buckets of at least 4 elements. In
@@ -66,7 +66,7 @@ class GradientSum:
         yield
         self._armed = False
         self._complete()
-        for bucket in self._buckets[len(self._sent) :]:  # some of their parameters have no gradient
+        for bucket in self._buckets[len(self._sent) :]:  # have a parameter without gradient
             self._send(bucket)
         for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
             work.wait()
@@ -79,7 +79,7 @@ class GradientSum:
         self._sent = []
 
     def _complete(self) -> None:
-        """Zero for parameters without a gradient (LayerDrop), so that all ranks update alike."""
+        """Set missing gradients (LayerDrop) to zero, so that all ranks make the same update."""
         for parameter in self._bucket_of:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)

@@ -1,10 +1,11 @@
-"""Checkpoints: complete or not there at all.
+"""Write, verify and load checkpoints.
 
-A run keeps `checkpoints/step-{step:08d}/` with `model/` (Hugging Face's layout, see model.formats),
-`optimizer.safetensors` (state tensors by parameter name), `state.json` (progress, loss scaler,
-SHA-256 of the other files). A folder gets its name only when everything in it is on the disk.
+A checkpoint is a folder `RUN/checkpoints/step-{step:08d}/` with `model/` (Hugging Face's layout,
+see model.formats), `optimizer.safetensors` (state tensors by parameter name) and `state.json`
+(progress, loss scaler, SHA-256 of the other files). Folders are written atomically.
 
-That the weights of the newest one are good shows only when a later step has a finite loss.
+The weights of the newest checkpoint are known to be good only after a later step with a finite
+loss.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bart_cli.files import atomic_folder, sha256
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_weights
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.sharding import divided_like, whole
+from bart_cli.training.sharding import full_tensor, shard_like
 from bart_cli.training.state import Progress
 
 SEPARATOR = "|"  # between parameter and state name; never part of either
@@ -39,7 +40,7 @@ SEPARATOR = "|"  # between parameter and state name; never part of either
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of everything that a checkpoint holds, in host memory."""
+    """The content of a checkpoint, copied to host memory."""
 
     step: int
     config: ModelConfig
@@ -51,7 +52,7 @@ class Snapshot:
 def take_snapshot(
     model: Bart, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, progress: Progress
 ) -> Snapshot:
-    """Copy the state of a run. Where weights are divided among ranks, all of them must call."""
+    """Copy the state of a run to host memory. A collective call if the model is sharded."""
     return Snapshot(
         step=progress.step,
         config=model.config,
@@ -64,14 +65,14 @@ def take_snapshot(
         state={
             "progress": asdict(progress),
             "scaler": scaler.state_dict(),
-            # apex counts its steps by group.
+            # apex counts steps per group.
             "group_steps": [int(g["step"]) for g in optimizer.param_groups if "step" in g],
         },
     )
 
 
 def whole_weights(model: Bart) -> dict[str, Tensor]:
-    """A copy of the weights in host memory; a collective where they are divided."""
+    """Copy the weights to host memory. A collective call if the model is sharded."""
     return {name: _copy(tensor) for name, tensor in model.state_dict().items()}
 
 
@@ -85,7 +86,7 @@ def write_checkpoint(
     """Write a checkpoint, then delete all but the newest `keep_last` and the best `keep_best`.
 
     Raises:
-        BartError: it could not be written; the older ones are untouched.
+        BartError: the checkpoint cannot be written; older ones are kept.
     """
     folder = run / "checkpoints" / f"step-{snapshot.step:08d}"
     with writing(folder, run), atomic_folder(folder) as temporary:
@@ -96,7 +97,7 @@ def write_checkpoint(
         state = snapshot.state | {"sha256": digests}
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n")
     found = list_checkpoints(run)
-    # One more than the newest, which is the last that is known to be good.
+    # Keep at least two: only the second newest is known to be good.
     kept = found[-max(2, training.keep_last) :]
     if training.keep_best:
         scores = {path: _score(path) for path in found}
@@ -109,7 +110,7 @@ def write_checkpoint(
 
 
 def _score(folder: Path) -> float | None:
-    """The score of the validation at a checkpoint's step; None: there was none."""
+    """Return the validation score of a checkpoint, or None if its step was not validated."""
     try:
         score = json.loads((folder / "state.json").read_text())["progress"].get("score")
     except (OSError, ValueError, KeyError, AttributeError):
@@ -119,10 +120,10 @@ def _score(folder: Path) -> float | None:
 
 @contextmanager
 def writing(folder: Path, run: Path) -> Iterator[None]:
-    """Wrap the writing of weights; an error names the folder and the checkpoint to resume from.
+    """Turn errors of writing `folder` into a BartError that names the checkpoint to resume from.
 
     Raises:
-        BartError: the disk is full, or the folder is not ours to write.
+        BartError: the disk is full, or the folder is not writable.
     """
     try:
         yield
@@ -137,10 +138,10 @@ def writing(folder: Path, run: Path) -> Iterator[None]:
 
 
 class CheckpointWriter:
-    """Write checkpoints in a background thread while training continues; one at a time.
+    """Write checkpoints, one at a time, in a background thread while training continues.
 
-    As a context manager it waits for the last one. An error of the thread is raised there, or when
-    the next checkpoint is due.
+    Leaving the context waits for the last one. An error in the thread is raised then, or by the
+    next `write`.
     """
 
     def __init__(
@@ -150,18 +151,26 @@ class CheckpointWriter:
         generation: GenerationConfig | None,
         training: TrainingConfig,
     ) -> None:
-        self._run, self._more = run, (tokenizer, generation, training)
+        self._run, self._settings = run, (tokenizer, generation, training)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def write(self, snapshot: Snapshot) -> None:
-        """Begin to write. Raises BartError: the one before could not be written."""
+        """Start writing a checkpoint.
+
+        Raises:
+            BartError: the previous checkpoint could not be written.
+        """
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Until it is on the disk. Raises BartError: it could not be written."""
+        """Wait until the checkpoint is on the disk.
+
+        Raises:
+            BartError: it could not be written.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -171,8 +180,8 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            write_checkpoint(self._run, snapshot, *self._more)
-        except BaseException as error:  # to be raised where somebody looks
+            write_checkpoint(self._run, snapshot, *self._settings)
+        except BaseException as error:  # raised in the main thread, by `wait`
             self._error = error
 
     def __enter__(self) -> CheckpointWriter:
@@ -182,12 +191,12 @@ class CheckpointWriter:
         try:
             self.wait()
         except BartError:
-            if kind is None:  # what ended the run is what the user must hear
+            if kind is None:  # otherwise it would hide the error that ended the run
                 raise
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
+    """List the complete checkpoints of a run, oldest first."""
     return sorted(
         path
         for path in (run / "checkpoints").glob("step-*")
@@ -196,12 +205,16 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def step_of(name: str) -> int:
-    """The step in the name of a checkpoint's folder."""
+    """Parse the step from the name of a checkpoint folder."""
     return int(name.removeprefix("step-"))
 
 
 def verify(folder: Path) -> None:
-    """Raise BartError when a file is not as it was written."""
+    """Check a checkpoint against its SHA-256 digests.
+
+    Raises:
+        BartError: a file is missing or has changed since it was written.
+    """
     try:
         digests = json.loads((folder / "state.json").read_text())["sha256"].items()
         for path, digest in ((folder / name, digest) for name, digest in digests):
@@ -215,10 +228,10 @@ def verify(folder: Path) -> None:
 def load_state(
     folder: Path, model: Bart, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> Progress:
-    """Load optimizer and scaler from a checkpoint that `model` has its weights from.
+    """Load the optimizer and the scaler; `model` must have the weights of this checkpoint.
 
     Raises:
-        BartError: a file is damaged or does not fit the model.
+        BartError: a file is damaged or does not match the model.
     """
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
@@ -242,14 +255,19 @@ def _named(model: Bart, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str,
 
 
 def _copy(value: Any) -> Tensor:
-    tensor = whole(value).detach()
+    tensor = full_tensor(value).detach()
     return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _restore_optimizer(
     model: Bart, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], steps: list[int]
 ) -> None:
-    """Put the tensors back as they are: torch's own way rounds them to the parameter's dtype."""
+    """Restore state tensors unchanged: `load_state_dict` would cast them to the parameter's dtype.
+
+    Args:
+        tensors: by parameter name and state name, joined by SEPARATOR.
+        steps: step counts of the parameter groups (apex).
+    """
     on_device = {
         parameter: group.get("fused") or group.get("capturable")
         for group in optimizer.param_groups
@@ -261,7 +279,7 @@ def _restore_optimizer(
         parameter = parameters[name]
         if part != "step" or on_device[parameter]:
             tensor = tensor.to(parameter.device)
-        optimizer.state[parameter][part] = divided_like(parameter, tensor)
+        optimizer.state[parameter][part] = shard_like(parameter, tensor)
     for group, step in zip(optimizer.param_groups, steps, strict=False):
         group["step"] = (
             step if not isinstance(group.get("step"), Tensor) else group["step"].fill_(step)

@@ -1,4 +1,4 @@
-"""Before a run: everything that can be wrong is told at once, before anything is written."""
+"""Check the settings of a run before it starts, and report all problems at once."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ from bart_cli.training.resume import TrainingRun
 
 
 def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
-    """Raise all problems at once, those found here and those that the caller found before.
+    """Check the settings of a run.
+
+    Args:
+        problems: problems that the caller has already found.
 
     Raises:
-        UsageError: names every setting that cannot work, before anything is started.
+        UsageError: lists all problems.
     """
     training = config.training
     if training.global_batch % world.size:
         problems.append(
-            f"training.global_batch={training.global_batch} is no multiple of {world.size} ranks"
+            f"training.global_batch={training.global_batch} is not divisible by the number of "
+            f"ranks ({world.size})"
         )
     precision = problem_of(training.precision, world.device)
     if precision:
         problems.append(precision)
     if config.schedule.warmup_steps > training.max_steps:
         problems.append(
-            f"schedule.warmup_steps={config.schedule.warmup_steps} is more than "
+            f"schedule.warmup_steps={config.schedule.warmup_steps} exceeds "
             f"training.max_steps={training.max_steps}"
         )
     if backend := backend_problem(config.optimizer, training.parameters):
         problems.append(backend)
     if training.parameters == "bf16" and config.optimizer.name != "nvlamb":
         problems.append(
-            f"training.parameters=bf16 needs optimizer.name=nvlamb, which keeps an fp32 copy; "
-            f"{config.optimizer.name} does not"
+            f"training.parameters=bf16 requires optimizer.name=nvlamb, which keeps fp32 master "
+            f"weights; {config.optimizer.name} does not"
         )
     if training.compile is True and (compiler := compiler_problem(world.device)):
         problems.append(compiler)
     for name in LAYERDROPS:
         if training.compile is True and getattr(config.model, name):
-            problems.append(f"model.{name} does not go with training.compile=true")
+            problems.append(f"model.{name} cannot be combined with training.compile=true")
     if training.sharding == "fsdp":
         problems += sharding_problems(config)
     if problems:
@@ -55,22 +59,25 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
 
 
 def compiler_problem(device: torch.device) -> str | None:
-    """Reason why torch.compile cannot work here, or None: it compiles C++ (CPU) or C (Triton)."""
+    """Return the reason why torch.compile cannot work on this machine, or None.
+
+    It compiles C++ on a CPU and C (for Triton) on a GPU.
+    """
     names = ("CXX", "g++") if device.type == "cpu" else ("CC", "gcc", "clang")
     candidates = [os.environ.get(names[0], ""), *names[1:]]
-    wanted = []
+    missing = []
     if not any(shutil.which(command.split()[0]) for command in candidates if command.strip()):
-        wanted.append(f"a compiler ({' or '.join(names[1:])}; {names[0]} names another)")
+        missing.append(f"a compiler ({' or '.join(names[1:])}; {names[0]} names another)")
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-        wanted.append("Python's headers (Python.h)")
-    if not wanted:
+        missing.append("Python's headers (Python.h)")
+    if not missing:
         return None
-    return f"training.compile needs {' and '.join(wanted)}: install them, or set it to false"
+    return f"training.compile needs {' and '.join(missing)}: install them, or set it to false"
 
 
 def sharding_problems(config: TrainingRun) -> list[str]:
-    """What does not go together with weights that are divided among ranks."""
-    unfit = {
+    """List the settings that cannot be combined with a sharded model."""
+    unsupported = {
         "optimizer.name=adafactor": config.optimizer.name == "adafactor",
         "optimizer.backend=apex": config.optimizer.backend == "apex",
         "training.precision=fp16": config.training.precision == "fp16",
@@ -78,4 +85,8 @@ def sharding_problems(config: TrainingRun) -> list[str]:
         **{f"model.{name}": getattr(config.model, name) > 0 for name in LAYERDROPS},
         "data.max_tokens": getattr(config.data, "max_tokens", None) is not None,
     }
-    return [f"training.sharding=fsdp does not go with {name}" for name in unfit if unfit[name]]
+    return [
+        f"training.sharding=fsdp cannot be combined with {name}"
+        for name, is_set in unsupported.items()
+        if is_set
+    ]

@@ -1,4 +1,4 @@
-"""Layer-dropping distillation: a student of some of its teacher's layers (Shleifer & Rush 2020)."""
+"""Shrink and fine-tune (Shleifer and Rush 2020): a student made of some of its teacher's layers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bart_cli.model.bart import Bart
 def keep_layers(
     model: Bart, encoder_layers: Sequence[int] | None, decoder_layers: Sequence[int] | None
 ) -> Bart:
-    """Keep only the named layers (from 0, in the given order), in place; the model comes back.
+    """Keep only these layers (counted from 0), in this order. Modifies and returns the model.
 
     Raises:
-        UsageError: a layer that the model does not have, or the same one twice.
+        UsageError: a layer does not exist or is given twice.
     """
     changes = {}
     for side, keep in (("encoder", encoder_layers), ("decoder", decoder_layers)):

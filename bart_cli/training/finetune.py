@@ -1,4 +1,4 @@
-"""`bart finetune`: summarization from pairs."""
+"""`bart finetune`: fine-tune a model on pairs of article and summary."""
 
 from __future__ import annotations
 
@@ -40,8 +40,11 @@ def run_finetune(
 ) -> RunResult:
     """Fine-tune in a run folder, from the beginning or from its newest checkpoint.
 
+    Args:
+        resume: auto, none, or a checkpoint folder.
+
     Raises:
-        UsageError: nothing was started: settings or data that cannot work.
+        UsageError: the settings or the data are invalid; nothing was started.
         BartError: the run failed.
     """
     with join_world() as world, held_by_rank_0(run, world, reporter):
@@ -68,7 +71,7 @@ def run_finetune(
         model = start_model(config, tokenizer, world, reporter, checkpoint=start.checkpoint)
         if start.checkpoint is None:
             model = keep_layers(model, config.keep_encoder_layers, config.keep_decoder_layers)
-        if data.prefix is not None:  # the model's from now on
+        if data.prefix is not None:  # saved with the model, to be used at inference
             model.config = model.config.model_copy(update={"prefix": data.prefix})
         _check_positions(config, model)
         tokenizer = tokenizer.fitted(model.config.vocab_size)
@@ -110,7 +113,7 @@ def run_finetune(
 
 
 def _digests(config: FinetuneConfig, source: PairSource, tokenizer: Tokenizer) -> dict[str, str]:
-    """Digests of what training reads, wherever it lies."""
+    """Compute digests of the data by name, independent of where the files are."""
     splits = ["train"] + (["validation"] if config.training.validate_every is not None else [])
     content = {"the tokenizer": tokenizer.fingerprint()}
     for split in splits:
@@ -119,9 +122,10 @@ def _digests(config: FinetuneConfig, source: PairSource, tokenizer: Tokenizer) -
 
 
 def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
-    """The tokenizer of a run that is resumed, whose pre-trained model may be gone by now.
+    """Find the folder or hub id of the tokenizer.
 
-    Else that of the pre-trained model; from scratch, the one beside prepared pairs.
+    A resumed run has its own tokenizer: its pre-trained model may no longer exist. A new run uses
+    the tokenizer of the pre-trained model or, from scratch, the one next to prepared pairs.
     """
     if kept := list_checkpoints(run):
         return kept[-1] / "model"
@@ -140,7 +144,7 @@ def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
 
 
 def _with_languages(tokenizer: Tokenizer, data: SummarizationDataConfig) -> Tokenizer:
-    """The tokenizer with the languages of the data; a summary's is the article's by default."""
+    """Set the languages of the data; a summary defaults to the language of its article."""
     source, target = data.source_language, data.target_language
     if tokenizer.languages and target is None:
         target = tokenizer.target_language or source or tokenizer.source_language
@@ -148,7 +152,7 @@ def _with_languages(tokenizer: Tokenizer, data: SummarizationDataConfig) -> Toke
 
 
 def _match_targets(config: FinetuneConfig, tokenizer: Tokenizer) -> FinetuneConfig:
-    """Decoding as training has the targets: in their language, <s> forced where they begin so."""
+    """Decode like the training targets: in their language, and with <s> forced if they begin so."""
     from bart_cli.inference.load import as_targets_begin, in_language
 
     generation, sources = as_targets_begin(tokenizer, config.generation, config.generation_sources)
@@ -184,7 +188,10 @@ def _validation(
     world: World,
     reporter: Reporter,
 ) -> Validate | None:
-    """Loss on the validation split, and ROUGE of generated summaries when that decides."""
+    """Return the validation: the loss and, if ROUGE selects the best model, ROUGE scores.
+
+    Returns None if validation is disabled.
+    """
     data, training = config.data, config.training
     if training.validate_every is None:
         return None
@@ -201,7 +208,7 @@ def _validation(
             references = [pair.references for pair in found.pairs]
         if pairs is None:
             pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
-            if world.leads:  # `bart preprocess` has said it of prepared pairs
+            if world.leads:  # for prepared pairs, `bart preprocess` has reported it
                 source.tell_overlap(found, reporter)
     if longest is not None:
         references = [tuple(tokenizer.cut_targets(texts, longest)) for texts in references]
@@ -234,7 +241,7 @@ def _generated_rouge(
     world: World,
     stop: StopRequest,
 ) -> Row:
-    """ROUGE of summaries decoded now, each by one rank; all ranks get the scores.
+    """Compute ROUGE of generated summaries, decoded by all ranks. Every rank gets the scores.
 
     Raises:
         ValidationStopped: a stop was requested.

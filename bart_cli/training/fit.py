@@ -1,7 +1,7 @@
-"""Whether a run fits in memory, checked before it starts, and the micro-batch for `auto`.
+"""Check before a run starts that it fits in memory, and choose the micro-batch for `auto`.
 
-In: a placed model and the lengths of the longest sequences. Out: the configuration with a number
-as its micro-batch, and the room that there is. All ranks get the same.
+In: a model on its device and the lengths of the longest sequences. Out: the configuration with a
+numeric micro-batch, and the available memory. All ranks get the same result.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from bart_cli.training.footprint import GIB, Footprint, as_in_training, footprin
 from bart_cli.training.loop import batch_loss
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
-SPARE = 0.9  # share of the available memory that `auto` takes
-CERTAIN = 1.3  # an estimate beyond the available memory by this factor is a refusal
+SPARE = 0.9  # share of the available memory that `auto` uses
+CERTAIN = 1.3  # refuse to start if the estimate exceeds the available memory by this factor
 SMALLER = (
     "Pass --set training.activation_checkpointing=true or --set optimizer.name=adafactor, or "
     "train a smaller model."
@@ -37,13 +37,18 @@ SMALLER = (
 
 @dataclass(frozen=True)
 class Room:
-    """What a run needs, and the bytes available to it beside the weights (None: unknown)."""
+    """Memory that a run needs, and bytes available besides the weights (None: unknown)."""
 
     needs: Footprint
     available: int | None
 
     def hint(self, micro_batch: int, *, failed: bool = False) -> str:
-        """What to do when a micro-batch does not fit; `failed`: although it should have."""
+        """Suggest a setting that fits.
+
+        Args:
+            micro_batch: the one that does not fit.
+            failed: it ran out of memory although the estimate allowed it.
+        """
         most = micro_batch // 2 if failed else micro_batch - 1
         if self.available is not None:
             most = self.needs.largest(self.available, most)
@@ -62,16 +67,16 @@ def fit(
     *,
     resumed: bool,
 ) -> tuple[Config, Room]:
-    """Check the memory that a run needs, and replace a micro-batch `auto` by a number.
+    """Check the memory that a run needs, and replace a micro-batch of `auto` with a number.
 
-    On a CPU the number comes from the estimate, on a GPU from trial steps. A resumed run keeps the
-    number it began with, if that still fits.
+    The number comes from the estimate on a CPU, and from trial steps on a GPU. A resumed run keeps
+    its previous number if that still fits.
 
     Args:
         lengths: tokens of the longest source and of the longest target.
 
     Raises:
-        UsageError: the run needs far more memory than there is.
+        UsageError: the run needs far more memory than is available.
     """
     training = config.training
     positions = model.config.max_position_embeddings
@@ -93,7 +98,7 @@ def fit(
 
 
 def _available(world: World) -> int | None:
-    """Bytes that every rank may still allocate on its device."""
+    """Return the bytes that every rank can still allocate on its device, or None if unknown."""
     if world.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(world.device)
         cached = torch.cuda.memory_reserved(world.device)
@@ -106,7 +111,7 @@ def _available(world: World) -> int | None:
 
 
 def _kept(config: PretrainConfig | FinetuneConfig, run: Path) -> int | None:
-    """The number that `auto` stood for when the run began."""
+    """Return the number that `auto` was resolved to when the run began."""
     path = run / "config.yaml"
     if not path.is_file():
         return None
@@ -122,7 +127,7 @@ def _chosen(
     room: Room,
     world: World,
 ) -> int:
-    """The most sequences that fit, made even over the micro-batches of a step."""
+    """Return the largest micro-batch that fits, reduced to equalize the micro-batches of a step."""
     number = share
     if room.available is not None:
         number = max(1, room.needs.largest(SPARE * room.available, share))
@@ -136,7 +141,11 @@ def _chosen(
 
 
 def largest_that_fits(guess: int, most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `most` that fits, to within an eighth, in few trials; 1 at least."""
+    """Search for the largest number from 1 to `most` that fits, to within an eighth.
+
+    Args:
+        guess: first number to try.
+    """
     low, high = 0, most + 1  # low fits, high does not
     number = guess
     while high - low > max(1, low // 8):
@@ -158,9 +167,9 @@ def _tried(
     needs: Footprint,
     world: World,
 ) -> bool:
-    """Whether two micro-batches of the longest sequences fit beside the optimizer's state.
+    """Return whether two micro-batches of the longest sequences fit besides the optimizer state.
 
-    Leaves no trace: weights are not updated, and the random state is as before.
+    Has no side effects: weights are not updated, and the random state is restored.
     """
     held = None
     try:
@@ -187,23 +196,23 @@ def _check(
     world: World,
     reporter: Reporter,
 ) -> None:
-    """Say what the run needs; warn, or refuse where the estimate leaves no doubt."""
+    """Report the memory that the run needs; warn if it may not fit, and fail if it cannot."""
     number = config.training.micro_batch_size
     at_once = min(number, share)
     if (limit := getattr(config.data, "max_tokens", None)) is not None:
         at_once = min(at_once, max(1, limit // longest))
     needed = room.needs.total(at_once)
-    beside = needed - room.needs.weights
+    besides_weights = needed - room.needs.weights
     parts = room.needs.describe(at_once)
     if room.available is None:
         reporter.info(f"memory: about {needed / GIB:.2f} GiB: {parts}")
         return
-    have = f"{(room.available + room.needs.weights) / GIB:.2f} GiB"
-    have += f" for each of {world.size} processes" if world.size > 1 else ""
-    text = f"memory: about {needed / GIB:.2f} of {have}: {parts}"
-    if beside > CERTAIN * room.available:
+    total = f"{(room.available + room.needs.weights) / GIB:.2f} GiB"
+    total += f" for each of {world.size} processes" if world.size > 1 else ""
+    text = f"memory: about {needed / GIB:.2f} of {total}: {parts}"
+    if besides_weights > CERTAIN * room.available:
         raise UsageError(f"not enough {text}", hint=room.hint(at_once))
-    if beside > room.available:
+    if besides_weights > room.available:
         reporter.warn(f"not enough {text}. {room.hint(at_once)}")
     else:
         reporter.info(text)

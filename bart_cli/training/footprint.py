@@ -1,6 +1,6 @@
-"""The memory of a training run by part, known before it is needed.
+"""Estimate the memory of a training run, by part.
 
-In: a placed model and the settings of a run. Out: bytes on one device (on a CPU: in one process).
+In: a model on its device and the settings of a run. Out: bytes per device (on a CPU: per process).
 """
 
 # Legend: S source and T target tokens of a sequence, V vocabulary, D model.
@@ -23,10 +23,10 @@ from bart_cli.runtime.world import World
 from bart_cli.training.loop import reduce_dtype
 
 GIB = 2**30
-# On a CPU, memory per byte of activations: freed tensors leave gaps in the heap (glibc's malloc).
+# Heap fragmentation (glibc's malloc) on a CPU: memory used per byte of activations.
 # Measured with benchmarks/memory.py: from 1.2 for BART-base to 1.7 for a tiny model.
-GAPS = 1.5
-# Lengths S, T at which saved activations are counted: enough for 1, S, T, S^2, T^2 and S T.
+FRAGMENTATION = 1.5
+# Lengths (S, T) at which saved activations are counted, one for each of 1, S, T, S^2, T^2 and S T.
 PROBES = ((16, 16), (32, 16), (48, 16), (16, 32), (16, 48), (32, 32))
 
 
@@ -34,12 +34,15 @@ PROBES = ((16, 16), (32, 16), (48, 16), (16, 32), (16, 48), (32, 32))
 class Footprint:
     """Bytes that a run needs.
 
-    weights, gradients, optimizer: there for the whole run.
-    copy: of weights and optimizer in host memory while a checkpoint is written.
-    update: temporaries of an update, when the activations are gone.
-    shared: activations whatever the micro-batch, such as half-precision copies of the weights.
-    sequence: activations of one of the longest sequences.
-    logits: of one of them, `chunk` at most at a time.
+    Attributes:
+        weights, gradients, optimizer: allocated for the whole run.
+        copy: copy of weights and optimizer state in host memory while a checkpoint is written.
+        update: temporaries of an update, after the activations have been freed.
+        shared: activations that do not depend on the micro-batch, such as half-precision copies of
+            the weights.
+        sequence: activations of one sequence of the largest length.
+        logits: logits of such a sequence.
+        chunk: largest size of logits in memory at a time.
     """
 
     weights: int
@@ -53,17 +56,20 @@ class Footprint:
     chunk: int
 
     def activations(self, micro_batch: int) -> int:
-        """Bytes of forward and backward beside the gradients."""
+        """Bytes of forward and backward, without the gradients of the weights."""
         logits = min(micro_batch * self.logits, self.chunk)
         return self.shared + micro_batch * self.sequence + logits
 
     def total(self, micro_batch: int) -> int:
-        """Bytes at the highest point of a step, the weights included."""
+        """Peak memory of a step in bytes, including the weights."""
         lasting = self.weights + self.gradients + self.optimizer + self.copy
         return lasting + max(self.activations(micro_batch), self.update)
 
     def largest(self, available: float, most: int) -> int:
-        """The largest micro-batch up to `most` that fits beside the weights; 0: none."""
+        """Return the largest micro-batch up to `most` that fits in `available` bytes; 0: none.
+
+        The weights do not count: they are already allocated.
+        """
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
@@ -74,7 +80,7 @@ class Footprint:
         return low
 
     def describe(self, micro_batch: int) -> str:
-        """The parts as text, in GiB."""
+        """Format the parts as text, in GiB."""
         parts = {
             "weights": self.weights,
             "gradients": self.gradients,
@@ -93,21 +99,21 @@ def footprint(
     lengths: tuple[int, int],
     world: World,
 ) -> Footprint:
-    """What training this model needs with sequences of at most these lengths (S, T).
+    """Estimate the memory to train this model on sequences of at most these lengths (S, T).
 
-    Runs a few short forward passes; weights and random state stay as they are.
+    Runs a few short forward passes; weights and random state do not change.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    parts = world.size if training.sharding == "fsdp" else 1
-    weights = _bytes(list(model.parameters())) // parts
-    gradients = _bytes(trained) // parts
+    shards = world.size if training.sharding == "fsdp" else 1
+    weights = _bytes(list(model.parameters())) // shards
+    gradients = _bytes(trained) // shards
     state, update = _optimizer_bytes(trained, optimizer)
-    state, update = state // parts, update // parts
-    if world.size > 1 and training.sharding == "none":  # copies that travel
+    state, update = state // shards, update // shards
+    if world.size > 1 and training.sharding == "none":  # the buckets of the all-reduce
         size = reduce_dtype(training).itemsize
         update = max(update, sum(p.numel() for p in trained) * size)
     saved = _saved_activations(model, training, lengths, world.device)
-    # Of the loss, which is slow to try: hidden states with their gradient, and the table's.
+    # The loss, which is slow to run: hidden states with their gradient, and the table's gradient.
     item = AUTOCAST.get(training.precision, torch.float32).itemsize
     table = model.model.shared.weight
     saved = (
@@ -115,16 +121,16 @@ def footprint(
         saved[1] + 2 * item * lengths[1] * model.config.d_model,
     )
     on_gpu = world.device.type == "cuda"
-    shared, sequence = saved if on_gpu else (round(GAPS * size) for size in saved)
+    shared, sequence = saved if on_gpu else (round(FRAGMENTATION * size) for size in saved)
     vocabulary = model.config.vocab_size
-    # A chunk of logits in the dtype of the computation, on a GPU with its copies in fp32.
+    # A chunk of logits in the compute dtype; on a GPU also copies in fp32.
     size = item + (8 if on_gpu else 0)
-    product = 4 * table.numel() * table.requires_grad  # a chunk's part of the table's gradient
+    product = 4 * table.numel() * table.requires_grad  # gradient of the table from one chunk
     return Footprint(
         weights=weights,
         gradients=gradients,
         optimizer=state,
-        copy=0 if on_gpu else (weights + state) * parts,
+        copy=0 if on_gpu else (weights + state) * shards,
         update=update,
         shared=shared + product,
         sequence=sequence,
@@ -138,23 +144,24 @@ def _bytes(tensors: list[nn.Parameter]) -> int:
 
 
 def _optimizer_bytes(trained: list[nn.Parameter], config: OptimizerConfig) -> tuple[int, int]:
-    """Bytes of the optimizer's state, and of the temporaries of an update."""
+    """Return the bytes of the optimizer state and of the temporaries of an update."""
     if config.name == "adafactor":
         sizes = [p.shape[0] + p.numel() // p.shape[0] for p in trained]
         return 4 * sum(sizes), 16 * max((p.numel() for p in trained), default=0)
     numbers = sum(p.numel() for p in trained)
     if config.name == "adamw":
         return 8 * numbers, 0
-    half = sum(p.numel() for p in trained if p.element_size() < 4)  # with a master copy in fp32
+    half = sum(p.numel() for p in trained if p.element_size() < 4)  # have fp32 master weights
     return 8 * numbers + 4 * half, 8 * numbers + 4 * half
 
 
 def _saved_activations(
     model: Bart, training: TrainingConfig, lengths: tuple[int, int], device: torch.device
 ) -> tuple[int, int]:
-    """Bytes kept for backward: whatever the micro-batch, and for one sequence.
+    """Return the bytes saved for backward: those that do not grow, and those per sequence.
 
-    Counted at short lengths: as a function of them it is 1, S, T, S^2, T^2 and S T with factors.
+    Counting at the real lengths would be slow. The bytes are a linear combination of 1, S, T, S^2,
+    T^2 and S T, so six counts at short lengths determine it.
     """
     counts = [_count(model, training, s, t, device) for s, t in PROBES]
     points = torch.tensor([_powers(s, t) for s, t in PROBES], dtype=torch.float64)
@@ -168,7 +175,7 @@ def _powers(s: int, t: int) -> list[float]:
 
 
 def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.device) -> int:
-    """Bytes that forward of one sequence keeps for backward, parameters left out."""
+    """Count the bytes that forward of one sequence saves for backward, without the parameters."""
     own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
     seen: dict[int, int] = {}
 
@@ -182,9 +189,9 @@ def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.
         batch = longest_batch(model, 1, (s, t), device)
         with autocast(training.precision, device):
             hidden = model(batch.source, batch.source_mask, batch.decoder_input)
-    del hidden  # which held what is counted
+    del hidden  # frees the saved tensors
     recomputed = 0
-    if training.activation_checkpointing:  # one block of each stack at a time is there in full
+    if training.activation_checkpointing:  # backward recomputes one block at a time
         plain = training.model_copy(update={"activation_checkpointing": False})
         model.activation_checkpointing(False)
         whole = _count(model, plain, s, t, device)
@@ -200,7 +207,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def as_in_training(model: Bart, device: torch.device) -> Iterator[None]:
-    """Dropout on, no layer skipped; afterwards mode and random state are as before."""
+    """Enable dropout but not LayerDrop; restore mode and random state afterwards."""
     before = model.training
     stacks = (model.model.encoder, model.model.decoder)
     layerdrops = [stack.layerdrop for stack in stacks]
@@ -217,7 +224,7 @@ def as_in_training(model: Bart, device: torch.device) -> Iterator[None]:
 
 
 def longest_batch(model: Bart, n: int, lengths: tuple[int, int], device: torch.device) -> Batch:
-    """A micro-batch of n made-up sequences of S and T tokens."""
+    """Make a micro-batch of n dummy sequences of S and T tokens."""
     source, target = (
         torch.full((n, size), model.config.eos_token_id, device=device) for size in lengths
     )

@@ -1,4 +1,4 @@
-"""Run folders read back: what a run was told, how far it came, how it went."""
+"""Read run folders: their settings, progress and results."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from bart_cli.runtime.locks import holder
 from bart_cli.training.checkpoint import list_checkpoints, step_of
 from bart_cli.training.metrics import Row, finite_losses, read_metrics
 
-RECENT = 20  # rows of the log that tell the present speed
-TOLD_APART = ("task", "description")
+RECENT = 20  # rows of the log that give the current speed
+NOT_COMPARED = ("task", "description")
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in numbers. Speeds are medians over the log.
+    """Summary of a run. Speeds are medians over the log.
 
-    state: its outcome, running, or not finished. ends: when a running one will, at its speed (local
-    time, ISO 8601). epoch: passes over the data so far.
+    Attributes:
+        state: the outcome, "running" or "not finished".
+        epoch: passes over the data so far.
+        ends: estimated end of a running run (local time, ISO 8601).
     """
 
     run: str
@@ -47,10 +49,10 @@ class RunSummary:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run folders at or below `folder`.
+    """Find the run folders at or below `folder`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are none.
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
@@ -63,10 +65,10 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def summarize_run(run: Path) -> RunSummary:
-    """Read a run folder.
+    """Read the summary of a run folder.
 
     Raises:
-        UsageError: it is none.
+        UsageError: not a run folder.
     """
     settings = _settings(run)
     rows = read_metrics(run)
@@ -98,26 +100,26 @@ def summarize_run(run: Path) -> RunSummary:
 
 
 def _end(run: Path, steps: list[Row], settings: dict[str, Any]) -> str | None:
-    """When the run will have made all its steps."""
+    """Estimate when a run will finish at its recent speed."""
     speed = _median(steps[-RECENT:], "sequences_per_second")
     if not speed:
         return None
     training = settings["training"]
-    left = (training["max_steps"] - steps[-1]["step"]) * training["global_batch"] / speed
+    seconds = (training["max_steps"] - steps[-1]["step"]) * training["global_batch"] / speed
     written = datetime.fromtimestamp((run / "metrics.jsonl").stat().st_mtime).astimezone()
-    return (written + timedelta(seconds=left)).isoformat(timespec="seconds")
+    return (written + timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
 def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
-    """The settings that are not equal in all runs: key -> value in each, None where it has none.
+    """Find the settings that differ between runs: key -> value of each run (None: not set).
 
-    The task is no setting, the description no difference.
+    Task and description are not compared.
 
     Raises:
-        UsageError: one of them is no run.
+        UsageError: one of the folders is not a run.
     """
     trees = [dict(flatten(_settings(run))) for run in runs]
-    keys = dict.fromkeys(key for tree in trees for key in tree if key not in TOLD_APART)
+    keys = dict.fromkeys(key for tree in trees for key in tree if key not in NOT_COMPARED)
     table = {key: [tree.get(key) for tree in trees] for key in keys}
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
 

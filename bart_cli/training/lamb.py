@@ -1,12 +1,12 @@
-"""LAMB: layer-wise adaptive moments for large batches (You et al. 2020), as NVIDIA's apex has it.
+"""LAMB: layer-wise adaptive moments for large batches (You et al. 2020), as in NVIDIA's apex.
 
-Per tensor w with gradient g, which the loop has clipped by the global norm:
+For each tensor w with gradient g, which the loop has clipped by the global norm:
 
     m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
     u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + decay w
-    w = w - lr (|w| / |u|) u       (the ratio is 1 where a norm is 0)
+    w = w - lr (|w| / |u|) u       (the trust ratio |w| / |u| is 1 if either norm is 0)
 
-Tensors without decay take the ratio 1 unless `trust_without_decay` (apex: `use_nvlamb`).
+Tensors without decay have a trust ratio of 1 unless `trust_without_decay` (apex: `use_nvlamb`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bart_cli.training.sharding import own_part
+from bart_cli.training.sharding import local_shard
 
 
 class NVLamb(torch.optim.Optimizer):
-    """LAMB with fp32 state, all tensors of a group in one launch (`foreach`).
+    """LAMB with fp32 state that updates all tensors of a group at once (`foreach`).
 
-    Parameters in half precision have an fp32 master copy in the state (`master`): the update is
-    made there and rounded into the parameter.
+    For half-precision parameters, the state has fp32 master weights (`master`): these are updated
+    and then rounded into the parameter.
 
     Args:
-        params: parameters or groups of them (`weight_decay` per group).
+        params: parameters, or parameter groups with their `weight_decay`.
         lr, betas, eps, weight_decay: as above.
-        trust_without_decay: trust ratio also for groups whose decay is 0.
+        trust_without_decay: apply the trust ratio also to groups without weight decay.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class NVLamb(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all groups once."""
+        """Update all parameters once."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             self._update(group)
@@ -83,7 +83,9 @@ class NVLamb(torch.optim.Optimizer):
         torch._foreach_mul_(update, -group["lr"])
         torch._foreach_add_(weights, update)
         rounded = [
-            (own_part(p), own_part(w)) for p, w in zip(trained, weights, strict=True) if p is not w
+            (local_shard(p), local_shard(w))
+            for p, w in zip(trained, weights, strict=True)
+            if p is not w
         ]
         if rounded:
             torch._foreach_copy_([p for p, _ in rounded], [w for _, w in rounded])
@@ -100,7 +102,7 @@ class NVLamb(torch.optim.Optimizer):
 
 
 def _trust_ratios(weights: list[Any], update: list[Tensor]) -> list[Tensor]:
-    """|w| / |u| of each tensor, 1 where one of them is 0; without leaving the device."""
+    """Compute the trust ratio of each tensor without synchronizing with the device."""
     weight_norms = torch.stack(list(torch._foreach_norm(weights)))
     update_norms = torch.stack(list(torch._foreach_norm(update)))
     usable = (weight_norms > 0) & (update_norms > 0)

@@ -1,14 +1,14 @@
-"""The training loop: the only one, for pre-training and fine-tuning.
+"""The training loop, shared by pre-training and fine-tuning.
 
-for each optimizer step: forward and backward over the micro-batches, add up gradients over ranks,
-clip, update, schedule, log, validate, checkpoint. Sums of gradients travel during backward.
+For each optimizer step: run forward and backward over the micro-batches, sum gradients over ranks
+(during backward), clip, update, log, validate, and write a checkpoint.
 
-The loss of a step is the sum over the real target tokens of the whole global batch divided by their
-number, so it does not depend on how the batch was cut into ranks and micro-batches.
+The loss of a step is the mean over the real target tokens of the global batch, so it does not
+depend on how the batch is divided into ranks and micro-batches.
 
-A GPU never waits for the host: a step's loss and norm are read after the next step was launched,
-except where they are needed at once (log, validation, checkpoint). Until then the device itself
-skips the update of a gradient that is not finite.
+A GPU does not wait for the host: loss and norm of a step are read after the next step has been
+launched, unless they are needed at once (for the log, validation or a checkpoint). Non-finite
+gradients are skipped on the device.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from bart_cli.training.checkpoint import (
     whole_weights,
 )
 from bart_cli.training.metrics import MetricsLog, Row
-from bart_cli.training.sharding import release, whole
+from bart_cli.training.sharding import full_tensor, release
 from bart_cli.training.state import Progress
 from bart_cli.training.validation import NotFinite, ValidationStopped
 
@@ -53,12 +53,15 @@ Validate = Callable[[StopRequest], Row]
 
 @dataclass
 class Job:
-    """What the loop works on.
+    """Inputs of the loop.
 
-    generation: decoding settings that checkpoints carry.
-    validate: returns scores; `score` among them decides (higher is better), or raises
-        ValidationStopped. None: no validation.
-    save_best: called with the weights, on the leading rank, when a validation was the best so far.
+    Attributes:
+        batches: for each step, this rank's micro-batches.
+        schedule: learning rate of a step (the first is 1).
+        generation: decoding settings to save in checkpoints.
+        validate: returns metrics, among them `score`, which selects the best model (higher is
+            better); raises ValidationStopped. None: no validation.
+        save_best: called on rank 0 with the weights after the best validation so far.
     """
 
     run: Path
@@ -79,10 +82,13 @@ class Job:
 
 
 def train(job: Job, reporter: Reporter) -> str:
-    """Train until `max_steps`, a stop request, or too long without improvement; why it ended.
+    """Train until `max_steps`, a stop request, or `patience` validations without improvement.
+
+    Returns:
+        the outcome: "done" or the reason for stopping.
 
     Raises:
-        NotFinite: the loss was not finite for too many steps, or at the end.
+        NotFinite: the loss was not finite for too many steps in a row, or at the last step.
         BartError: a checkpoint cannot be written.
     """
     training, progress, world = job.training, job.progress, job.world
@@ -141,10 +147,10 @@ def train(job: Job, reporter: Reporter) -> str:
 
 
 def outcome_so_far(job: Job, stop: StopRequest, *, asked: bool) -> str:
-    """'done' unless something ends the run before `max_steps`.
+    """Return the reason to stop before `max_steps`, or "done".
 
     Args:
-        asked: a rank was asked to stop; the same on every rank.
+        asked: whether any rank was asked to stop; the same on every rank.
     """
     progress, patience = job.progress, job.training.patience
     if patience is not None and progress.stale >= patience and not progress.owes_validation:
@@ -155,17 +161,21 @@ def outcome_so_far(job: Job, stop: StopRequest, *, asked: bool) -> str:
 
 
 def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tuple[Tensor, int]:
-    """Gradients of the mean loss of the global batch; this rank's part of it, and its tokens."""
+    """Compute the gradients of the mean loss of the global batch.
+
+    Returns:
+        this rank's contribution to the loss, and its number of target tokens.
+    """
     training, world = job.training, job.world
-    # Dropout is keyed by step and rank: resuming needs no state of a generator.
+    # Dropout is keyed by step and rank, so that checkpoints need no generator state.
     key = derive(training.seed, Purpose.DROPOUT, job.progress.step, world.rank)
     torch.manual_seed(int(key) >> 1)
     tokens = sum(int((batch.labels != IGNORE).sum()) for batch in micro)
     total: Tensor | int = tokens
-    if world.size > 1:  # stays on the device: reading it would wait for the step before
+    if world.size > 1:  # stays on the device: reading it would wait for the previous step
         total = world.summed(torch.full((), tokens, dtype=torch.float64, device=world.device))
         total = total.float()
-    job.optimizer.zero_grad()  # to None; apex's takes no argument
+    job.optimizer.zero_grad()  # sets to None; apex's zero_grad takes no argument
     loss = torch.zeros((), device=world.device)
     for number, batch in enumerate(micro, 1):
         part = batch_loss(job.model, batch.to(world.device), training) / total
@@ -176,7 +186,7 @@ def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tu
 
 
 def batch_loss(model: Bart, batch: Batch, training: TrainingConfig) -> Tensor:
-    """The loss summed over the target tokens of a micro-batch, in the precision of training."""
+    """Compute the loss summed over the target tokens of a micro-batch, under autocast."""
     with autocast(training.precision, batch.source.device):
         hidden = model(batch.source, batch.source_mask, batch.decoder_input)
         return linear_cross_entropy(
@@ -189,11 +199,18 @@ def batch_loss(model: Bart, batch: Batch, training: TrainingConfig) -> Tensor:
 
 
 def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> Tensor:
-    """Clip and step, unless the gradient is not finite; its norm before clipping, a scalar."""
+    """Clip the gradient and update the weights, unless the gradient is not finite.
+
+    Args:
+        rate: learning rate.
+
+    Returns:
+        the norm of the gradient before clipping, a scalar.
+    """
     job.scaler.unscale_(job.optimizer)
     gradients = [p.grad for p in parameters if p.grad is not None]
     total_norm = get_total_norm(gradients)
-    norm = whole(total_norm)
+    norm = full_tensor(total_norm)
     if job.optimizer_config.clip_norm:
         clip_grads_with_norm_(parameters, job.optimizer_config.clip_norm, total_norm)
     for group in job.optimizer.param_groups:
@@ -208,7 +225,7 @@ def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> Tenso
 
 
 class StepNumbers:
-    """Loss and norm of a step, and whether a rank was asked to stop, on their way to the host."""
+    """Loss and norm of a step, and whether a rank was asked to stop, copied to the host async."""
 
     def __init__(
         self, step: int, world: World, loss: Tensor, norm: Tensor, *, stop: bool = False
@@ -223,7 +240,7 @@ class StepNumbers:
             self._copied.record()
 
     def read(self) -> tuple[float, float, bool]:
-        """Loss of the global batch, norm, whether to stop; waits for this step alone."""
+        """Wait for this step only; return global loss, norm, and whether to stop."""
         if self._copied is not None:
             self._copied.synchronize()
         loss, asked, norm = self._numbers.tolist()
@@ -231,10 +248,10 @@ class StepNumbers:
 
 
 def read_numbers(job: Job, unread: deque[StepNumbers], *, keep: int) -> tuple[bool, float]:
-    """Count the steps that were not read yet, except the last `keep`.
+    """Read and count all unread steps but the last `keep`.
 
     Returns:
-        whether one of them asks to stop, and the norm of the last one.
+        whether a rank was asked to stop in one of them, and the norm of the last one.
     """
     stop, norm = False, math.nan
     while len(unread) > keep:
@@ -246,10 +263,14 @@ def read_numbers(job: Job, unread: deque[StepNumbers], *, keep: int) -> tuple[bo
 
 
 def count_loss(job: Job, step: int, loss: float, norm: float) -> None:
-    """Add a step to the mean of the log; stop the run when too many in a row are not finite."""
+    """Add a step to the mean loss of the log.
+
+    Raises:
+        NotFinite: too many steps in a row were not finite.
+    """
     progress = job.progress
     finite = math.isfinite(loss) and math.isfinite(norm)
-    # With fp16 a gradient that overflows is routine: the scaler lowers its factor.
+    # Gradients that overflow are normal with fp16: the scaler reduces its factor.
     progress.lost = not (finite or (job.scaler.is_enabled() and math.isfinite(loss)))
     if finite:
         progress.loss_sum += loss
@@ -264,14 +285,16 @@ def count_loss(job: Job, step: int, loss: float, norm: float) -> None:
 
 
 def lost_steps(progress: Progress) -> str:
-    """What to say of steps that were not finite."""
+    """Describe the steps that were not finite, for an error message."""
     count, last = progress.bad_in_row, progress.step
     where = f"at step {last}" if count == 1 else f"for {count} steps in a row, up to step {last}"
     return f"the loss or its gradient was not finite {where}"
 
 
 def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Reporter) -> bool:
-    """Score the model, keep it when it is the best so far; a stop request leaves that undone.
+    """Validate the model and save it if it is the best so far.
+
+    A stop request interrupts the validation; the resumed run repeats it.
 
     Returns:
         whether the score is among the best `keep_best`.
@@ -306,7 +329,7 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
 
 
 def checkpoint(job: Job, writer: CheckpointWriter) -> None:
-    """Copy the state and let the main rank write it while training continues."""
+    """Copy the state; rank 0 writes it in the background while training continues."""
     if job.world.leads or job.training.sharding != "none":
         snapshot = take_snapshot(job.model, job.optimizer, job.scaler, job.progress)
         if job.world.leads:
@@ -316,25 +339,25 @@ def checkpoint(job: Job, writer: CheckpointWriter) -> None:
 def gradient_sum(
     world: World, parameters: list[torch.nn.Parameter], training: TrainingConfig
 ) -> GradientSum:
-    """What adds up gradients; where weights are divided among ranks, FSDP does so itself."""
+    """Make the sum of gradients over ranks; it is empty with FSDP, which sums them itself."""
     summed = parameters if training.sharding == "none" else []
     return GradientSum(world, summed, reduce_dtype(training))
 
 
 def reduce_dtype(training: TrainingConfig) -> torch.dtype:
-    """In which gradients travel between ranks."""
+    """Return the dtype in which gradients are exchanged between ranks."""
     if training.half_precision_allreduce:
         return AUTOCAST.get(training.precision, torch.bfloat16)
     return torch.float32
 
 
 def due(step: int, every: int | None, training: TrainingConfig) -> bool:
-    """Whether something that happens every so many steps, and at the end, happens now."""
+    """Return whether an action that runs every `every` steps, and at the end, is due."""
     return every is not None and (step % every == 0 or step == training.max_steps)
 
 
 def headline(row: Row) -> dict[str, str]:
-    """The line of the log in short, to be shown beside the bar."""
+    """Shorten a row of the log for display beside the progress bar."""
     shown = {
         "loss": f"{row['loss']:.4f}",
         "lr": f"{row['learning_rate']:.2e}",
@@ -351,12 +374,12 @@ def headline(row: Row) -> dict[str, str]:
 
 
 def describe(scores: Row) -> str:
-    """Scores as text."""
+    """Format scores as text."""
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
 
 
 class Meter:
-    """Speed, padding and MFU since the last line of the log."""
+    """Measure speed, padding and MFU (model FLOPs utilization) since the last row of the log."""
 
     def __init__(self, job: Job) -> None:
         self._config = job.model.config
@@ -367,7 +390,7 @@ class Meter:
         self._reset()
 
     def add(self, micro: list[Batch], target_tokens: int) -> None:
-        """Count a step's micro-batches of this rank."""
+        """Count this rank's micro-batches of a step."""
         self._steps += 1
         self._real += target_tokens + sum(int(batch.source_mask.sum()) for batch in micro)
         self._padded += sum(batch.source.numel() + batch.labels.numel() for batch in micro)
@@ -380,7 +403,7 @@ class Meter:
             )
 
     def row(self, progress: Progress, rate: float, norm: float, global_batch: int) -> Row:
-        """The line of the log; begins the next interval."""
+        """Return the row of the log, and start the next interval."""
         seconds = time.monotonic() - self._last
         row: Row = {
             "step": progress.step,
@@ -411,7 +434,7 @@ class Meter:
 def schedule_of(
     optimizer: OptimizerConfig, schedule: ScheduleConfig, max_steps: int
 ) -> Callable[[int], float]:
-    """The learning rate as a function of the step alone."""
+    """Return the learning rate as a function of the step."""
     from bart_cli.training.schedule import learning_rate
 
     return lambda step: learning_rate(step, max_steps, optimizer.learning_rate, schedule)

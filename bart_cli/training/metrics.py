@@ -1,4 +1,4 @@
-"""What a run tells of itself: `metrics.jsonl`, TensorBoard, and a picture of the curves."""
+"""The log of a run: `metrics.jsonl`, TensorBoard, and the curves to plot."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Row = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends rows to `RUN/metrics.jsonl` and to TensorBoard.
+    """Append rows to `RUN/metrics.jsonl` and to TensorBoard.
 
     Args:
         run: the run folder.
-        step: step of the checkpoint to resume from; later rows are dropped.
+        step: step to resume from; later rows are deleted.
     """
 
     def __init__(self, run: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # TensorBoard writes in a thread, whose error its next call raises again.
+        # TensorBoard writes in a thread and raises the thread's error in its next call.
         threading.excepthook = _report_unless_os_error
         self._run, self._path = run, run / "metrics.jsonl"
         kept = [row for row in read_metrics(run) if row["step"] <= step]
@@ -35,7 +35,7 @@ class MetricsLog:
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Append a row with its `step`. TensorBoard has gaps where numbers are not finite.
+        """Append a row, which must have a `step`. TensorBoard skips numbers that are not finite.
 
         Raises:
             BartError: the disk is full.
@@ -59,12 +59,12 @@ def _report_unless_os_error(arguments: threading.ExceptHookArgs) -> None:
 
 
 def read_metrics(run: Path) -> list[Row]:
-    """All complete rows of a run, in order; a last line cut by a crash is left out.
+    """Read all rows of a run, in order, except a last line truncated by a crash.
 
-    A number that was not finite is null in the file and NaN here.
+    Numbers that are not finite are null in the file and NaN here.
 
     Raises:
-        UsageError: another line is not a row.
+        UsageError: a line is invalid.
     """
     path = run / "metrics.jsonl"
     rows: list[Row] = []
@@ -83,12 +83,12 @@ def read_metrics(run: Path) -> list[Row]:
 
 
 def finite_losses(rows: list[Row]) -> list[float]:
-    """The training losses in order, without the rows that have none."""
+    """Return the finite training losses, in order."""
     return [row["loss"] for row in rows if math.isfinite(row.get("loss", math.nan))]
 
 
 def training_curves(rows: list[Row]) -> dict[str, dict[str, Points]]:
-    """The curves of a run for `draw_curves`: loss, learning rate and gradient norm over steps."""
+    """Return loss, learning rate and gradient norm over steps, for `draw_curves`."""
     titles = {
         "loss": ("loss", "validation_loss"),
         "learning rate": ("learning_rate",),

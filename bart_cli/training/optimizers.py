@@ -1,4 +1,4 @@
-"""From the configuration to an optimizer over a model's parameters."""
+"""Build the configured optimizer for a model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from bart_cli.training.lamb import NVLamb
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The configured optimizer; weight decay on matrices, not on biases.
+    """Build the configured optimizer, with weight decay on matrices but not on biases.
 
-    apex's kernels compute the same updates; `auto` takes them for fp32 weights on a GPU.
+    The kernels of apex compute the same updates; backend `auto` uses them for fp32 weights on a
+    GPU.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -42,7 +43,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         fused: torch.optim.Optimizer
         if config.name == "adamw":
             fused = apex.FusedAdam(groups, adam_w_mode=True, **common)
-        else:  # the loop clips for all optimizers alike, so apex must not clip once more
+        else:  # the loop clips gradients, so apex must not clip them again
             fused = apex.FusedLAMB(
                 groups, max_grad_norm=math.inf, use_nvlamb=config.trust_without_decay, **common
             )
@@ -53,14 +54,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def _is_decayed(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:
-    """Whether weight decay applies to a parameter."""
+    """Return whether weight decay applies to a parameter."""
     return parameter.dim() > 1 or (config.decay_layer_norms and not name.endswith("bias"))
 
 
 def apex_optimizers() -> ModuleType | None:
-    """NVIDIA's `apex.optimizers`; None without it or without its kernels.
+    """Import NVIDIA's `apex.optimizers`, or return None if it or its kernels are not installed.
 
-    PyPI's `apex` has no such module, and NVIDIA's may have been built without CUDA (`amp_C`).
+    The `apex` of PyPI is another project, and NVIDIA's may have been built without CUDA (`amp_C`).
     """
     try:
         importlib.import_module("amp_C")
@@ -70,15 +71,15 @@ def apex_optimizers() -> ModuleType | None:
 
 
 def backend_problem(config: OptimizerConfig, parameters: str = "fp32") -> str | None:
-    """Reason why the requested backend is unavailable for weights of this dtype, or None."""
+    """Return the reason why the backend is unavailable for weights of this dtype, or None."""
     if config.backend != "apex":
         return None
     if config.name == "adafactor":
         return "optimizer.backend=apex: apex has no adafactor; use torch"
     if parameters != "fp32":
         return (
-            f"optimizer.backend=apex does not go with training.parameters={parameters}: apex "
-            "rounds every update; use torch"
+            f"optimizer.backend=apex cannot be combined with training.parameters={parameters}: "
+            "apex rounds every update; use torch"
         )
     if apex_optimizers() is None:
         return (

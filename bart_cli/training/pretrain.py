@@ -1,4 +1,4 @@
-"""`bart pretrain`: denoising over shards."""
+"""`bart pretrain`: pre-train a model to denoise the text in shards."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def run_pretrain(
     """Pre-train in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
-        resume: auto, none, or the folder of a checkpoint.
+        resume: auto, none, or a checkpoint folder.
 
     Raises:
-        UsageError: nothing was started: settings or data that cannot work.
+        UsageError: the settings or the data are invalid; nothing was started.
         BartError: the run failed.
     """
     with join_world() as world, held_by_rank_0(run, world, reporter):
@@ -91,21 +91,20 @@ def run_pretrain(
 
 
 def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
-    """The problem of samples that are longer than the model's positions, if they are."""
+    """Return the problem that samples are longer than the position table, if they are."""
     positions = model.max_position_embeddings
     if sequence_length <= positions:
         return []
     return [
-        f"data.sequence_length={sequence_length} is more than "
-        f"model.max_position_embeddings={positions}"
+        f"data.sequence_length={sequence_length} exceeds model.max_position_embeddings={positions}"
     ]
 
 
 def check_pretrain(config: PretrainConfig, world: World) -> tuple[Path, Tokenizer]:
-    """The folder of shards and their tokenizer.
+    """Check the settings of a run; return the folder of its shards and their tokenizer.
 
     Raises:
-        UsageError: settings or data that cannot work in this world.
+        UsageError: the settings or the data are invalid, or do not fit the number of ranks.
     """
     data = config.data
     problems: list[str] = []
@@ -114,7 +113,9 @@ def check_pretrain(config: PretrainConfig, world: World) -> tuple[Path, Tokenize
             "no data: pass --data with the output folder of `bart preprocess pretrain`"
         )
     if data.streams % world.size:
-        problems.append(f"data.streams={data.streams} is no multiple of {world.size} processes")
+        problems.append(
+            f"data.streams={data.streams} is not divisible by the number of ranks ({world.size})"
+        )
     if config.init_from is None:
         problems += _excess(data.sequence_length, config.model)
     shards = resolve_shards(data.path, data.sequence_length)
@@ -131,7 +132,7 @@ def _validation_shards(config: PretrainConfig, shards: Path) -> Path:
 
 
 def _digests(config: PretrainConfig, shards: Path, tokenizer: Tokenizer) -> dict[str, str]:
-    """Digests of what training reads, wherever it lies.
+    """Compute digests of the data by name, independent of where the files are.
 
     Raises:
         UsageError: a shard is missing, or the shards were made with another tokenizer.
@@ -150,7 +151,7 @@ def _digests(config: PretrainConfig, shards: Path, tokenizer: Tokenizer) -> dict
 def _validation(
     config: PretrainConfig, shards: Path, tokenizer: Tokenizer, model: Bart, world: World
 ) -> Validate | None:
-    """The validation loss on held-out shards, when there are some."""
+    """Return the validation, or None if it is disabled."""
     data = config.data
     if config.training.validate_every is None:
         return None
@@ -176,7 +177,7 @@ def _validation(
 
 
 def _tokenizer_beside(shards: Path) -> Path:
-    """OUT/tokenizer for OUT/<length>/train, or a tokenizer in the folder of the shards itself."""
+    """Find the tokenizer: OUT/tokenizer for the shards in OUT/<length>/train, or inside these."""
     for folder in (shards, shards.parent, shards.parent.parent):
         if (folder / "tokenizer").is_dir():
             return folder / "tokenizer"

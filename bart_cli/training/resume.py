@@ -1,12 +1,14 @@
-"""A run folder before training: whether it holds this run, is finished, and where it resumes.
+"""Decide from a run folder how a run starts: anew, from a checkpoint, or not at all.
 
 In: the configuration, digests of the data, and `--resume`. Out: `Start`. Nothing is written before
 `begin`, which claims the folder.
 
-RUN/config.yaml and RUN/data.json bind the folder to its settings and to the content of its data.
-RUN/failure.json: the loss was not finite, so the next start may change the learning rate.
-RUN/rollback.json: the checkpoint that `--resume PATH` rolled back to. A rerun of the same command
-resumes from the newest checkpoint instead. RUN/abandoned-N: steps after a rollback.
+- RUN/config.yaml, RUN/data.json: the settings and the digests of the data, which bind the folder.
+- RUN/failure.json: the loss was not finite; the next start may change settings such as the learning
+  rate.
+- RUN/rollback.json: the checkpoint that `--resume PATH` rolled back to. Rerunning the same command
+  resumes from the newest checkpoint instead of rolling back again.
+- RUN/abandoned-N: steps that were undone by a rollback.
 """
 
 from __future__ import annotations
@@ -33,33 +35,36 @@ from bart_cli.training.state import Progress
 
 TrainingRun = PretrainConfig | FinetuneConfig
 DONE, DATA, FAILURE, ROLLBACK = "done.json", "data.json", "failure.json", "rollback.json"
-STEP = "step.json"  # in RUN/best and RUN/model: which step they are of
-# Settings that may change between a run and its continuation: they do not touch the arithmetic.
+STEP = "step.json"  # in RUN/best and RUN/model: the step of the weights
+# Settings that may change when a run resumes: they do not affect its results.
 FREE = frozenset(
     """
     description training.time_limit training.keep_last training.keep_best training.max_bad_steps
     training.log_every training.checkpoint_every training.micro_batch data.workers
     """.split()
 )
-# Where the data lies; data.json says what it holds.
-PLACES = frozenset("data.path data.validation_path data.tokenizer".split())
-# What may change after a loss that was not finite.
+# Locations of the data; its content is compared by digests (data.json).
+LOCATIONS = frozenset("data.path data.validation_path data.tokenizer".split())
+# Settings that may change after a loss that was not finite.
 REMEDIES = frozenset(
     """
     optimizer.learning_rate optimizer.clip_norm training.precision schedule.name
     schedule.warmup_steps schedule.power schedule.end_learning_rate
     """.split()
 )
-# Of a model: what a tokenizer decides.
+# Settings of the model that are taken from the tokenizer.
 VOCABULARY = "vocab_size bos_token_id pad_token_id eos_token_id decoder_start_token_id".split()
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a run begins.
+    """How a run starts.
 
-    checkpoint: to resume from; None: begin at step 0. finished: nothing is left to do.
-    rollback: `--resume` names `checkpoint`. branch: later steps of the folder are set aside.
+    Attributes:
+        checkpoint: checkpoint to resume from; None: start at step 0.
+        finished: the run is already finished.
+        rollback: `checkpoint` was given by `--resume`.
+        branch: the steps after `checkpoint` are to be set aside.
     """
 
     checkpoint: Path | None = None
@@ -76,14 +81,14 @@ def find_start(
     world: World,
     reporter: Reporter,
 ) -> Start:
-    """Find how this run begins in this folder. Rank 0 decides for all ranks.
+    """Decide how the run starts. Rank 0 decides for all ranks.
 
     Args:
-        data: digests of what training reads, by name.
-        resume: auto, none, or the folder of a checkpoint.
+        data: digests of the data by name.
+        resume: auto, none, or a checkpoint folder.
 
     Raises:
-        UsageError: the folder holds another run, or there is no such checkpoint.
+        UsageError: the folder holds another run, or the checkpoint does not exist.
         BartError: every checkpoint is damaged.
     """
     return world.broadcast(_find(run, config, data, resume, reporter) if world.leads else Start())
@@ -98,7 +103,7 @@ def _find(
     before = load_config(type(config), config_file=path)
     bound = _read(run / DATA)
     failed = (run / FAILURE).is_file()
-    changed = _changed(before, config, PLACES if bound else frozenset())
+    changed = _changed(before, config, LOCATIONS if bound else frozenset())
     now, then = config.training.max_steps, before.training.max_steps
     longer = now > then
     allowed = (REMEDIES if failed else frozenset()) | ({"training.max_steps"} if longer else set())
@@ -128,7 +133,7 @@ def _find(
 
 
 def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
-    """The checkpoint to resume from, verified."""
+    """Choose the checkpoint to resume from, and verify it."""
     candidates = list_checkpoints(run)
     if resume == "none":
         return Start()
@@ -159,9 +164,10 @@ def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
 
 
 def recorded_generation(run: Path) -> list[Layer] | None:
-    """Decoding settings that a run with a checkpoint has from its `init_from`; None: no such run.
+    """Return the decoding settings that a run took from its `init_from` model.
 
-    So a resume does not need that model any more.
+    With these, a run resumes even if that model no longer exists. None: there is no run with a
+    checkpoint.
     """
     if not (run / "config.yaml").is_file() or not list_checkpoints(run):
         return None
@@ -175,12 +181,12 @@ def recorded_generation(run: Path) -> list[Layer] | None:
 
 
 def _changed(before: TrainingRun, now: TrainingRun, ignored: frozenset[str]) -> dict[str, str]:
-    """Settings that differ: key -> a text with both values."""
+    """Find the settings that differ: key -> text with both values."""
     one, two = (
         dict(flatten(config.model_dump(mode="json", exclude={"generation_sources"})))
         for config in (before, now)
     )
-    ignored = ignored | FREE | _of_weights(now)
+    ignored = ignored | FREE | _implied(now)
     return {
         key: f"{key}={two.get(key)} (was {one.get(key)})"
         for key in one | two
@@ -188,8 +194,8 @@ def _changed(before: TrainingRun, now: TrainingRun, ignored: frozenset[str]) -> 
     }
 
 
-def _of_weights(config: TrainingRun) -> set[str]:
-    """Settings of the model that tokenizer, weights or distillation decide, not the user."""
+def _implied(config: TrainingRun) -> set[str]:
+    """List the settings of the model that follow from the tokenizer, weights or distillation."""
     decided = set(ModelConfig.model_fields) - set(DROPOUTS)
     if config.init_from is None:
         decided = set(VOCABULARY)
@@ -200,7 +206,7 @@ def _of_weights(config: TrainingRun) -> set[str]:
 
 
 def _other_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The differences, in words."""
+    """Describe the differences between two sets of digests."""
     words = {(True, False): "is missing", (False, True): "is new", (True, True): "has changed"}
     return [
         f"{name} {words[name in before, name in now]}"
@@ -217,10 +223,11 @@ def begin(
     progress: Progress,
     reporter: Reporter,
 ) -> None:
-    """Claim the folder for this run; rank 0 only.
+    """Claim the folder for this run. Called on rank 0 only.
 
     Args:
-        progress: of the checkpoint. Its best score is reset if that model no longer exists.
+        progress: progress of the checkpoint. Its best score is reset if that model no longer
+            exists.
     """
     run.mkdir(parents=True, exist_ok=True)
     remove_leftovers(run, below=False)
@@ -238,7 +245,7 @@ def begin(
     if start.rollback:
         write_text(run / ROLLBACK, strict_json({"checkpoint": str(start.checkpoint)}) + "\n")
     (run / DONE).unlink(missing_ok=True)
-    shutil.rmtree(run / "model", ignore_errors=True)  # of a run that is extended
+    shutil.rmtree(run / "model", ignore_errors=True)  # left by a run that is now extended
     save_config(config, run / "config.yaml")
     write_text(run / DATA, strict_json(data, indent=2) + "\n")
     if start.branch:
@@ -252,14 +259,14 @@ def finish(run: Path, outcome: str) -> None:
 
 
 def _own_step(run: Path, checkpoint: Path | None) -> int:
-    """The step of a checkpoint in this run; -1 for the checkpoint of another run, or none."""
+    """Return the step of a checkpoint of this run; -1 for one of another run, or None."""
     if checkpoint is None or checkpoint.resolve().parent != (run / "checkpoints").resolve():
         return -1
     return step_of(checkpoint.name)
 
 
 def record_failure(run: Path, step: int, reason: str) -> Path | None:
-    """Rename the checkpoints from `step` on, whose weights are bad; return the last good one."""
+    """Set aside the checkpoints from `step` on, whose weights are bad; return the last good one."""
     write_text(run / FAILURE, strict_json({"step": step, "reason": reason}) + "\n")
     found = list_checkpoints(run)
     for folder in found:
@@ -271,29 +278,29 @@ def record_failure(run: Path, step: int, reason: str) -> Path | None:
 
 
 def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
-    """Move what was written after `step` into RUN/abandoned-N."""
+    """Move everything written after `step` to RUN/abandoned-N."""
     rows = [row for row in read_metrics(run) if row["step"] > step]
-    behind = [path for path in list_checkpoints(run) if step_of(path.name) > step]
+    later = [path for path in list_checkpoints(run) if step_of(path.name) > step]
     best = _read(run / "best" / STEP).get("step", 0)
     others = [run / "best"] if best > step and (run / "best").is_dir() else []
     others += [path for path in (run / DONE, run / "model") if path.exists()]
-    if not rows and not behind and not others:
+    if not rows and not later and not others:
         return
     aside = next(p for n in count(1) if not (p := run / f"abandoned-{n}").exists())
     (aside / "checkpoints").mkdir(parents=True)
     write_text(aside / "metrics.jsonl", "".join(strict_json(row) + "\n" for row in rows))
-    for path in behind:
+    for path in later:
         path.rename(aside / "checkpoints" / path.name)
     for path in others:
         path.rename(aside / path.name)
-    reporter.info(f"the steps after {max(step, 0):,} are moved to {aside}")
+    reporter.info(f"moved the steps after {max(step, 0):,} to {aside}")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object that we wrote; empty where there is no such file.
+    """Read a JSON object written by this module; empty if the file does not exist.
 
     Raises:
-        UsageError: it is damaged.
+        UsageError: the file is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
-"""A run folder: begun, gone on with, finished. Shared by pre-training and fine-tuning.
+"""Start, resume and finish a run in its folder; shared by pre-training and fine-tuning.
 
-RUN/config.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/, model/ (the end), curves.png.
+Files in RUN: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/ (the model of the best
+validation), model/ (the final model), curves.png.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ from bart_cli.training.validation import NotFinite
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. `outcome` is 'done' or says what stopped it; `leads`: told by rank 0."""
+    """Result of a run.
+
+    Attributes:
+        outcome: "done" or the reason for stopping.
+        model: folder of the final model; None if the run is not finished.
+        leads: whether this is rank 0.
+    """
 
     run: Path
     outcome: str
@@ -54,7 +61,7 @@ class RunResult:
 
 
 class Loader(Protocol):
-    """Batches without end."""
+    """Infinite iterable over the micro-batches of each step."""
 
     samples_per_epoch: int
 
@@ -70,13 +77,13 @@ def start_model(
     checkpoint: Path | None = None,
     grow: bool = False,
 ) -> Bart:
-    """The model that training begins with: random weights, those of `init_from` or a checkpoint's.
+    """Make the initial model: from a checkpoint, from `init_from`, or with random weights.
 
     Args:
-        grow: add the embeddings that `init_from` lacks, such as that of <mask>.
+        grow: add embeddings that `init_from` lacks, such as the one of <mask>.
 
     Raises:
-        UsageError: weights and tokenizer do not belong together.
+        UsageError: the tokenizer does not fit the weights.
     """
     training = config.training
     if checkpoint is not None:
@@ -103,7 +110,7 @@ def start_model(
 
 
 def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The same architecture with the vocabulary and the special ids of a tokenizer."""
+    """Copy a configuration with the vocabulary size and special ids of a tokenizer."""
     eos = tokenizer.eos_id
     return ModelConfig.model_validate(
         config.model_dump()
@@ -112,7 +119,7 @@ def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
             "bos_token_id": eos if tokenizer.bos_id is None else tokenizer.bos_id,
             "pad_token_id": tokenizer.pad_id,
             "eos_token_id": eos,
-            # As in training: mBART's decoder begins with the last token of the target.
+            # mBART's decoder starts with the last token of the target, here as in training.
             "decoder_start_token_id": tokenizer.target_frame[1][-1]
             if config.pre_layer_norm
             else eos,
@@ -135,12 +142,17 @@ def run_training(
     room: Room,
     reporter: Reporter,
 ) -> RunResult:
-    """Train in the run folder and write what is left behind at the end.
+    """Train in the run folder and write the final model.
 
     Args:
-        model: has the weights of `start.checkpoint`, if there is one.
-        data: digests of what training reads.
-        room: the memory that the run was estimated to need.
+        model: has the weights of `start.checkpoint`, if that is not None.
+        validate: see `loop.Job`.
+        generation: decoding settings to save with the models.
+        data: digests of the data.
+        room: the estimated memory of the run.
+
+    Raises:
+        BartError: the loss was not finite, memory ran out, or the run was interrupted.
     """
     training = config.training
     if warning := slow_precision(training.precision, world.device):
@@ -149,7 +161,7 @@ def run_training(
     progress = Progress()
     if start.checkpoint is not None:
         progress = load_state(start.checkpoint, model, optimizer, scaler)
-    if world.leads:  # from here on the folder is this run's
+    if world.leads:  # nothing is written to the folder before this line
         written = config.model_copy(update={"model": model.config})
         begin(run, written, data, start, progress, reporter)
     progress = world.broadcast(progress)
@@ -209,7 +221,7 @@ def run_training(
             raise BartError(
                 f"torch.compile failed: {first}", hint="Pass --set training.compile=false."
             ) from None
-        if "DataLoader worker" not in str(error):  # torch raises it wherever we happen to be
+        if "DataLoader worker" not in str(error):  # torch raises this one from a signal handler
             raise
         raise BartError(
             f"a data worker died: {error}",
@@ -241,14 +253,14 @@ def run_training(
 
 
 def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -> BartError:
-    """The error with its remedy; the weights that gave this loss are not resumed from."""
-    since = progress.step - progress.bad_in_row  # the step whose update made the weights bad
+    """Make the error with a hint, and set aside the checkpoints with bad weights."""
+    since = progress.step - progress.bad_in_row  # the update of this step broke the weights
     good = record_failure(run, since, error.message) if world.leads else None
-    again = "it starts again" if good is None else f"it resumes from {good}"
+    effect = "the run starts again" if good is None else f"the run resumes from {good}"
     return BartError(
         error.message,
-        hint=f"Pass a lower --learning-rate with the same --out: {again}. After fp16 you can also "
-        "pass --precision bf16.",
+        hint=f"Pass a lower --learning-rate with the same --out: {effect}. If the precision is "
+        "fp16, you can also pass --precision bf16.",
     )
 
 
@@ -261,7 +273,7 @@ def _out_of_memory(training: TrainingConfig, room: Room, world: World) -> BartEr
 
 
 def finished_result(run: Path, world: World) -> RunResult:
-    """The result of a run that was finished before."""
+    """Return the result of a run that is already finished."""
     rows = read_metrics(run)
     losses = finite_losses(rows)
     outcome = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]

@@ -8,10 +8,10 @@ from bart_cli.config.training import ScheduleConfig
 
 
 def learning_rate(step: int, max_steps: int, peak: float, config: ScheduleConfig) -> float:
-    """Rate of optimizer step `step` (the first is 1) out of `max_steps`.
+    """Compute the learning rate of optimizer step `step` (the first is 1) out of `max_steps`.
 
     Linear warm-up reaches `peak` at step `warmup_steps`; the decay reaches `end_learning_rate` at
-    the last step. As in the reference, which moves its schedule on before the optimizer steps.
+    the last step. This matches the reference, which advances its schedule before each update.
     """
     if step < config.warmup_steps:
         return peak * step / config.warmup_steps
@@ -24,6 +24,6 @@ def learning_rate(step: int, max_steps: int, peak: float, config: ScheduleConfig
     if config.name == "linear":
         return end + (peak - end) * (1 - done)
     if done >= 1:
-        return end  # not the beginning of one more cycle
+        return end  # not the start of another cycle
     cycles = config.cycles if config.name == "cosine_restarts" else 1
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * ((cycles * done) % 1.0)))

@@ -1,6 +1,6 @@
-"""A model made ready to train: what is frozen, where and in which form its weights are kept.
+"""Prepare a model for training: device, dtype, frozen parts, sharding, torch.compile.
 
-In: a model and the settings of training. Out: the same model placed, its optimizer and its scaler.
+In: a model and the training settings. Out: the same model, its optimizer and its gradient scaler.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bart_cli.training.sharding import shard_model
 
 
 def place(model: Bart, training: TrainingConfig, world: World) -> Bart:
-    """The model on this rank's device and in its dtype, with frozen parts as configured."""
+    """Move the model to this rank's device and dtype, and freeze parts as configured."""
     apply_matmul_precision(training.precision)  # before any forward pass
     model.activation_checkpointing(training.activation_checkpointing)
     _freeze(model, training)
@@ -37,7 +37,7 @@ def equip(
     world: World,
     warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
-    """Divide the model among ranks and compile it as configured; then what updates it."""
+    """Shard and compile the model as configured, and build its optimizer and gradient scaler."""
     if training.sharding == "fsdp" and world.size > 1:
         shard_model(model, world, reduce_dtype(training))
         config = config.model_copy(update={"backend": "torch"})
@@ -53,27 +53,27 @@ def equip(
 
 
 def compiles_by_default(training: TrainingConfig, world: World) -> bool:
-    """Whether compile=auto tries: on a GPU that holds the whole model."""
+    """Return whether compile=auto compiles: on a GPU that holds the whole model."""
     return world.device.type == "cuda" and training.sharding == "none"
 
 
 def skips(model: Bart) -> bool:
-    """Whether LayerDrop may skip layers; the graph then differs from step to step."""
+    """Return whether LayerDrop may skip layers, so that the graph differs between steps."""
     return any(getattr(model.config, name) for name in LAYERDROPS)
 
 
 def trial_problem(model: Bart, training: TrainingConfig, device: torch.device) -> str | None:
-    """Compile the model and try a step; the beginning of the error, or None.
+    """Compile the model and run one step; return the first lines of the error, or None.
 
-    Leaves no trace: weights are not updated, and the random state is as before.
+    Has no side effects: weights are not updated, and the random state is restored.
     """
     model.compile()
     try:
         with as_in_training(model, device):
-            batch = longest_batch(model, 3, (24, 16), device)  # no two sizes alike
+            batch = longest_batch(model, 3, (24, 16), device)  # distinct sizes, for dynamic shapes
             batch_loss(model, batch, training).backward()
         return None
-    except Exception as error:  # whatever the compiler raises: training goes on without it
+    except Exception as error:  # the compiler can raise any exception; train without it
         lines = [line for line in str(error).splitlines() if line.strip()]
         return " ".join([f"{type(error).__name__}:", *lines[:2]])
     finally:

@@ -1,7 +1,7 @@
-"""Parameters, gradients and optimizer state divided among ranks (FSDP2, `fully_shard`).
+"""Shard parameters, gradients and optimizer state over ranks (FSDP2, `fully_shard`).
 
-For models that do not fit a device; a rank holds 1/N of each tensor and gathers a block when it
-is needed.
+This is for models that do not fit on one device: each rank holds 1/N of each tensor and gathers a
+block's parameters when it runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bart_cli.runtime.world import World
 
 
 def shard_model(model: Bart, world: World, reduce_dtype: torch.dtype) -> None:
-    """Divide the model among all ranks, block by block. Gradients become sums over ranks."""
+    """Shard the model over all ranks, block by block. Gradients are summed over ranks."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
@@ -26,35 +26,35 @@ def shard_model(model: Bart, world: World, reduce_dtype: torch.dtype) -> None:
     for stack in (model.model.encoder, model.model.decoder):
         for layer in stack.layers:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
-    # The root holds the embedding, which the loss reads after forward.
+    # The root module has the embedding, which the loss reads after forward.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            module.set_force_sum_reduction_for_comms(True)  # Gloo cannot scale as it adds
+            module.set_force_sum_reduction_for_comms(True)  # Gloo cannot scale while it sums
             module.set_gradient_divide_factor(1.0)
 
 
 def release(model: Bart) -> None:
-    """Give back what a forward without backward has gathered; nothing to do without sharding."""
+    """Free the parameters gathered by a forward without backward, if the model is sharded."""
     for module in model.modules():
         if hasattr(module, "reshard"):
             module.reshard()  # type: ignore[operator]
 
 
-def whole(tensor: Any) -> Tensor:
-    """The whole tensor, on every rank (a collective when it is divided)."""
+def full_tensor(tensor: Any) -> Tensor:
+    """Return the full tensor on every rank. A collective call if the tensor is sharded."""
     if isinstance(tensor, DTensor):
         return tensor.full_tensor()
     return torch.as_tensor(tensor)
 
 
-def own_part(tensor: Tensor) -> Tensor:
-    """This rank's part of a divided tensor, as plain memory; any other tensor as it is."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return this rank's shard of a sharded tensor, and any other tensor unchanged."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def divided_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """This rank's part of a whole tensor, when the parameter is divided and has its shape."""
+def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Shard a full tensor like the parameter, if that is sharded and has the same shape."""
     if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
     return tensor

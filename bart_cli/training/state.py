@@ -1,4 +1,4 @@
-"""Everything that a resumed run needs beside weights and optimizer."""
+"""The state that a resumed run needs besides weights and optimizer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """Where a run stands. Order, noise and dropout are functions of these numbers and the seed.
+    """Progress of a run. Data order, noise and dropout are functions of these numbers and the seed.
 
-    step: optimizer steps taken (skipped ones included).
-    samples: sequences consumed: the loader's whole state.
-    loss_sum, loss_steps: for the mean since the last line of the log.
-    skipped, bad_in_row: steps whose loss or gradient was not finite, in all and at the end.
-    best_score, best_step: of validation; higher is better (a loss counts negative).
-    stale: validations since the best one.
-    score, best_scores: of the validation at this step, if any; of the best `keep_best` so far.
-    lost: the last step had no finite loss or gradient (the overflow of fp16's scaling aside).
-    owes_validation: a stop cut the validation of this step short; a resumed run begins with it.
+    Attributes:
+        step: number of optimizer steps, including skipped ones.
+        samples: number of sequences consumed; this is the loader's entire state.
+        loss_sum, loss_steps: sum and number of losses since the last row of the log.
+        skipped: steps with a non-finite loss or gradient.
+        bad_in_row: how many of these are consecutive and include the last step.
+        best_score, best_step: best validation so far. Higher is better; a loss is negated.
+        stale: validations since the best one.
+        score: validation score of this step; None if it was not validated.
+        best_scores: the best `keep_best` scores so far.
+        lost: the last loss or gradient was not finite, except for fp16 gradients that overflowed.
+        owes_validation: a stop request interrupted the validation of this step; the resumed run
+            starts by repeating it.
     """
 
     step: int = 0

@@ -1,7 +1,8 @@
-"""A sweep: the combinations of a grid, each with several seeds, as runs of one folder.
+"""Sweep: train every combination of a grid with several seeds, each in a run folder.
 
-In: `--grid` texts, and a function that trains one run. Out: a row for each combination, with mean
-and deviation over its seeds, read from the run folders: a resumed sweep gives the same rows.
+In: the values of `--grid`, and a function that trains one run. Out: a row for each combination with
+mean and standard deviation over the seeds. They are read from the run folders, so a resumed sweep
+gives the same rows.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ EVALUATION = "final-evaluation"
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep: its settings from the grid, as text, and its seed."""
+    """One run of a sweep: its settings from the grid, as (key, value), and its seed."""
 
     values: tuple[tuple[str, str], ...]
     seed: int
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """Name of the run folder."""
         parts = [f"{key.rpartition('.')[2]}={value}" for key, value in self.values]
         return re.sub(r"[^\w.=,+-]", "_", ",".join([*parts, f"seed={self.seed}"]))
 
     @property
     def sets(self) -> list[str]:
-        """For `--set`."""
+        """Arguments of `--set`."""
         return [f"{key}={value}" for key, value in self.values] + [f"training.seed={self.seed}"]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample deviation over seeds; the deviation of one seed is None."""
+    """Mean and sample standard deviation over seeds (None for a single seed)."""
 
     mean: float
     deviation: float | None
@@ -53,7 +54,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One combination: its finished runs, its failures by run, and its numbers by name."""
+    """One combination of the grid.
+
+    Attributes:
+        runs: folders of the finished runs.
+        failures: name of a failed run -> error message.
+        numbers: metric -> mean and deviation over the finished runs.
+    """
 
     settings: dict[str, str]
     runs: tuple[str, ...]
@@ -62,10 +69,10 @@ class SweepRow:
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each key of `key=value,value`; commas inside of brackets do not separate.
+    """Parse texts of the form `key=value,value`; commas inside brackets do not separate values.
 
     Raises:
-        UsageError: no key, no value, or the same one twice.
+        UsageError: a key or value is missing or given twice.
     """
     grid: dict[str, list[str]] = {}
     for text in texts:
@@ -81,10 +88,10 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def trials_of(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Trial]:
-    """Every combination with every seed.
+    """List every combination of the grid with every seed.
 
     Raises:
-        UsageError: two of them would share a folder.
+        UsageError: two of them have the same folder name.
     """
     trials = [
         Trial(tuple(zip(grid, values, strict=True)), seed)
@@ -103,13 +110,13 @@ def run_sweep(
     out: Path,
     reporter: Reporter,
 ) -> list[SweepRow]:
-    """Train all trials in order and write OUT/sweep.json; a failed one does not stop the others.
+    """Train all trials in order and write OUT/sweep.json. A failed trial does not stop the others.
 
     Args:
-        train: trains or resumes one run; False: stopped before its end.
+        train: trains or resumes one run; returns False if it was stopped.
 
     Raises:
-        BartError: stopped; the finished runs are kept.
+        BartError: the sweep was stopped; finished runs are kept.
     """
     failures: dict[Trial, str] = {}
     for number, trial in enumerate(trials, 1):
@@ -151,13 +158,13 @@ def _rows(trials: Sequence[Trial], failures: Mapping[Trial, str], out: Path) -> 
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and deviation of some numbers."""
+    """Compute mean and standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), deviation)
 
 
 def _numbers(run: Path) -> dict[str, float]:
-    """The results of a finished run by name."""
+    """Read the results of a finished run: metric -> value."""
     summary = summarize_run(run)
     found = {
         "loss": summary.last_loss,

@@ -1,4 +1,4 @@
-"""Scores of a model on held-out data while it trains."""
+"""Validation: the loss on held-out data during training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bart_cli.runtime.world import World
 
 
 class NotFinite(BartError):
-    """The loss of the model in training is not finite."""
+    """The training or validation loss is not finite."""
 
 
 class ValidationStopped(Exception):
-    """A stop was requested during validation. All ranks raise it together."""
+    """A stop was requested during validation. Raised on all ranks together."""
 
 
 def validation_share(training: TrainingConfig, world: World) -> Share:
-    """This rank's part of the validation batches, one micro-batch for each rank at a time."""
+    """Return this rank's share of the validation batches: one micro-batch of each global batch."""
     return Share(
         global_batch=world.size * training.micro_batch_size,
         micro_batch=training.micro_batch_size,
@@ -37,7 +37,7 @@ def validation_share(training: TrainingConfig, world: World) -> Share:
 
 
 def require_no_stop(stop: StopRequest, world: World) -> None:
-    """Raise ValidationStopped on every rank when a stop was requested on any."""
+    """Raise ValidationStopped on every rank if a stop was requested on any. A collective call."""
     if world.any(stop.reason is not None):
         raise ValidationStopped
 
@@ -49,15 +49,17 @@ def mean_loss(
     precision: Precision,
     stop: StopRequest,
 ) -> float:
-    """Negative log-likelihood per target token over all batches of all ranks, not smoothed.
+    """Compute the mean negative log-likelihood per target token, without label smoothing.
+
+    The mean is over the batches of all ranks.
 
     Raises:
-        NotFinite: it is not finite.
+        NotFinite: the loss is not finite.
         ValidationStopped: a stop was requested.
     """
     total = torch.zeros((), device=world.device)
     tokens = 0
-    for batch in _in_step(batches, world, _nothing(model)):
+    for batch in _in_step(batches, world, _empty_batch(model)):
         here = batch.to(world.device)
         with autocast(precision, world.device):
             hidden = model(here.source, here.source_mask, here.decoder_input)
@@ -73,9 +75,9 @@ def mean_loss(
 
 
 def _in_step(batches: Iterable[Batch], world: World, filler: Batch) -> Iterator[Batch]:
-    """The batches, and fillers until all ranks are through with theirs.
+    """Yield the batches, then `filler` until all ranks have finished theirs.
 
-    Where weights are divided among ranks, all of them must meet in every forward.
+    With a sharded model, every forward is a collective call, so all ranks need equally many.
     """
     own = iter(batches)
     while True:
@@ -85,8 +87,8 @@ def _in_step(batches: Iterable[Batch], world: World, filler: Batch) -> Iterator[
         yield filler if batch is None else batch
 
 
-def _nothing(model: Bart) -> Batch:
-    """A batch without a token that has a loss."""
+def _empty_batch(model: Bart) -> Batch:
+    """Make a batch of one token that does not count in the loss."""
     token = torch.full((1, 1), model.config.eos_token_id)
     return Batch(
         source=token,

@@ -280,7 +280,7 @@ def test_predictions_of_elsewhere_are_scored_and_compared_without_a_model(
     pairs = ("--data", folder / "pairs")
     result = evaluate("--predictions", few, *pairs, "--out", tmp_path / "few")
     assert result.returncode == 2
-    assert "has 23 predictions, the test split 24 pairs" in result.stderr
+    assert "has 23 predictions, but the test split has 24 pairs" in result.stderr
     assert not (tmp_path / "few").exists()
     out = tmp_path / "same"
     result = evaluate(

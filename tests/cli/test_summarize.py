@@ -141,7 +141,7 @@ def test_standard_input_is_a_text_or_lines_of_json(model: Path) -> None:
     assert two == {
         "file": "standard input",
         "line": 2,
-        "error": "no field with the text: 'body' is not there, found article",
+        "error": "no field with the text: 'body' is missing, found article",
     }
     assert b"error: 1 of 2 inputs could not be summarized" in lines.stderr
 

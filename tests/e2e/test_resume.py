@@ -124,5 +124,5 @@ def test_wrong_settings_are_said_once(noisy: Path, tmp_path: Path) -> None:
     assert result.returncode == 2
     # 8 sequences do not divide among 3 processes: said once, for all.
     assert result.stderr.count("error:") == 1
-    assert "training.global_batch=8 is no multiple of 3 ranks" in result.stderr
+    assert "training.global_batch=8 is not divisible by the number of ranks (3)" in result.stderr
     assert "Traceback" not in result.stderr

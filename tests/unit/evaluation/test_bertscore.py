@@ -65,7 +65,7 @@ def test_a_model_that_is_not_there_or_not_known_is_one_line(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     folder = str(encoder_folder(tmp_path, "bert", tiny_tokenizer))
-    with pytest.raises(UsageError, match="which layer to compare is not known"):
+    with pytest.raises(UsageError, match="the layer to compare is not known"):
         load_encoder(folder, None, CPU)
     with pytest.raises(UsageError, match="has 3 layers"):
         load_encoder(folder, 4, CPU)

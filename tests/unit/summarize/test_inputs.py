@@ -130,7 +130,7 @@ def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path
     assert [isinstance(item, Text) for item in items] == [True, False, False, True]
     errors = [item.error for item in items if isinstance(item, Failure)]
     assert "b.txt is not UTF-8 text: byte 0xe9 in line 1" in errors[0]
-    assert "c.html is a page without main text" in errors[1]
+    assert "c.html: no main text found in the page" in errors[1]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ LINES = [
     (b'{"text": "\x00"}', "not valid JSON: Invalid control character"),
     (b'{"text": "\xe9"}', "not UTF-8: byte 0xe9 at position 10"),
     (b"[" * 100_000, "nested too deeply"),
-    (b"9" * 5000, "not valid JSON: a number of too many digits"),
+    (b"9" * 5000, "not valid JSON: a number has too many digits"),
     (b'{"text": "\\ud800\\u0000"}', Text(Origin("f", 18), "\ud800\x00")),
     (b"x" * 5001, "the line is longer than"),
     (b'{"text": "last"}', Text(Origin("f", 20), "last")),
@@ -193,7 +193,7 @@ def test_a_field_of_ones_own_is_read() -> None:
     assert isinstance(one, Text)
     assert one.text == "x"
     assert isinstance(two, Failure)
-    assert two.error == "no field with the text: 'body' is not there, found text"
+    assert two.error == "no field with the text: 'body' is missing, found text"
 
 
 def test_many_lines_take_the_memory_of_a_few(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_run_whose_loss_is_lost_goes_on_from_the_last_good_checkpoint_with_a_l
     run = tmp_path / "run"
     with pytest.raises(BartError, match="not finite for 2 steps in a row, up to step 6") as caught:
         start(high, run)
-    assert f"lower --learning-rate with the same --out: it resumes from {run}" in (
+    assert f"lower --learning-rate with the same --out: the run resumes from {run}" in (
         caught.value.hint or ""
     )
     assert steps(run) == [3]  # step 4 was written, and gave NaN

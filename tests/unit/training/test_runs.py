@@ -395,8 +395,8 @@ def test_all_problems_are_told_at_once(shards: Path, tmp_path: Path) -> None:
         "sequence_length=65",
         "fp16 needs an NVIDIA GPU",
         "warmup_steps=99",
-        "sharding=fsdp does not go with training.precision=fp16",
-        "parameters=bf16 needs optimizer.name=nvlamb",
+        "sharding=fsdp cannot be combined with training.precision=fp16",
+        "parameters=bf16 requires optimizer.name=nvlamb",
     ):
         assert words in caught.value.message
     assert not (tmp_path / "run").exists()
@@ -451,7 +451,7 @@ def test_layers_of_the_teacher_are_kept(shards: Path, pairs: Path, tmp_path: Pat
 def test_a_model_without_an_embedding_of_mask_trains(
     shards: Path, pairs: Path, tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
-    """As facebook/bart-large-cnn; its positions are no multiple of 8, as KoBART's are none."""
+    """Like facebook/bart-large-cnn, with a number of positions that is not a multiple of 8."""
     torch.manual_seed(0)
     rows = tiny_tokenizer.vocab_size - 1
     model = Bart(tiny_model_config(vocab_size=rows, max_position_embeddings=50))
