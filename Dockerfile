@@ -1,10 +1,10 @@
-# bart in a container; docs/cluster.md says how it is run. Three targets:
+# bart in a container; see docs/cluster.md for how to run it. There are three targets:
 #
 #   docker build --tag bart .                      on NVIDIA's PyTorch image, for GPUs
 #   docker build --tag bart:cpu --target cpu .     on Python's slim image, without CUDA
 #   docker build --tag bart:serve --target serve . the same, for `bart serve` (docs/serving.md)
 #
-# --build-arg NGC_TAG=… takes another release of NVIDIA's image: one with torch 2.10 or newer.
+# --build-arg NGC_TAG=… selects another release of NVIDIA's image, with torch 2.10 or newer.
 
 ARG NGC_TAG=26.05-py3
 ARG PYTHON_TAG=3.12-slim-bookworm
@@ -13,7 +13,7 @@ FROM python:${PYTHON_TAG} AS cpu
 COPY constraints.txt pyproject.toml README.md LICENSE /src/
 COPY bart_cli /src/bart_cli
 COPY presets /src/presets
-# The constraint names the torch that the tests were green with; the index has it without CUDA.
+# The constraints pin the torch version that passed the tests; this index has it without CUDA.
 RUN pip install --no-cache-dir --constraint /src/constraints.txt \
         --extra-index-url https://download.pytorch.org/whl/cpu '/src[all,news]' \
     && rm -r /src \
@@ -35,7 +35,7 @@ FROM nvcr.io/nvidia/pytorch:${NGC_TAG} AS gpu
 COPY pyproject.toml README.md LICENSE /src/
 COPY bart_cli /src/bart_cli
 COPY presets /src/presets
-# NVIDIA's own build of torch stays: a constraint on its very version, and a look at it afterwards.
+# Keep NVIDIA's build of torch: constrain pip to its exact version, and verify it afterwards.
 RUN python -c "from importlib.metadata import version; print('torch==' + version('torch'))" \
         > /tmp/torch.txt \
     && pip install --no-cache-dir --constraint /tmp/torch.txt '/src[all,news]' \
@@ -47,6 +47,6 @@ RUN python -c "from importlib.metadata import version; print('torch==' + version
     && install --directory --owner bart /workspace/bart
 USER 10001
 WORKDIR /workspace/bart
-# Not NVIDIA's entry point: it prints a banner, which has no place in the output of a command.
+# Replace NVIDIA's entry point, which prints a banner.
 ENTRYPOINT ["bart"]
 CMD ["--help"]

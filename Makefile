@@ -1,4 +1,4 @@
-# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+# `make demo` and `make test` set up everything they need on a fresh machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,11 +11,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-# For the inner loop: tests of single modules, without those that train or start processes.
+# For the inner loop: unit tests, without those that train or start processes.
 test-fast: $(VENV)/.tested
 	$(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
-# The lowest versions that pyproject.toml allows, in an environment of their own.
+# Test with the oldest versions that pyproject.toml allows, in a separate environment.
 test-lowest:
 	.ci/lowest
 
@@ -26,18 +26,18 @@ lint: $(VENV)/.tested
 	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; \
 	else echo "Dockerfile not checked: no hadolint for this platform"; fi
 
-# README's picture of the terminal, from the result of `make demo`.
+# Draw the terminal picture of the README from the result of `make demo`.
 picture: demo
 	$(BIN)/python docs/picture.py demo
 
-# docs/settings.md, from the configuration.
+# Generate docs/settings.md from the configuration.
 settings: $(VENV)/.installed
 	$(BIN)/python docs/settings.py
 
 clean:
 	rm -rf $(VENV) demo
 
-# Torch comes first, at the pinned version: the newest one would bring gigabytes of CUDA.
+# Install torch first, at the pinned version: the newest one would pull in gigabytes of CUDA.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
