@@ -118,7 +118,7 @@ def infer_config(
             None: heads are 64 wide, as in all published models.
 
     Raises:
-        UsageError: a tensor of BART is missing, or the shapes are not those of a BART.
+        UsageError: a tensor of BART is missing, or the shapes do not form a valid BART.
     """
 
     def layers(side: str) -> int:
