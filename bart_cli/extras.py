@@ -56,6 +56,12 @@ EXTRAS = {
         },
     ),
     "bertscore": Extra("evaluation.metrics=bertscore", {"transformers": "transformers"}),
+    "wandb": Extra("training.loggers=wandb", {"wandb": "wandb"}),
+    "mlflow": Extra(
+        "training.loggers=mlflow",
+        {"mlflow-skinny": "mlflow", "sqlalchemy": "sqlalchemy", "alembic": "alembic"},
+    ),
+    "trackio": Extra("training.loggers=trackio", {"trackio": "trackio"}),
     "news": Extra(
         "bart download common-crawl --extractor news-please", {"news-please": "newsplease"}
     ),
@@ -108,7 +114,8 @@ def install_line(*extras: str) -> str:
 
 def _is_installed(module: str) -> bool:
     try:
-        return importlib.util.find_spec(module) is not None
+        found = importlib.util.find_spec(module)
+        return found is not None and found.origin is not None  # not a mere folder of that name
     except (ImportError, ValueError):
         return False
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 320.0, 110.0
 BINS = 24
+SPANS = 400  # of a line that is too long to draw whole
 
 Points = tuple[Sequence[float], Sequence[float]]  # x and y
 
@@ -200,3 +201,71 @@ def histogram(
             WIDTH * (middle + (0.5 if whole else 0) - edges[0]) / (edges[-1] - edges[0])
         ),
     )
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a plot: each stroke is the `points` of an SVG polyline; gaps part strokes."""
+
+    label: str
+    strokes: list[str]
+    last: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Lines within WIDTH x HEIGHT; low, high: ends of the y axis; first, last: of the x axis."""
+
+    title: str
+    lines: list[Line]
+    low: str
+    high: str
+    first: str
+    last: str
+
+
+def plot(title: str, lines: Mapping[str, Points]) -> Plot | None:
+    """Lay out lines over a common range; None when no value is finite. Long lines are thinned."""
+    every = np.concatenate([np.asarray(points, dtype=np.float64) for points in lines.values()], 1)
+    xs, ys = every[:, np.isfinite(every[1])]
+    if not len(ys):
+        return None
+    (left, right), (low, high) = (xs.min(), xs.max()), (ys.min(), ys.max())
+    width, height = max(right - left, 1e-9), high - low
+
+    def place(x: float, y: float) -> str:
+        up = (y - low) / height if height else 0.5
+        return f"{WIDTH * (x - left) / width:.1f},{HEIGHT * (1 - up):.1f}"
+
+    drawn = []
+    for label, points in lines.items():
+        x, y = (np.asarray(values, dtype=np.float64) for values in points)
+        finite = np.isfinite(y)
+        y = np.where(finite, y, np.nan)
+        if not finite.any():
+            continue
+        strokes: list[list[str]] = [[]]
+        for i in _thinned(y):
+            if finite[i]:
+                strokes[-1].append(place(x[i], y[i]))
+            elif strokes[-1]:
+                strokes.append([])
+        # A stroke of one point is drawn as a dot, which takes two.
+        texts = [" ".join(s if len(s) > 1 else s * 2) for s in strokes if s]
+        drawn.append(Line(label, texts, f"{y[finite][-1]:.4g}"))
+    ends = (f"{low:.4g}", f"{high:.4g}", f"{left:,.0f}", f"{right:,.0f}")
+    return Plot(title, drawn, *ends)
+
+
+def _thinned(values: np.ndarray) -> list[int]:
+    """Places of at most 2 * SPANS values: the extremes of equal spans, so that spikes stay."""
+    if len(values) <= 2 * SPANS:
+        return list(range(len(values)))
+    chosen: set[int] = set()
+    for span in np.array_split(np.arange(len(values)), SPANS):
+        part = values[span]
+        if np.isnan(part).all():
+            chosen.add(int(span[0]))
+        else:
+            chosen |= {int(span[np.nanargmin(part)]), int(span[np.nanargmax(part)])}
+    return sorted(chosen)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,9 @@ from bart_cli.tokenizer import Tokenizer
 # cores lose a factor of six. The variable is for the commands that tests start.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Trackio reads its variable when it is imported.
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="bart-tests-")
+atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 # No test asserts on time, and 200 ms are few for an example on a machine with other work.
 settings.register_profile("bart", deadline=None)
 settings.load_profile("bart")

@@ -37,7 +37,7 @@ COMMANDS = {
     "presets": "List, show and compare presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",
     "data": "Inspect corpora, pairs and shards.",
-    "runs": "List, show and compare runs.",
+    "runs": "List, show, compare and watch runs.",
     "launch": "Print job scripts for clusters.",
     "doctor": "Check this machine and suggest fixes.",
 }

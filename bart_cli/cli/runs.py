@@ -1,4 +1,4 @@
-"""`bart runs`: list, show and compare the runs below a folder."""
+"""`bart runs`: list, show, compare and watch the runs below a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bart_cli.cli.options import JsonOption
 from bart_cli.training.history import RunSummary, compare_runs, find_runs, summarize_run
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="List, show and compare runs."
+    no_args_is_help=True, rich_markup_mode="rich", help="List, show, compare and watch runs."
 )
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
@@ -77,6 +77,30 @@ def compare(
     for key, values in settings.items():
         table.add_row(key, *(str(value) for value in values))
     out.print(table)
+
+
+@app.command()
+def watch(
+    run: RunArgument,
+    every: Annotated[int, typer.Option(min=1, help="Seconds between updates of the page.")] = 10,
+    once: Annotated[bool, typer.Option("--once", help="Write the page once.")] = False,
+    page: Annotated[
+        Path | None, typer.Option("--out", help="The page to write. Default: RUN/watch.html.")
+    ] = None,
+) -> None:
+    """Watch a run in a browser: curves, speed, validation and samples on one page.
+
+    The page is a file that reloads itself; it needs no network. The command ends with the run, or
+    on Ctrl-C. The page stays.
+    """
+    from bart_cli.training.watch import watch_run, write_run_page
+
+    page = (page or run / "watch.html").absolute()
+    summary = write_run_page(run, page, None if once else every)
+    out.print(page.as_uri(), soft_wrap=True)
+    if not once:
+        summary = watch_run(run, page, every)
+    out.print(f"{summary.state} at step {summary.step:,} of {summary.max_steps:,}")
 
 
 def _rows(summary: RunSummary) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from bart_cli.config.base import Section, refuse_idle
 from bart_cli.errors import UsageError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Logger = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class OptimizerConfig(Section):
@@ -98,6 +99,10 @@ class TrainingConfig(Section):
         42, ge=0, lt=2**63, description="seed for weights, dropout, data order and noise"
     )
     log_every: int = Field(10, ge=1, description="steps between log lines in metrics.jsonl")
+    loggers: tuple[Logger, ...] = Field(
+        ("tensorboard",),
+        description="where the log goes beside metrics.jsonl: tensorboard, wandb, mlflow, trackio",
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_last: int = Field(
         2,
@@ -144,6 +149,11 @@ class TrainingConfig(Section):
         description="compile the model with torch.compile: true, false, or auto: on a GPU, if a "
         "trial step compiles",
     )
+
+    @field_validator("loggers", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return [name for name in value.split(",") if name] if isinstance(value, str) else value
 
     @field_validator("micro_batch", mode="before")
     @classmethod

@@ -18,7 +18,7 @@ from bart_cli.data.pairs import Pair
 from bart_cli.evaluation.rouge import normal_form, word_pattern
 from bart_cli.evaluation.scoring import MODEL, Evaluation
 from bart_cli.figures import HEIGHT, WIDTH, Histogram, Interval, histogram
-from bart_cli.files import atomic_file
+from bart_cli.pages import write_page
 
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 RANKED_BY = "rouge2"
@@ -49,17 +49,11 @@ class ShownExample:
 
 def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
     """Render the page and write it to `path`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("bart_cli", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    write_page(
+        path,
+        "report.html.jinja",
         result=result,
+        system=result.settings.get("model") or result.settings["predictions"],
         names=NAMES,
         systems={MODEL: result.rouge} | result.baselines,
         charts=_charts(result),
@@ -74,10 +68,6 @@ def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
         width=WIDTH,
         height=HEIGHT,
     )
-    with atomic_file(path) as temporary:
-        # Replace lone surrogates, which HTML cannot contain, with U+FFFD.
-        clean = page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        temporary.write_text(clean, encoding="utf-8")
 
 
 def mark_shared(

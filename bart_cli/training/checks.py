@@ -11,6 +11,7 @@ import torch
 
 from bart_cli.config.model import LAYERDROPS
 from bart_cli.errors import UsageError
+from bart_cli.extras import EXTRAS, require
 from bart_cli.runtime.precision import problem_of
 from bart_cli.runtime.world import World
 from bart_cli.training.optimizers import backend_problem
@@ -25,6 +26,7 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
 
     Raises:
         UsageError: lists all problems.
+        BartError: the package of a tracker is missing.
     """
     training = config.training
     if training.global_batch % world.size:
@@ -56,6 +58,10 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
         problems += sharding_problems(config)
     if problems:
         raise UsageError("cannot start:\n  " + "\n  ".join(problems))
+    for name in training.loggers:
+        if name in EXTRAS:
+            otherwise = f"remove {name} from training.loggers"
+            require(f"training.loggers={name}", name, otherwise=otherwise)
 
 
 def compiler_problem(device: torch.device) -> str | None:

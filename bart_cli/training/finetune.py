@@ -7,7 +7,7 @@ from pathlib import Path
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.pair_ids import EncodedPairs, encode_pairs, load_encoded, load_prepared
-from bart_cli.data.pairs import PairSource, open_pairs
+from bart_cli.data.pairs import Pair, PairSource, open_pairs
 from bart_cli.data.summarization_loader import (
     SummarizationLoader,
     summarization_validation_batches,
@@ -33,6 +33,8 @@ from bart_cli.training.run import (
     start_model,
 )
 from bart_cli.training.validation import mean_loss, require_no_stop, validation_share
+
+KEPT_SAMPLES = 3  # summaries of a validation that the run keeps
 
 
 def run_finetune(
@@ -201,11 +203,13 @@ def _validation(
         data = data.model_copy(update={"max_target_length": longest})
     pairs = load_prepared(source, "validation", limit, data, tokenizer, prefix)
     references: list[tuple[str, ...]] = []
+    shown: list[Pair] = []
     if pairs is None or training.select_by != "loss":
         found = source.read("validation", limit=limit)
         found.tell(reporter)
         if training.select_by != "loss":
             references = [pair.references for pair in found.pairs]
+            shown = found.pairs[:KEPT_SAMPLES]
         if pairs is None:
             pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
             if world.leads:  # for prepared pairs, `bart preprocess` has reported it
@@ -225,8 +229,14 @@ def _validation(
         loss = mean_loss(model, batches, world, training.precision, stop)
         row: Row = {"validation_loss": loss, "score": -loss}
         if training.select_by != "loss":
-            row |= _generated_rouge(config, pairs, references, tokenizer, model, world, stop)
-            row["score"] = row[training.select_by]
+            scores, texts = _generated_rouge(
+                config, pairs, references, tokenizer, model, world, stop
+            )
+            row |= scores | {"score": scores[training.select_by]}
+            row["samples"] = [
+                {"article": pair.source, "reference": pair.target, "prediction": text}
+                for pair, text in zip(shown, texts, strict=False)
+            ]
         return row
 
     return validate
@@ -240,8 +250,11 @@ def _generated_rouge(
     model: Bart,
     world: World,
     stop: StopRequest,
-) -> Row:
-    """Compute ROUGE of generated summaries, decoded by all ranks. Every rank gets the scores.
+) -> tuple[Row, list[str]]:
+    """Compute ROUGE of generated summaries, decoded by all ranks.
+
+    Returns:
+        the scores and the first summaries, on every rank.
 
     Raises:
         ValidationStopped: a stop was requested.
@@ -260,6 +273,7 @@ def _generated_rouge(
     require_no_stop(stop, world)
     parts = world.gather(tokenizer.decode_batch([best.tokens for best, *_ in found]))
     scores: Row = {}
+    texts: list[str] = []
     if parts is not None:
         texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
         with stop.cutting():
@@ -272,4 +286,4 @@ def _generated_rouge(
             )
             scores = dict(scored.mean)
     require_no_stop(stop, world)
-    return world.broadcast(scores)
+    return world.broadcast((scores, texts[:KEPT_SAMPLES]))

@@ -70,7 +70,7 @@ def summarize_run(run: Path) -> RunSummary:
     Raises:
         UsageError: not a run folder.
     """
-    settings = _settings(run)
+    settings = run_settings(run)
     rows = read_metrics(run)
     steps = [row for row in rows if "loss" in row]
     losses = finite_losses(rows)
@@ -118,7 +118,7 @@ def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
     Raises:
         UsageError: one of the folders is not a run.
     """
-    trees = [dict(flatten(_settings(run))) for run in runs]
+    trees = [dict(flatten(run_settings(run))) for run in runs]
     keys = dict.fromkeys(key for tree in trees for key in tree if key not in NOT_COMPARED)
     table = {key: [tree.get(key) for tree in trees] for key in keys}
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
@@ -128,7 +128,12 @@ def _is_run(folder: Path) -> bool:
     return (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir()
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def run_settings(run: Path) -> dict[str, Any]:
+    """The settings in RUN/config.yaml.
+
+    Raises:
+        UsageError: it is no run folder.
+    """
     path = run / "config.yaml"
     if not path.is_file():
         raise UsageError(f"{run} is not a run folder: it has no config.yaml")

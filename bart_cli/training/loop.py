@@ -46,6 +46,7 @@ from bart_cli.training.checkpoint import (
 from bart_cli.training.metrics import MetricsLog, Row
 from bart_cli.training.sharding import full_tensor, release
 from bart_cli.training.state import Progress
+from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite, ValidationStopped
 
 Validate = Callable[[StopRequest], Row]
@@ -60,8 +61,10 @@ class Job:
         schedule: learning rate of a step (the first is 1).
         generation: decoding settings to save in checkpoints.
         validate: returns metrics, among them `score`, which selects the best model (higher is
-            better); raises ValidationStopped. None: no validation.
+            better), and perhaps `samples`, decoded texts; raises ValidationStopped. None: no
+            validation.
         save_best: called on rank 0 with the weights after the best validation so far.
+        trackers: on rank 0, receive the rows of the log.
     """
 
     run: Path
@@ -79,6 +82,7 @@ class Job:
     samples_per_epoch: int | None = None
     validate: Validate | None = None
     save_best: Callable[[dict[str, Tensor]], None] | None = None
+    trackers: Trackers | None = None
 
 
 def train(job: Job, reporter: Reporter) -> str:
@@ -93,7 +97,10 @@ def train(job: Job, reporter: Reporter) -> str:
     """
     training, progress, world = job.training, job.progress, job.world
     parameters = [p for p in job.model.parameters() if p.requires_grad]
-    log = MetricsLog(job.run, progress.step) if world.leads else None
+    log = None
+    if world.leads:
+        board = "tensorboard" in training.loggers
+        log = MetricsLog(job.run, progress.step, board=board, trackers=job.trackers)
     meter = Meter(job)
     gradients = gradient_sum(world, parameters, training)
     unread: deque[StepNumbers] = deque()
@@ -314,6 +321,7 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
         release(job.model)
         job.model.train()
     score = progress.score = scores.pop("score")
+    samples = scores.pop("samples", None)
     best[:] = sorted([*best, score])[-job.training.keep_best :] if job.training.keep_best else []
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
@@ -324,6 +332,8 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
         progress.stale += 1
     if log is not None:
         log.write({"step": progress.step} | scores)
+        if samples:
+            log.keep_samples(progress.step, samples)
         reporter.info(f"step {progress.step}: {describe(scores)}")
     return score in best
 

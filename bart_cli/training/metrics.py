@@ -1,41 +1,51 @@
-"""The log of a run: `metrics.jsonl`, TensorBoard, and the curves to plot."""
+"""The log of a run: `metrics.jsonl`, TensorBoard, trackers, and the curves to plot."""
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bart_cli.errors import UsageError
 from bart_cli.figures import Points
 from bart_cli.files import complete_lines, strict_json, write_text
 from bart_cli.training.checkpoint import writing
 
+if TYPE_CHECKING:
+    from bart_cli.training.trackers import Trackers
+
 Row = dict[str, Any]
+SAMPLES = "samples.json"  # of the last validation that decoded: its step, articles, summaries
 
 
 class MetricsLog:
-    """Append rows to `RUN/metrics.jsonl` and to TensorBoard.
+    """Append rows to `RUN/metrics.jsonl`, to TensorBoard and to the trackers.
 
     Args:
         run: the run folder.
         step: step to resume from; later rows are deleted.
+        board: also write RUN/tensorboard.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        # TensorBoard writes in a thread and raises the thread's error in its next call.
-        threading.excepthook = _report_unless_os_error
+    def __init__(
+        self, run: Path, step: int, *, board: bool = True, trackers: Trackers | None = None
+    ) -> None:
         self._run, self._path = run, run / "metrics.jsonl"
+        self._board, self._trackers = None, trackers
         kept = [row for row in read_metrics(run) if row["step"] <= step]
         with writing(self._path, run):
             write_text(self._path, "".join(strict_json(row) + "\n" for row in kept))
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+            if board:
+                from torch.utils.tensorboard import SummaryWriter
+
+                # TensorBoard writes in a thread and raises the thread's error in its next call.
+                threading.excepthook = _report_unless_os_error
+                self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Append a row, which must have a `step`. TensorBoard skips numbers that are not finite.
+        """Append a row, which must have a `step`. Numbers that are not finite stay in the file.
 
         Raises:
             BartError: the disk is full.
@@ -43,14 +53,33 @@ class MetricsLog:
         with writing(self._path, self._run):
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(strict_json(row) + "\n")
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+            if self._board is not None:
+                for name, value in scalars(row).items():
                     self._board.add_scalar(name, value, row["step"])
+        if self._trackers is not None:
+            self._trackers.log(row)
+
+    def keep_samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+        """Replace the samples by those of this step."""
+        path = self._run / SAMPLES
+        with writing(path, self._run):
+            content = strict_json({"step": step, "samples": samples}, ascii_only=True)
+            write_text(path, content + "\n")
 
     def close(self) -> None:
         """Flush TensorBoard."""
-        with writing(self._path, self._run):
-            self._board.close()
+        if self._board is not None:
+            with writing(self._path, self._run):
+                self._board.close()
+
+
+def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a row, without its step."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name != "step" and isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def _report_unless_os_error(arguments: threading.ExceptHookArgs) -> None:
@@ -94,17 +123,16 @@ def training_curves(rows: list[Row]) -> dict[str, dict[str, Points]]:
         "learning rate": ("learning_rate",),
         "gradient norm": ("gradient_norm",),
     }
-    curves = {
-        title: {name.replace("_", " "): _series(rows, name) for name in names if _has(rows, name)}
-        for title, names in titles.items()
-    }
+    curves = {title: curves_of(rows, names) for title, names in titles.items()}
     return {title: lines for title, lines in curves.items() if lines}
 
 
-def _has(rows: list[Row], name: str) -> bool:
-    return any(name in row for row in rows)
-
-
-def _series(rows: list[Row], name: str) -> Points:
-    chosen = [row for row in rows if name in row]
-    return [row["step"] for row in chosen], [row[name] for row in chosen]
+def curves_of(rows: list[Row], names: Sequence[str]) -> dict[str, Points]:
+    """The scalars of these names over steps, those that the log has."""
+    curves = {}
+    for name in names:
+        chosen = [row for row in rows if name in row]
+        if chosen:
+            points = [row["step"] for row in chosen], [row[name] for row in chosen]
+            curves[name.replace("_", " ")] = points
+    return curves

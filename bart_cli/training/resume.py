@@ -40,7 +40,7 @@ STEP = "step.json"  # in RUN/best and RUN/model: the step of the weights
 FREE = frozenset(
     """
     description training.time_limit training.keep_last training.keep_best training.max_bad_steps
-    training.log_every training.checkpoint_every training.micro_batch data.workers
+    training.log_every training.loggers training.checkpoint_every training.micro_batch data.workers
     """.split()
 )
 # Locations of the data; its content is compared by digests (data.json).
@@ -101,7 +101,7 @@ def _find(
     if not path.is_file() or not (read_metrics(run) or list_checkpoints(run)):
         return _choose(run, resume, reporter)
     before = load_config(type(config), config_file=path)
-    bound = _read(run / DATA)
+    bound = read_record(run / DATA)
     failed = (run / FAILURE).is_file()
     changed = _changed(before, config, LOCATIONS if bound else frozenset())
     now, then = config.training.max_steps, before.training.max_steps
@@ -118,7 +118,7 @@ def _find(
             hint="Restore the data, or choose another --out.",
         )
     start = _choose(run, resume, reporter)
-    outcome = _read(run / DONE).get("outcome")
+    outcome = read_record(run / DONE).get("outcome")
     if outcome is not None and not start.rollback and not (longer and outcome == "done"):
         reporter.info(f"{run} is already finished: nothing to do")
         return Start(finished=True)
@@ -139,7 +139,7 @@ def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
         return Start()
     if resume != "auto":
         named = Path(resume).resolve()
-        if _read(run / ROLLBACK).get("checkpoint") != str(named) or not candidates:
+        if read_record(run / ROLLBACK).get("checkpoint") != str(named) or not candidates:
             if not (named / "state.json").is_file():
                 raise UsageError(f"--resume {resume}: no checkpoint there")
             verify(named)
@@ -281,7 +281,7 @@ def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
     """Move everything written after `step` to RUN/abandoned-N."""
     rows = [row for row in read_metrics(run) if row["step"] > step]
     later = [path for path in list_checkpoints(run) if step_of(path.name) > step]
-    best = _read(run / "best" / STEP).get("step", 0)
+    best = read_record(run / "best" / STEP).get("step", 0)
     others = [run / "best"] if best > step and (run / "best").is_dir() else []
     others += [path for path in (run / DONE, run / "model") if path.exists()]
     if not rows and not later and not others:
@@ -296,8 +296,8 @@ def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
     reporter.info(f"moved the steps after {max(step, 0):,} to {aside}")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a JSON object written by this module; empty if the file does not exist.
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a run has written; empty if the file does not exist.
 
     Raises:
         UsageError: the file is damaged.

@@ -1,7 +1,7 @@
 """Start, resume and finish a run in its folder; shared by pre-training and fine-tuning.
 
-Files in RUN: config.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/ (the model of the best
-validation), model/ (the final model), curves.png.
+Files in RUN: config.yaml, metrics.jsonl, tensorboard/, trackers.json, samples.json, checkpoints/,
+best/ (the model of the best validation), model/ (the final model), curves.png.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from bart_cli.training.metrics import finite_losses, read_metrics, training_curv
 from bart_cli.training.resume import STEP, Start, TrainingRun, begin, finish, record_failure
 from bart_cli.training.setup import equip, place
 from bart_cli.training.state import Progress
+from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite
 
 
@@ -161,8 +162,19 @@ def run_training(
     progress = Progress()
     if start.checkpoint is not None:
         progress = load_state(start.checkpoint, model, optimizer, scaler)
-    if world.leads:  # nothing is written to the folder before this line
-        written = config.model_copy(update={"model": model.config})
+    written = config.model_copy(update={"model": model.config})
+    trackers = world.on_rank_0(
+        lambda: Trackers(
+            run,
+            [name for name in training.loggers if name != "tensorboard"],
+            written.model_dump(mode="json"),
+            read_metrics(run),
+            progress.step,
+            reporter,
+            fresh=start.branch,
+        )
+    )
+    if world.leads:  # nothing else is written to the folder before this line
         begin(run, written, data, start, progress, reporter)
     progress = world.broadcast(progress)
 
@@ -196,7 +208,9 @@ def run_training(
         samples_per_epoch=loader.samples_per_epoch,
         validate=validate,
         save_best=partial(save, run / "best"),
+        trackers=trackers,
     )
+    outcome = "failed"
     try:
         outcome = train(job, reporter)
     except NotFinite as error:
@@ -228,6 +242,8 @@ def run_training(
             hint="If memory was short, lower data.workers. Rerun the command to resume.",
         ) from None
     finally:
+        if trackers is not None:
+            trackers.close(outcome)
         if isinstance(batches, Generator):
             batches.close()
     finished = outcome == "done" or outcome.startswith("stopped: no improvement")

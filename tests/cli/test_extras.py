@@ -24,7 +24,7 @@ HIDDEN = """
 import contextlib, io, json, shlex, sys
 NAMES = {"datasets", "dask", "distributed", "requests", "fastwarc", "resiliparse", "trafilatura",
     "webencodings", "brotli", "lxml", "lxml_html_clean", "pandas", "rouge_score", "sacrebleu",
-    "nltk", "newsplease", "transformers"}
+    "nltk", "newsplease", "transformers", "wandb", "mlflow", "trackio"}
 
 class Finder:
     def __init__(self, finder):
@@ -62,6 +62,7 @@ NEEDS = {
     "summarize https://127.0.0.1:9/ --model run/model": "data",
     "evaluate --model run --data pairs": "eval",
     "finetune --preset tiny-cpu-finetune --init-from run --data pairs --out tuned": "eval",
+    "pretrain --preset tiny-cpu --data shards --out tracked --set training.loggers=wandb": "wandb",
 }
 
 
@@ -119,4 +120,4 @@ def test_the_core_works_alone_and_commands_name_the_extra_that_they_need(folder:
         assert "needs the extra" in lines[0], errors
         assert f"-m pip install -e '{CLONE}[{names}]'" in lines[1], errors
     made = {path.name for path in folder.iterdir()}
-    assert not made & {"other", "demo", "cc", "wiki", "owt", "cnn"}
+    assert not made & {"other", "demo", "cc", "wiki", "owt", "cnn", "tracked"}

@@ -43,8 +43,23 @@ def test_a_run_is_shown_and_runs_are_compared(runs: Path) -> None:
     assert "training.max_steps" in bart("runs", "compare", runs / "short", runs / "stopped").stdout
 
 
+def test_a_run_is_written_to_a_page(runs: Path) -> None:
+    result = bart("runs", "watch", runs / "short")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        (runs / "short/watch.html").as_uri(),
+        "done at step 4 of 4",
+    ]
+    assert "validation loss" in (runs / "short/watch.html").read_text()
+
+
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
-    for arguments in (("list", tmp_path), ("show", tmp_path), ("list", tmp_path / "none")):
+    for arguments in (
+        ("list", tmp_path),
+        ("show", tmp_path),
+        ("watch", tmp_path),
+        ("list", tmp_path / "none"),
+    ):
         result = bart("runs", *arguments)
         assert result.returncode == 2
         assert str(tmp_path) in result.stderr

@@ -21,7 +21,7 @@ ORDER = (
     "tokenizer tokenizer_files runtime",
     "config",
     "hub extras",
-    "figures",
+    "figures pages",
     "files",
     "errors progress printable",
 )

@@ -1,0 +1,285 @@
+"""Experiment trackers: the rows of a run's log, sent to Weights & Biases, MLflow or Trackio.
+
+In: the names in `training.loggers`, the settings and the rows. Out: a run in each tracker.
+
+A thread per tracker sends the rows: a slow or dead server never holds up a step, and with it the
+other ranks. A tracker that fails is given up with a warning.
+
+RUN/trackers.json says by tracker which run of it a resume continues: `id` and `project`; `sent`,
+the last step sent of each scalar; `live`, while rows are being sent. A tracker cannot take points
+back. A resume repeats the steps since its checkpoint exactly, so those that were sent before are
+skipped; those that the tracker missed are sent from metrics.jsonl. A rollback gives other numbers
+for the same steps: it begins a new run in each tracker, with the history up to its checkpoint.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from bart_cli.config.presets import flatten
+from bart_cli.errors import BartError, first_line
+from bart_cli.files import strict_json, write_text
+from bart_cli.progress import Reporter
+from bart_cli.training.metrics import Row, scalars
+from bart_cli.training.resume import read_record
+
+FILE = "trackers.json"
+PROJECT = "bart"  # unless the tracker's own variable names another
+CLOSE_SECONDS = 30  # for the last rows to be sent
+
+Kept = dict[str, Any]
+Steps = dict[str, int]  # by scalar
+
+
+class Tracker(Protocol):
+    """A run in a tracker. Whatever it raises means that the tracker has failed.
+
+    kept: what finds the same run again. place: where a person finds it.
+    """
+
+    kept: Kept
+    place: str
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send scalars."""
+
+    def finish(self, outcome: str) -> None:
+        """Deliver everything and tell how the training ended."""
+
+
+class Wandb:
+    """Weights & Biases. WANDB_MODE=offline writes to RUN/wandb only."""
+
+    hint = "Run `wandb login`, or set WANDB_MODE=offline."
+
+    def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        self.kept = kept or {
+            "id": uuid.uuid4().hex,
+            "project": os.environ.get("WANDB_PROJECT", PROJECT),
+        }
+        self._run = wandb.init(
+            dir=str(run),
+            name=run.name,
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(
+                console="off",  # its copy of the terminal disturbs the bars
+                quiet=True,
+                finish_timeout=CLOSE_SECONDS,
+                finish_timeout_raises=True,
+            ),
+            **self.kept,
+        )
+        self._run.config.update(dict(settings), allow_val_change=True)
+        folder = self._run.settings.sync_dir
+        self.place = self._run.url or f"{folder} (upload it with `wandb sync {folder}`)"
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        # Lower steps than its own are dropped: those of a validation that a stop had postponed.
+        self._run.log(dict(values), step=max(step, self._run.step))
+
+    def finish(self, outcome: str) -> None:
+        self._run.summary["outcome"] = outcome
+        self._run.finish(exit_code=int(outcome == "failed"))
+
+
+class Mlflow:
+    """MLflow, where MLFLOW_TRACKING_URI says, else in its default store, ./mlflow.db."""
+
+    hint = "Check MLFLOW_TRACKING_URI."
+
+    def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
+        # Its own defaults keep an unreachable server's client busy for several minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
+        self._client = MlflowClient()
+        if kept is None:
+            project = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+            found = self._client.get_experiment_by_name(project)
+            experiment = found.experiment_id if found else self._client.create_experiment(project)
+            created = self._client.create_run(experiment, run_name=run.name)
+            kept = {"id": created.info.run_id, "project": project}
+            params = [Param(key, str(value)) for key, value in flatten(settings)]
+            for begin in range(0, len(params), 100):  # the most that it takes at once
+                self._client.log_batch(kept["id"], params=params[begin : begin + 100])
+        else:
+            self._client.update_run(kept["id"], status="RUNNING")
+        self.kept = kept
+        self.place = f"run {kept['id']} of the experiment {kept['project']}"
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        self._client.log_batch(self.kept["id"], metrics=metrics)
+
+    def finish(self, outcome: str) -> None:
+        self._client.set_tag(self.kept["id"], "outcome", outcome)
+        ends = {"failed": "FAILED", "stopped by": "KILLED"}
+        status = next((ends[begin] for begin in ends if outcome.startswith(begin)), "FINISHED")
+        self._client.set_terminated(self.kept["id"], status=status)
+
+
+class Trackio:
+    """Trackio, in TRACKIO_DIR or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL say."""
+
+    hint = "Check TRACKIO_DIR, TRACKIO_SPACE_ID and TRACKIO_SERVER_URL."
+
+    def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
+        import trackio
+
+        self.kept = (
+            kept
+            or {  # it finds a run by its name alone
+                "id": f"{run.name}-{uuid.uuid4().hex[:8]}",
+                "project": os.environ.get("TRACKIO_PROJECT", PROJECT),
+            }
+        )
+        name, project = self.kept["id"], self.kept["project"]
+        with redirect_stdout(io.StringIO()):
+            self._run = trackio.init(
+                project=project, name=name, resume="allow", config=dict(settings), embed=False
+            )
+        self.place = f"run {name} (show it with `trackio show --project {project}`)"
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def finish(self, outcome: str) -> None:
+        import trackio
+
+        self._run.alert(outcome, level=trackio.AlertLevel.INFO)
+        self._run.finish()
+
+
+KINDS: dict[str, Callable[[Path, Kept | None, Mapping[str, Any]], Tracker]] = {
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+    "trackio": Trackio,
+}
+
+
+class _Sender:
+    """A tracker and the thread that sends to it.
+
+    sent: last step sent, by scalar; rows up to there are skipped.
+    """
+
+    def __init__(self, name: str, tracker: Tracker, sent: Steps, reporter: Reporter) -> None:
+        self.name, self.tracker, self.sent = name, tracker, dict(sent)
+        self._before, self._reporter, self._outcome = sent, reporter, ""
+        self._queue: SimpleQueue[tuple[int, dict[str, float]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def send(self, step: int, values: Mapping[str, float]) -> None:
+        """Queue the scalars that the tracker does not have."""
+        news = {name: v for name, v in values.items() if step > self._before.get(name, -1)}
+        if news and self._thread.is_alive():
+            self._queue.put((step, news))
+
+    def close(self, outcome: str) -> None:
+        """Send what is left, and the outcome."""
+        self._outcome = outcome
+        self._queue.put(None)
+        with redirect_stdout(io.StringIO()):  # where trackio chats
+            self._thread.join(CLOSE_SECONDS + 5)
+        if self._thread.is_alive():
+            self._reporter.warn(f"{self.name} has not received the last rows: no answer")
+
+    def _work(self) -> None:
+        try:
+            while (item := self._queue.get()) is not None:
+                step, values = item
+                self.tracker.log(step, values)
+                self.sent |= dict.fromkeys(values, step)
+            self.tracker.finish(self._outcome)
+        except Exception as error:  # whatever a tracker raises: training goes on
+            self._reporter.warn(f"{self.name} failed and gets no more rows: {first_line(error)}")
+
+
+class Trackers:
+    """All trackers of a run, on rank 0.
+
+    Args:
+        run: the run folder.
+        names: of trackers.
+        settings: of the run.
+        rows: of its log so far, those after `step` included.
+        step: of the checkpoint to resume from.
+        fresh: begin new runs in the trackers.
+
+    Raises:
+        BartError: a tracker that this run has not used yet cannot be started.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        names: Sequence[str],
+        settings: Mapping[str, Any],
+        rows: Sequence[Row],
+        step: int,
+        reporter: Reporter,
+        *,
+        fresh: bool,
+    ) -> None:
+        self._path = run / FILE
+        self._state: dict[str, Kept] = {} if fresh else read_record(self._path)
+        self._senders: list[_Sender] = []
+        reached = {name: int(row["step"]) for row in rows for name in scalars(row)}
+        for name in dict.fromkeys(names):
+            entry = self._state.get(name, {})
+            sent: Steps = entry.pop("sent", {})
+            if entry.pop("live", False):  # killed: nobody has noted the last steps
+                sent = {n: max(sent.get(n, -1), reached.get(n, -1)) for n in sent | reached}
+            kind = KINDS[name]
+            try:
+                tracker = kind(run.resolve(), entry or None, settings)
+            except Exception as error:  # whatever a tracker raises
+                if not entry:
+                    hint = f"{kind.hint} Or remove {name} from training.loggers."  # type: ignore[attr-defined]
+                    raise BartError(
+                        f"cannot start {name}: {first_line(error)}", hint=hint
+                    ) from error
+                reporter.warn(f"training without {name}: {first_line(error)}")
+                self._state[name] = entry | {"sent": sent}
+                continue
+            reporter.info(f"{name}: {tracker.place}")
+            self._state[name] = tracker.kept | {"sent": sent, "live": True}
+            self._senders.append(_Sender(name, tracker, sent, reporter))
+        self._save()
+        for row in rows:
+            if row["step"] <= step:
+                self.log(row)
+
+    def log(self, row: Row) -> None:
+        """Send a row of the log."""
+        for sender in self._senders:
+            sender.send(int(row["step"]), scalars(row))
+
+    def close(self, outcome: str) -> None:
+        """Send what is left and tell every tracker how the training ended."""
+        for sender in self._senders:
+            sender.close(outcome)
+            self._state[sender.name] = sender.tracker.kept | {"sent": sender.sent}
+        self._save()
+
+    def _save(self) -> None:
+        if self._state:
+            write_text(self._path, strict_json(self._state, indent=2) + "\n")
