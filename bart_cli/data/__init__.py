@@ -1,1 +1,1 @@
-"""Documents -> sentences -> token ids -> shards -> batches. Data flows one way."""
+"""The data pipeline: documents -> sentences -> token ids -> shards -> batches."""

@@ -1,7 +1,7 @@
-"""Abbreviations before whose full stop a sentence goes on, by language (ISO 639-1).
+"""Abbreviations whose period does not end a sentence, by language (ISO 639-1 code).
 
-English has its own rules in `sentences.py`. Single letters and chains of them ("z. B.", "т.е.") are
-recognized by their form and are not listed.
+English has its own rules in `sentences.py`. Single letters and sequences of them ("z. B.", "т.е.")
+are matched by a pattern there and not listed here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 ABBREVIATIONS: dict[str, frozenset[str]] = {
     language: frozenset(words.split())
     for language, words in {
-        "": "dr prof mr mrs ms st no nr vol fig tel max min",  # of every language
+        "": "dr prof mr mrs ms st no nr vol fig tel max min",  # common to all languages
         "cs": "ing mgr bc phdr mudr judr rndr doc tzv tzn např apod atd mj tj str čl čís hod tis "
         "mil mld sv resp popř přibl",
         "da": "bl ca dvs fx hr inkl kl mht nr osv pga st tlf vedr evt",
@@ -45,7 +45,7 @@ ABBREVIATIONS: dict[str, frozenset[str]] = {
         "руб рр св сек см ст стор тис укр",
     }.items()
 }
-# These may also end a sentence; they do before a capital letter.
+# Abbreviations that may also end a sentence: they do when a capital letter follows.
 ENDING: dict[str, frozenset[str]] = {
     "cs": frozenset("apod atd".split()),
     "da": frozenset(["osv"]),
@@ -64,7 +64,8 @@ ENDING: dict[str, frozenset[str]] = {
     "tr": frozenset(["vb", "vs"]),
     "uk": frozenset("рр грн тис млн млрд".split()),
 }
-# German writes ordinals and nouns as in "3. Oktober": only these words show that a sentence begins.
+# German capitalizes nouns and writes ordinals with a period ("3. Oktober"). After a number and a
+# period, only these words start a new sentence.
 GERMAN_STARTERS = frozenset(
     """
     der die das den dem des ein eine einen einem einer er sie es ich wir ihr man in im am an auf aus

@@ -1,4 +1,4 @@
-"""From rows of ids to padded batches: sorted by length, padded to a multiple of 8."""
+"""Collate rows of token ids into batches: sorted by length, padded to a multiple of 8."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from torch import Tensor
 from bart_cli.data.batch import IGNORE, Batch, shift_right
 from bart_cli.data.denoising import Ids
 
-MULTIPLE = 8  # of padded lengths: what tensor cores and vector units want
+MULTIPLE = 8  # padded lengths are multiples of this, as tensor cores and SIMD units prefer
 
 
 def pad_rows(
     rows: Sequence[Ids | list[int]], pad_id: int, *, positions: int | None = None
 ) -> Tensor:
-    """Ragged ids -> [rows, length] int64, padded right to a multiple of 8.
+    """Right-pad rows of ids to a common length, rounded up to a multiple of 8.
 
     Args:
-        positions: of the model; padding ends there.
+        positions: maximum sequence length of the model. Padding does not exceed it.
+
+    Returns:
+        [rows, length] int64.
     """
     longest = max(len(row) for row in rows)
     width = -(-longest // MULTIPLE) * MULTIPLE
@@ -40,10 +43,11 @@ def make_batch(
     decoder_start_id: int | None,
     positions: int | None = None,
 ) -> Batch:
-    """Rows of source and target ids, special tokens included, to a Batch; see `pad_rows`.
+    """Build a batch from rows of source and target ids that include special tokens.
 
     Args:
-        decoder_start_id: first input of the decoder; None: each target's last token.
+        decoder_start_id: first decoder input; None uses each target's last token.
+        positions: see `pad_rows`.
     """
     source = pad_rows(sources, pad_id, positions=positions)
     target = pad_rows(targets, pad_id, positions=positions)
@@ -62,12 +66,13 @@ def make_batch(
 
 
 def micro_batches(lengths: Ids, size: int, max_tokens: int | None = None) -> Iterator[Ids]:
-    """Cut row numbers into micro-batches of like length, longest first.
+    """Group row indices into micro-batches of similar length, longest rows first.
 
     Args:
-        lengths: tokens of each row.
-        size: rows of a micro-batch at most.
-        max_tokens: padded tokens of a micro-batch at most (a single longer row stands alone).
+        lengths: [rows] number of tokens in each row.
+        size: maximum number of rows in a micro-batch.
+        max_tokens: maximum number of tokens in a micro-batch, padding included. A longer row gets
+            a micro-batch to itself.
     """
     order = np.argsort(-lengths, kind="stable")
     begin = 0

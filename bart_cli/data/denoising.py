@@ -1,10 +1,10 @@
-"""BART's noise: the schemes of a recipe, one after the other.
+"""Corrupt a batch with BART's noising schemes, in the configured order.
 
-In: samples as flat token ids with the lengths of their sentences. Out: the noised ids. A batch
-is noised at once in numpy; each sample's noise is a pure function of its own key.
+In: samples as flat token ids with the lengths of their sentences. Out: the noised ids. NumPy noises
+a whole batch in one pass; the noise of each sample is a pure function of its random key.
 
-Words are a token that begins one (see `words.py`) and those that follow it; `noise_schemes.py` has
-the schemes themselves.
+A word is a token that starts one (see `words.py`) and the tokens up to the next word start.
+`noise_schemes.py` implements the schemes.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from bart_cli.data.words import word_starts
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
-# Schemes whose random numbers have a key of their own; `permute` and `infill` take the sample's. A
-# number never changes: runs would no longer resume bit for bit.
-OWN_KEYS = {"mask": 11, "delete": 12, "insert": 13, "rotate": 14}
+# Mixed into a sample's key, so that each scheme draws independent random numbers; `permute` and
+# `infill` use the key itself. Changing a number breaks bitwise resume.
+SCHEME_KEYS = {"mask": 11, "delete": 12, "insert": 13, "rotate": 14}
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different length: `values` one after the other, `lengths` of each."""
+    """Rows of different lengths, concatenated in `values`; `lengths` has one entry per row."""
 
     values: Ids
     lengths: Ids
 
     @cached_property
     def starts(self) -> Ids:
-        """Where each row begins in `values`."""
+        """Index in `values` at which each row begins."""
         return np.cumsum(self.lengths) - self.lengths
 
     def row(self, index: int) -> Ids:
-        """One row."""
+        """Return one row, as a view of `values`."""
         start = int(self.starts[index])
         return self.values[start : start + int(self.lengths[index])]
 
 
 class Denoiser:
-    """Noise for batches, with the tables that it needs made once.
+    """Noise batches; the lookup tables are built once, in the constructor.
 
     Args:
-        config: the recipe.
-        tokenizer: for the <mask> id and for which tokens begin a word.
+        config: the noising schemes and their settings.
+        tokenizer: provides the <mask> id and the tokens that begin a word.
 
     Raises:
         UsageError: the tokenizer has no mask token.
@@ -78,20 +78,21 @@ class Denoiser:
         self._new = NewTokens(tokenizer.mask_id, np.flatnonzero(ordinary))
 
     def __call__(self, tokens: Ragged, sentences: Ragged, keys: Keys) -> Ragged:
-        """Noised tokens of each sample.
+        """Return the noised tokens of each sample.
 
         Args:
             tokens: [B] rows of ids, without <s> and </s>.
-            sentences: [B] rows of sentence lengths; they add up to the sample's tokens.
-            keys: [B], one per sample.
+            sentences: [B] rows of sentence lengths in tokens; each row sums to the length of its
+                sample.
+            keys: [B] random keys, one per sample.
         """
         text = self._noise(tokens, sentences, keys)
         return Ragged(text.ids, text.lengths)
 
     def origins(self, tokens: Ragged, sentences: Ragged, keys: Keys) -> Ragged:
-        """Where each token of the noised samples comes from: its index in `tokens.values`.
+        """Return the index in `tokens.values` that each token of the noised samples comes from.
 
-        -1 stands for a mask, or the random token in its place.
+        The index of a new token (<mask> or a random token) is -1. Arguments as in `__call__`.
         """
         text = self._noise(tokens, sentences, keys)
         return Ragged(text.origins, text.lengths)
@@ -106,8 +107,8 @@ class Denoiser:
             np.arange(len(tokens.values)),
         )
         for scheme in self._config.schemes:
-            own = OWN_KEYS.get(scheme)
-            text = self._apply(scheme, text, keys if own is None else derive(keys, own))
+            part = SCHEME_KEYS.get(scheme)
+            text = self._apply(scheme, text, keys if part is None else derive(keys, part))
         return text
 
     def _apply(self, scheme: str, text: Text, keys: Keys) -> Text:
@@ -119,7 +120,7 @@ class Denoiser:
         if scheme == "rotate":
             return rotate(text, keys, config)
         if scheme == "insert":
-            fairseq = config.sampling == "fairseq"  # counts <s> and </s>; may tear words
+            fairseq = config.sampling == "fairseq"  # counts <s> and </s>; may split words
             number = share(text.lengths + 2 * fairseq, config.insert_ratio, keys, config)
             begins = self._tokens(text) if fairseq else self._words(text)
             return insert(text, number, keys, config, self._new, begins)

@@ -1,8 +1,8 @@
-"""Text corpora on disk, cut into blocks that can be read in parallel.
+"""Divide text corpora on disk into blocks that can be read in parallel.
 
-In: folders in the reference's form (one document a line, its first word an id that is not text),
-plain text (documents separated by blank lines, or one a line), or JSON lines with a `text`; each
-also as `.gz`. Out: blocks; of a block, (id, text) of its documents.
+In: files in the reference format (one document per line, preceded by an id), plain text (documents
+separated by blank lines, or one per line), or JSON lines with a `text` field; each optionally
+gzipped. Out: blocks, and the (id, text) pairs of the documents in a block.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ from typing import Any, Literal
 from bart_cli.data.text_files import MARK, Stream, named_errors, open_utf8, wrong_bytes
 from bart_cli.errors import UsageError
 
-BLOCK_BYTES = 4 * 2**20  # of text in one task: bounds the memory of a worker
-# id and text on a line; documents separated by blank lines; a document a line; found by looking
+BLOCK_BYTES = 4 * 2**20  # text in one task; bounds the memory of a worker
+# lines: one document per line, preceded by an id. plain: documents separated by blank lines. line:
+# one document per line. auto: plain or line, whichever is detected.
 Form = Literal["lines", "plain", "line", "auto"]
-# What separates two documents. A line of blanks is blank too, and lines of Windows end in \r\n.
+# A line of white space counts as blank; Windows lines end with \r\n.
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 LINE = re.compile(rb"\n")
 WHITE = re.compile(r"\s+")
-LONG = 2**20  # characters whose words are in memory as a list
+LONG = 2**20  # characters that are split into words at once
 BLANK_LINES = re.compile(BLANK_LINE.pattern.encode())
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
-# Files of a tokenizer or of a download beside the text. merges.txt and vocab.txt look like text.
+# Tokenizer files that look like text, and the files that mark a folder as a tokenizer.
 TOKENIZER_FILES = {"merges.txt", "vocab.txt"}
 TOKENIZER_MARKS = ("vocab.json", "tokenizer.json", "tokenizer_config.json")
 SENTENCE_END = re.compile(
     r"[.!?\u2026\u3002\uff01\uff1f\u0964\u061f][\"'\u201d\u2019\u00bb)\]\u300d]*$"
 )
-WRAPPED = 120  # characters: lines of wrapped text are no longer
-HEAD = 2**20  # bytes of a file that tell its form
+WRAPPED = 120  # characters; the lines of hard-wrapped text are at most this long
+HEAD = 2**20  # bytes at the beginning of a file from which its form is detected
 
 
 @dataclass(frozen=True)
 class Block:
-    """The bytes [begin, end) of a file (unpacked); both lie at the border of two documents.
+    """Bytes [begin, end) of a (decompressed) file, cut between documents.
 
-    `continued`: it begins inside of a document that is too long for one block.
+    `continued`: the block begins inside a document that is too long for one block.
     """
 
     path: Path
@@ -59,21 +60,21 @@ class Block:
 
 
 def find_text_files(path: Path) -> list[Path]:
-    """The text files of a corpus: a file itself, or all below a folder (`source/`, `en/` …).
+    """Return the text files of a corpus: `path` itself, or all text files below that folder.
 
     Raises:
-        UsageError: nothing there, or a folder without text files.
+        UsageError: `path` does not exist, or is a folder without text files.
     """
     return scan_corpus(path)[0]
 
 
 def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
-    """Text files at or below `path`, and how many others are left out, by their suffix.
+    """Return the text files at or below `path`, and the number of skipped files by suffix.
 
-    Symbolic links are followed, hidden files are not looked at.
+    Symbolic links are followed. Hidden files are ignored.
 
     Raises:
-        UsageError: nothing there, or a folder without text files.
+        UsageError: `path` does not exist, or is a folder without text files.
     """
     if path.is_file():
         return [path], {}
@@ -81,7 +82,7 @@ def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
         raise UsageError(f"no such file or folder: {path}")
     files: list[Path] = []
     others: Counter[str] = Counter()
-    seen = {path.resolve()}  # links may go round in a circle
+    seen = {path.resolve()}  # symbolic links may form a cycle
     for folder, folders, names in os.walk(path, followlinks=True):
         inside = [Path(folder, name) for name in folders if not name.startswith(".")]
         folders[:] = [p.name for p in inside if not p.is_symlink() or p.resolve() not in seen]
@@ -105,10 +106,10 @@ def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
 
 
 def find_form(path: Path) -> Form:
-    """How the plain text of a corpus is divided into documents: "plain" or "line".
+    """Detect how the plain text of a corpus is divided into documents: "plain" or "line".
 
-    A blank line between two lines in one of the first 100 files separates documents. Without one, a
-    line is a document, unless the lines are wrapped: short, and most do not end a sentence.
+    A blank line between two lines in any of the first 100 files means "plain". Otherwise, each line
+    is a document, unless the text is hard-wrapped: lines are short, and most do not end a sentence.
     """
     lines: list[str] = []
     for file in find_text_files(path)[:100]:
@@ -126,10 +127,11 @@ def find_form(path: Path) -> Form:
 
 
 def require_ids(path: Path) -> None:
-    """Refuse files in which the first words of lines are text, which would be taken for ids.
+    """Reject files whose lines do not begin with an id: their first words would be lost.
 
     Raises:
-        UsageError: most of the first lines of a file begin with a word of letters only.
+        UsageError: most of the first 200 lines of a file begin with a word that contains neither a
+            digit nor one of `_:/-`.
     """
     for file in find_text_files(path)[:100]:
         if _is_json(file):
@@ -146,22 +148,25 @@ def require_ids(path: Path) -> None:
 
 
 def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
-    """Cut a corpus into blocks of about `size` bytes between two documents.
+    """Divide a corpus into blocks of about `size` bytes, cut between documents.
 
-    A document of more than 4 * `size` bytes is cut between words.
+    Documents longer than 4 * max(`size`, BLOCK_BYTES) bytes are cut between words.
+
+    Raises:
+        UsageError: see `find_text_files`; the corpus is empty.
     """
     form = find_form(path) if form == "auto" else form
     blocks = []
     for file in find_text_files(path):
         separator = BLANK_LINES if form == "plain" and not _is_json(file) else LINE
         with open_utf8(file) as stream:
-            is_packed = isinstance(stream, gzip.GzipFile)  # its end is found by reading it
+            is_packed = isinstance(stream, gzip.GzipFile)  # its size is unknown until it is read
             total = sys.maxsize if is_packed else stream.seek(0, os.SEEK_END)
             longest = sys.maxsize if _is_json(file) else max(4 * size, 4 * BLOCK_BYTES)
             begin, continued = 0, False
             while begin < total:
                 near = min(total, begin + size) - 1
-                end, cut = _next_border(stream, near, separator, begin + longest)
+                end, cut = _next_boundary(stream, near, separator, begin + longest)
                 if end == begin:
                     break
                 blocks.append(Block(file, begin, end, form, continued))
@@ -172,14 +177,17 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
 
 
 class _LastFile(threading.local):
-    """The file read last, kept open: blocks in order unpack a .gz file once for each worker."""
+    """The most recently read file, kept open.
+
+    A worker that reads the blocks of a .gz file in order decompresses the file only once.
+    """
 
     def __init__(self) -> None:
         self._opened = ExitStack()
         self._key: object = None
 
     def read(self, block: Block) -> bytes:
-        """The bytes of a block.
+        """Return the bytes of a block.
 
         Raises:
             UsageError: see `open_utf8`.
@@ -200,7 +208,7 @@ _LAST_FILE = _LastFile()
 
 
 def group_blocks(blocks: Iterable[Block], size: int = BLOCK_BYTES) -> list[tuple[Block, ...]]:
-    """Neighboring blocks as tasks of at most `size` bytes, so that small files share a task."""
+    """Group consecutive blocks into tasks of at most `size` bytes: small files share a task."""
     groups: list[list[Block]] = []
     held = size
     for block in blocks:
@@ -214,15 +222,15 @@ def group_blocks(blocks: Iterable[Block], size: int = BLOCK_BYTES) -> list[tuple
 
 
 def read_blocks(blocks: Iterable[Block]) -> Iterator[tuple[str, str]]:
-    """(id, text) of the documents of several blocks."""
+    """Yield (id, text) for each document of several blocks; see `read_block`."""
     return chain.from_iterable(map(read_block, blocks))
 
 
 def read_block(block: Block) -> Iterator[tuple[str, str]]:
-    """(id, text) of each document with text; white space in a text is folded to single spaces.
+    """Yield (id, text) for each nonempty document, with white space collapsed to single spaces.
 
     Raises:
-        UsageError: bytes that are not UTF-8, with file and position, or a line that is not JSON.
+        UsageError: the file is not valid UTF-8, or a line of a JSON lines file is not valid.
     """
     content = _LAST_FILE.read(block)
     try:
@@ -253,9 +261,9 @@ def read_block(block: Block) -> Iterator[tuple[str, str]]:
 
 
 def fold(text: str) -> str:
-    """The text with single spaces for white space, and none around it."""
+    """Collapse each run of white space to a single space and strip both ends."""
     parts, begin = [], 0
-    while begin < len(text):  # all words of a long text in one list take ten times its memory
+    while begin < len(text):  # splitting a long text at once would take ten times its memory
         border = WHITE.search(text, begin + LONG)
         end = border.start() if border else len(text)
         parts.append(" ".join(text[begin:end].split()))
@@ -264,7 +272,7 @@ def fold(text: str) -> str:
 
 
 def read_texts(path: Path, form: Form) -> Iterator[str]:
-    """The texts of a whole corpus in order."""
+    """Yield the text of each document of a corpus, in order."""
     for _, text in read_blocks(plan_blocks(path, form)):
         yield text
 
@@ -284,12 +292,15 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _next_border(
+def _next_boundary(
     stream: Stream, position: int, separator: re.Pattern[bytes], limit: int
 ) -> tuple[int, bool]:
-    """The end of the first separator at or after `position`, of the stream when there is none.
+    """Find the end of the first separator at or after `position`, or else of the stream.
 
-    Behind `limit` the end of a word will do; True says that a document was cut there.
+    Past `limit`, settle for the end of a word.
+
+    Returns:
+        The position, and True if it is inside a document.
     """
     position = stream.seek(position)
     window = b""
@@ -299,13 +310,13 @@ def _next_border(
             return position + found.end(), False
         if position + len(window) > limit:
             space = max(window.rfind(b" "), window.rfind(b"\n"))
-            if space < 0:  # no word ends: between two characters
+            if space < 0:  # no word boundary: cut between two characters
                 space = len(window) - 1
                 while space > 0 and window[space] & 0xC0 == 0x80:
                     space -= 1
                 space -= 1
             return position + space + 1, True
-        # A separator that is not whole yet begins at the last line feed.
+        # An incomplete separator begins at the last line feed.
         keep = max(window.rfind(b"\n"), 0)
         keep = keep if not window[keep:].strip() else len(window)
         position, window = position + keep, window[keep:]

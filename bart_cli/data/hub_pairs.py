@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub (or of the mirror that `HF_ENDPOINT` names) by `datasets`.
+"""Load data sets from the Hugging Face hub, or the mirror set in `HF_ENDPOINT`, with `datasets`.
 
-The library downloads, resumes and checks; its cache holds the rows as Arrow, so that a second run
-begins at once.
+The library downloads, resumes and verifies. It caches the rows as Arrow, so that a second run
+starts immediately.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
 from bart_cli.hub import endpoint, refusal
 
-# Data sets that are scripts on the hub, and the complete copy of each that can be read.
+# Data sets that are loading scripts on the hub, each with a complete copy in a supported format.
 CONVERTED = {
     "openwebtext": "Skylion007/openwebtext",
     "wikipedia": "wikimedia/wikipedia",
     "cnn_dailymail": "abisee/cnn_dailymail",
     "xsum": "EdinburghNLP/xsum",
 }
-PARQUET = "refs/convert/parquet"  # the branch of the hub's own conversion
+PARQUET = "refs/convert/parquet"  # branch with the hub's automatic conversion to Parquet
 SIZED = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".zst", ".gz", ".xz", ".txt")
 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Where a data set lies: `owner/name`, a configuration of it, a branch, tag or commit."""
+    """A data set on the hub: `owner/name`, a configuration, and a branch, tag or commit."""
 
     repository: str
     configuration: str | None = None
     revision: str | None = None
 
     def url(self) -> str:
-        """The address that a manifest names."""
+        """The address recorded in the manifest."""
         at = f"@{self.revision}" if self.revision else ""
         part = f" {self.configuration}" if self.configuration else ""
         return f"{endpoint()}/datasets/{self.repository}{at}{part}"
@@ -47,17 +47,18 @@ class HubDataset:
         bars: bool = False,
         streaming: bool = False,
     ) -> Any:
-        """The rows of a split (a `Dataset`), or all splits by name (a `DatasetDict`).
+        """Load one split (a `Dataset`), or all splits by name (a `DatasetDict`).
 
         Args:
-            split: None: all.
-            bars: show the library's own, with bytes and speed, on a terminal.
-            streaming: read the rows while they are iterated over; nothing is kept in the cache.
+            split: name of the split; None loads all.
+            jobs: number of processes that download and convert files.
+            bars: show the progress bars of `datasets` if standard error is a terminal.
+            streaming: fetch rows during iteration, without caching them.
 
         Raises:
-            UsageError: no such data set, configuration or split, or a part of the split only.
-            BartError: the hub could not be reached, or the data set is of a kind that `datasets`
-                cannot read.
+            UsageError: the data set, configuration or split does not exist, or the split is
+                incomplete.
+            BartError: the hub cannot be reached, or `datasets` does not support the format.
         """
         require(f"data set '{self.repository}'", "data")
         import datasets
@@ -71,9 +72,7 @@ class HubDataset:
         datasets.logging.set_verbosity_error()
         needed = split or "train"
         absent = self._absent()
-        if (
-            absent is not None
-        ):  # the cache may have the rows; `datasets` would try for half a minute
+        if absent is not None:  # try the cache; `datasets` would retry the hub for half a minute
             datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
         elif part := self._partial(needed, self.revision):
             raise UsageError(
@@ -90,14 +89,14 @@ class HubDataset:
                 streaming=streaming,
             )
         except DatasetNotFoundError as error:
-            if error.__cause__ is None:  # the hub answered, and does not know it
+            if error.__cause__ is None:  # the hub responded: it has no such repository
                 raise UsageError(
                     f"no such data set: '{self.repository}' is not a public repository of "
                     f"{endpoint()}",
                     hint="If it is private, log in with `hf auth login` or set HF_TOKEN.",
                 ) from None
             raise refusal(absent or error, self.repository, "data set") from error
-        except ValueError as error:  # unknown configuration or split: the message lists them
+        except ValueError as error:  # unknown configuration or split; the message lists valid ones
             raise UsageError(f"data set '{self.repository}': {first_line(error)}") from None
         except RuntimeError as error:
             part = self._partial(needed, PARQUET)
@@ -108,11 +107,11 @@ class HubDataset:
                 if part
                 else f"Choose a copy in parquet, such as {self._complete_copy()}",
             ) from None
-        except Exception as error:  # of the library, its HTTP clients and the system
+        except Exception as error:  # from the library, its HTTP clients or the operating system
             raise refusal(absent or error, self.repository, "data set") from error
 
     def _absent(self) -> Exception | None:
-        """The error of a hub that does not answer at all; None for any answer."""
+        """The connection error if the hub does not respond at all, else None."""
         import huggingface_hub
 
         try:
@@ -122,19 +121,19 @@ class HubDataset:
         return None
 
     def size(self) -> int:
-        """Bytes of the files that hold rows of this configuration, as the hub tells.
+        """Total size of this configuration's data files in bytes, as reported by the hub.
 
         Raises:
-            UsageError, BartError: as `load`.
+            UsageError, BartError: see `load`.
         """
         try:
             files = self._files(self.revision)
-        except Exception as error:  # of the library, its HTTP client and the system
+        except Exception as error:  # from the library, its HTTP client or the operating system
             raise refusal(error, self.repository, "data set") from error
         return sum(f.size or 0 for f in files)
 
     def _files(self, revision: str | None) -> list[Any]:
-        """The files with rows of this configuration; of all where no folder has its name."""
+        """Data files in the folder named after the configuration, or all if there is none."""
         import huggingface_hub
 
         info: Any = huggingface_hub.HfApi().dataset_info(
@@ -144,13 +143,13 @@ class HubDataset:
         return [f for f in files if f.rfilename.split("/")[0] == self.configuration] or files
 
     def _partial(self, split: str, revision: str | None) -> str:
-        """Folder and size of a conversion that the hub cut off (at 5 GB); empty when there is none.
+        """Folder and size of an incomplete conversion (the hub stops at 5 GB), or "".
 
-        A hub that does not answer is left to `load`, which may have the rows in its cache.
+        Errors of the hub are left to `load`, which may find the rows in its cache.
         """
         try:
             files = self._files(revision)
-        except Exception:  # of the HTTP library, which is httpx or requests
+        except Exception:  # from the HTTP library, which is httpx or requests
             return ""
         cut = [f for f in files if f"partial-{split}" in f.rfilename.split("/")]
         size = sum(f.size or 0 for f in cut)

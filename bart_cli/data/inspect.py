@@ -1,4 +1,4 @@
-"""A look into data: what shards, text or pairs hold; samples beside their noised form."""
+"""Inspect data: summarize shards, text or pairs, and show samples next to their noised form."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ from bart_cli.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """The shards of one folder. `mean_tokens`: of the samples of the first shard.
+    """Statistics of a folder of shards.
 
-    `corpora`: name, weight, documents, tokens and share of each corpus of both splits, as
-    preprocessing reported them.
+    `smallest`, `largest`: samples per shard. `mean_tokens`, `longest`: sample lengths in the first
+    shard, in tokens. `corpora`: name, weight, documents, tokens and share of each corpus (both
+    splits), from the preprocessing report.
     """
 
     folder: str
@@ -55,9 +56,9 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text. `sentence`: its number in the sample, None for a new token.
+    """A run of text. `sentence`: index of its sentence in the sample, None for a new token.
 
-    `hidden`: in the original, that noise masks or deletes it.
+    `hidden`: in the original, whether noise masks or deletes it.
     """
 
     text: str
@@ -77,10 +78,10 @@ class Example:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What a folder of raw text or pairs was understood as, and some of its content.
+    """How raw text or pairs were interpreted, with some examples.
 
-    `form`: how documents are separated, or the split. `not_read`: other files by suffix, or pairs
-    that are left out by reason.
+    `form`: how documents are separated, or the split. `not_read`: number of skipped files by
+    suffix, or of skipped pairs by reason.
     """
 
     path: str
@@ -93,26 +94,30 @@ class SourceSummary:
 
 
 FORMS = {
-    "lines": "an id and a document a line",
-    "line": "a document a line",
+    "lines": "one document per line, preceded by an id",
+    "line": "one document per line",
     "plain": "documents separated by blank lines",
 }
 
 
 def has_shards(path: Path) -> bool:
-    """True for a shard, or a folder with shards at or below it that are not tables of pairs."""
+    """Whether there are shards (not tables of pairs) at or below the folder `path`."""
     files = path.rglob("*.parquet") if path.is_dir() else iter(())
     try:
         return any({"sentences", "input_ids"} & set(pq.read_schema(f).names) for f in files)
     except (pa.ArrowInvalid, OSError):
-        return True  # whoever reads the shards names the damaged one
+        return True  # reading the shards reports the damaged one
 
 
 def summarize_source(path: Path, *, count: int, fields: Fields = Fields()) -> list[SourceSummary]:
-    """What raw text or pairs are understood as: a row for each split of pairs, one for text.
+    """Summarize raw text (one entry) or pairs (one entry per split).
+
+    Args:
+        count: number of examples per entry.
+        fields: columns of the article and the summary.
 
     Raises:
-        UsageError: neither text nor pairs, or pairs that cannot be read.
+        UsageError: `path` contains neither text nor pairs, or the pairs cannot be read.
     """
     unreadable = None
     try:
@@ -129,7 +134,7 @@ def summarize_source(path: Path, *, count: int, fields: Fields = Fields()) -> li
 
 
 def _summarize_pairs(path: Path, count: int, fields: Fields) -> list[SourceSummary]:
-    """A row for each split; none where no file is of a form of pairs."""
+    """One entry per split; none if no file has a format for pairs."""
     files = path.rglob("*") if path.is_dir() else iter([path])
     has_pairs = any(FilePart(file).form for file in files)
     if path.is_file() and not has_pairs:
@@ -175,10 +180,10 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def find_shard_folders(path: Path) -> list[Path]:
-    """All folders with shards at or below `path`.
+    """Return all folders with shards at or below `path`, shorter samples first.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are none.
     """
     if not path.is_dir():
         raise UsageError(f"no such folder: {path}")
@@ -195,22 +200,22 @@ def find_shard_folders(path: Path) -> list[Path]:
 
 
 def find_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that preprocessing saved beside the shards.
+    """Load the tokenizer that preprocessing saved with the shards.
 
     Raises:
         UsageError: there is none.
     """
-    for place in (folder, *folder.absolute().parents[:2]):
-        if (place / "tokenizer").is_dir():
-            return Tokenizer.from_pretrained(place / "tokenizer")
+    for parent in (folder, *folder.absolute().parents[:2]):
+        if (parent / "tokenizer").is_dir():
+            return Tokenizer.from_pretrained(parent / "tokenizer")
     raise UsageError(f"no tokenizer next to {folder}", hint="Pass one with --tokenizer.")
 
 
 def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:
-    """Counts of a folder, and lengths of its first shard.
+    """Count the samples of a folder and measure those of its first shard.
 
     Raises:
-        UsageError, BartError: no shards, or a damaged one.
+        UsageError, BartError: there are no shards, or one is damaged.
     """
     shards = open_shards(folder)
     lengths = shards.read(0, tokenizer).tokens.lengths
@@ -231,21 +236,21 @@ def _corpora(folder: Path) -> tuple[dict[str, Any], ...]:
     try:
         content = json.loads((folder.parents[1] / "report.json").read_bytes())
         return tuple(content["corpora"])
-    except (OSError, ValueError, LookupError, TypeError):  # shards of another program, or older
+    except (OSError, ValueError, LookupError, TypeError):  # made by LDDL or an older version
         return ()
 
 
 def noised_examples(
     folder: Path, tokenizer: Tokenizer, denoising: DenoisingConfig, *, count: int, seed: int
 ) -> list[Example]:
-    """Samples chosen at random from the folder, and what a training run would read of them."""
+    """Draw `count` samples at random and noise them as a training run would."""
     shards = open_shards(folder)
     numbers = np.sort(permutation(shards.samples, seed, Purpose.INSPECTED_SAMPLES)[:count])
     borders = np.cumsum(shards.counts)
     owners = np.searchsorted(borders, numbers, side="right")
     denoise = Denoiser(denoising, tokenizer)
     examples: list[Example] = []
-    read = -1  # the numbers are sorted: every shard is read once
+    read = -1  # the numbers are sorted, so that each shard is read only once
     for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
         row = number - int(borders[owner]) + shards.counts[owner]
         if owner != read:
@@ -275,7 +280,7 @@ def noised_examples(
 def _pieces(
     tokenizer: Tokenizer, ids: np.ndarray, owners: np.ndarray, hidden: np.ndarray
 ) -> tuple[Piece, ...]:
-    """Runs of tokens of the same kind, decoded; each mask is a piece of its own."""
+    """Decode runs of tokens with the same sentence and visibility; each new token is one piece."""
     pieces = []
     begin = 0
     for end in range(1, len(ids) + 1):

@@ -1,7 +1,7 @@
-"""`manifest.json`: contents of a download folder, so that a second run fetches only missing files.
+"""`manifest.json` lists the contents of a download folder, so that a rerun fetches only the rest.
 
-{"source": {…request…}, "files": {name: {"url", "size", "sha256", "documents", …}}}; rewritten
-atomically whenever a file is complete. It has no timestamps: equal runs give equal bytes.
+{"source": {…request…}, "files": {name: {"url", "size", "sha256", "documents", …}}}, rewritten
+atomically after each completed file. It has no timestamps, so that equal runs give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAME = "manifest.json"
 
 
 def recorded_source(folder: Path) -> dict[str, Any]:
-    """What was asked for when `folder` was begun; empty where no readable manifest says so."""
+    """Return the request recorded in the manifest of `folder`; empty without a readable one."""
     try:
         return _read(folder / NAME)[0]
     except (OSError, UsageError):
@@ -27,13 +27,13 @@ def recorded_source(folder: Path) -> dict[str, Any]:
 
 
 class Manifest:
-    """The manifest of `folder`; safe to use from several threads.
+    """The manifest of `folder`; thread-safe.
 
     Args:
-        source: what the files depend on: corpus, filters, extractor.
+        source: the request: corpus, filters, extractor and other settings that affect the files.
 
     Raises:
-        UsageError: the folder holds something else already.
+        UsageError: the folder contains the result of a different request.
     """
 
     def __init__(self, folder: Path, source: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class Manifest:
                 )
 
     def has(self, name: str) -> bool:
-        """True when the file is there as it was recorded (by size)."""
+        """Whether the file is recorded and exists with the recorded size."""
         entry, path = self.files.get(name), self._folder / name
         return entry is not None and path.is_file() and path.stat().st_size == entry["size"]
 
@@ -71,17 +71,17 @@ class Manifest:
 
     @property
     def documents(self) -> int:
-        """Documents of all files."""
+        """Total number of documents."""
         return sum(entry.get("documents", 0) for entry in self.files.values())
 
     @property
     def bytes(self) -> int:
-        """Size of all files."""
+        """Total size of the files, in bytes."""
         return sum(entry["size"] for entry in self.files.values())
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What was asked for, and the files. Raises UsageError: it is damaged."""
+    """Return the request and the files; raise UsageError if the manifest is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         source, files = content["source"], content["files"]

@@ -1,18 +1,18 @@
-"""The noising schemes of BART (Lewis et al. 2020, section 2.2), each for a whole batch at once.
+"""The noising schemes of BART (Lewis et al. 2020, section 2.2), vectorized over a batch.
 
-In: a `Text`, the random keys of its samples, and settings. Out: a new `Text`. A scheme answers, for
-each token that it puts out, which token of its input stands there (`anchors`) and whether another
-one is written in its place (`written`, COPY if none). From this `edit` also carries over which
-sentence a token belongs to and where it came from, so that schemes compose in any order.
+In: a `Text`, the random keys of its samples, and settings. Out: a new `Text`. For each output
+token, a scheme computes the input token at that position (`anchors`) and the token that replaces it
+(`written`, or COPY to keep it). `Text.edit` applies both and tracks the sentence and the origin of
+every token, so that schemes compose in any order.
 
-`sampling=exact` is ours: the expected share is exactly the configured one, spans never overlap, a
-word is never torn. `sampling=fairseq` draws as fairseq's DenoisingDataset does: counts are rounded
-up, spans may run into each other (so fewer words are masked than `mask_ratio` says), insertions may
-fall inside a word.
+`sampling=exact` is our own: the expected share equals the configured ratio, spans never overlap,
+and words are never split. `sampling=fairseq` draws as fairseq's DenoisingDataset does: counts are
+rounded up, spans may overlap (which masks fewer words than `mask_ratio`), and tokens may be
+inserted inside a word.
 """
 
-# Legend: B samples, T tokens of the batch, W words of the longest sample, I items of it (words
-# kept, spans, insertions).
+# Legend: B samples, T tokens of the batch, W words of the longest sample, I items of the longest
+# sample (kept words, spans, insertions).
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bart_cli.data.random_keys import Keys, derive, uniform
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-# One independent stream of random numbers for each purpose.
+# An independent stream of random numbers for each purpose.
 PERMUTE, ROUND, SPAN, PLACE, REPLACE, TOKEN, ROTATE, CUT = range(8)
 COPY = -1
 LAST = np.uint64(2**64 - 1)
@@ -37,10 +37,11 @@ LAST = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True)
 class Text:
-    """Samples between two schemes.
+    """The samples of a batch, as schemes pass them on.
 
-    ids: [T] tokens, sample after sample. lengths: [B]. sentences: [T] number of each token's
-    sentence in its sample. origins: [T] index of each token in the first text, -1 if it is new.
+    ids: [T] tokens, concatenated. lengths: [B] tokens of each sample. sentences: [T] index of each
+    token's sentence in its sample. origins: [T] index of each token in the original text, -1 for
+    new tokens.
     """
 
     ids: Ids
@@ -50,18 +51,24 @@ class Text:
 
     @cached_property
     def owners(self) -> Ids:
-        """[T] the sample of each token."""
+        """[T] index of each token's sample."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def sentence_begins(self) -> Flags:
-        """[T] the first token of each run of one sentence."""
+        """[T] True at the first token of each run of tokens from one sentence."""
         owners = self.owners
         begins = np.ones(len(self.ids), dtype=bool)
         begins[1:] = (self.sentences[1:] != self.sentences[:-1]) | (owners[1:] != owners[:-1])
         return begins
 
     def edit(self, anchors: Ids, written: Ids, lengths: Ids) -> Text:
-        """The text with token `written`, or else the one at `anchors`, at each place."""
+        """Build a text from `written` ids, or, where they are COPY, from the tokens at `anchors`.
+
+        Args:
+            anchors: [T'] index in this text for each token of the new one.
+            written: [T'] id of each new token, or COPY.
+            lengths: [B] tokens of each new sample.
+        """
         copied = written == COPY
         return Text(
             np.where(copied, self.ids[anchors], written),
@@ -73,13 +80,19 @@ class Text:
 
 @dataclass(frozen=True)
 class NewTokens:
-    """Tokens that noise writes: <mask>, or one of the ordinary ones at random."""
+    """The tokens that noise may write: <mask>, or a random ordinary token."""
 
     mask_id: int
     ordinary: Ids
 
     def draw(self, owners: Ids, is_random: Flags, keys: Keys) -> Ids:
-        """A token for each place; `owners` (ascending) has its sample."""
+        """Draw one token per position: a random ordinary token where `is_random`, else <mask>.
+
+        Args:
+            owners: [N] index of the sample of each position, ascending.
+            is_random: [N].
+            keys: [B].
+        """
         drawn = np.full(len(owners), self.mask_id, dtype=np.int64)
         rank = rank_in_row(np.ones(len(owners), dtype=bool), owners)[is_random]
         number = uniform(keys[owners[is_random]], TOKEN, rank.astype(np.uint64))
@@ -88,7 +101,7 @@ class NewTokens:
 
 
 def rank_in_row(flags: Flags, owners: Ids) -> Ids:
-    """How many flags are set in the same row before each place.
+    """Count the flags set earlier in the same row, for each position.
 
     >>> rank_in_row(np.array([1, 0, 1, 1, 1], dtype=bool), np.array([0, 0, 0, 1, 1])).tolist()
     [0, 1, 1, 0, 1]
@@ -98,20 +111,21 @@ def rank_in_row(flags: Flags, owners: Ids) -> Ids:
     return before - before[row_begins]
 
 
-def share(of: Ids, ratio: float, keys: Keys, config: DenoisingConfig) -> Ids:
-    """`ratio` of each count as a whole number: exact on average, or rounded up as in fairseq."""
+def share(counts: Ids, ratio: float, keys: Keys, config: DenoisingConfig) -> Ids:
+    """Round `ratio` times each count to an integer: at random so that the expectation is exact, or
+    up as in fairseq.
+    """
     if config.sampling == "fairseq":
-        return np.ceil(of.astype(np.float32) * np.float32(ratio)).astype(np.int64)
-    return np.floor(of * ratio + uniform(keys, ROUND)).astype(np.int64)
+        return np.ceil(counts.astype(np.float32) * np.float32(ratio)).astype(np.int64)
+    return np.floor(counts * ratio + uniform(keys, ROUND)).astype(np.int64)
 
 
 def permute(text: Text, keys: Keys, ratio: float) -> Text:
-    """Shuffle `ratio` (rounded up) of each sample's sentences among their own places.
+    """Shuffle `ratio` (rounded up) of each sample's sentences among their positions.
 
-    With the sentences A B C D of one sample, ratio 0.5, and B < D < A < C in the order of their
-    random numbers: B and D are chosen, in this order. Their places are, in order, the second and
-    the fourth: B goes to the second, D to the fourth. Had D been drawn before B, the result would
-    be A D C B.
+    Example: the sentences A B C D with ratio 0.5, whose random numbers sort as B < D < A < C.
+    B and D are chosen, in this order, and take the second and the fourth position, so that nothing
+    changes. Had D come before B, the result would be A D C B.
     """
     first = np.flatnonzero(text.sentence_begins())
     lengths = np.diff(np.append(first, len(text.ids)))
@@ -131,10 +145,10 @@ def permute(text: Text, keys: Keys, ratio: float) -> Text:
 
 
 def rotate(text: Text, keys: Keys, config: DenoisingConfig) -> Text:
-    """Let `rotate_ratio` of the samples begin at a token drawn uniformly.
+    """Rotate `rotate_ratio` of the samples to begin at a token drawn uniformly.
 
-    With a cut before the third token, a b c d e becomes c d e a b. In fairseq, the cut behind the
-    last token counts as well, and changes nothing.
+    With a cut before the third token, a b c d e becomes c d e a b. fairseq also draws the cut after
+    the last token, which changes nothing.
     """
     cuts = text.lengths + (config.sampling == "fairseq")
     offset = (uniform(keys, CUT) * cuts).astype(np.int64)
@@ -144,7 +158,7 @@ def rotate(text: Text, keys: Keys, config: DenoisingConfig) -> Text:
     wrapped = place >= text.lengths[owners]
     anchors = starts[owners] + place - np.where(wrapped, text.lengths[owners], 0)
     turned = text.edit(anchors, np.full(len(anchors), COPY), text.lengths)
-    # A sentence that is cut becomes two, for schemes that follow.
+    # For subsequent schemes, a sentence that was cut counts as two.
     numbers = np.where(wrapped, ~turned.sentences, turned.sentences)
     return Text(turned.ids, turned.lengths, numbers, turned.origins)
 
@@ -152,12 +166,15 @@ def rotate(text: Text, keys: Keys, config: DenoisingConfig) -> Text:
 def insert(
     text: Text, number: Ids, keys: Keys, config: DenoisingConfig, new: NewTokens, begins: Flags
 ) -> Text:
-    """Insert new tokens at random places: `number` [B] in each sample, in front of `begins` or at
-    the end.
+    """Insert new tokens at random word boundaries.
 
-    With the tokens a b c and 2 insertions there are 5 places. Random numbers order them, say
-    3 0 4 1 2: the first two of this order become insertions, so the result is <mask> a b <mask> c.
-    The first `random_ratio` of the insertions in this order are random tokens.
+    Example: 2 insertions into the tokens a b c make 5 positions. Random numbers order the
+    positions, say 3 0 4 1 2. The first two of this order become insertions: <mask> a b <mask> c.
+    The first `random_ratio` of the insertions, in this order, are random tokens.
+
+    Args:
+        number: [B] tokens to insert into each sample.
+        begins: [T] True at tokens before which one may be inserted; also allowed at the end.
     """
     first = np.flatnonzero(begins)
     owner_of_word = text.owners[first]
@@ -184,25 +201,25 @@ def fill(
     text: Text, begins: Flags, keys: Keys, config: DenoisingConfig, new: NewTokens,
     *, single: bool, replace: int,
 ) -> Text:  # fmt: skip
-    """Take `mask_ratio` of the words away in spans; put masks in their place.
+    """Replace spans that cover `mask_ratio` of the words by masks.
 
-    Take the words a b c d e of one sample, of which 2 are wanted, and the drawn spans 0 and 2. The
-    items are the spans 0 and 2 and three kept words. Random numbers put them into an order, say
-    kept, span 2, kept, span 0, kept: words are dealt out from left to right, so `b c` is under the
-    span of two, and the result is a <mask> d <mask> e.
+    Example: the words a b c d e, 2 of them to mask, and drawn span lengths 0 and 2. The items are
+    these two spans and three kept words. Random numbers order them, say kept, span 2, kept, span 0,
+    kept. Assigning the words to the items from left to right puts b c under the span of length 2:
+    a <mask> d <mask> e.
 
     Args:
-        begins: [T] the first token of each word; all tokens, where tokens are the unit.
-        single: spans of one word each, else Poisson lengths.
-        replace: a span becomes nothing (0), one mask (1), or a mask for each of its tokens (-1). A
-            span of no words always inserts a mask.
+        begins: [T] True at the first token of each word; at all tokens if tokens are the unit.
+        single: mask single words; else draw span lengths from a Poisson distribution.
+        replace: delete a span (0), replace it by one mask (1), or by a mask per token (-1). A span
+            of length 0 always inserts a mask.
     """
     first = np.flatnonzero(begins)
     word_lengths = np.diff(np.append(first, len(text.ids)))
     words = np.bincount(text.owners[first], minlength=len(keys))
     wanted = share(words, config.mask_ratio, keys, config)
     if replace == 0:
-        wanted = np.minimum(wanted, np.maximum(words - 1, 0))  # never an empty source
+        wanted = np.minimum(wanted, np.maximum(words - 1, 0))  # the source must not become empty
     lengths, counts = _single(wanted) if single else _poisson(wanted, keys, config.poisson_lambda)
     overlapping = config.sampling == "fairseq" and not single
     if overlapping:
@@ -210,8 +227,8 @@ def fill(
     else:
         word, width, span, owners = _disjoint(words, lengths, counts, keys)
     is_span = span >= 0
-    behind = np.append(first, len(text.ids))
-    tokens = behind[word + width] - behind[word]
+    bounds = np.append(first, len(text.ids))
+    tokens = bounds[word + width] - bounds[word]
     word = np.minimum(word, (np.cumsum(words) - 1)[owners])  # an insertion at the very end
     under = {0: np.zeros_like(width), 1: np.ones_like(width), -1: tokens}[replace]
     copies = np.where(is_span, np.where(width == 0, 1, under), word_lengths[word])
@@ -234,14 +251,14 @@ def fill(
 
 
 def _single(wanted: Ids) -> tuple[Ids, Ids]:
-    """Spans of one word: their lengths [B, I], zero behind a row's last, and their number [B]."""
+    """Lengths [B, I] of single-word spans, padded with zeros, and their number [B]."""
     return (np.arange(wanted.max(initial=0))[None] < wanted[:, None]).astype(np.int64), wanted
 
 
 def _poisson(wanted: Ids, keys: Keys, rate: float) -> tuple[Ids, Ids]:
-    """Spans drawn until they cover the wanted words, the last one cut to fit; as in `_single`.
+    """Draw spans until they cover the wanted words; truncate the last one. Returns as `_single`.
 
-    For 5 words and draws of 2, 0, 4, 3 … the spans are 2, 0, 3.
+    For 5 words and draws of 2, 0, 4, …, the span lengths are 2, 0, 3.
     """
     draws = int(wanted.max(initial=0) / rate * 1.5) + 12
     table = poisson_table(rate)
@@ -261,7 +278,7 @@ def _poisson(wanted: Ids, keys: Keys, rate: float) -> tuple[Ids, Ids]:
 
 @cache
 def poisson_table(rate: float) -> NDArray[np.float64]:
-    """P(length <= k) for k = 0, 1, …; the index of the first entry above u is a Poisson draw."""
+    """P(length <= k) for k = 0, 1, …: the index of the first entry above u is a Poisson sample."""
     probability, cumulative, table = exp(-rate), 0.0, []
     for k in range(1, int(rate * 4) + 40):
         cumulative += probability
@@ -271,12 +288,12 @@ def poisson_table(rate: float) -> NDArray[np.float64]:
 
 
 Items = tuple[Ids, Ids, Ids, Ids]
-"""Of each item, in order: its first word, its words, its rank among the spans of the sample (-1: a
-kept word), its sample."""
+"""For each item, in order: its first word, its number of words, its rank among the spans of the
+sample (-1 for a kept word), and its sample."""
 
 
 def _disjoint(words: Ids, lengths: Ids, counts: Ids, keys: Keys) -> Items:
-    """Spans and kept words in a random order, to which the words are dealt out."""
+    """Order spans and kept words at random and assign the words to them from left to right."""
     items = counts + words - lengths.sum(1)
     most = int(items.max(initial=0))
     column = np.arange(most)[None]
@@ -295,15 +312,15 @@ def _disjoint(words: Ids, lengths: Ids, counts: Ids, keys: Keys) -> Items:
 
 
 def _overlapping(words: Ids, lengths: Ids, keys: Keys, *, keep_each: bool) -> Items:
-    """Spans that begin at different words and may run into the next span, as in fairseq.
+    """Start spans at distinct random words; a span may overlap the next one, as in fairseq.
 
-    Take the words a b c d e f and spans of 3 and 2. Random numbers put the words into an order, say
-    b c …: the first span begins at b and covers b c d, the second at c and covers c d. What is left
-    is one span at b, and the kept words a e f: c was swallowed.
+    Example: the words a b c d e f and spans of lengths 3 and 2. Random numbers order the words, say
+    b c …. The first span starts at b and covers b c d, the second starts at c and covers c d. The
+    result is one span at b and the kept words a e f: the second span is swallowed.
 
     Args:
-        lengths: [B, I] of the spans; those of no words are left out.
-        keep_each: an item for each word of a span, not one for the whole span.
+        lengths: [B, I] span lengths; spans of length 0 are skipped.
+        keep_each: return an item for each word of a span instead of one for the whole span.
     """
     width = int(words.max(initial=0))
     column = np.arange(width)[None]
@@ -327,7 +344,7 @@ def _overlapping(words: Ids, lengths: Ids, keys: Keys, *, keep_each: bool) -> It
 
 
 def _random_places(keys: Keys, counts: Ids, most: int) -> Keys:
-    """[B, most] a random number for each item; beyond a row's count the highest one."""
+    """[B, most] random number for each item; the largest integer beyond a row's count."""
     column = np.arange(most)[None]
     place = derive(keys[:, None], PLACE, column.astype(np.uint64)) >> np.uint64(1)
     place[column >= counts[:, None]] = LAST
@@ -335,7 +352,7 @@ def _random_places(keys: Keys, counts: Ids, most: int) -> Keys:
 
 
 def _random_ranks(keys: Keys, counts: Ids) -> Ids:
-    """[B, items] the place of each item in a random order of its row."""
+    """[B, I] rank of each item in a random order of its row."""
     order = np.argsort(_random_places(keys, counts, int(counts.max(initial=0))), axis=1)
     return np.argsort(order, axis=1)
 

@@ -1,9 +1,9 @@
-"""The order of pre-training samples: a pure function of seed, epoch and canonical stream.
+"""The order of pre-training samples: a pure function of seed, epoch and number of streams.
 
-In an epoch the shards are put in a random order, and the rows inside each; the resulting sequence
-is cut into `streams` slices of (nearly) equal length that are read round-robin: sample g of the
-epoch is entry g // streams of slice g % streams. A rank whose world size divides `streams` touches
-its own slices only, so that it holds few shards at a time, yet the order knows nothing of ranks.
+Each epoch shuffles the shards, and the rows of each shard. The resulting sequence is divided into
+`streams` slices of (nearly) equal length, which are read round-robin: sample g of the epoch is
+entry g // streams of slice g % streams. If the world size divides `streams`, each rank reads only
+its own slices and needs few shards at a time, although the order does not depend on ranks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bart_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every global batch a loader yields, and from where on."""
+    """The part of each global batch that a loader yields, and the sample at which it starts."""
 
     global_batch: int
     micro_batch: int
@@ -38,13 +38,13 @@ class Share:
 
 
 class SampleOrder:
-    """Where sample number `position` of the endless sequence lies.
+    """Maps positions in the endless sequence of samples to epochs, shards and rows.
 
     Args:
-        counts: samples of each shard.
-        streams: canonical slices.
-        seed: of the run.
-        kept: orders of rows that are remembered, of one shard in one epoch each.
+        counts: number of samples in each shard.
+        streams: number of slices; see the module docstring.
+        seed: seed of the run.
+        kept: number of row orders (one shard in one epoch) to cache; default: one per shard.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SampleOrder:
         self._row_order = lru_cache(maxsize=kept or len(counts))(self._compute_row_order)
 
     def locate(self, positions: Ids) -> tuple[Ids, Ids, Ids]:
-        """Positions in the endless sequence -> (epoch, shard, row), each like `positions`."""
+        """Return epochs, shards and rows of the samples at `positions`, all of the same shape."""
         epochs, inside = np.divmod(positions, self.samples)
         shards = np.empty_like(positions)
         rows = np.empty_like(positions)
@@ -91,5 +91,5 @@ class SampleOrder:
 
 
 def rank_positions(step_start: int, global_batch: int, rank: int, world_size: int) -> Ids:
-    """Positions of one rank's share of the global batch that begins at `step_start`."""
+    """Return the positions of a rank's samples in the global batch that begins at `step_start`."""
     return np.arange(step_start + rank, step_start + global_batch, world_size, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Rows of the files that pairs come in: JSON (lines), CSV, TSV, Parquet, Arrow, .source + .target.
+"""Read rows from files of pairs: JSON, JSON lines, CSV, TSV, Parquet, Arrow, .source + .target.
 
-In: a file, and the names of its columns if they are not the usual ones. Out: rows with the raw
-values of id, source and target.
+In: a file, and the names of its columns unless they are among the usual ones. Out: rows with the
+raw values of id, source and target.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ FORMS = {
     ".target": "parallel",
 }
 NAMES = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, or .source + .target"
-# `train-00000-of-00002`; older data sets of the hub have a hash behind it.
+# `train-00000-of-00002`; older data sets on the hub append a hash.
 SHARD = re.compile(r"-\d{5}-of-(\d{5})(-[0-9a-f]+)?$")
 DELIMITERS = (",", ";", "\t", "|")
-ROWS = 1024  # of a table that are in memory as Python objects
+ROWS = 1024  # rows of a table that are converted to Python objects at once
 
 
 class Row(NamedTuple):
-    """A row: its place in the file, and its values as they are stored.
+    """A row: its position in the file, and its raw values.
 
-    unit: of `number`, "line" or "row".
+    unit: whether `number` counts lines or rows: "line" or "row".
     """
 
     number: int
@@ -64,7 +64,7 @@ class Row(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Names of the columns of a file; None: it has no such column."""
+    """Column names of a file; None for a missing column."""
 
     id: str | None
     source: str | None
@@ -73,16 +73,16 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Fields:
-    """The names of the columns that hold both sides; None: the usual ones."""
+    """The column names of source and target; None accepts the usual names."""
 
     source: str | None = None
     target: str | None = None
 
     def find(self, names: Sequence[str], where: str) -> Columns:
-        """The columns among `names`, in upper or lower case.
+        """Find the columns among `names`, ignoring case.
 
         Raises:
-            UsageError: several could be meant.
+            UsageError: several columns match.
         """
         source, target = (
             next((n for n in names if n == wanted), None)
@@ -96,10 +96,10 @@ class Fields:
         return Columns(next((n for n in names if plain(n) == "id"), None), source, target)
 
     def require(self, names: Sequence[str], where: str) -> Columns:
-        """As `find`.
+        """Find the columns among `names`; both sides must exist.
 
         Raises:
-            UsageError: also where a column is missing.
+            UsageError: several columns match, or none does.
         """
         columns = self.find(names, where)
         for side, known in (("source", SOURCE_FIELDS), ("target", TARGET_FIELDS)):
@@ -121,7 +121,7 @@ class Fields:
 
 
 def plain(name: str) -> str:
-    """A column's name in lower case, words joined by underscores."""
+    """Normalize a column name: lower case, words joined by underscores."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
@@ -138,30 +138,30 @@ def _only(names: Sequence[str], known: Sequence[str], where: str, side: str) -> 
 
 @dataclass(frozen=True)
 class FilePart:
-    """A file with rows."""
+    """A file of rows."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """The name of the file in messages."""
         return str(self.path)
 
     @cached_property
     def form(self) -> str | None:
-        """A value of FORMS, by the suffix; None for other files."""
+        """The format by suffix, a value of FORMS; None for other files."""
         return FORMS.get(_stem_and_suffix(self.path)[1])
 
     def digest(self) -> str:
-        """A digest of its content."""
+        """A digest of the content: the first 16 hexadecimal digits of each file's SHA-256."""
         files = _both_sides(self.path) if self.form == "parallel" else [self.path]
         return "".join(sha256(path)[:16] for path in files if path.is_file())
 
     def rows(self, fields: Fields) -> Iterator[Row]:
-        """The rows in order.
+        """Yield the rows, in order.
 
         Raises:
-            UsageError: not readable, not of its form (with the line), or a column that is missing.
+            UsageError: the file cannot be read or is malformed, or a column is missing.
         """
         if self.form == "JSON":
             return _json_rows(self.path, fields)
@@ -177,11 +177,11 @@ class FilePart:
 
     @property
     def is_table(self) -> bool:
-        """Whether it has typed columns."""
+        """Whether the format has typed columns."""
         return self.form in ("Parquet", "Arrow")
 
     def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
-        """Batches of a table with the columns of `fields` and those of `also` that it has.
+        """Yield batches of a table with the columns of `fields`, and those of `also` that exist.
 
         Raises:
             UsageError: see `rows`.
@@ -191,15 +191,15 @@ class FilePart:
 
 
 def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> list[FilePart]:
-    """The files of a split in a folder or in its `data/`: one, or all shards of it.
+    """Find the files of a split in a folder or its `data/`: one file, or all shards.
 
     Args:
-        names: what the split may be called.
-        affixed: take `samsum-train.csv` and `train_v2.csv` for `train.csv`, and `train/*.csv` for
-            shards of it.
+        names: names of the split.
+        affixed: also accept `samsum-train.csv` and `train_v2.csv` as `train.csv`, and `train/*.csv`
+            as its shards.
 
     Raises:
-        UsageError: the split is there twice, or a shard is missing.
+        UsageError: the split exists more than once, or a shard is missing.
     """
     found: dict[tuple[object, ...], list[Path]] = {}
     folders = [folder, folder / "data"]
@@ -208,7 +208,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
         for path in sorted(place.iterdir()) if place.is_dir() else []:
             stem, suffix = _stem_and_suffix(path)
             if suffix not in FORMS or suffix == ".target" or not path.is_file():
-                continue  # a .target is read with the .source beside it
+                continue  # a .target is read with its .source
             name = SHARD.sub("", stem)
             if affixed:
                 words = re.split(r"[-_. ]", name)
@@ -218,7 +218,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
                 found.setdefault((place, name, path.suffix, is_whole and stem), []).append(path)
     groups = list(found.values())
     if len(groups) > 1 and recorded_source(folder).get("parallel"):
-        # `bart download --parallel` writes the same pairs in two forms.
+        # `bart download --parallel` writes the same pairs in two formats.
         groups = [group for group in groups if FilePart(group[0]).form != "parallel"]
     if len(groups) > 1:
         listed = " and ".join(str(group[0].relative_to(folder)) for group in groups)
@@ -239,12 +239,12 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
 
 
 def _stem_and_suffix(path: Path) -> tuple[str, str]:
-    """The name in lower case without `.gz`, cut at its last dot: `train`, `.jsonl`."""
+    """Split the file name, lowercased and without `.gz`, at its last dot: `train`, `.jsonl`."""
     name = Path(path.name.lower().removesuffix(".gz"))
     return name.stem, name.suffix
 
 
-# ---- the forms -----------------------------------------------------------------------------------
+# ---- formats -------------------------------------------------------------------------------------
 
 
 def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
@@ -262,18 +262,22 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
         first = first or (names, where)
         found = found or None not in (columns.source, columns.target)
         yield Row(number, unit, *(None if name is None else row[name] for name in columns))
-    if first is not None and not found:  # a row may lack a side, but not every row
+    if first is not None and not found:  # some rows may lack a side, but not all
         fields.require(*first)
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """The records, with places, of JSON lines, an array, an object with "data" or of columns."""
+    """Yield (number, unit, record) from JSON lines or one JSON document.
+
+    The document may be an array of records, an object with such an array in "data", an object of
+    columns, or a single record.
+    """
     head = next((line for line in read_lines(path) if line.strip()), "").lstrip()
     if head.startswith("[") or (head and _stem_and_suffix(path)[1] == ".json"):
         try:
             content = json.loads("".join(read_lines(path)))
         except json.JSONDecodeError as error:
-            # A second object: JSON lines are often called .json as well.
+            # A second object follows: JSON lines often have the suffix .json.
             if error.msg != "Extra data" or not head.startswith("{"):
                 raise _bad_json(path, error.lineno, error) from None
         except (ValueError, RecursionError) as error:
@@ -295,7 +299,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
 
 
 def _rows_of_columns(content: dict[str, Any]) -> list[Any]:
-    """The records of an object of columns, as pandas writes it; else the object itself."""
+    """Convert an object of columns, as pandas writes it, to records; any other is a record."""
     columns = [list(v.values()) if isinstance(v, dict) else v for v in content.values()]
     if not all(isinstance(column, list) for column in columns) or len(set(map(len, columns))) != 1:
         return [content]
@@ -310,11 +314,11 @@ def _bad_json(path: Path, line: int, error: Exception) -> UsageError:
 
 
 def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
-    """Rows of CSV or TSV below a header; CSV may be separated by one of DELIMITERS."""
+    """Yield the rows of CSV or TSV after the header; CSV may use any of DELIMITERS."""
     csv.field_size_limit(2**31 - 1)
     content = read_lines(path)
     header = next((line for line in read_lines(path) if line.strip()), "")
-    if "\r" in header.rstrip("\r\n"):  # lines of an old Mac's Excel
+    if "\r" in header.rstrip("\r\n"):  # line ends of Excel for the classic Mac
         content = io.StringIO("".join(content), newline=None)
         header = header.partition("\r")[0]
     delimiter = "\t"
@@ -334,7 +338,7 @@ def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
     names: list[str] = []
     places: list[int | None] = []
     first = 1 if stated is None else 2
-    begin = first  # the line where a row begins, which may be many lines long
+    begin = first  # the line on which a row begins; a row may span several lines
     try:
         for values in reader:
             where = f"{path}, line {begin}"
@@ -357,7 +361,7 @@ def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
 
 
 def _quotes_as_csv(path: Path) -> bool:
-    """Whether the quotation marks of a TSV are those of CSV; in plain TSV they are characters."""
+    """Whether a TSV file quotes fields as CSV does; in plain TSV, quotes are literal."""
     try:
         for _ in csv.reader(read_lines(path), delimiter="\t", strict=True):
             pass
@@ -367,7 +371,7 @@ def _quotes_as_csv(path: Path) -> bool:
 
 
 def _both_sides(path: Path) -> list[Path]:
-    """The `.source` and the `.target` file, whichever of them `path` is."""
+    """Return the `.source` and the `.target` file, given either of them."""
     suffix = _stem_and_suffix(path)[1]
     packed = path.name[-len(".gz") :] if path.name.lower().endswith(".gz") else ""
     base = path.name[: len(path.name) - len(suffix + packed)]
@@ -377,7 +381,7 @@ def _both_sides(path: Path) -> list[Path]:
 
 
 def _parallel_rows(path: Path) -> Iterator[Row]:
-    """Lines of `NAME.source` beside those of `NAME.target`, whichever of them `path` is."""
+    """Pair the lines of `NAME.source` and `NAME.target`, given either of them."""
     files = _both_sides(path)
     sides = [[line.rstrip("\r\n") for line in read_lines(file)] for file in files]
     if len(sides[0]) != len(sides[1]):
@@ -403,7 +407,7 @@ def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterato
 
 
 def _arrow_batches(path: Path, fields: Fields, _: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Batches of an Arrow file, which is a stream (as `datasets` writes it) or has an index."""
+    """Yield the batches of an Arrow file, in the file format or the stream format of `datasets`."""
     import pyarrow as pa
 
     try:
@@ -424,7 +428,11 @@ def _arrow_batches(path: Path, fields: Fields, _: Sequence[str]) -> Iterator[pa.
 def table_rows(
     batches: Iterable[pa.RecordBatch | pa.Table], fields: Fields, where: str
 ) -> Iterator[Row]:
-    """Rows of a table that comes in batches."""
+    """Yield the rows of a table given in batches.
+
+    Raises:
+        UsageError: a column is missing.
+    """
     number = 0
     for batch in batches:
         columns = fields.require(batch.schema.names, where)

@@ -1,7 +1,7 @@
-"""Token ids of pairs, packed: two bytes each, or four for more than 65,536 entries.
+"""Compact token ids of pairs: two bytes each, or four if the vocabulary exceeds 65,536 entries.
 
-In: pairs, or a table of `bart preprocess summarization`, which is mapped into memory, so that all
-processes of a machine share one copy. Out: rows of ids, cut to their limits when they are read.
+In: pairs, or a table written by `bart preprocess summarization`, which is memory-mapped so that all
+processes on a machine share one copy. Out: rows of ids, truncated when they are read.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 
-LANGUAGE = b"bart_language"  # in the metadata of a table: of sentence splitting; absent for auto
+LANGUAGE = b"bart_language"  # table metadata: language for sentence splitting; absent for auto
 
 
 class PackedRows:
-    """Rows of token ids, each cut to `limit` with the `suffix` kept.
+    """Rows of token ids, truncated to `limit` tokens with the `suffix` kept.
 
     Args:
-        chunks: lists of ids, one array after the other.
-        tokenizer: of the ids; replaces those that the model has no embedding for.
+        chunks: arrays of rows, concatenated.
+        limit: maximum number of tokens in a row.
+        suffix: special tokens that end each row.
+        tokenizer: the tokenizer of the ids; replaces ids for which the model has no embedding.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class PackedRows:
         sizes = [len(chunk.lengths) for chunk in self._chunks]
         self._ends = np.cumsum(sizes, dtype=np.int64)
         uncut = np.concatenate([np.zeros(0, np.int64), *(c.lengths for c in self._chunks)])
-        self.cut = int((uncut > limit).sum())  # rows that are longer than the limit
+        self.cut = int((uncut > limit).sum())  # number of truncated rows
         self.lengths: Ids = np.minimum(uncut, limit)
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class PackedRows:
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Token ids of both sides, special tokens included, cut to their limits."""
+    """Token ids of sources and targets, truncated, including special tokens."""
 
     sources: PackedRows
     targets: PackedRows
@@ -82,7 +84,11 @@ def load_encoded(
     prefix: str = "",
     reporter: Reporter = Reporter(),
 ) -> EncodedPairs:
-    """The pairs of a split as ids, prepared or tokenized now; see `load_prepared`.
+    """Load the ids of a split, or tokenize its pairs if it is not prepared; see `load_prepared`.
+
+    Args:
+        limit: maximum number of pairs.
+        prefix: see `source_text`.
 
     Raises:
         UsageError: see PairSource.read.
@@ -104,18 +110,22 @@ def load_prepared(
     tokenizer: Tokenizer,
     prefix: str = "",
 ) -> EncodedPairs | None:
-    """The ids that `bart preprocess summarization` made with this tokenizer, None without them.
+    """Load the ids that `bart preprocess summarization` wrote with this tokenizer.
 
-    Pairs with an empty article are left out, as `load_encoded` leaves them out of other pairs.
+    Pairs with an empty article are skipped, as they are when `load_encoded` tokenizes pairs.
 
     Args:
-        prefix: see `source_text`; prepared ids have none.
+        limit: maximum number of pairs.
+        prefix: see `source_text`. Prepared ids have no prefix.
+
+    Returns:
+        None if there are no such ids.
     """
     table = None if prefix.strip() else source.prepared(split)
     if table is None or vocabulary_of(table) != tokenizer.fingerprint():
         return None
     batches = _mapped(table) if table.form == "Arrow" else _of_parquet(table, tokenizer)
-    if split != "train":  # a score counts pairs with an empty article; a loss does not
+    if split != "train":  # kept for scores, which count pairs with an empty article
         batches = map(_with_article, batches)
     return _pairs(_first_rows(batches, limit), data, tokenizer)
 
@@ -123,7 +133,7 @@ def load_prepared(
 def encode_pairs(
     pairs: Iterable[Pair], data: SummarizationDataConfig, tokenizer: Tokenizer, prefix: str = ""
 ) -> EncodedPairs:
-    """Pairs as ids, cut to their limits."""
+    """Tokenize pairs and truncate them to the limits in `data`."""
     encoded = (batch for _, batch in encode_batches(pairs, tokenizer, prefix))
     return _pairs(encoded, data, tokenizer)
 
@@ -131,7 +141,7 @@ def encode_pairs(
 def encode_batches(
     pairs: Iterable[Pair], tokenizer: Tokenizer, prefix: str = ""
 ) -> Iterator[tuple[list[Pair], pa.RecordBatch]]:
-    """Some pairs at a time with both sides as ids, uncut, special tokens included."""
+    """Yield batches of pairs with their ids, including special tokens, without truncation."""
     ids = pa.list_(ids_type(tokenizer.vocab_size))
     rest = iter(pairs)
     while part := list(islice(rest, ROWS)):
@@ -159,7 +169,7 @@ def _ragged(chunk: pa.ListArray) -> Ragged:
 
 
 def language_of(data: SummarizationDataConfig) -> str | None:
-    """The language that prepared pairs were written with; None for other pairs, and for auto."""
+    """Return the language recorded in prepared pairs; None for auto and for other pairs."""
     if data.path is None or not data.path.exists():
         return None
     source = open_pairs(data)
@@ -169,16 +179,16 @@ def language_of(data: SummarizationDataConfig) -> str | None:
 
 
 def vocabulary_of(table: FilePart) -> str | None:
-    """Fingerprint of the tokenizer of a table's ids, None for a table of other origin.
+    """Return the fingerprint of the tokenizer that made a table's ids; None without ids.
 
-    The table itself says so: a tokenizer folder beside it may be another run's.
+    It is read from the table: a tokenizer folder next to it may belong to another run.
     """
     vocabulary = _metadata(table).get(VOCABULARY)
     return None if vocabulary is None else vocabulary.decode()
 
 
 def _metadata(table: FilePart) -> dict[bytes, bytes]:
-    """The metadata of a table of `bart preprocess summarization`; empty for other tables."""
+    """Metadata of a table written by `bart preprocess summarization`; empty for other tables."""
     try:
         if table.form == "Arrow":
             with pa.memory_map(str(table.path)) as content:
@@ -186,7 +196,7 @@ def _metadata(table: FilePart) -> dict[bytes, bytes]:
         else:
             schema = pq.read_schema(table.path)
     except (pa.ArrowInvalid, OSError):
-        return {}  # the reader of the text says what is wrong
+        return {}  # reading the text reports the problem
     if not set(ID_COLUMNS) <= set(schema.names):
         return {}
     return {VOCABULARY: b""} | (schema.metadata or {})
@@ -198,7 +208,7 @@ def _mapped(table: FilePart) -> Iterator[pa.RecordBatch]:
 
 
 def _of_parquet(table: FilePart, tokenizer: Tokenizer) -> Iterator[pa.RecordBatch]:
-    """The ids of a table of an earlier version, which has four bytes for each."""
+    """Read the ids of a table written by an earlier version, with four bytes per id."""
     ids = pa.list_(ids_type(tokenizer.vocab_size))
     with pq.ParquetFile(table.path) as file:
         for batch in file.iter_batches(ROWS, columns=["article", *ID_COLUMNS]):
@@ -207,7 +217,7 @@ def _of_parquet(table: FilePart, tokenizer: Tokenizer) -> Iterator[pa.RecordBatc
 
 
 def _with_article(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows whose article is not empty."""
+    """Keep the rows whose article is not empty."""
     kept = pc.greater(pc.binary_length(batch["article"]), 0)
     return batch if pc.all(kept).as_py() else batch.filter(kept)
 

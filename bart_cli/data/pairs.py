@@ -1,7 +1,7 @@
-"""Pairs of article and summary: the one reader of preprocessing, fine-tuning and evaluation.
+"""Read pairs of article and summary, for preprocessing, fine-tuning and evaluation alike.
 
-In: what `--data` names: a folder with `{train,validation,test}` in any form of pair_files, one such
-file, what `datasets` saved to disk, or a data set of the hub. Out: the pairs of a split.
+In: the argument of `--data`: a folder with `{train,validation,test}` in any format of pair_files, a
+single such file, a data set saved by `datasets`, or one on the hub. Out: the pairs of a split.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ SPLITS = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
-# OWNER/NAME, @ a branch, tag or commit, : a configuration.
+# OWNER/NAME[@REVISION][:CONFIGURATION]
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?(?::([\w.+-]+))?")
-NAMED = 5  # pairs that a warning names
+NAMED = 5  # maximum number of items listed in a message
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An article and its reference summary; `others`: further references of the same article."""
+    """An article and its reference summary; `others` are additional references."""
 
     id: str
     source: str
@@ -59,13 +59,13 @@ class Pair:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """All of them."""
+        """All reference summaries."""
         return (self.target, *self.others)
 
 
 @dataclass(frozen=True)
 class TablePart:
-    """A split that `datasets` has loaded."""
+    """A split loaded by `datasets`."""
 
     name: str
     dataset: Dataset
@@ -87,11 +87,12 @@ Part = FilePart | TablePart
 
 @dataclass
 class Split:
-    """The pairs of a split.
+    """The pairs of a split, and counts of those read and skipped.
 
-    read: how many there were. dropped: the others, by reason. keep_empty: keep pairs with an empty
-    article and a summary, which a score has to count. empty: how many these are. first: where the
-    first pair of each kind is. joined: lists of several texts that became one summary.
+    read: number of pairs read. dropped: number of pairs skipped, by reason. keep_empty: keep pairs
+    with a summary but an empty article, which scores must include. empty: number of these pairs.
+    joined: number of summaries joined from a list. first: location of the first pair skipped for
+    each reason.
     """
 
     name: str
@@ -104,20 +105,20 @@ class Split:
     first: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:
-        """Count a pair that is left out."""
+        """Count a skipped pair."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self.first.setdefault(reason, where)
 
     def tell(self, reporter: Reporter) -> None:
-        """Name the pairs that were left out, and those whose article is empty."""
+        """Report skipped pairs, pairs with an empty article, and joined summaries."""
         if self.dropped:
             reasons = ", ".join(
                 f"{count:,} {reason} (first: {self.first[reason]})"
                 for reason, count in self.dropped.items()
             )
             reporter.warn(
-                f"{self.name} split: {sum(self.dropped.values()):,} of {self.read:,} pairs are "
-                f"skipped: {reasons}"
+                f"{self.name} split: skipped {sum(self.dropped.values()):,} of {self.read:,} "
+                f"pairs: {reasons}"
             )
         if self.empty:
             reporter.warn(
@@ -128,14 +129,14 @@ class Split:
             reporter.info(
                 f"{self.name} split: {self.joined:,} of {self.read:,} summaries are lists, read as "
                 "the sentences of one summary. Pass --list-targets references if each item is a "
-                "summary of its own."
+                "separate summary."
             )
 
 
 class PairSource:
-    """The splits of what `--data` names; `open_pairs` makes one.
+    """The pairs in a folder, file or data set; create one with `open_pairs`.
 
-    splits: those that exist or are held out. divided: those that are parts of one file.
+    splits: names of the splits that exist or are held out from the train split.
     """
 
     def __init__(self, data: SummarizationDataConfig) -> None:
@@ -151,8 +152,7 @@ class PairSource:
         for split in self._shares:
             if split in own:
                 raise UsageError(
-                    f"{self.path} has a {split} split of its own, but {split}_share="
-                    f"{shares[split]}",
+                    f"{self.path} already has a {split} split, but {split}_share={shares[split]}",
                     hint=f"Drop --{split}-share.",
                 )
         if self._shares and "train" not in own:
@@ -166,12 +166,12 @@ class PairSource:
         elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             self._load(path.name, _saved(path))
         elif not path.is_dir():
-            self._load(str(path), _of_the_hub(path))
+            self._load(str(path), _from_hub(path))
         else:
             self._affixed = not any(find_parts(path, names) for names in SPLITS.values())
 
     def _load(self, name: str, content: Any) -> None:
-        """Take the splits of a DatasetDict; a Dataset is one undivided table."""
+        """Take over the splits of a DatasetDict; a Dataset has no splits."""
         if not isinstance(content, dict):
             self._single, content = True, {"train": content}
         for split in content:
@@ -179,7 +179,7 @@ class PairSource:
             self._tables[split] = [part]
 
     def parts(self, split: str) -> list[Part]:
-        """The files or tables of a split; none where it has to be held out, or does not exist."""
+        """Return the files or tables of a split; none if it is held out or does not exist."""
         names = SPLITS.get(split, (split,))
         if self._tables:
             found = [name for name in names if name in self._tables]
@@ -187,9 +187,10 @@ class PairSource:
         return list(find_parts(self.path, names, affixed=self._affixed))
 
     def digests(self, split: str) -> dict[str, str]:
-        """Digests of the content that the pairs of a split are read from, by name.
+        """Return digests, by name, of the content from which the pairs of a split are read.
 
-        Of tables only the columns count that training reads, whatever the files that hold them.
+        For tables, the digest covers the columns that training reads, however they are divided
+        into files.
         """
         parts = self.parts("train" if self._single or split in self._shares else split)
         files = [part for part in parts if isinstance(part, FilePart) and not part.is_table]
@@ -199,26 +200,30 @@ class PairSource:
         return {"pairs": digest_tables(chain.from_iterable(tables), self._fields)}
 
     def prepared(self, split: str) -> FilePart | None:
-        """The file of a split, if `bart preprocess summarization` may have written it."""
+        """Return the file of a split if `bart preprocess summarization` may have written it."""
         parts = [] if self._shares else self.parts(split)
         part = parts[0] if len(parts) == 1 else None
         return part if isinstance(part, FilePart) and part.form in ("Arrow", "Parquet") else None
 
     def read(self, split: str, *, limit: int | None = None, keep_empty: bool = False) -> Split:
-        """The pairs of a split, all in memory; see `stream`."""
+        """Read all pairs of a split into memory; see `stream`."""
         result = Split(split, keep_empty=keep_empty)
         result.pairs += self.stream(result, limit)
         return result
 
     def stream(self, result: Split, limit: int | None = None) -> Iterator[Pair]:
-        """Yield the pairs of a split one by one and count the others in `result`.
+        """Yield the pairs of a split one by one, and count skipped ones in `result`.
 
-        Pairs with an empty side are left out; of the train split also duplicates and those whose
-        summary is the article. One file without shares is the split that is asked for.
+        Pairs with an empty side are skipped; in the train split, so are duplicates and pairs whose
+        summary equals the article. A single file without held-out shares serves as any split.
+
+        Args:
+            result: names the split and receives the counts; its `pairs` are not filled.
+            limit: maximum number of pairs.
 
         Raises:
-            UsageError: no such split, a file that cannot be read, columns that are missing, or no
-                usable pair.
+            UsageError: the split does not exist, a file cannot be read, a column is missing, or no
+                pair is usable.
         """
         split = result.name
         parts = self.parts(split)
@@ -271,7 +276,7 @@ class PairSource:
             raise UsageError(f"{names} has no usable pair: {reasons}")
 
     def _targets(self, value: Any, where: str, result: Split) -> list[str]:
-        """The summary, or the summaries that `list_targets` makes of a list."""
+        """The reference summaries: the items of a list are separate or joined (`list_targets`)."""
         if isinstance(value, list | tuple) and self._data.list_targets == "references":
             texts = [_text(item, where, "\n") for item in value]
             return [text for text in texts if text] or [""]
@@ -279,10 +284,10 @@ class PairSource:
         return [_text(value, where, "\n")]
 
     def _held_out(self, split: str, limit: int | None) -> Split:
-        """The share of the train split that is held out as `split`, or what is left for training.
+        """Read the share of the train split that is held out as `split`, or the rest for training.
 
-        Articles are ordered by a keyed hash; the test split is taken from the beginning, the
-        validation split from the end. Equal articles stay together.
+        Articles are ordered by a keyed hash. The test split is taken from the beginning, the
+        validation split from the end. Equal articles stay in the same split.
         """
         whole = Split("train")
         whole.pairs += self._usable(self.parts("train"), whole)
@@ -308,17 +313,17 @@ class PairSource:
         )
 
     def _in_training(self, split: Split) -> list[Pair]:
-        """Those of the pairs whose article is also in the train split."""
+        """The pairs of `split` whose article is also in the train split."""
         if "train" not in self.splits or split.name in ("train", *self._shares):
             return []
-        if self._single:  # asked for under another name
+        if self._single:  # the same pairs serve as both splits
             return []
         train = self._usable(self.parts("train"), Split("train"))
         found = {pair.source for pair in split.pairs}.intersection(pair.source for pair in train)
         return [pair for pair in split.pairs if pair.source in found]
 
     def tell_overlap(self, split: Split, reporter: Reporter) -> int:
-        """Warn of pairs whose article is also in the train split; how many there are."""
+        """Warn about pairs whose article is also in the train split, and return their number."""
         found = self._in_training(split)
         if found:
             names = ", ".join(pair.id for pair in found[:NAMED])
@@ -333,7 +338,7 @@ class PairSource:
         if self.splits:
             hint = f"It has: {', '.join(self.splits)}."
             if split in ("validation", "test") and "train" in self.splits:
-                hint = f"Pass --{split}-share 0.05 to hold out a part of the train split."
+                hint = f"Pass --{split}-share 0.05 to hold out part of the train split."
             return UsageError(f"no {split} split in {self.path}", hint=hint)
         names = SPLITS.get(split, (split,))
         files, folders = [], []
@@ -352,51 +357,51 @@ class PairSource:
 
 
 def open_pairs(data: SummarizationDataConfig) -> PairSource:
-    """Look at what `data.path` names.
+    """Open the pairs at `data.path`.
 
     Raises:
-        UsageError: it does not exist, or shares that do not go with its splits.
-        BartError: the hub could not be reached.
+        UsageError: the path does not exist, or the held-out shares conflict with its splits.
+        BartError: the hub cannot be reached.
     """
     return PairSource(data)
 
 
 def read_pairs(path: Path, split: str, *, limit: int | None = None) -> list[Pair]:
-    """The (first) pairs of a split, with the usual columns; see PairSource.read."""
+    """Read the (first `limit`) pairs of a split from the usual columns; see PairSource.read."""
     return open_pairs(SummarizationDataConfig(path=path)).read(split, limit=limit).pairs
 
 
 def _saved(path: Path) -> Any:
-    """What `datasets` saved to disk."""
-    require(f"{path}, which `datasets` saved,", "data")
+    """Load a data set saved with `datasets`' `save_to_disk`."""
+    require(f"{path}, saved by `datasets`,", "data")
     import datasets
 
     try:
         return datasets.load_from_disk(str(path))
-    except Exception as error:  # `datasets` lets through what its readers raise
+    except Exception as error:  # `datasets` passes on any error of its readers
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{path}: not a readable data set: {reason}") from None
 
 
-def _of_the_hub(path: Path) -> Any:
-    """The splits of a data set of the hub.
+def _from_hub(path: Path) -> Any:
+    """Load the splits of a data set on the hub.
 
     Raises:
-        UsageError: `path` cannot be the name of one, or there is none.
-        BartError: the hub could not be reached.
+        UsageError: `path` is not a valid name, or there is no such data set.
+        BartError: the hub cannot be reached.
     """
     known = HUB_ID.fullmatch(str(path))
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if known is None or suffix in FORMS or Path(path.parts[0]).exists():
         hint = None
         if len(path.parts) == 1 and suffix not in FORMS:
-            hint = "A data set of the hub is named OWNER/NAME, as in EdinburghNLP/xsum."
+            hint = "Write a data set on the hub as OWNER/NAME, as in EdinburghNLP/xsum."
         raise UsageError(f"no such file or folder: {path}", hint=hint)
     try:
         return _load_from_hub(*known.groups())
     except BartError as error:
         raise type(error)(
-            f"no such file or folder: {path}; and on the hub: {error.message}",
+            f"no such file or folder: {path}; on the hub: {error.message}",
             hint=error.hint and error.hint.replace("--dataset", "--data"),
             exit_code=error.exit_code,
         ) from None
@@ -410,7 +415,7 @@ def _load_from_hub(repository: str, revision: str | None, configuration: str | N
 
 
 def _text(value: Any, where: str, between: str) -> str:
-    """A side of a pair; sentences in a list, or in lists of a list, are joined by `between`."""
+    """Return the text of a source or target; (nested) lists are joined with `between`."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""Batches for pre-training: shards in canonical order, noised, padded.
+"""Load batches for pre-training: samples of shards in canonical order, noised and padded.
 
-Batches depend on the number of samples consumed and on nothing else: not on ranks, workers, or on
-where a run was stopped. That number is the loader's whole state.
+A batch depends only on the number of samples consumed before it, not on ranks, workers or the
+point where a run was interrupted. That number is the loader's entire state.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from bart_cli.tokenizer import Tokenizer
 
 
 class SampleReader:
-    """Samples by position, noised and batched; keeps the shards that are in use.
+    """Reads, noises and batches samples by position, and caches the shards in use.
 
-    A rank reads its own streams only (see `order`), each of which is in one shard at a time. So the
-    reader keeps a shard for each of these streams, and one more while a stream changes over.
+    Each of a rank's streams (see `order`) reads one shard at a time. The reader therefore caches
+    one shard per stream, and one more for the moment when a stream moves to its next shard.
 
     Args:
-        world_size: ranks that divide the streams among them.
+        seed: seed of order and noise.
+        decoder_start_id, positions: see `make_batch`.
+        world_size: number of ranks that share the streams.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class SampleReader:
         self._cache: OrderedDict[int, Samples] = OrderedDict()
 
     def batches(self, positions: Ids, size: int) -> list[Batch]:
-        """Micro-batches of `size` with the samples at these positions of the endless sequence."""
+        """Return micro-batches of up to `size` samples with the samples at `positions`."""
         epochs, shards, rows = self.order.locate(positions)
         keys = derive(
             self._seed,
@@ -87,7 +89,7 @@ class SampleReader:
         ]
 
     def _gather(self, shards: Ids, rows: Ids) -> tuple[Ragged, Ragged]:
-        """Tokens and sentence lengths of samples, cut to the sequence length."""
+        """Tokens and sentence lengths of samples, truncated to the sequence length."""
         token_rows, sentence_rows = [], []
         for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
             tokens, sentences = self._shard(shard).row(row)
@@ -110,7 +112,7 @@ class SampleReader:
         return samples
 
     def _with_ends(self, rows: Ragged, limit: int | None = None) -> list[Ids]:
-        """Rows between <s> and </s>; insertions may have made one too long for the model."""
+        """Add <s> and </s>, truncating rows that insertions made too long for the model."""
         prefix, suffix = (np.array(part, dtype=np.int64) for part in self._ends)
         lengths = rows.lengths
         if limit is not None:
@@ -122,7 +124,13 @@ class SampleReader:
 
 
 class PretrainLoader:
-    """Endless: each item is this rank's micro-batches of one optimizer step."""
+    """An endless iterator; each item is a list of this rank's micro-batches for one optimizer step.
+
+    Args:
+        share: this rank's part of each global batch, and the sample at which to start.
+        seed: seed of order and noise.
+        decoder_start_id, positions: see `make_batch`.
+    """
 
     def __init__(
         self,
@@ -148,29 +156,29 @@ class PretrainLoader:
     def __iter__(self) -> Iterator[list[Batch]]:
         if not self._workers:
             return iter(self._steps)
-        # A forked process that uses `tokenizers` warns unless this is set either way.
+        # Unless this is set, `tokenizers` warns in forked processes.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        return self._by_workers()
+        return self._in_workers()
 
-    def _by_workers(self) -> Iterator[list[Batch]]:
+    def _in_workers(self) -> Iterator[list[Batch]]:
         steps: Any = iter(
             DataLoader(
                 self._steps,
                 batch_size=None,
                 num_workers=self._workers,
-                worker_init_fn=_leave_signals_to_the_parent,
+                worker_init_fn=_leave_signals_to_parent,
                 prefetch_factor=2,
             )
         )
         try:
             yield from steps
         finally:
-            # Left to the garbage collector, it may wait for its thread when Python exits.
+            # If left to the garbage collector, this may hang when Python exits.
             steps._shutdown_workers()
 
 
 class _Steps(IterableDataset):
-    """The steps of one loader process: with n of them, every n-th step."""
+    """The steps of one loader process: every n-th step if there are n of them."""
 
     def __init__(self, reader: SampleReader, share: Share) -> None:
         self._reader, self._share = reader, share
@@ -187,9 +195,9 @@ class _Steps(IterableDataset):
 
 
 def share_of_cut_tokens(folder: Path, tokenizer: Tokenizer, sequence_length: int) -> float:
-    """Share of the tokens of the first shard that lie behind the sequence length and are cut.
+    """Return the fraction of tokens lost by truncation, from 0 to 1, measured on the first shard.
 
-    LDDL counts the tokens of another tokenizer: its samples are longer in BPE.
+    LDDL measures samples with a different tokenizer; in BPE tokens they are longer.
     """
     lengths = open_shards(folder).read(0, tokenizer).tokens.lengths
     cut = np.maximum(lengths - (sequence_length - 2), 0)
@@ -208,7 +216,7 @@ def validation_batches(
     positions: int | None = None,
     limit: int = 2048,
 ) -> Iterator[Batch]:
-    """This rank's part of the first `limit` samples of epoch 0: always the same, noise included."""
+    """Yield this rank's part of the first `limit` samples of epoch 0, with fixed noise."""
     shards = open_shards(folder)
     reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id, positions)
     total = min(limit, shards.samples)
@@ -221,9 +229,11 @@ def _concatenate(rows: list[Ids]) -> Ragged:
     return Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), lengths)
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
-    """Ctrl-C and SIGTERM may reach the whole group (a terminal, `timeout`, SLURM): the parent
-    writes its checkpoint and then stops us. A second SIGTERM is the parent's own.
+def _leave_signals_to_parent(_: int) -> None:
+    """Ignore Ctrl-C and the first SIGTERM in a worker.
+
+    A terminal, `timeout` or SLURM may send them to the whole process group. The parent writes its
+    checkpoint and then stops the workers with a second SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

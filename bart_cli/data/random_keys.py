@@ -1,8 +1,8 @@
-"""Random numbers as a pure function of their keys, for whole arrays at once.
+"""Random numbers as a pure function of keys, vectorized.
 
-A sample's noise depends on (seed, epoch, sample) alone, not on the batch, rank or worker that
-computes it, so a generator with a state will not do. SplitMix64 (Steele, Lea & Flood 2014) mixes
-a counter into 64 random bits and is three lines of vectorized integer arithmetic.
+The noise of a sample depends only on (seed, epoch, sample), not on the batch, rank or worker that
+computes it. This rules out a stateful generator. SplitMix64 (Steele, Lea & Flood 2014) mixes a
+counter into 64 random bits with three lines of vectorized integer arithmetic.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Keys = NDArray[np.uint64]
 
 
 class Purpose(IntEnum):
-    """The second part of a key: keeps the random numbers of different purposes independent.
+    """The second part of a key, which makes random numbers for different purposes independent.
 
-    A number, once used, never changes: runs would no longer resume bit for bit.
+    Never change a number: it would break bitwise resume of existing runs.
     """
 
     SHARD_ORDER = 101
@@ -35,14 +35,14 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix(x: Keys) -> Keys:
-    """SplitMix64's finalizer: a bijection of 64 bits that scatters neighboring inputs."""
+    """SplitMix64's finalizer: a bijection on 64-bit integers that scatters neighboring inputs."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def derive(*parts: int | Keys) -> Keys:
-    """One key from several numbers or arrays (broadcast): the order of the parts matters."""
+    """Derive keys from integers or arrays, which are broadcast; the order of the parts matters."""
     with np.errstate(over="ignore"):
         key = np.zeros((), dtype=np.uint64)
         for part in parts:
@@ -52,10 +52,10 @@ def derive(*parts: int | Keys) -> Keys:
 
 
 def uniform(*parts: int | Keys) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), one per key."""
+    """Draw one uniform number in [0, 1) per key; the parts are as for `derive`."""
     return (derive(*parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(size: int, *parts: int) -> NDArray[np.int64]:
-    """A random order of range(size)."""
+    """Draw a random permutation of range(size)."""
     return np.argsort(derive(*parts, np.arange(size, dtype=np.uint64)), kind="stable")

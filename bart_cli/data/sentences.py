@@ -1,9 +1,9 @@
-"""Sentence splitting by rules: one text in, its sentences out, no character but white space lost.
+"""Split text into sentences by rules, losing nothing but white space.
 
-One splitter serves pre-processing, evaluation (ROUGE-Lsum) and the summaries of long documents.
-English has rules of its own. All other languages share theirs: marks that end a sentence in any
-script, a capital letter behind a full stop where the script has capitals, and abbreviations by
-language. `auto` goes by the script and takes Latin letters for English.
+Preprocessing, evaluation (ROUGE-Lsum) and the summarization of long documents share this splitter.
+English has its own rules. All other languages share a set: sentence-final punctuation of any
+script, a capital letter after a period where the script has capitals, and abbreviations by
+language. `auto` chooses the rules by script and treats Latin letters as English.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bart_cli.data.abbreviations import ENDING, GERMAN_STARTERS
 from bart_cli.data.words import UNSPACED
 
 AUTO = "auto"
-LONGEST = 2**16  # characters of a sentence: bounds the memory of tokenizing it
+LONGEST = 2**16  # maximum characters of a sentence; bounds the memory for tokenizing it
 SAME_RULES = {"nb": "no", "nn": "no", "be": "ru", "bg": "ru"}
 
 # ---- English ------------------------------------------------------------------------------------
@@ -29,9 +29,9 @@ ABBREVIATIONS = frozenset(
     e.g i.e a.m p.m u.s u.k u.n e.u d.c
     """.split()
 )
-# Before a number only: "No. 5" goes on, "No. He left." does not.
+# Abbreviations only before a number: "No. 5" is one sentence, "No. He left." is two.
 NUMBERED = frozenset("no nos n° vol fig eq sec p pp ch art ext tel ver".split())
-# These may also end a sentence; the next word decides.
+# Abbreviations that may also end a sentence, depending on the next word.
 AMBIGUOUS = frozenset("inc ltd co corp etc ph.d ft u.s u.k u.n e.u d.c jr sr".split())
 STARTERS = frozenset(
     """
@@ -40,7 +40,7 @@ STARTERS = frozenset(
     can could will would if as for from by with after before while since then so some most many all
     """.split()
 )
-# Behind a time of the day the sentence goes on with these, or when only words of time come before.
+# A sentence continues after a time of day before these words, or if it contains only a time so far.
 TIMES = frozenset({"a.m", "p.m"})
 AFTER_TIME = frozenset(
     """
@@ -49,66 +49,70 @@ AFTER_TIME = frozenset(
     cet eastern central pacific mountain local
     """.split()
 )
-NAMES = ("Yahoo!", "Jeopardy!")  # whose mark is no end of a sentence
+NAMES = ("Yahoo!", "Jeopardy!")  # their exclamation mark does not end a sentence
 
-# A full stop (with closing quotes or brackets), white space, then what may open a sentence.
-# The mark first: Python's `re` finds a leading class of characters fast.
-BORDER = re.compile(r"""[.!?…]["'”’)\]]*\s+(?=["'“‘(\[•⁃]*[A-Z0-9À-ÖØ-Þ])""")
-# The label of an item of a list, and the characters before a stop that may hold one.
+# Punctuation (with closing quotes or brackets), white space, then a possible start of a sentence.
+# The pattern begins with a character class, which Python's `re` searches fast.
+BOUNDARY = re.compile(r"""[.!?…]["'”’)\]]*\s+(?=["'“‘(\[•⁃]*[A-Z0-9À-ÖØ-Þ])""")
+# The label of a list item, and the number of characters before a period to search for one.
 LABEL = re.compile(r"(?:^|\s)((?:[•⁃]\s*)?(\d{1,2}|[a-z]))\.$")
 LABEL_REACH = 6
 LAST_WORD = re.compile(r"([^\s\"'“”‘’()\[\]]+)\.$")
-REACH = 24  # characters before a stop that may tell an abbreviation
+REACH = 24  # characters before a period that are examined for an abbreviation
 INITIAL = re.compile(r"^[A-Z]$|^([A-Za-z]\.)+[A-Za-z]$")
 
 # ---- other languages ----------------------------------------------------------------------------
 
 ASCII = re.compile("[\0-\x7f]+")
 LATIN = re.compile("[A-Za-zÀ-ÖØ-öø-ɏ]+")
-# Runs of letters of a script, and the language whose rules its text is split by.
+# Letters of a script, and the language whose rules apply to it.
 SCRIPTS = {
     "ru": re.compile("[\u0400-\u052f]+"),
     "el": re.compile("[\u0370-\u03ff\u1f00-\u1fff]+"),
-    # All others: Armenian to Myanmar and Ethiopic, Khmer, Chinese, Japanese, Korean.
+    # Other scripts: Armenian to Myanmar and Ethiopic, Khmer, Chinese, Japanese, Korean.
     "": re.compile(
         "[\u0530-\u139f\u1780-\u18af\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff]+"
     ),
 }
-SAMPLE = 4096  # characters that tell the script of a text
-WIDE = "。｡！？．؟۔।॥։።፧။។៕"  # marks that end a sentence without a space behind them
+SAMPLE = 4096  # characters from which the script of a text is detected
+WIDE = "。｡！？．؟۔।॥։።፧။។៕"  # marks that end a sentence even without a space after them
 MARKS = ".!?…;" + WIDE
-# A mark or the end of a line first: Python's `re` finds a leading class of characters fast.
+# The pattern begins with a character class, which Python's `re` searches fast.
 STOP = re.compile(
     rf"(?P<run>[{MARKS}\n][{MARKS}]*)"
     r"(?P<close>[\"'”’»›)\]“‘«」』》〉）】〕］]*(?:\s[»›])*)(?P<space>\s*)"
 )
-OPENERS = re.compile("[“‘«\"']")  # in `close`, behind a mark of WIDE
+OPENERS = re.compile("[“‘«\"']")  # in `close`, after a mark of WIDE
 UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
-QUOTED = re.compile("と|って|、|。|，")  # behind a closing quote, the sentence around it goes on
+QUOTED = re.compile("と|って|、|。|，")  # after a closing quote, these continue the outer sentence
 THAI = re.compile("[\u0e00-\u0eff]")
 THAI_SPACE = re.compile("(?<=[\u0e00-\u0eff])\\s+(?=[\u0e00-\u0eff])")  # Lao too
-PHRASES = 60  # characters of a Thai or Lao sentence, after which the next space ends it
+PHRASES = 60  # characters after which the next space ends a Thai or Lao sentence
 FIRST_LETTER = re.compile(r"[\W_]*(\w+)")
 BEFORE_WORD = "\"'“”„«»‘’([—–-"
 LETTERS = re.compile(r"([^\W\d_]{1,2}\.\s?)*[^\W\d_]")  # initials, "z. B", "т.е"
-# Single letters that do end a sentence before a capital: "5 h.", "1999 г.", "и т. д.", "до н. э."
+# Single letters that end a sentence before a capital: "5 h.", "1999 г.", "и т. д.", "до н. э."
 LETTER_END = re.compile(r"(\d\s?[^\W\d_]|т\.\s?[дп]|н\.\s?э)$")
 
 
 def split_sentences(text: str, language: str = AUTO) -> list[str]:
-    """Sentences of a text, stripped, in order; an empty list for blank text.
+    """Split a text into sentences, stripped of white space.
 
     Args:
-        language: code of ISO 639-1, or `auto`.
+        language: ISO 639-1 code, or `auto`.
     """
     return [sentence.strip() for sentence in _parts(text, language) if not sentence.isspace()]
 
 
 def spaced_sentences(text: str, language: str = AUTO) -> list[str]:
-    """Sentences that give the text when joined: each after the first keeps one space before it.
+    """Split a text into sentences whose concatenation is the text.
 
-    Chinese and Japanese have none between sentences, and get none. What is longer than LONGEST
-    characters is cut, before a space if there is one.
+    Each sentence after the first begins with a single space if white space precedes it in the text
+    (usually not in Chinese and Japanese). Sentences of more than LONGEST characters are cut, before
+    a space if possible.
+
+    Args:
+        language: ISO 639-1 code, or `auto`.
     """
     sentences: list[str] = []
     space = ""
@@ -130,7 +134,7 @@ def spaced_sentences(text: str, language: str = AUTO) -> list[str]:
 
 
 def language_of(text: str) -> str:
-    """The rules for a text of unknown language: `en`, `ru`, `el`, or none of these."""
+    """Choose the rules for a text by its script: "en", "ru", "el", or "" for other scripts."""
     if text.isascii():
         return "en"
     sample = text[:SAMPLE]
@@ -147,7 +151,7 @@ def _letters(runs: re.Pattern[str], text: str) -> int:
 
 
 def _parts(text: str, language: str) -> Iterator[str]:
-    """The text cut behind the white space that follows each sentence."""
+    """Yield the sentences of a text with the white space that follows them."""
     language = language_of(text) if language == AUTO else SAME_RULES.get(language, language)
     begin = 0
     for end in _english(text) if language == "en" else _other(text, language):
@@ -159,8 +163,8 @@ def _parts(text: str, language: str) -> Iterator[str]:
 
 def _english(text: str) -> Iterator[int]:
     begin = 0
-    item = ""  # the label that the next item of a list has
-    for match in BORDER.finditer(text):
+    item = ""  # label of the next list item
+    for match in BOUNDARY.finditer(text):
         stop, end = match.start() + 1, match.end()
         if item or stop - begin <= LABEL_REACH:
             label = LABEL.search(text, max(begin - 1, stop - LABEL_REACH, 0), stop)
@@ -171,7 +175,7 @@ def _english(text: str) -> Iterator[int]:
                 begin, item = label.start(1), _next_label(item)
                 yield begin
                 continue
-        if not _goes_on_in_english(text, begin, stop, end):
+        if not _continues_in_english(text, begin, stop, end):
             begin = end
             yield begin
 
@@ -180,8 +184,8 @@ def _next_label(label: str) -> str:
     return str(int(label) + 1) if label.isdigit() else chr(ord(label) + 1)
 
 
-def _goes_on_in_english(text: str, begin: int, stop: int, end: int) -> bool:
-    """Whether the sentence from `begin` on goes on behind the mark before `stop`."""
+def _continues_in_english(text: str, begin: int, stop: int, end: int) -> bool:
+    """Whether the sentence that begins at `begin` continues after the mark before `stop`."""
     before = text[max(begin, stop - REACH) : stop]
     if before[-1] != ".":
         return before[-1] == "!" and before.endswith(NAMES) and not _starts(text, end)
@@ -191,18 +195,18 @@ def _goes_on_in_english(text: str, begin: int, stop: int, end: int) -> bool:
 
 
 def _starts(text: str, end: int) -> bool:
-    """Whether a word that opens sentences, with a capital, is at `end`."""
+    """Whether a capitalized word that commonly starts sentences is at `end`."""
     first = FIRST_LETTER.match(text, end)
     return first is not None and first[1][0].isupper() and first[1].lower() in STARTERS
 
 
 def _is_abbreviation(before: str, after: str, is_first: bool) -> bool:
-    """Whether the stop at the end of `before` belongs to an abbreviation or an initial.
+    """Whether the period at the end of `before` belongs to an abbreviation or an initial.
 
     Args:
-        before: REACH characters at most, so that a text of nothing but "Mr. Mr. Mr." takes no
-            longer.
-        is_first: `before` is the beginning of the sentence.
+        before: at most REACH characters, which keeps the time linear for texts such as
+            "Mr. Mr. Mr.".
+        is_first: whether `before` begins the sentence.
     """
     match = LAST_WORD.search(before)
     if match is None:
@@ -214,8 +218,8 @@ def _is_abbreviation(before: str, after: str, is_first: bool) -> bool:
     if lower in TIMES:
         first = FIRST_LETTER.match(after)
         word_after = first[1].lower() if first and first[1][0].isupper() else ""
-        goes_on = is_first and len(before.split()) < 5 and word_after not in STARTERS
-        return goes_on or after[0] == "(" or word_after in AFTER_TIME
+        continues = is_first and len(before.split()) < 5 and word_after not in STARTERS
+        return continues or after[0] == "(" or word_after in AFTER_TIME
     if word == "I":  # "you and I. Have" ends, "Robert I. Hale" does not
         words = before.split()
         return len(words) > 1 and not words[-2][0].islower()
@@ -233,7 +237,7 @@ def _other(text: str, language: str) -> Iterator[int]:
         end = match.end()
         is_common = space == " " and run != "\n" and run[-1] not in WIDE
         if is_common and end < size and text[end].islower():
-            continue  # nothing else needs a look
+            continue  # fast path for the most common case
         if _ends(text, begin, match, language):
             if run[-1] in WIDE and (opener := OPENERS.search(close)):
                 end = match.start("close") + opener.start()
@@ -247,7 +251,7 @@ def _other(text: str, language: str) -> Iterator[int]:
 
 
 def _phrases(text: str, begin: int, end: int) -> Iterator[int]:
-    """Borders within what is Thai or Lao, where only spaces part sentences."""
+    """Yield sentence boundaries in Thai or Lao text, which has no marks, only spaces."""
     if end - begin > PHRASES:
         for match in THAI_SPACE.finditer(text, begin, end):
             if match.start() - begin >= PHRASES:
@@ -256,7 +260,7 @@ def _phrases(text: str, begin: int, end: int) -> Iterator[int]:
 
 
 def _ends(text: str, begin: int, match: re.Match[str], language: str) -> bool:
-    """Whether the sentence from `begin` on ends with what STOP found."""
+    """Whether the sentence that begins at `begin` ends at a match of STOP."""
     run, close, space = match.groups()
     if "\n" in space and (run == "\n" or space.count("\n") > 1):
         return True  # a blank line
@@ -268,11 +272,11 @@ def _ends(text: str, begin: int, match: re.Match[str], language: str) -> bool:
     if not space:
         return run[-1] in "!?" and not close and UNSPACED_LETTER.match(after) is not None
     before = text[max(begin, match.start() - REACH) : match.start()]
-    return not _goes_on(before, run, after, language)
+    return not _continues(before, run, after, language)
 
 
-def _goes_on(before: str, mark: str, after: str, language: str) -> bool:
-    """Whether the sentence goes on behind a mark and a space."""
+def _continues(before: str, mark: str, after: str, language: str) -> bool:
+    """Whether the sentence continues after a mark and a space."""
     if mark[-1] == ";" and language != "el":
         return True
     if not after[:1].isupper():
@@ -288,7 +292,7 @@ def _goes_on(before: str, mark: str, after: str, language: str) -> bool:
     lower = known.lower()
     if known.isdigit():
         if len(words) == 1:
-            return True  # the number of an item
+            return True  # the number of a list item
         if language != "de" or len(known) > 2 or not after[:1].isalpha():
             return False
         first = FIRST_LETTER.match(after)

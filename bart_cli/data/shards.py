@@ -1,9 +1,9 @@
-"""Shards of pre-training samples: LDDL's parquet layout with token ids beside the text.
+"""Shards of pre-training samples: the Parquet layout of LDDL, with token ids in addition to text.
 
-A folder holds `shard-{i}.parquet` with the columns `sentences` (string, what LDDL's own loader
-reads), `input_ids` (list<uint16>, for large vocabularies uint32; without special tokens) and
-`sentence_lengths` (list<uint16>), and `.num_samples.json` (file name -> samples). Shards with
-`sentences` only are tokenized on reading.
+A folder contains `shard-{i}.parquet` with the columns `sentences` (string, read by LDDL's own
+loader), `input_ids` (list<uint16>, or uint32 for large vocabularies; no special tokens) and
+`sentence_lengths` (list<uint16>, in tokens), and `.num_samples.json` (file name -> samples).
+Text-only shards are tokenized when they are read.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from bart_cli.tokenizer import Tokenizer
 
 COUNTS = ".num_samples.json"
 ROW_GROUP = 16384  # samples
-IDS, TEXT = ["input_ids", "sentence_lengths"], ["sentences"]  # columns that a reader needs
-VOCABULARY = b"bart_vocabulary"  # in the metadata of a file: the fingerprint of its ids
-ENDS = 64 * 2**10  # bytes at both ends of a shard that its digest covers
+IDS, TEXT = ["input_ids", "sentence_lengths"], ["sentences"]  # columns to read
+VOCABULARY = b"bart_vocabulary"  # file metadata: fingerprint of the tokenizer
+ENDS = 64 * 2**10  # bytes at each end of a shard that its digest covers
 
 
 def ids_type(vocab_size: int) -> pa.DataType:
-    """The type of stored token ids: two bytes, four for more than 65,536 entries."""
+    """The Arrow type of stored token ids: uint16, or uint32 above 65,536 entries."""
     return pa.uint16() if vocab_size <= 2**16 else pa.uint32()
 
 
 def shard_schema(vocab_size: int, vocabulary: str | None = None) -> pa.Schema:
-    """Columns of a shard.
+    """The Arrow schema of a shard.
 
     Args:
-        vocabulary: fingerprint of the tokenizer, kept in the file's metadata.
+        vocabulary: fingerprint of the tokenizer, stored in the file's metadata.
     """
     return pa.schema(
         [
@@ -57,28 +57,33 @@ def shard_schema(vocab_size: int, vocabulary: str | None = None) -> pa.Schema:
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """The shards of a folder, in the order of their numbers, and how many samples each has."""
+    """The shards of a folder in numerical order, and the number of samples in each."""
 
     paths: tuple[Path, ...]
     counts: tuple[int, ...]
 
     @property
     def samples(self) -> int:
-        """Samples of all shards."""
+        """Total number of samples."""
         return sum(self.counts)
 
     def digests(self) -> dict[str, str]:
-        """A digest of each shard's content by file name: of its size and both of its ends.
+        """Return a digest of each shard's size and of both ends of its content, by file name.
 
-        The last bytes are the parquet footer: sizes and statistics of every column. So a different
-        content shows without reading terabytes, and the place of the folder does not matter.
+        The last bytes are the Parquet footer with sizes and statistics of every column, which
+        reveals changed content without reading terabytes. The digest does not depend on the path.
         """
         with ThreadPoolExecutor(16) as pool:
             digests = pool.map(_digest, self.paths)
             return dict(zip([path.name for path in self.paths], digests, strict=True))
 
     def require_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Raise UsageError when the first shard says that another tokenizer made its ids."""
+        """Check that the ids of the first shard were made with `tokenizer`.
+
+        Raises:
+            UsageError: they were made with another tokenizer.
+            BartError: the shard is damaged.
+        """
         try:
             metadata = pq.read_schema(self.paths[0]).metadata or {}
         except (pa.ArrowInvalid, OSError) as error:
@@ -92,11 +97,12 @@ class ShardFolder:
             )
 
     def read(self, number: int, tokenizer: Tokenizer) -> Samples:
-        """The samples of one shard.
+        """Read the samples of one shard.
 
         Raises:
-            UsageError: `.num_samples.json` says otherwise, or the ids are not the tokenizer's.
-            BartError: see read_shard.
+            UsageError: the number of samples differs from `.num_samples.json`, or an id is out of
+                range for the tokenizer.
+            BartError: see `read_shard`.
         """
         path = self.paths[number]
         samples = read_shard(path, tokenizer)
@@ -116,21 +122,21 @@ class ShardFolder:
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one shard. The values keep the integer type of the file, mostly uint16."""
+    """The samples of one shard. Values keep the integer type of the file, usually uint16."""
 
     tokens: Ragged
-    sentences: Ragged  # lengths of the sentences of each sample
+    sentences: Ragged  # sentence lengths of each sample, in tokens
 
     def row(self, index: int) -> tuple[Ids, Ids]:
-        """Tokens and sentence lengths of one sample, as int64."""
+        """Return the tokens and sentence lengths of one sample, as int64."""
         tokens, sentences = self.tokens.row(index), self.sentences.row(index)
         return tokens.astype(np.int64), sentences.astype(np.int64)
 
     def mapped(self) -> Samples:
-        """The same with its values in deleted temporary files, mapped into memory.
+        """Move the values to memory-mapped temporary files in TMPDIR.
 
-        Two bytes per token, in pages that the kernel may drop and read again; the disk space is
-        free as soon as the shard is dropped, or the process killed. TMPDIR says where.
+        The kernel can evict their pages and read them again. The files are already unlinked: their
+        disk space is freed when the samples are released or the process is killed.
         """
         parts = (self.tokens, self.sentences)
         return Samples(*(Ragged(_mapped(part.values), part.lengths) for part in parts))
@@ -143,8 +149,8 @@ def open_shards(folder: Path) -> ShardFolder:
     """Find the shards of a folder.
 
     Raises:
-        UsageError: no shards there, none with a sample, or one of them is missing;
-            a damaged `.num_samples.json`.
+        UsageError: there are no shards or samples, a shard listed in `.num_samples.json` is
+            missing, or that file is damaged.
     """
     paths = sorted(folder.glob("*.parquet"), key=_number) if folder.is_dir() else []
     if not paths:
@@ -175,12 +181,13 @@ def open_shards(folder: Path) -> ShardFolder:
 
 
 def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Path:
-    """The folder with the shards of one split: `path` itself, or where preprocessing puts it.
+    """Find the folder with the shards of a split.
 
-    `bart preprocess pretrain --out OUT` writes OUT/<length>/<split>.
+    It is `path`/<length>/<split>, as `bart preprocess pretrain --out path` writes it,
+    `path`/<split>, or `path` itself.
 
     Raises:
-        UsageError: none of the places has shards; names the lengths that are there.
+        UsageError: none of these folders has shards.
     """
     for folder in (path / str(sequence_length) / split, path / split, path):
         if folder.is_dir() and any(folder.glob("*.parquet")):
@@ -188,7 +195,7 @@ def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Pa
     if not path.exists():
         raise UsageError(f"no such folder: {path}")
     lengths = sorted(int(p.name) for p in path.iterdir() if p.is_dir() and p.name.isdecimal())
-    hint = f"prepared lengths there: {', '.join(map(str, lengths))}" if lengths else None
+    hint = f"Available lengths: {', '.join(map(str, lengths))}." if lengths else None
     raise UsageError(
         f"no {split} shards of {sequence_length} tokens in {path}",
         hint=hint or "Create them with `bart preprocess pretrain`.",
@@ -196,10 +203,10 @@ def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Pa
 
 
 def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
-    """All samples of a shard; text-only shards (LDDL's) are split and tokenized here.
+    """Read all samples of a shard; text-only shards, as LDDL writes them, are tokenized.
 
     Raises:
-        BartError: the file is damaged or has none of the known columns.
+        BartError: the file is damaged or lacks the expected columns.
     """
     try:
         names = set(pq.read_schema(path).names)
@@ -224,7 +231,7 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
 
 
 def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
-    """Split and tokenize the texts of samples."""
+    """Split the texts of samples into sentences and tokenize them, without special tokens."""
     sentences = [spaced_sentences(text) for text in texts]
     flattened = [sentence for sample in sentences for sentence in sample]
     rows = tokenizer.encode_batch(flattened, special=False)
@@ -237,9 +244,9 @@ def encode_samples(texts: Sequence[str], tokenizer: Tokenizer) -> Samples:
 
 
 def write_shard(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write tables of one schema as one file, atomically; the same rows give the same bytes.
+    """Write tables as one file, atomically; equal rows give equal bytes.
 
-    No more than ROW_GROUP rows and one of the tables are held in memory.
+    Memory holds at most ROW_GROUP rows and one of the tables.
     """
     with (
         atomic_file(path) as temporary,
@@ -281,7 +288,7 @@ def _mapped(values: Ids) -> Ids:
     with tempfile.NamedTemporaryFile() as file:
         values.tofile(file)
         file.flush()
-        # A mapping of Python's keeps its file open, and a process may have 1,024 of them.
+        # Python's mmap would keep the file open, and a process may open only 1,024 files.
         return torch.from_file(file.name, size=len(values), dtype=kind).numpy()
 
 

@@ -1,13 +1,13 @@
-"""The text that a model reads, from a text as given: one rule for every command."""
+"""Normalize the text that a model reads, in the same way for every command."""
 
 from __future__ import annotations
 
 
 def source_text(text: str, prefix: str = "") -> str:
-    """The text without white space around it, behind the model's prefix; empty stays empty.
+    """Strip a text and prepend the model's prefix; a blank text becomes the empty string.
 
-    White space inside is kept, as `transformers` and the published fine-tunings (XSum, SAMSum) keep
-    it: the line breaks of a dialogue tell the speakers apart.
+    Inner white space is kept, as in `transformers` and the published fine-tuned models (XSum,
+    SAMSum): the line breaks of a dialogue separate its speakers.
     """
     text = text.strip()
     return (prefix + text).strip() if text else ""

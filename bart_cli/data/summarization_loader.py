@@ -1,6 +1,6 @@
-"""Batches for fine-tuning: pairs in a keyed order, grouped by length, padded.
+"""Load batches for fine-tuning: pairs in random order, grouped by length, padded.
 
-As for pre-training, the batches are a pure function of the number of samples consumed.
+As in pre-training, the batches are a pure function of the number of samples consumed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from bart_cli.data.pair_ids import EncodedPairs
 from bart_cli.data.random_keys import Purpose, permutation
 from bart_cli.tokenizer import Tokenizer
 
-GROUPED_BATCHES = 50  # batches that are filled together from one sorted window
+GROUPED_BATCHES = 50  # global batches in a window that is sorted by length
 
 
 class SummarizationLoader:
-    """Endless: each item is this rank's micro-batches of one optimizer step."""
+    """An endless iterator; each item is a list of this rank's micro-batches for one optimizer step.
+
+    Args:
+        share: this rank's part of each global batch, and the sample at which to start.
+        seed: seed of the order.
+        decoder_start_id, positions: see `make_batch`.
+    """
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class SummarizationLoader:
         while True:
             positions = rank_positions(start, share.global_batch, 0, 1)
             rows = self._rows(positions)
-            # Dealing the sorted batch like cards gives every rank the same mixture of lengths.
+            # Distributing the sorted batch round-robin balances the lengths between ranks.
             dealt = rows[np.argsort(-self._lengths[rows], kind="stable")]
             yield self._micro_batches(dealt[share.rank :: share.world_size])
             start += share.global_batch
@@ -92,7 +98,7 @@ class SummarizationLoader:
             part = order[begin : begin + window]
             part = part[np.argsort(-self._lengths[part], kind="stable")]
             groups += [part[i : i + batch] for i in range(0, len(part), batch)]
-        # A short group stays last, so that the others remain whole batches.
+        # Keep an incomplete batch last, so that the others stay aligned with global batches.
         full = [group for group in groups if len(group) == batch]
         rest = [group for group in groups if len(group) < batch]
         mixed = [full[i] for i in permutation(len(full), self._seed, Purpose.BATCH_GROUPS, epoch)]
@@ -107,7 +113,7 @@ def summarization_validation_batches(
     decoder_start_id: int | None,
     positions: int | None = None,
 ) -> Iterator[Batch]:
-    """This rank's part of all pairs, once, longest first."""
+    """Yield this rank's part of all pairs once, longest sources first."""
     rows = np.arange(share.rank, len(pairs.sources), share.world_size)
     for chosen in micro_batches(pairs.sources.lengths[rows], share.micro_batch):
         members = rows[chosen].tolist()

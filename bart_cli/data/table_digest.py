@@ -1,7 +1,7 @@
-"""The identity of tables of pairs: their content, whatever the form and the cut into files.
+"""Digest the content of tables of pairs, independently of file format and division into files.
 
-In: batches of columns. Out: a digest. Nothing is turned into Python objects: a digest of CNN-DM's
-pairs must not delay a start.
+In: batches of columns. Out: a digest. Values are not converted to Python objects, so that digesting
+CNN/DailyMail does not delay the start of a run.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from bart_cli.data.pair_files import Fields
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ID_COLUMNS = ["source_ids", "target_ids"]  # of prepared pairs
+ID_COLUMNS = ["source_ids", "target_ids"]  # columns of prepared pairs
 
 
 def digest_tables(batches: Iterable[pa.RecordBatch | pa.Table], fields: Fields) -> str:
-    """A digest of articles, summaries and their ids."""
+    """Digest articles, summaries and their ids: 16 hexadecimal digits of a SHA-256."""
     columns: dict[str, list[Any]] = {}
     for batch in batches:
         names = batch.schema.names
@@ -36,7 +36,7 @@ def digest_tables(batches: Iterable[pa.RecordBatch | pa.Table], fields: Fields) 
 
 
 def _add(array: pa.Array, parts: list[Any], depth: int) -> None:
-    """Add texts, numbers, or lists of them to digests: of lengths at each depth, of the content."""
+    """Add texts, integers or lists to the digests of lengths (one per depth) and of the content."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -62,7 +62,7 @@ def _add(array: pa.Array, parts: list[Any], depth: int) -> None:
 
 
 def _numbers(array: pa.Array) -> bytes:
-    """Whole numbers in eight bytes each, nulls as -1."""
+    """Integers as int64 bytes, nulls as -1."""
     import pyarrow as pa
 
     content: bytes = array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).tobytes()

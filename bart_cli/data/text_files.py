@@ -1,7 +1,7 @@
-"""Text files as people have them: byte order marks, gzip, other encodings, and other formats.
+"""Read text files found in practice: with byte order marks, gzipped, or in other encodings.
 
-In: bytes, or a path. Out: text without byte order marks, or an error line that names what the file
-is and how to convert it.
+In: bytes or a path. Out: text without byte order marks, or an error that identifies the format of
+the file and tells how to convert it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 from bart_cli.errors import UsageError
 
 Stream = io.BufferedReader | gzip.GzipFile  # both have `peek`
-HEAD = 65536  # bytes that tell what a file is
+HEAD = 65536  # bytes from which the format of a file is detected
 GZIP = b"\x1f\x8b"
 NEWLINE = b"\n"
 MARK = "\ufeff"
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# UTF-32 before UTF-16, whose little-endian mark is a prefix of UTF-32's.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -35,13 +35,13 @@ PANDOC = "Extract its text first: pandoc {file} -t plain -o NEW.txt"
 OFFICE = "Extract its text first: soffice --headless --convert-to txt:Text {file}"
 IMAGE = "Recognize its text first: tesseract {file} NEW"
 SPEECH = "Transcribe it first."
-TABLE = "Write it as JSON lines first, one object with the text a line."
-# How each format begins, what to call it, and what to do about it.
+TABLE = "Convert it to JSON lines first: one object with a 'text' field per line."
+# First bytes, name and remedy of each format.
 FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"%PDF-", "a PDF", "Extract its text first: pdftotext {file} NEW.txt"),
     (rb"%!PS", "PostScript", "Extract its text first: ps2ascii {file} NEW.txt"),
     (rb"\{\\rtf", "an RTF document", PANDOC),
-    (rb"\xd0\xcf\x11\xe0", "a document of an old Microsoft Office", OFFICE),
+    (rb"\xd0\xcf\x11\xe0", "a Microsoft Office document (doc, xls or ppt)", OFFICE),
     (rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|BM.{4}\0{4}|RIFF.{4}WEBP", "an image", IMAGE),
     (rb"ID3[\0-\x09]|\xff[\xe2\xf2-\xfb]|OggS\0|fLaC|RIFF.{4}(WAVE|AVI )|.{4}ftyp|\x1aE\xdf\xa3",
      "audio or video", SPEECH),
@@ -55,7 +55,7 @@ FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"ARROW1\0", "an Arrow table", TABLE),
     (rb"SQLite format 3\0", "an SQLite database", TABLE),
 )  # fmt: skip
-# A zip archive is what its members say.
+# Formats that are zip archives, identified by a member.
 MEMBERS = (
     (b"word/document.xml", "a Word document (docx)", PANDOC),
     (b"application/vnd.oasis.opendocument.text", "an OpenDocument text (odt)", PANDOC),
@@ -63,7 +63,7 @@ MEMBERS = (
     (b"ppt/presentation.xml", "a PowerPoint presentation (pptx)", OFFICE),
     (b"xl/workbook.xml", "an Excel workbook (xlsx)", "Save its sheet as CSV or JSON lines first."),
 )
-# Letters and signs beyond ASCII that Western European text is made of.
+# Non-ASCII letters and symbols of Western European text.
 WESTERN = frozenset(
     "àáâãäåæçèéêëìíîïñòóôõöøœùúûüýÿßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜÝŸ"
     "‘’‚“”„«»‹›–—…•·€£¥§°©®™ªº¿¡²³¹½¼¾´±×µ\u00a0\u00ad"
@@ -71,7 +71,11 @@ WESTERN = frozenset(
 
 
 def refuse_binary(name: str, content: bytes) -> None:
-    """Raise UsageError when the (first) bytes of a file are those of another format than text."""
+    """Check that a file is text, by its first bytes.
+
+    Raises:
+        UsageError: the file has a known binary format.
+    """
     what, hint = "", ""
     if content.startswith(b"PK\x03\x04"):
         found = (kind for kind in MEMBERS if kind[0] in content)
@@ -88,12 +92,12 @@ def refuse_binary(name: str, content: bytes) -> None:
 
 
 def decode(name: str, content: bytes) -> str:
-    """Return the text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+    """Decode the content of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    Lines end with `\\n`, as Python's text files do: a file saved on Windows is the same text.
+    Line ends become `\\n`, as in Python's text mode.
 
     Raises:
-        UsageError: another format or encoding, named with its remedy where it is recognized.
+        UsageError: the format or encoding is different; the hint tells how to convert it.
     """
     refuse_binary(name, content)
     encoding = _encoding(name, content)
@@ -104,10 +108,10 @@ def decode(name: str, content: bytes) -> str:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a text file with their ends (only `\\n` ends a line).
+    """Yield the lines of a text file, including their ends (only `\\n` ends a line).
 
     Raises:
-        UsageError: see `open_utf8`; NUL bytes, or a line that is not UTF-8.
+        UsageError: see `open_utf8`; the file contains NUL bytes or a line that is not UTF-8.
     """
     with open_utf8(path) as stream:
         head = stream.peek(HEAD)[:HEAD]
@@ -122,10 +126,11 @@ def read_lines(path: Path) -> Iterator[str]:
 
 @contextmanager
 def open_utf8(path: Path) -> Iterator[Stream]:
-    """A text file as a stream of UTF-8: gzip is unpacked, UTF-16 and UTF-32 with a mark recoded.
+    """Open a text file as a stream of UTF-8, decompressing gzip and recoding UTF-16 and UTF-32.
 
     Raises:
-        UsageError: no such file, damaged gzip, another format, UTF-16 without a mark.
+        UsageError: the file does not exist, is damaged, has another format, or is UTF-16 without a
+            byte order mark.
     """
     with named_errors(path), path.open("rb") as raw:
         stream = gzip.open(raw) if raw.peek(2)[:2] == GZIP else raw  # noqa: SIM115
@@ -134,10 +139,10 @@ def open_utf8(path: Path) -> Iterator[Stream]:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Turn errors of reading a file into one line that names it.
+    """Convert errors while reading a file to a one-line error that names it.
 
     Raises:
-        UsageError: no such file, damaged gzip, or an error of the system.
+        UsageError: the file does not exist, is damaged gzip, or cannot be read.
     """
     try:
         yield
@@ -150,7 +155,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def recoded(name: str, stream: Stream) -> Stream:
-    """A stream in UTF-8; what is in UTF-16 or UTF-32 with a mark is read into memory.
+    """Return a UTF-8 stream; UTF-16 and UTF-32 are read into memory to recode them.
 
     Raises:
         UsageError: see `open_utf8`.
@@ -173,10 +178,10 @@ def _decode(name: str, content: bytes, encoding: str) -> str:
 
 
 def _encoding(name: str, head: bytes) -> str:
-    """The encoding that a byte order mark states, UTF-8 without one.
+    """The encoding given by the byte order mark; UTF-8 without one.
 
     Raises:
-        UsageError: NUL bytes that are those of UTF-16 without a mark.
+        UsageError: NUL bytes indicate UTF-16 without a byte order mark.
     """
     for mark, encoding in MARKS:
         if head.startswith(mark):
@@ -195,14 +200,14 @@ def _refuse_nul(name: str, head: bytes) -> None:
     nul = head.find(b"\0", 0, HEAD)
     if nul >= 0:
         raise UsageError(
-            f"{name} is not text: it holds binary data (a NUL byte in line "
+            f"{name} is not text: it contains binary data (a NUL byte in line "
             f"{head.count(NEWLINE, 0, nul) + 1})",
-            hint="Give plain text in UTF-8.",
+            hint="Pass plain text in UTF-8.",
         )
 
 
 def _is_utf8(head: bytes) -> bool:
-    """Whether the bytes are UTF-8, up to a last character that may be cut."""
+    """Whether the bytes are valid UTF-8, except for an incomplete last character."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -211,15 +216,16 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def wrong_bytes(name: str, content: bytes, error: UnicodeDecodeError, where: str) -> UsageError:
-    """The error for bytes that are not of the expected encoding; a likely encoding is its hint.
+    """Make the error for bytes that cannot be decoded; its hint suggests a likely encoding.
 
     Args:
-        where: the place of the first such byte.
+        content: bytes from which the encoding is guessed.
+        where: location of the first invalid byte.
     """
     expected = "UTF-8" if error.encoding == "utf-8" else error.encoding.upper()
     wrong = error.object[error.start]
     guess = guess_encoding(content) if expected == "UTF-8" else None
-    hint = f"Find out its encoding (file -i {_word(name)}), then convert it with iconv."
+    hint = f"Determine its encoding (file -i {_word(name)}), then convert it with iconv."
     return UsageError(
         f"{name} is not {expected} text: byte 0x{wrong:02x} {where}",
         hint=f"It looks like {guess}. {_convert(name, guess)}" if guess else hint,
@@ -227,10 +233,10 @@ def wrong_bytes(name: str, content: bytes, error: UnicodeDecodeError, where: str
 
 
 def guess_encoding(content: bytes) -> str | None:
-    """The likely encoding of bytes that are not UTF-8, None when none of the candidates fits.
+    """Guess the encoding of bytes that are not UTF-8; None if no candidate fits.
 
-    Few letters beyond ASCII, all of Western Europe: windows-1252. Detectors take short texts of
-    that kind for any of its relatives.
+    Text with few non-ASCII letters, all Western European, is taken as windows-1252: detectors
+    mistake short texts of that kind for related encodings.
     """
     text = content.decode("cp1252", "replace")
     letters = sum(char.isalpha() for char in text)
@@ -240,7 +246,7 @@ def guess_encoding(content: bytes) -> str | None:
         return "windows-1252"
     try:
         from resiliparse.parse.encoding import detect_encoding
-    except ModuleNotFoundError:  # of the extra `data`; the error that asks does without a guess
+    except ModuleNotFoundError:  # the extra `data` is not installed: report the error without it
         return None
     name: str = detect_encoding(content) or "utf-8"
     if name == "iso8859-2" and re.search(rb"[\x80-\x9f]", content):
@@ -259,5 +265,5 @@ def _convert(name: str, encoding: str) -> str:
 
 
 def _word(name: str) -> str:
-    """A file as a word of a shell command."""
+    """The file name, quoted for a shell command; FILE if there is no such file."""
     return shlex.quote(name) if Path(name).exists() else "FILE"

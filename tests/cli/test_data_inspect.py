@@ -70,7 +70,7 @@ def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
     (tmp_path / "text" / "b.pdf").write_text("x")
     shown = bart("data", "inspect", tmp_path / "text")
     assert shown.returncode == 0, shown.stderr
-    assert "text, a document a line; 2 documents in 1 file; not read: 1 .pdf" in shown.stdout
+    assert "text, one document per line; 2 documents in 1 file; not read: 1 .pdf" in shown.stdout
     assert "One is here." in shown.stdout
     (tmp_path / "pairs").mkdir()
     row = {"article": "A long text.", "summary": "Short."}
@@ -88,7 +88,7 @@ def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
     assert test.not_read == {"empty article": 1, "empty summary": 1}
     (tmp_path / "ids.txt").write_text("".join(f"id-{i} A text.\n" for i in range(9)))
     (ids,) = summarize_source(tmp_path / "ids.txt", count=1)
-    assert (ids.form, ids.examples) == ("an id and a document a line", (("A text.",),))
+    assert (ids.form, ids.examples) == ("one document per line, preceded by an id", (("A text.",),))
 
 
 @pytest.mark.parametrize(

@@ -99,5 +99,5 @@ def test_a_data_set_of_the_hub_is_named_by_its_id(pairs: Path, tmp_path: Path) -
         for name in ("someone/none", "someone/news:3"):
             missing = bart(*command, "--data", name, "--out", tmp_path / "p", **environment)
             assert missing.returncode in (1, 2)
-            assert f"no such file or folder: {name}; and on the hub: " in missing.stderr
+            assert f"no such file or folder: {name}; on the hub: " in missing.stderr
             assert "Traceback" not in missing.stderr

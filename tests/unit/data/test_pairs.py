@@ -198,7 +198,7 @@ def test_sentences_in_a_list_are_lines_and_empty_sides_are_counted(tmp_path: Pat
     reporter = Reporter()
     reporter.warn = told.append  # type: ignore[method-assign]
     split.tell(reporter)
-    assert "5 of 6 pairs are skipped" in told[0]
+    assert "skipped 5 of 6 pairs" in told[0]
     assert f"2 empty summary (first: {tmp_path}/a.jsonl, line 3)" in told[0]
 
 
@@ -311,7 +311,7 @@ def test_a_share_of_a_split_that_exists_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(lines(ROWS))
     (tmp_path / "dev.csv").write_text(separated(ROWS[:3]))
     assert source_of(tmp_path, test_share=0.1).splits == ["train", "validation", "test"]
-    with pytest.raises(UsageError, match="has a validation split of its own"):
+    with pytest.raises(UsageError, match="already has a validation split"):
         source_of(tmp_path, validation_share=0.1)
 
 

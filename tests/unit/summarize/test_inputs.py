@@ -83,7 +83,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
         (None, "no such file"),
         (b" \n", "is empty"),
         (b"a\nb\xe9", "byte 0xe9 in line 2"),
-        (b"\x00\x8b\x08\x00\xe9\x00", "is not text: it holds binary data"),
+        (b"\x00\x8b\x08\x00\xe9\x00", "is not text: it contains binary data"),
         (b"\xef\xbb\xbfa\nb\xe9", "byte 0xe9 in line 2"),
     ],
 )
