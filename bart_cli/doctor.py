@@ -256,7 +256,7 @@ def _hub() -> Finding:
     return Finding(
         name,
         "note",
-        f"{endpoint} does not answer: {reason}",
+        f"{endpoint} does not respond: {reason}",
         "models and tokenizers then come from folders; a mirror: HF_ENDPOINT=https://…; behind a "
         "proxy: HTTPS_PROXY",
     )

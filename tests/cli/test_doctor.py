@@ -30,7 +30,7 @@ def test_this_machine_is_described_with_advice_and_exit_code_0() -> None:
     assert found["presets"]["found"].startswith(f"{len(preset_names())} ")
     # The tests' environment names a hub at which nobody listens.
     assert found["hub"]["state"] == "note"
-    assert "127.0.0.1:9 does not answer" in found["hub"]["found"]
+    assert "127.0.0.1:9 does not respond" in found["hub"]["found"]
     assert "HF_ENDPOINT" in found["hub"]["advice"]
 
 
@@ -93,4 +93,4 @@ def test_a_hub_that_is_no_address_is_noted(monkeypatch: pytest.MonkeyPatch, addr
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     finding = doctor._hub()
     assert finding.state == "note"
-    assert f"{address} does not answer" in finding.found
+    assert f"{address} does not respond" in finding.found

@@ -106,7 +106,7 @@ def test_a_scheduler_that_does_not_answer_is_named(
     monkeypatch.setattr("bart_cli.data.preprocess.pretrain.SCHEDULER_SECONDS", 0.5)
     settings = PreprocessSettings(inputs=(("x", corpus / "source", "lines"),))
     tokenizer = Tokenizer.from_pretrained(str(corpus / "bpe"))
-    with pytest.raises(BartError, match=f"{address} does not answer"):
+    with pytest.raises(BartError, match=f"{address} does not respond"):
         preprocess_pretrain(
             settings, tmp_path / "out", tokenizer, scheduler=address, reporter=Reporter()
         )

@@ -1,6 +1,6 @@
-"""One Dask task: convert a block of documents to samples of every target length.
+"""Dask tasks of preprocessing: convert blocks of documents to samples, and merge them to shards.
 
-Runs in worker processes. Inputs are plain arguments; outputs are files.
+They run in worker processes. Inputs are plain arguments; outputs are files.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ from bart_cli.files import write_text
 from bart_cli.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation")
-LENGTH_BINS = 18  # powers of two: the last one holds documents of 131,072 tokens and more
+LENGTH_BINS = 18  # powers of two; the last bin counts documents of 131,072 tokens or more
 FILL_BINS = 20
-GOLDEN = (5**0.5 - 1) / 2  # its multiples are evenly spread modulo 1
-SAMPLES_AT_ONCE = 1024  # as Python objects
+GOLDEN = (5**0.5 - 1) / 2  # its multiples are evenly distributed modulo 1
+SAMPLES_AT_ONCE = 1024  # samples held as Python objects at once
 
 
 @dataclass
 class BlockReport:
-    """What a block held and became, copies counted; dictionaries are by '<length>/<split>'.
+    """Statistics of a block, counting each copy of a document.
 
-    `document_lengths`: documents with [2^i, 2^(i+1)) tokens. `sample_fill`: samples in FILL_BINS
-    equal bins from empty to full. `duplicates`: documents left out.
+    The keys of the dictionaries are '<length>/<split>'. `packed_tokens`: tokens of the samples.
+    `document_lengths`: number of documents with [2^i, 2^(i+1)) tokens. `sample_fill`: number of
+    samples in each of FILL_BINS equal bins from empty to full. `duplicates`: documents skipped.
     """
 
     documents: int = 0
@@ -59,7 +60,7 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class BlockTask:
-    """One block and the settings that its result depends on."""
+    """A block and the settings that affect its result."""
 
     number: int
     block: Block
@@ -71,36 +72,36 @@ class BlockTask:
     deduplicate: bool = False
     language: str = AUTO
     more: tuple[Block, ...] = ()  # small files that share the task
-    weight: float = 1.0  # how often its documents stand in an epoch
+    weight: float = 1.0  # average number of copies of a document in an epoch
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """All that it reads."""
+        """All blocks of the task."""
         return (self.block, *self.more)
 
     def output(self, length: int, split: str) -> Path:
-        """Where the samples of one length and split go."""
+        """The file for the samples of one length and split."""
         return self.work / f"{length}-{split}" / f"block-{self.number:06d}.parquet"
 
     @property
     def hashes(self) -> Path:
-        """Where the hashes of its documents go."""
+        """The file with the hashes of the documents."""
         return self.work / "hashes" / f"block-{self.number:06d}.npy"
 
     @property
     def duplicates(self) -> Path:
-        """Where the numbers of the documents to leave out are."""
+        """The file with the indices of the documents to skip."""
         return self.work / "duplicates" / f"block-{self.number:06d}.npy"
 
     @property
     def done(self) -> Path:
-        """The report: written last, its presence says that the block is complete."""
+        """The report. It is written last: if it exists, the task is complete."""
         return self.work / "reports" / f"block-{self.number:06d}.json"
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Python's collector would walk over a block's ids again and again, and find nothing."""
+    """Disable garbage collection, which would repeatedly scan a block's ids in vain."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -112,18 +113,18 @@ def _collector_paused() -> Iterator[None]:
 
 @_collector_paused()
 def process_block(task: BlockTask) -> BlockReport:
-    """Split, tokenize and pack the documents of a block; write one parquet per length and split.
+    """Split, tokenize and pack the documents of a task; write a Parquet file per length and split.
 
-    A block that a previous run completed is not read again.
+    A task that a previous run completed is not repeated.
     """
     if task.done.is_file():
         return BlockReport(**json.loads(task.done.read_text(encoding="utf-8")))
     words, schema, *starts = _tools(task.tokenizer)
     report = BlockReport()
     documents: dict[str, list[tuple[int, list[list[int]]]]] = {split: [] for split in SPLITS}
-    left_out = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
-    found = [d for n, d in enumerate(read_blocks(task.blocks)) if n not in left_out]
-    report.duplicates = len(left_out)
+    skipped = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
+    found = [d for n, d in enumerate(read_blocks(task.blocks)) if n not in skipped]
+    report.duplicates = len(skipped)
     copies = _copies([name for name, _ in found], task.weight, task.number)
     for (name, text), times in zip(found, copies, strict=True):
         if not times:
@@ -138,7 +139,7 @@ def process_block(task: BlockTask) -> BlockReport:
         tokens = sum(map(len, rows))
         report.tokens += times * tokens
         report.document_lengths[min(max(tokens, 1).bit_length(), LENGTH_BINS) - 1] += times
-    # Copies stay apart: `cross_documents` would put them into one sample.
+    # Separate the copies of a document, which `cross_documents` might pack into one sample.
     ordered = {s: [rows for _, rows in sorted(d, key=itemgetter(0))] for s, d in documents.items()}
     for length in task.target_lengths:
         for split, members in ordered.items():
@@ -157,10 +158,10 @@ def process_block(task: BlockTask) -> BlockReport:
 
 @dataclass(frozen=True)
 class MergeTask:
-    """A shard to write from row ranges (file, begin, end) of blocks.
+    """A shard to write from row ranges (file, begin, end) of block outputs.
 
-    `split_one`: divide its first sample that can be divided. LDDL's loader refuses shards that all
-    have the same number of samples; one sample more, and nothing lost, makes them acceptable.
+    `split_one`: split one of its samples in two. LDDL's loader rejects shards that all have the
+    same number of samples; one more sample in one shard satisfies it without losing tokens.
     """
 
     sources: tuple[tuple[Path, int, int], ...]
@@ -170,7 +171,7 @@ class MergeTask:
 
 
 def merge_shard(task: MergeTask) -> int:
-    """Write one balanced shard, a row group at a time; its sample count."""
+    """Write one shard, a row group at a time, unless it exists; return its number of samples."""
     if not task.path.is_file():
         write_shard(task.path, _tables(task), _tools(task.tokenizer)[1])
     return int(pq.read_metadata(task.path).num_rows)
@@ -193,7 +194,7 @@ def _tables(task: MergeTask) -> Iterator[pa.Table]:
 
 
 def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
-    """A sample as two, divided between its sentences if it has several; None for a single token."""
+    """Split a sample in two, between sentences if possible; None if it has only one token."""
     lengths, ids = row["sentence_lengths"], row["input_ids"]
     if len(ids) < 2:
         return None
@@ -211,17 +212,17 @@ def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
 
 @lru_cache(maxsize=1)
 def _tools(folder: Path) -> tuple[WordCache, pa.Schema, NDArray[np.bool_], NDArray[np.bool_]]:
-    """The words, the schema of shards, which tokens begin a word or a character: per process."""
+    """Word cache, shard schema, word starts and character starts of a tokenizer, per process."""
     tokenizer = Tokenizer.from_pretrained(folder)
     schema = shard_schema(tokenizer.vocab_size, tokenizer.fingerprint())
     return WordCache(tokenizer), schema, word_starts(tokenizer), tokenizer.character_starts()
 
 
 def _copies(names: list[str], weight: float, block: int) -> list[int]:
-    """How often each document of a block stands in an epoch, on average `weight` times.
+    """Number of copies of each document of a block in an epoch, on average `weight`.
 
-    The documents with the lowest hashes of their ids have one copy more than the others. Their
-    number is rounded by a sequence over the blocks, so that rounding does not add up.
+    The documents whose ids have the lowest hashes get one more copy than the others. Their number
+    is rounded with an offset that varies evenly over the blocks, so that rounding errors cancel.
     """
     copies = [int(weight)] * len(names)
     if part := weight % 1:
@@ -233,13 +234,13 @@ def _copies(names: list[str], weight: float, block: int) -> list[int]:
 
 
 def _split(name: str, validation_share: float) -> str:
-    """A document's split hangs on its id alone, so that it never changes sides."""
+    """Choose a document's split by its id alone, so that it is the same in every run."""
     digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     return "validation" if digest < validation_share * 2**64 else "train"
 
 
 def _write(path: Path, samples: Iterator[Sample], words: WordCache, schema: pa.Schema) -> list[int]:
-    """Write samples, some at a time; the tokens of each."""
+    """Write samples in batches; return the number of tokens in each sample."""
     sizes: list[int] = []
 
     def tables() -> Iterator[pa.Table]:

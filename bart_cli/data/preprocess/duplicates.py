@@ -1,7 +1,7 @@
-"""Exact duplicates among the documents of a corpus: the first one stays.
+"""Find exact duplicates among the documents of a corpus, keeping the first of each.
 
-Workers write a 128-bit hash per document; the client sorts them (44 bytes a document: 4.4 GB for
-100 million) and writes, for each block, the numbers of the documents to leave out.
+Workers write a 128-bit hash per document. The client sorts the hashes (44 bytes per document: 4.4
+GB for 100 million) and writes, for each block, the indices of the documents to skip.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HASH = np.dtype([("high", "<u8"), ("low", "<u8")])
 
 
 def hash_block(task: tuple[tuple[Block, ...], Path]) -> int:
-    """Write the hashes of a block's documents to a .npy file, unless it is there; their number."""
+    """Hash the documents of `task`'s blocks to a .npy file, unless it exists; return the number."""
     blocks, path = task
     if path.is_file():
         return len(np.load(path))
@@ -34,12 +34,17 @@ def hash_block(task: tuple[tuple[Block, ...], Path]) -> int:
 
 
 def mark_duplicates(hashed: Sequence[Path], marks: Sequence[Path]) -> int:
-    """Write the numbers (in their block) of all documents that came before; how many they are."""
+    """Write the indices of repeated documents within each block; return their total number.
+
+    Args:
+        hashed: files written by `hash_block`.
+        marks: output files, one for each of `hashed`.
+    """
     parts = [np.load(path) for path in hashed]
     lengths = [len(part) for part in parts]
     hashes = np.concatenate(parts)
-    del parts  # else they would add to the peak of memory, which is sorting
-    order = np.lexsort((hashes["low"], hashes["high"]))  # stable: the first of equals stays first
+    del parts  # lowers the peak memory, which sorting reaches
+    order = np.lexsort((hashes["low"], hashes["high"]))  # stable: keeps the first of equal hashes
     ordered = hashes[order]
     repeated = np.zeros(len(hashes), dtype=bool)
     repeated[order[1:]] = ordered[1:] == ordered[:-1]

@@ -1,6 +1,6 @@
-"""Sentences to samples: fill the target length in BPE tokens, lose nothing.
+"""Pack sentences into samples of the target length in BPE tokens, without losing tokens.
 
-In: the sentences of a document as rows of ids. Out: samples, each a list of sentence rows.
+In: the sentences of a document as rows of ids. Out: samples, each a list of such rows.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-FULL = 0.97  # a sample this full is closed; an emptier one takes the head of the next sentence
+FULL = 0.97  # a sample filled less than this takes the beginning of the next sentence
 
 
 @dataclass
 class Sample:
-    """Sentences (or parts of them) that are trained on together."""
+    """The sentences (or parts of sentences) of a training sample."""
 
     sentences: list[list[int]] = field(default_factory=list)
     tokens: int = 0
@@ -35,13 +35,18 @@ def pack(
 ) -> Iterator[Sample]:
     """Pack sentences greedily into samples of at most `room` tokens.
 
-    A sentence that does not fit opens the next sample when this one is FULL already; else it is
-    cut at the last word border that fits; inside a word only when the word alone is too long, and
-    then between characters: half a character has no text.
+    If a sentence does not fit, it begins the next sample if the current one is filled to FULL.
+    Otherwise it is cut at the last word boundary that fits. A word is cut only if it is longer than
+    a sample, and then between characters, since part of a character cannot be decoded.
+
+    Args:
+        sentences: rows of ids.
+        room: maximum number of tokens in a sample.
+        word_starts, character_starts: [vocab_size] True for tokens that begin a word or character.
     """
     sample = Sample()
     for sentence in sentences:
-        begin = 0  # of what is left of the sentence; a copy of it for each sample would take long
+        begin = 0  # start of the rest of the sentence; copying the rest would take quadratic time
         while sample.tokens + len(sentence) - begin > room:
             if sample.tokens >= FULL * room:
                 yield sample
@@ -65,7 +70,7 @@ def pack(
 
 
 def last_start(sentence: list[int], room: int, starts: NDArray[np.bool_]) -> int:
-    """The last index <= room with a token of `starts`, 0 when there is none."""
+    """Return the last index <= `room` of a token in `starts`, or 0 if there is none."""
     for index in range(min(room, len(sentence) - 1), 0, -1):
         if starts[sentence[index]]:
             return index

@@ -1,8 +1,8 @@
-"""Corpora to balanced shards, on Dask `distributed`: the same code on a laptop and on a cluster.
+"""Convert corpora to balanced shards with Dask `distributed`, on a laptop or a cluster.
 
-Plan blocks of the text, turn each into samples (one task a block, its result a file), then deal
-the samples of all blocks to shards whose sizes differ by at most one. Everything is written under a
-temporary name and renamed; an interrupted run resumes with the completed blocks.
+The text is divided into blocks. Each task converts a block to samples and writes them to a file.
+The samples of all blocks are then distributed to shards whose sizes differ by at most one. All
+files are written atomically; an interrupted run resumes after the completed tasks.
 """
 
 from __future__ import annotations
@@ -51,15 +51,13 @@ from bart_cli.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from distributed import Client
 
-SCHEDULER_SECONDS = 20  # for a Dask scheduler to answer
-
-
+SCHEDULER_SECONDS = 20  # timeout for connecting to a Dask scheduler
 LARGEST_WEIGHT = 100
 
 
 @dataclass(frozen=True)
 class PreprocessSettings:
-    """What the shards depend on: with equal settings and inputs they are equal byte for byte."""
+    """Settings that determine the shards: equal settings and inputs give identical bytes."""
 
     inputs: tuple[tuple[str, Path, Form], ...]  # name, path, form
     target_lengths: tuple[int, ...] = (128,)
@@ -67,8 +65,8 @@ class PreprocessSettings:
     validation_share: float = 0.01
     cross_documents: bool = False
     deduplicate: bool = False
-    language: str = AUTO  # of sentence splitting
-    weights: tuple[float, ...] = ()  # of the inputs, in their order; none: 1 each
+    language: str = AUTO  # for sentence splitting
+    weights: tuple[float, ...] = ()  # one per input; empty: all 1
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -85,12 +83,17 @@ class PreprocessSettings:
         require_language(self.language)
         for weight in self.weights:
             if not 0 < weight <= LARGEST_WEIGHT:
-                raise UsageError(f"weight {weight} of an input: above 0, up to {LARGEST_WEIGHT}")
+                raise UsageError(
+                    f"weight {weight} of an input: expected above 0 and at most {LARGEST_WEIGHT}"
+                )
 
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """What an input adds to an epoch, copies counted. share: of the tokens, from 0 to 1."""
+    """The contribution of an input to an epoch, counting copies.
+
+    share: fraction of all tokens, from 0 to 1.
+    """
 
     name: str
     weight: float
@@ -101,9 +104,10 @@ class CorpusReport:
 
 @dataclass(frozen=True)
 class PreprocessReport:
-    """The summary of an epoch.
+    """Statistics of an epoch.
 
-    By '<length>/<split>': samples, mean fill (of 1), smallest and largest shard.
+    The keys of the dictionaries are '<length>/<split>'. fill: mean fill of the samples, from 0 to
+    1. shard_sizes: samples in the smallest and the largest shard.
     """
 
     documents: int
@@ -130,25 +134,25 @@ def preprocess_pretrain(
 ) -> PreprocessReport:
     """Write OUT/<length>/<split>/shard-*.parquet, OUT/tokenizer, OUT/lengths.png, OUT/report.json.
 
-    A worker holds one block of text (4 MiB), its tokens, or one row group of a shard at a time,
-    whatever the size of the corpus.
+    Whatever the size of the corpus, a worker holds one block of text (4 MiB) and its tokens, or one
+    row group of a shard, at a time.
 
     Args:
-        workers: processes on this machine, when there is no `scheduler`.
-        scheduler: address of a running Dask scheduler; its workers must see the same paths.
+        workers: number of processes on this machine; ignored if `scheduler` is given.
+        scheduler: address of a running Dask scheduler, whose workers must see the same paths.
 
     Raises:
-        UsageError: no text, a file that is not UTF-8, settings that do not fit, or an `out` that
-            holds the result of other settings.
-        BartError: the scheduler does not answer.
+        UsageError: there is no text, a file is not UTF-8, or `out` contains the result of other
+            settings.
+        BartError: the scheduler does not respond.
     """
     planned = [
-        plan_blocks(path, _understand(path, asked, reporter)) for _, path, asked in settings.inputs
+        plan_blocks(path, _resolve_form(path, form, reporter)) for _, path, form in settings.inputs
     ]
     work = out / ".work"
     if _claim(out, settings, list(chain.from_iterable(planned)), tokenizer, reporter):
         return _read_report(out)
-    # Workers may stand elsewhere.
+    # Workers may run in another working directory.
     groups = [
         (corpus, group)
         for corpus, blocks in enumerate(planned)
@@ -181,7 +185,7 @@ def preprocess_pretrain(
             shutil.rmtree(work)
             raise UsageError(
                 "no documents in " + ", ".join(str(path) for _, path, _ in settings.inputs),
-                hint="Pass lines of an id and text with --input, and text without ids with --text.",
+                hint="Pass lines with an id and text to --input, and text without ids to --text.",
             )
         sizes = {}
         for length in settings.target_lengths:
@@ -212,17 +216,17 @@ def preprocess_pretrain(
     return report
 
 
-def _understand(path: Path, form: Form, reporter: Reporter) -> Form:
-    """How documents are separated, checked or found out; says what is not read."""
+def _resolve_form(path: Path, form: Form, reporter: Reporter) -> Form:
+    """Check or detect how documents are separated, and warn about skipped files."""
     files, others = scan_corpus(path)
     if others:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(others.items())[:8])
-        reporter.warn(f"{path}: {len(files):,} text files; not read: {kinds}")
+        reporter.warn(f"{path}: {len(files):,} text files; skipped: {kinds}")
     if form == "lines":
         require_ids(path)
     elif form == "auto":
         form = find_form(path)
-        how = "a document a line" if form == "line" else "documents are separated by blank lines"
+        how = "one document per line" if form == "line" else "documents separated by blank lines"
         reporter.info(f"{path}: {how} (--documents line or blank-line overrides this)")
     return form
 
@@ -234,7 +238,7 @@ def _claim(
     tokenizer: Tokenizer,
     reporter: Reporter,
 ) -> bool:
-    """Bind `out` to these settings and inputs; True when their result is complete already."""
+    """Bind `out` to these settings and inputs; return True if the result is already complete."""
     files = {block.path: block.path.stat() for block in blocks}
     plan = {
         "settings": json.loads(json.dumps(asdict(settings), default=str)),
@@ -242,13 +246,13 @@ def _claim(
         "vocabulary": tokenizer.fingerprint(),
     }
     path = out / "plan.json"
-    # Blocks and shards that are there are taken over, so that a plan has to say what they are.
+    # Existing blocks and shards are reused, which is safe only if a plan records their origin.
     shards = (p for p in out.glob("*/*/*.parquet") if p.parent.parent.name.isdecimal())
     found = next(chain(out.glob("report.json"), (out / ".work").rglob("*.*"), shards), None)
     if found is not None:
         if not path.is_file():
             raise UsageError(
-                f"{out} holds {found.relative_to(out)}, but no plan.json that records its text "
+                f"{out} contains {found.relative_to(out)}, but no plan.json that records its text "
                 "and settings",
                 hint=START_ANEW,
             )
@@ -258,7 +262,7 @@ def _claim(
             )
         if (out / "report.json").is_file():
             reporter.info(f"{out} is already complete: nothing to do")
-            shutil.rmtree(out / ".work", ignore_errors=True)  # of a run killed at its very end
+            shutil.rmtree(out / ".work", ignore_errors=True)  # left by a run killed at its end
             return True
         reporter.info(f"resuming from the files in {out}")
         remove_leftovers(out)
@@ -275,7 +279,7 @@ def _balance(
     settings: PreprocessSettings,
     reporter: Reporter,
 ) -> list[int]:
-    """Deal the samples of all blocks, in order, to shards; their sizes."""
+    """Distribute the samples of all blocks, in order, to shards; return the shard sizes."""
     total = sum(counts)
     shards = min(settings.shards, total)
     borders = [total * i // shards for i in range(shards + 1)]
@@ -354,7 +358,7 @@ def _run(
     unit: str,
     reporter: Reporter,
 ) -> list[Any]:
-    """Map on the cluster, results in order; the first error of a task ends the run."""
+    """Map a function over arguments on the cluster; the first error cancels the remaining tasks."""
     from concurrent.futures import CancelledError
 
     from distributed import as_completed
@@ -367,16 +371,16 @@ def _run(
                 error = future.result() if future.status == "finished" else future.exception()
                 if isinstance(error, BaseException):
                     client.cancel(futures)
-                    raise _in_words(error)
+                    raise _translate(error)
                 task.advance()
         results: list[Any] = client.gather(futures)
     except (CancelledError, CommClosedError) as error:
-        raise _in_words(error) from None
+        raise _translate(error) from None
     return results
 
 
-def _in_words(error: BaseException) -> BaseException:
-    """What happened to the cluster, as an error that a user can act on; others as they are."""
+def _translate(error: BaseException) -> BaseException:
+    """Replace an error of the cluster by one that tells the user how to proceed."""
     from concurrent.futures import CancelledError
 
     from distributed.comm.core import CommClosedError
@@ -385,15 +389,17 @@ def _in_words(error: BaseException) -> BaseException:
     if isinstance(error, KilledWorker):
         return BartError(
             "worker processes were killed repeatedly (out of memory?)",
-            hint="Rerun the command to resume; fewer --workers use less memory.",
+            hint="Rerun the command to resume, with fewer --workers to use less memory.",
         )
     if isinstance(error, CancelledError | CommClosedError):
-        return BartError("the Dask scheduler was lost", hint="Rerun the command to resume.")
+        return BartError(
+            "lost the connection to the Dask scheduler", hint="Rerun the command to resume."
+        )
     return error
 
 
 def _outcome(function: Callable[[Any], Any], argument: Any) -> Any:
-    """The result, or the error that a user should read: raised, Dask would log its traceback."""
+    """Return the result or the BartError: Dask would log the traceback of a raised error."""
     try:
         return function(argument)
     except BartError as error:
@@ -402,29 +408,29 @@ def _outcome(function: Callable[[Any], Any], argument: Any) -> Any:
 
 @contextmanager
 def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A client of a running cluster, or of worker processes of our own while the block runs."""
+    """Connect to a running cluster, or start worker processes that end with the context."""
     import dask
     from distributed import Client, LocalCluster
     from distributed.comm.addressing import parse_address
     from distributed.comm.registry import get_backend
 
-    # Dask tells of every worker that leaves; errors reach the user through the futures.
-    for name in ("distributed", "distributed.client"):  # which has a level of its own
+    # Dask logs every worker that leaves. Errors reach the user through the futures instead.
+    for name in ("distributed", "distributed.client"):  # the latter has its own log level
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
         try:
-            # First, for a client of an unknown kind of address takes most of a minute to go away.
+            # Check the protocol first: a client for an unknown one takes most of a minute to close.
             get_backend(parse_address(scheduler)[0])
             client = Client(scheduler, timeout=SCHEDULER_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BartError(
-                f"the Dask scheduler at {scheduler} does not answer: {error}",
+                f"the Dask scheduler at {scheduler} does not respond: {error}",
                 hint="Start one with `dask scheduler`, and workers with `dask worker ADDRESS`.",
             ) from None
         with client:
             yield client
         return
-    # `env` of the cluster would come after the worker has configured its log.
+    # Variables passed as `env` would take effect only after the worker has configured logging.
     spawned = "distributed.nanny.pre-spawn-environ"
     settings = {
         "logging.distributed": "critical",
@@ -432,7 +438,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
         f"{spawned}.TOKENIZERS_PARALLELISM": "false",
     }
     with dask.config.set(settings), _same_environment() as restore:
-        with withheld():  # the threads that start here also start workers, now and later
+        with withheld():  # threads started here inherit the signal mask, and start the workers
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -446,11 +452,11 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
 
 @contextmanager
 def _same_environment() -> Iterator[Callable[[], None]]:
-    """Yield a function that restores the environment variables; the end of the block calls it too.
+    """Yield a function that restores the environment variables; also restore them on exit.
 
-    Before each worker starts, Dask's nanny writes variables meant for it (OMP_NUM_THREADS=1,
-    PYTHONHASHSEED) into the environment of *this* process. A torch that is loaded afterwards, here
-    or in a child, would compute on one core.
+    Before each worker starts, Dask's nanny sets variables meant for the worker (OMP_NUM_THREADS=1,
+    PYTHONHASHSEED) in *this* process. If torch were imported afterwards, here or in a child
+    process, it would use a single core.
     """
     before = dict(os.environ)
 

@@ -1,8 +1,8 @@
-"""Pairs checked and tokenized: a table per split, which fine-tuning maps into memory.
+"""Check and tokenize pairs: write one table per split, which fine-tuning memory-maps.
 
-In: pairs in any form that `data/pairs.py` reads. Out: OUT/{train,validation,test}.arrow (Arrow IPC
-files, not compressed) with `id`, `article`, `summary` and the token ids of both (uncut, special
-tokens included), and OUT/report.json.
+In: pairs in any format that `data/pairs.py` reads. Out: OUT/{train,validation,test}.arrow (Arrow
+IPC files, uncompressed) with `id`, `article`, `summary` and the token ids of both (not truncated,
+including special tokens), and OUT/report.json.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from bart_cli.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Pairs read and kept, why others were dropped; lengths in tokens: median, 95%, longest.
+    """Statistics of a split.
 
-    kept: of divided data the pairs of this split, read and dropped those of the whole.
-    in_training: pairs whose article is also in the train split.
+    read, dropped: pairs read, and pairs skipped by reason; for splits held out from the train
+    split, both count all pairs. kept: pairs in this split. in_training: pairs whose article is also
+    in the train split. source_tokens, target_tokens: median, 95th percentile and maximum length.
     """
 
     read: int
@@ -55,13 +56,14 @@ def preprocess_summarization(
     language: str = AUTO,
     reporter: Reporter,
 ) -> dict[str, SplitReport]:
-    """Write the splits of `data.path`.
+    """Tokenize the splits of `data.path` and write them to `out`.
 
     Args:
-        language: of the pairs; the tables record it for fine-tuning and evaluation.
+        language: language of the pairs, recorded for fine-tuning and evaluation.
 
     Raises:
-        UsageError: no split there, a damaged file, no pair left, or an `out` with other pairs.
+        UsageError: there is no split or no usable pair, a file is damaged, or `out` contains other
+            pairs.
     """
     source = open_pairs(data)
     if not source.splits:
@@ -87,7 +89,7 @@ def _prepare(
     language: str,
     reporter: Reporter,
 ) -> SplitReport:
-    """Write one split, some pairs at a time."""
+    """Write one split in batches of pairs."""
     found = Split(split, keep_empty=split != "train")
     pairs: Iterable[Pair] = source.stream(found)
     if split != "train":
@@ -122,10 +124,10 @@ def _prepare(
 
 
 def _check_folder(source: PairSource, out: Path) -> list[Path]:
-    """The parquet tables of an earlier version in `out`, which the new ones replace.
+    """Return the Parquet tables in `out` written by an earlier version, which will be replaced.
 
     Raises:
-        UsageError: `out` holds the input, or other pairs, which would be read with the new ones.
+        UsageError: `out` contains the input or other pairs, which would mix with the new ones.
     """
     inputs = [part.path for s in SPLITS for part in source.parts(s) if isinstance(part, FilePart)]
     old = []

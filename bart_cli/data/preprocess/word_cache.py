@@ -1,11 +1,10 @@
-"""Byte-level BPE by remembering words: the tokenizer's ids, about three times as fast on one core.
+"""Byte-level BPE with a cache of words: about three times as fast as the tokenizer on one core.
 
-Back to text it is joining the bytes of the tokens.
-
-BPE works on the pieces that GPT-2's pattern cuts a text into, and running text repeats its pieces.
-Here Python's `re` cuts the text, a dictionary holds the ids of pieces that were seen, and BPE
-itself encodes the others. Text with a character outside SAFE, or with an added token in it, goes to
-the tokenizer as a whole, so that the ids are always its own.
+BPE encodes the pieces into which GPT-2's pattern splits a text, and the pieces of running text
+repeat. Here Python's `re` splits the text, a dictionary holds the ids of known pieces, and BPE
+encodes new ones. A text that contains a character outside SAFE or an added token is passed to the
+tokenizer as a whole, so that the ids always equal the tokenizer's. Decoding concatenates the bytes
+of the tokens.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from bart_cli.tokenizer import Tokenizer
 
 # Latin, Greek and Cyrillic.
 LETTERS = "A-Za-zÀ-ÖØ-öø-\u024f\u0391-\u03a1\u03a3-\u03ce\u0400-\u0481\u048a-\u052f"
-# ASCII, letters, typographic signs: here `re` and the tokenizer's own pattern agree.
+# ASCII, letters, typographic symbols: characters on which `re` and the tokenizer's pattern agree.
 SAFE = re.compile(rf"[\t\n\r -~{LETTERS}£€«»¡¿§°©®·№₽−\u2010-\u2027]*")
 PIECES = re.compile(
     rf"'s|'t|'re|'ve|'m|'ll|'d| ?[{LETTERS}]+| ?[0-9]+| ?[^\s{LETTERS}0-9]+|\s+(?!\S)|\s+"
 )
-CAPACITY = 300_000  # pieces: some 50 MB
-AT_ONCE = 256  # texts that the tokenizer encodes as a whole: what it holds beside ids is large
+CAPACITY = 300_000  # pieces; about 50 MB
+AT_ONCE = 256  # texts passed to the tokenizer at once, which needs much memory besides the ids
 
 
 class Words(dict[str, tuple[int, ...]]):
-    """Ids of pieces, each found when it is first asked for; tuples: no work for the collector."""
+    """Ids of pieces, computed on first access; as tuples, which the garbage collector untracks."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._encode_piece = tokenizer.piece_encoder()
@@ -46,14 +45,14 @@ class WordCache:
         self._words = Words(tokenizer)
         self._usable = tokenizer.cuts_like_gpt2()
         self._bytes = tokenizer.token_bytes()
-        # Special tokens that a text spells are pieces like others; other added tokens are not.
+        # Special tokens spelled out in a text are ordinary pieces; other added tokens are not.
         added = set(tokenizer.added_tokens()).difference(tokenizer.special)
         self._added = re.compile("|".join(map(re.escape, added))) if added else None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The rows that `tokenizer.encode_batch(texts, special=False)` gives."""
+        """Encode texts; equal to `tokenizer.encode_batch(texts, special=False)`."""
         if len(self._words) > CAPACITY:
-            self._words = Words(self._tokenizer)  # another thread may be reading the old ones
+            self._words = Words(self._tokenizer)  # not cleared: another thread may be reading it
         ids, pieces = self._words.__getitem__, PIECES.findall
         is_safe = list(map(self._is_safe, texts))
         whole = [text for text, safe in zip(texts, is_safe, strict=True) if not safe]
@@ -65,7 +64,7 @@ class WordCache:
         ]
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """The texts that `tokenizer.decode_batch(rows)` gives."""
+        """Decode rows of ids; equal to `tokenizer.decode_batch(rows)`."""
         if self._bytes is None:
             return self._tokenizer.decode_batch(rows)
         of = self._bytes.__getitem__
