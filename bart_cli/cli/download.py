@@ -307,9 +307,9 @@ def cnn_dm(
     if hub.dry_run:
         _print_dry_run("local files", 0, hub.as_json)
         return
-    from bart_cli.data.download.summaries import pairs_of_stories
+    from bart_cli.data.download.summaries import pairs_from_stories
 
-    report = pairs_of_stories(
+    report = pairs_from_stories(
         stories,
         url_lists or stories,
         out_folder,
@@ -349,9 +349,9 @@ def xsum(
     if hub.dry_run:
         _print_dry_run("local files", 0, hub.as_json)
         return
-    from bart_cli.data.download.summaries import pairs_of_xsum_files
+    from bart_cli.data.download.summaries import pairs_from_xsum_files
 
-    report = pairs_of_xsum_files(
+    report = pairs_from_xsum_files(
         files, split_file, out_folder, parallel=parallel_text, reporter=make_reporter()
     )
     _print_report(report, "pairs", hub.as_json)

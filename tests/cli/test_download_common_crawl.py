@@ -102,7 +102,7 @@ def test_articles_of_the_period_and_the_language_are_kept(undisturbed: Path) -> 
     manifest = json.loads((undisturbed / "manifest.json").read_text())["files"]
     first, second, _ = (manifest[f"source/{f.name}"] for f in files)
     assert first["dropped"] == {
-        "not answered with 200": 1,
+        "HTTP status not 200": 1,
         "other language": 1,
         "outside the period": 1,
     }
@@ -203,7 +203,7 @@ def test_broken_records_and_missing_warcs_are_named_and_the_rest_goes_on(
     assert f"{NAMES[1]} is not a WARC file" in result.stderr
     assert "2 WARCs are missing" in again.stderr
     assert f"{NAMES[0]}: skipped a damaged record after byte {positions[0]:,}" in result.stderr
-    assert "CC-NEWS-20160929000000-00009.warc.gz: not there (HTTP 404)" in result.stderr
+    assert "CC-NEWS-20160929000000-00009.warc.gz: not found (HTTP 404)" in result.stderr
     assert "no listing for 2016-10" in result.stderr
     assert "Traceback" not in result.stderr
 

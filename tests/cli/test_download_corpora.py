@@ -23,8 +23,8 @@ from bart_cli.data.download.hub_corpus import download_hub_corpus
 from bart_cli.data.download.openwebtext import extract_openwebtext
 from bart_cli.data.download.summaries import (
     download_hub_pairs,
-    pairs_of_stories,
-    pairs_of_xsum_files,
+    pairs_from_stories,
+    pairs_from_xsum_files,
 )
 from bart_cli.data.download.wikipedia_dump import (
     WikiPage,
@@ -287,7 +287,7 @@ def test_openwebtext_as_it_is_downloaded(tmp_path: Path) -> None:
 
     def extract(path: Path, name: str) -> bytes:
         report = extract_openwebtext(path, tmp_path / name, jobs=1, reporter=Reporter())
-        assert (report.documents, report.dropped) == (4, {"not a text": 2})
+        assert (report.documents, report.dropped) == (4, {"not text": 2})
         return b"".join(p.read_bytes() for p in sorted((tmp_path / name / "source").iterdir()))
 
     text = extract(folder, "folder")
@@ -374,7 +374,7 @@ def test_cnn_dm_of_story_files(tmp_path: Path) -> None:
     command = ["cnn-dm", "--stories", tmp_path / "cnn", "--url-lists", tmp_path]
     result = bart(*command, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "left out: 3 story not there" in result.stdout
+    assert "left out: 3 missing story" in result.stdout
     pair = read_pairs(tmp_path / "out", "validation")[0]
     assert pair.source == "First line of val . It ends."
     assert pair.target == "One thing .\nTwo!"
@@ -392,7 +392,7 @@ def test_xsum_of_its_files(tmp_path: Path) -> None:
     (files / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
     result = bart("xsum", "--files", files, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "left out: 1 article not there" in result.stdout
+    assert "left out: 1 missing article" in result.stdout
     pair = read_pairs(tmp_path / "out", "test")[0]
     assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "Summary 3.")
 
@@ -405,7 +405,7 @@ def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
     splits = {"train": ["1"], "validation": ["2"], "test": ["3"]}
     (tmp_path / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
     file, out = tmp_path / "x.tar.gz", tmp_path / "xsum"
-    report = pairs_of_xsum_files(file, None, out, parallel=False, reporter=Reporter())
+    report = pairs_from_xsum_files(file, None, out, parallel=False, reporter=Reporter())
     assert report.documents == 3
     pair = read_pairs(out, "test")[0]
     assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "A bridge.")
@@ -422,12 +422,12 @@ def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
     (tmp_path / "c/cnn_stories.tgz").write_bytes(archive(stories, "w:gz"))
     (tmp_path / "c/cnn.tgz").write_bytes(archive(lists, "w:gz"))
     folder, out = tmp_path / "c", tmp_path / "cnn"
-    report = pairs_of_stories(folder, folder, out, parallel=False, reporter=Reporter())
+    report = pairs_from_stories(folder, folder, out, parallel=False, reporter=Reporter())
     assert report.documents == 3
     assert read_pairs(out, "validation")[0].target == "Two ."
     (folder / "cnn_stories.tgz").write_bytes(archive(stories, "w:gz")[:150])
     with pytest.raises(UsageError, match=r"cnn_stories\.tgz is damaged"):
-        pairs_of_stories(folder, folder, out, parallel=False, reporter=Reporter())
+        pairs_from_stories(folder, folder, out, parallel=False, reporter=Reporter())
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_a_split_file_of_another_form_is_named(tmp_path: Path, content: str) -> 
     path = tmp_path / "split.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UsageError, match=r"split\.json"):
-        pairs_of_xsum_files(tmp_path, path, tmp_path / "out", parallel=False, reporter=Reporter())
+        pairs_from_xsum_files(tmp_path, path, tmp_path / "out", parallel=False, reporter=Reporter())
 
 
 def test_bytes_that_are_not_utf8_do_not_stop_the_originals(tmp_path: Path) -> None:
@@ -446,13 +446,13 @@ def test_bytes_that_are_not_utf8_do_not_stop_the_originals(tmp_path: Path) -> No
     (tmp_path / "1.summary").write_bytes(body)
     splits = tmp_path / "split.json"
     splits.write_text(json.dumps({split: ["1"] for split in ("train", "validation", "test")}))
-    pairs_of_xsum_files(tmp_path, splits, tmp_path / "x", parallel=False, reporter=Reporter())
+    pairs_from_xsum_files(tmp_path, splits, tmp_path / "x", parallel=False, reporter=Reporter())
     assert read_pairs(tmp_path / "x", "test")[0].target == "Caf\N{REPLACEMENT CHARACTER}."
     url = b"http://x.example/caf\xe9"
     (tmp_path / f"{hashlib.sha1(url).hexdigest()}.story").write_text("One.\n@highlight\nTwo.")
     for name in ("train", "val", "test"):
         (tmp_path / f"all_{name}.txt").write_bytes(url + b"\n")
-    pairs_of_stories(tmp_path, tmp_path, tmp_path / "c", parallel=False, reporter=Reporter())
+    pairs_from_stories(tmp_path, tmp_path, tmp_path / "c", parallel=False, reporter=Reporter())
     assert read_pairs(tmp_path / "c", "test")[0].source == "One."
 
 

@@ -1,1 +1,1 @@
-"""Where corpora come from: a module per source."""
+"""Download corpora and pairs, with one module per source."""

@@ -1,7 +1,8 @@
-"""CC-NEWS: the news pages that Common Crawl keeps as WARC files, a listing a month.
+"""Download CC-NEWS, the news pages that Common Crawl publishes as WARC files, listed by month.
 
-In: a period. Out: OUT/source/<warc>.txt with a line per article, and OUT/manifest.json. Threads
-download, processes extract; each WARC is finished on its own, so that any stop loses little.
+In: a period. Out: OUT/source/<warc>.txt with one article per line, and OUT/manifest.json. Threads
+download and processes extract. Each WARC is completed separately, so that little work is lost on
+interruption.
 """
 
 from __future__ import annotations
@@ -39,17 +40,18 @@ from bart_cli.runtime.locks import exclusive
 from bart_cli.runtime.workers import kill_workers, worker_processes
 
 BASE_URL = "https://data.commoncrawl.org"
-FIRST_DAY = date(2016, 8, 26)  # of CC-NEWS
-MISSING_WARC = "missing WARC"  # in the report
+FIRST_DAY = date(2016, 8, 26)  # CC-NEWS begins here
+MISSING_WARC = "missing WARC"  # key in the report
 STAMP = re.compile(r"CC-NEWS-(\d{14})-")
 
 
 @dataclass(frozen=True)
 class NewsFilter:
-    """Which articles are kept. `start`, `end`: publishing dates, both days included.
+    """Which articles to keep.
 
-    `strict_date`: drop articles whose publishing date is not known. `hosts`: keep these and their
-    sub-domains only; empty means all.
+    `start`, `end`: first and last publishing date, inclusive. `strict_date`: drop articles whose
+    publishing date is unknown. `languages`: ISO 639-1 codes; empty allows all. `hosts`: allowed
+    hosts, including their subdomains; empty allows all.
     """
 
     start: date
@@ -63,7 +65,7 @@ class NewsFilter:
             raise UsageError(f"--end {self.end} is before --start {self.start}")
 
     def reason_to_drop(self, page: Page) -> str | None:
-        """Why a page is not kept, judged by the cheapest facts first; None when it is."""
+        """Reason to drop a page, or None to keep it. Cheap checks come first."""
         host = urlsplit(page.url).hostname or ""
         if self.hosts and not any(host == h or host.endswith(f".{h}") for h in self.hosts):
             return "other host"
@@ -79,7 +81,7 @@ class NewsFilter:
 
 @dataclass(frozen=True)
 class WarcJob:
-    """What a process needs to extract one WARC; the result depends on nothing else."""
+    """Inputs for the extraction of one WARC; they determine the result."""
 
     warc: Path
     out: Path
@@ -90,7 +92,7 @@ class WarcJob:
 
 @dataclass
 class WarcReport:
-    """Pages read, articles written, pages dropped by reason, positions of damaged records."""
+    """Pages read, articles written, pages dropped by reason, byte offsets of damaged records."""
 
     pages: int = 0
     documents: int = 0
@@ -101,10 +103,10 @@ class WarcReport:
 def list_warcs(
     fetcher: Fetcher, base_url: str, start: date, end: date, reporter: Reporter
 ) -> list[str]:
-    """Paths of the WARC files crawled from `start` to the end of `end` (UTC), in order.
+    """Return the paths of the WARC files crawled from `start` to `end` (inclusive, UTC), in order.
 
     Raises:
-        UsageError: the period has no WARC.
+        UsageError: there is no WARC in the period.
         BartError: the server cannot be reached.
     """
     first, stop = f"{start:%Y%m%d}000000", f"{end + timedelta(days=1):%Y%m%d}000000"
@@ -134,9 +136,10 @@ def list_warcs(
 
 
 def end_of_first_run(out: Path) -> date | None:
-    """The last publishing day that the download in `out` was begun with; None without one.
+    """Return the last publishing day recorded by the first run in `out`, or None.
 
-    A run without --end ends on its day; the same command on a later day has to go on with that.
+    Without --end, the first run records its own date. Rerunning the command on a later day must
+    keep that date.
     """
     recorded = recorded_source(out).get("end")
     try:
@@ -146,7 +149,7 @@ def end_of_first_run(out: Path) -> date | None:
 
 
 def total_size(fetcher: Fetcher, base_url: str, paths: list[str], jobs: int) -> int:
-    """Bytes of the WARC files as the server tells them; one that is not there has none."""
+    """Return the total size of the WARC files in bytes; missing files count as 0."""
 
     def size(path: str) -> int:
         try:
@@ -172,13 +175,19 @@ def download_common_crawl(
     with_metadata: bool = False,
     reporter: Reporter,
 ) -> DownloadReport:
-    """Fetch and extract the WARC files that `out` does not have yet.
+    """Download and extract the WARC files that are not yet in `out`.
 
     A WARC that cannot be downloaded is reported and skipped; rerunning the command retries it.
 
+    Args:
+        paths: paths of the WARC files, see `list_warcs`.
+        jobs: number of WARC files to process in parallel.
+        keep_warc: keep the downloaded files.
+        with_metadata: also write OUT/metadata/<warc>.jsonl; see `metadata`.
+
     Raises:
-        UsageError: the extractor is not installed, or `out` holds another download.
-        BartError: none of the WARCs could be downloaded.
+        UsageError: the extractor is not installed, or `out` contains a different download.
+        BartError: none of the WARC files could be downloaded.
     """
     load_extractor(extractor)
     out.mkdir(parents=True, exist_ok=True)
@@ -209,7 +218,7 @@ def download_common_crawl(
                 raise
             facts = out / "metadata" / f"{Path(name).stem}.jsonl" if with_metadata else None
             job = WarcJob(warc, out / name, news, extractor, facts)
-            # A process for each: a page that makes a parser crash costs its WARC, not the run.
+            # One process per WARC: a page that crashes a parser costs its WARC, not the run.
             with worker_processes(1) as process:
                 report = process.submit(extract_warc, job).result()
             if report.damaged and ends_in_record(warc):
@@ -242,7 +251,7 @@ def download_common_crawl(
 
 
 def extract_warc(job: WarcJob) -> WarcReport:
-    """Write the articles of one WARC that the filter keeps, as `id text` lines, at once."""
+    """Write the articles of one WARC that pass the filter as `id text` lines, atomically."""
     extract = load_extractor(job.extractor)
     report = WarcReport()
     dropped: Counter[str] = Counter()
@@ -258,7 +267,7 @@ def extract_warc(job: WarcJob) -> WarcReport:
             try:
                 reason = job.filter.reason_to_drop(crawled.page)
                 text = "" if reason else extract(crawled.page).strip()
-            except Exception:  # whatever a parser trips over in one page of the web
+            except Exception:  # parsers may fail in any way on a page
                 reason, text = "failed extraction", ""
             if text:
                 name = f"common-crawl-{crawled.record}"
@@ -276,7 +285,7 @@ def extract_warc(job: WarcJob) -> WarcReport:
 
 
 class _Rate:
-    """Bytes, speed and articles beside the bar; called from several threads."""
+    """Shows bytes, speed and articles next to the progress bar; thread-safe."""
 
     def __init__(self, task: Task) -> None:
         self._task, self._lock = task, Lock()
@@ -301,7 +310,7 @@ class _Rate:
 def _note_failure(
     error: BaseException | None, path: str, failed: list[str], reporter: Reporter
 ) -> None:
-    """Report a WARC that cannot be downloaded or read; raise an error that affects all WARCs."""
+    """Report a WARC that cannot be downloaded or read; reraise errors that affect all of them."""
     if error is None:
         return
     if isinstance(error, OSError) or not isinstance(error, BartError):

@@ -1,7 +1,8 @@
-"""The article in a news page: its text, the day it was published, its language.
+"""Extract the article of a news page: its text, publishing date and language.
 
-Three extractors, measured in `benchmarks/extractors.py` (the table is in docs/extractors.md):
-trafilatura, the most exact and the default; resiliparse, the fastest; news-please, the reference's.
+There are three extractors: trafilatura, the most precise and the default; resiliparse, the fastest;
+and news-please, used by the reference. `benchmarks/extractors.py` compares them; the results are in
+docs/extractors.md.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ MODULES: dict[Extractor, str] = {
     "news-please": "newsplease",
 }
 
-SHORT = 0.5  # of the longest other extraction: shorter than this, the exact one lost the article
+SHORT = 0.5  # minimum length of the precise extraction, relative to the longest of the others
 SHORTEST_LEAD = 60  # characters
-SHORTEST_TEXT = 250  # characters in paragraphs: from here on trafilatura reads nothing else
+SHORTEST_TEXT = 250  # characters in paragraphs above which trafilatura reads only paragraphs
 INLINE = frozenset("a abbr b em i mark q small span strong sub sup".split())
 LEAD = re.compile(
     r"[tT]easer|<(?:article|main)\b.*?<(?:header\b|div\b[^>]*>\s*[^<\s][^<]{40})", re.DOTALL
@@ -39,7 +40,7 @@ LEAD = re.compile(
 JSON_LD = re.compile(
     r"<script\b[^>]*application/ld\+json[^>]*>(.*?)</script", re.IGNORECASE | re.DOTALL
 )
-FIRST_YEAR, LAST_YEAR = 1990, 2100  # of an epoch that is taken for a date
+FIRST_YEAR, LAST_YEAR = 1990, 2100  # range in which a number counts as a Unix timestamp
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 URL_DATES = (
     re.compile(r"/((?:19|20)\d\d)[/-](\d\d?)[/-](\d\d?)(?=\D|$)"),
@@ -52,24 +53,24 @@ COPYRIGHT = re.compile(r"(?:©|&copy;|\(c\)|copyright)[^<]{0,80}", re.IGNORECASE
 
 @dataclass(frozen=True)
 class Page:
-    """A page as it was crawled."""
+    """A crawled page."""
 
     url: str
     html: bytes
-    content_type: str = ""  # of the HTTP header
+    content_type: str = ""  # the HTTP header
 
     @cached_property
     def text(self) -> str:
-        """The page decoded, as a browser does it."""
+        """The HTML, decoded as by a browser."""
         return decode(self.html, self.content_type)
 
 
 def load_extractor(name: Extractor) -> Callable[[Page], str]:
-    """A function from a page to the text of its article ('' when it has none)."""
-    # A crawl is full of pages that parsers complain about.
+    """Return a function that extracts the article text of a page ('' if there is none)."""
+    # Parsers log warnings about many of the pages in a crawl.
     for logger in ("trafilatura", "newspaper", "readability", "newsplease", "htmldate"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
-    # Here, so that an installation that is not whole fails before the first page, and says so.
+    # Import now, so that an incomplete installation fails before the first page.
     importlib.import_module(MODULES[name])
     return {
         "trafilatura": _trafilatura,
@@ -79,14 +80,14 @@ def load_extractor(name: Extractor) -> Callable[[Page], str]:
 
 
 def publishing_date(page: Page, *, doubtful: bool = True) -> date | None:
-    """The day an article was first published, or None.
+    """Find the day on which an article was first published, or None.
 
-    Looks at the page's metadata (JSON-LD, `<meta>`, `<time>`), its URL and lines such as "Updated
-    2 May | Published 1 May".
+    Sources are the page's metadata (JSON-LD, `<meta>`, `<time>`), its URL, and lines such as
+    "Updated 2 May | Published 1 May".
 
     Args:
-        doubtful: take a date from the running text when nothing better is found. The year of a
-            copyright notice is never taken.
+        doubtful: as a last resort, accept a date in the running text (but never the year of a
+            copyright notice).
     """
     html = page.text
     return _date_of_json(html) or _date_of_url(page.url) or _date_of_page(page, html, doubtful)
@@ -106,7 +107,7 @@ def _date_of_json(html: str) -> date | None:
 
 
 def _date_of_url(url: str) -> date | None:
-    """A date in the path: `/2016/09/14/`, `/2016-09-14-`, `/20160914/`, `/2016/sep/14/`."""
+    """Find a date in the path: `/2016/09/14/`, `/2016-09-14-`, `/20160914/`, `/2016/sep/14/`."""
     path = urlsplit(url).path.lower()
     for pattern in URL_DATES:
         if found := pattern.search(path):
@@ -124,7 +125,7 @@ def _date_of_page(page: Page, html: str, doubtful: bool) -> date | None:
         try:
             found = find_date(text, url=page.url, original_date=True, extensive_search=extensive)
         except (ValueError, AttributeError, TypeError):
-            return None  # htmldate on a page without a tree
+            return None  # htmldate cannot parse the page
         return None if found is None else date.fromisoformat(found)
 
     if line := PUBLISHED.search(re.sub(r"<[^>]*>", " ", html)):
@@ -145,7 +146,7 @@ def _day(year: str, month: str, day: str) -> date | None:
 
 
 def _json_ld(html: str) -> Iterator[dict[str, Any]]:
-    """Every object of the page's JSON-LD blocks; a block that does not parse is skipped."""
+    """Yield every object in the page's JSON-LD blocks, skipping blocks that are invalid."""
     for block in JSON_LD.findall(html):
         try:
             nodes = [json.loads(block, strict=False)]
@@ -161,7 +162,7 @@ def _json_ld(html: str) -> Iterator[dict[str, Any]]:
 
 
 def language(page: Page) -> str:
-    """Code (ISO 639-1) of the language that the page's main text is most like."""
+    """Detect the language of the page's main text, as an ISO 639-1 code."""
     from resiliparse.parse.lang import detect_fast
 
     code: str = detect_fast(_resiliparse(page))[0]
@@ -169,7 +170,7 @@ def language(page: Page) -> str:
 
 
 def metadata(page: Page) -> dict[str, str | None]:
-    """Title, author, publishing date (ISO 8601) and URL of an article; None where unknown."""
+    """Return title, author, publishing date (ISO 8601) and URL of an article; None if unknown."""
     import trafilatura
 
     found = trafilatura.extract_metadata(page.text, default_url=page.url)
@@ -183,14 +184,14 @@ def metadata(page: Page) -> dict[str, str | None]:
 
 
 def keep_lead(html: str) -> str:
-    """`html` with its lead paragraph where the extractors look for text.
+    """Modify `html` so that extractors keep the lead paragraph.
 
-    trafilatura drops every element that is called a teaser as a pointer to another article.
-    Pointers come in groups and are links; a lead occurs once and is text: it loses class and id.
-    trafilatura also drops every `<header>`: one within the article that holds a lead becomes a
-    `<div>`. Where there are paragraphs, trafilatura reads only them: a lead that stands bare in a
-    `<div>` becomes one. (Other usual names of a lead, such as standfirst, intro, summary and dek,
-    are dropped by none of the extractors.)
+    trafilatura drops every element named teaser, as a link to another article. Such links come in
+    groups, whereas a lead occurs once and is mostly text: remove its class and id. trafilatura also
+    drops every `<header>`: turn one inside the article that contains a lead into a `<div>`. If
+    there are paragraphs, trafilatura reads nothing else: wrap a lead that is bare text in a `<div>`
+    in a paragraph. (All extractors keep leads with other common names, such as standfirst, intro,
+    summary and dek.)
     """
     if not LEAD.search(html):
         return html
@@ -198,7 +199,7 @@ def keep_lead(html: str) -> str:
     from lxml.html import HTMLParser, document_fromstring, tostring
 
     try:
-        # From bytes: lxml refuses a text that declares its encoding in an XML declaration.
+        # Parse bytes: lxml rejects a str with an XML encoding declaration.
         parser = HTMLParser(encoding="utf-8")
         tree = document_fromstring(html.encode("utf-8", "replace"), parser=parser)
     except (etree.ParserError, ValueError):
@@ -228,7 +229,7 @@ def keep_lead(html: str) -> str:
 
 
 def _wrap_lead(article: Any) -> None:
-    """Make the first long text below `article` a paragraph when it stands bare in a `<div>`."""
+    """Wrap the first long text in `article` in a paragraph if it is bare text in a `<div>`."""
     for node in article.iter("p", "div"):
         if len(" ".join((node.text or "").split())) < SHORTEST_LEAD:
             continue
@@ -238,16 +239,17 @@ def _wrap_lead(article: Any) -> None:
             for child in list(node):
                 if child.tag not in INLINE:
                     break
-                lead.append(child)  # and the text behind it
+                lead.append(child)  # moves the text after it, too
             node.insert(0, lead)
         return
 
 
 def _trafilatura(page: Page) -> str:
-    """The exact extraction, unless it holds less than half of what others find.
+    """Extract precisely, unless the result is less than half as long as other extractions.
 
-    A precise extractor that takes the wrong element loses the article. Then the publisher's own
-    `articleBody` is taken, the tolerant extraction or resiliparse's: the first long enough.
+    A precise extractor loses the article if it selects the wrong element. In this case, use the
+    first that is long enough: the publisher's `articleBody`, trafilatura's tolerant extraction, or
+    resiliparse's.
     """
     import trafilatura
 
@@ -274,7 +276,7 @@ def _trafilatura(page: Page) -> str:
 
 
 def _article_body(html: str) -> str:
-    """The longest `articleBody` of the page's JSON-LD, as text."""
+    """The longest `articleBody` in the page's JSON-LD, as text."""
     bodies = (node.get("articleBody") for node in _json_ld(html))
     body = max((text for text in bodies if isinstance(text, str)), key=len, default="")
     return unescape(re.sub(r"<[^>]*>", " ", unescape(body)))

@@ -1,7 +1,7 @@
-"""Files over HTTP that arrive whole or not at all: retries with back-off, ranges, checks.
+"""Download files over HTTP with retries, back-off, range requests and checksums.
 
-A file grows as `NAME.part`; it takes its name when its length (and its checksum, where the server
-gives one) is right. A second run resumes at the end of the partial file.
+A file is written as `NAME.part` and renamed once its length (and its checksum, if the server sends
+one) is verified. A later run resumes a partial file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from bart_cli import __version__
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import write_text
 
-CHUNK = 2**16  # bytes at a time: what a cut connection costs at most
-TIMEOUT = (20.0, 60.0)  # seconds to connect, seconds without a byte
-PASSING = {403, 408, 425, 429, 500, 502, 503, 504}  # S3 and CloudFront say 403 when too busy
-BUSY = {403, 429, 503}  # waited for as long as patience lasts
-LONGEST_WAIT = 600.0  # seconds between two tries, unless the server asks for more
-MIN_SPEED, SPEED_WINDOW = 1000, 60.0  # bytes/s on average over so many seconds
+CHUNK = 2**16  # bytes per read: the most that a dropped connection loses
+TIMEOUT = (20.0, 60.0)  # seconds to connect, seconds without data
+RETRYABLE = {403, 408, 425, 429, 500, 502, 503, 504}  # overloaded S3 and CloudFront send 403
+BUSY = {403, 429, 503}  # retried until `patience` is exhausted
+LONGEST_WAIT = 600.0  # seconds between attempts, unless the server asks for more
+MIN_SPEED, SPEED_WINDOW = 1000, 60.0  # minimum average in bytes/s, over this many seconds
 CHECKSUMS = {"content-md5": "md5", "x-amz-checksum-sha256": "sha256"}  # header: base64 digest
 HEADERS = {"user-agent": f"bart-cli/{__version__}", "accept-encoding": "identity"}
 
@@ -42,14 +42,14 @@ class MissingError(BartError):
 
 
 class Fetcher:
-    """A client of one or more servers.
+    """An HTTP client; thread-safe.
 
     Args:
-        attempts: tries in a row without a new byte before giving up.
-        first_wait: seconds before the second try; doubled for each one after it.
-        patience: seconds to wait in all, for one file, for a server that says it is busy.
-        sleep: what waits; a test passes its own.
-        on_wait: told before a wait of more than a minute.
+        attempts: consecutive attempts without new data before giving up.
+        first_wait: seconds before the second attempt; doubled for each further one.
+        patience: total seconds per file to wait for servers that report to be busy.
+        sleep: replaces the wait, for tests.
+        on_wait: called with a message before a wait of more than a minute.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Fetcher:
         self._lock = Lock()
 
     def stop(self) -> None:
-        """Make the transfers of all threads end soon, with an error; what came is kept."""
+        """Abort the transfers of all threads with an error, keeping partial files."""
         self._stopped.set()
 
     def size(self, url: str) -> int | None:
-        """Bytes of a file, None when the server does not say.
+        """Return the size of a file in bytes, or None if the server does not report it.
 
         Raises:
-            MissingError, UsageError, BartError: as `read`.
+            MissingError, UsageError, BartError: see `read`.
         """
 
         def ask() -> int | None:
@@ -87,10 +87,10 @@ class Fetcher:
         return self._persist(url, ask)
 
     def page(self, url: str) -> tuple[bytes, str]:
-        """A small file in memory, and its content type as the server names it.
+        """Read a small file into memory; return its content and its Content-Type header.
 
         Raises:
-            MissingError, UsageError, BartError: as `read`.
+            MissingError, UsageError, BartError: see `read`.
         """
 
         def ask() -> tuple[bytes, str]:
@@ -102,14 +102,13 @@ class Fetcher:
         return self._persist(url, ask)
 
     def read(self, url: str) -> bytes:
-        """A small file in memory.
+        """Read a small file into memory.
 
         Raises:
             MissingError: the server has no such file.
-            UsageError: `url` is no address of the web.
-            BartError: the server cannot be reached, or keeps failing.
+            UsageError: `url` is not a valid HTTP URL.
+            BartError: the server cannot be reached or keeps failing.
         """
-
         return self.page(url)[0]
 
     def fetch(
@@ -121,7 +120,7 @@ class Fetcher:
             on_bytes: called with the number of bytes received.
 
         Raises:
-            MissingError, UsageError, BartError: as for `read`; the partial file is kept.
+            MissingError, UsageError, BartError: see `read`. The partial file is kept.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -134,7 +133,7 @@ class Fetcher:
     def _persist(
         self, url: str, action: Callable[[], T], progress: Callable[[], int] = lambda: 0
     ) -> T:
-        """Try again while the fault may pass; a try that brought bytes does not count."""
+        """Retry while the error may be transient; attempts that received data do not count."""
         failures, waited, before = 0, 0.0, progress()
         host = urlsplit(url).netloc
         while True:
@@ -160,41 +159,41 @@ class Fetcher:
                         f"{url}: {_reason(error)} ({failures} attempts)",
                         hint="Rerun the command to resume, or pass --base-url with a mirror.",
                     ) from None
-                if busy:  # every thread leaves the host alone, not this one only
+                if busy:  # all threads stop sending requests to the host
                     with self._lock:
                         ready = time.monotonic() + wait
                         self._busy_until[host] = max(ready, self._busy_until.get(host, 0.0))
                     waited += wait
                 if wait > 60:
-                    self._on_wait(f"{host}: {_reason(error)}; next try in {wait:,.0f} s")
+                    self._on_wait(f"{host}: {_reason(error)}; retrying in {wait:,.0f} s")
                 self._sleep(wait)
 
     def _wait_for(self, host: str) -> float:
-        """Wait while the host is left alone; the seconds that took."""
+        """Wait until requests to the host are allowed; return the seconds waited."""
         if self._stopped.is_set():
             raise BartError(f"{host}: stopped")
         with self._lock:
             wait = self._busy_until.get(host, 0.0) - time.monotonic()
             if wait > 0 and self._sleep != self._stopped.wait:
-                self._busy_until.pop(host)  # an injected sleep passes no time
+                self._busy_until.pop(host)  # the replacement for sleep does not take time
         if wait > 0:
             self._sleep(wait)
         return max(wait, 0.0) if wait > 0.5 else 0.0
 
     def _continue(self, url: str, part: Path, on_bytes: Callable[[int], None]) -> None:
-        """One try: ask for the bytes that `part` does not have, append them, check the whole."""
+        """Make one attempt: request the bytes missing from `part`, append them, verify the file."""
         have = _size(part)
         headers = dict(HEADERS)
         tag = _tag_path(part)
         if have and tag.is_file():
             headers |= {"range": f"bytes={have}-", "if-range": json.loads(tag.read_text())}
         with requests.get(url, headers=headers, timeout=TIMEOUT, stream=True) as answer:
-            if answer.status_code == 416:  # the part is complete, or no part of this file
+            if answer.status_code == 416:  # the part is complete, or belongs to another file
                 total = answer.headers.get("content-range", "").rpartition("/")[2]
                 if total == str(have):
                     return
                 part.unlink()
-                raise TransferError("the server's file is shorter than the part that is here")
+                raise TransferError("the server's file is shorter than the partial download")
             _check_status(answer)
             resumed = answer.status_code == 206
             validator = answer.headers.get("etag") or answer.headers.get("last-modified")
@@ -220,10 +219,10 @@ class Fetcher:
 
 
 class TransferError(Exception):
-    """A try that failed.
+    """A failed attempt.
 
-    final: trying again is of no use. busy: the server asks to come back later, after `wait` seconds
-    if it says when.
+    final: do not retry. busy: the server is busy; `wait` is the number of seconds it asks to wait,
+    if known.
     """
 
     def __init__(
@@ -234,16 +233,16 @@ class TransferError(Exception):
 
 
 def _chunks(answer: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives: a read returns what has come, so that a slow transfer is noticed."""
+    """Yield the body as it arrives. `read1` returns partial data, which reveals slow transfers."""
     try:
         while chunk := answer.raw.read1(CHUNK, decode_content=True):
             yield chunk
     except urllib3.exceptions.HTTPError as error:
-        raise TransferError(f"the connection was cut: {error}") from None
+        raise TransferError(f"the connection was lost: {error}") from None
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds of a `Retry-After` header: a number or an HTTP date."""
+    """Seconds given by a `Retry-After` header, which is a number or an HTTP date."""
     try:
         return urllib3.Retry().parse_retry_after(value) if value else None
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
@@ -251,7 +250,7 @@ def _retry_after(value: str) -> float | None:
 
 
 def _length(answer: requests.Response) -> int | None:
-    """The promised length; a header that a proxy doubled (`10, 10`) counts once."""
+    """The announced length; a proxy may have duplicated the header (`10, 10`)."""
     values = {value.strip() for value in answer.headers.get("content-length", "").split(",")}
     value = values.pop()
     return int(value) if not values and value.isdecimal() else None
@@ -260,11 +259,11 @@ def _length(answer: requests.Response) -> int | None:
 def _check_status(answer: requests.Response) -> None:
     code = answer.status_code
     if code in (404, 410):
-        raise MissingError(f"{answer.url}: not there (HTTP {code})")
+        raise MissingError(f"{answer.url}: not found (HTTP {code})")
     if code >= 400:
         raise TransferError(
             f"HTTP {code} {answer.reason}",
-            final=code not in PASSING,
+            final=code not in RETRYABLE,
             busy=code in BUSY,
             wait=_retry_after(answer.headers.get("retry-after", "")),
         )
@@ -281,7 +280,7 @@ def _check_digest(answer: requests.Response, part: Path) -> None:
     for header, algorithm in CHECKSUMS.items():
         expected = answer.headers.get(header)
         if expected is None or (header == "content-md5" and answer.status_code == 206):
-            continue  # Content-MD5 of a partial answer is that of the part
+            continue  # the Content-MD5 of a partial response covers only that part
         with part.open("rb") as stream:
             found = base64.b64encode(hashlib.file_digest(stream, algorithm).digest()).decode()
         if found != expected:
@@ -299,7 +298,7 @@ def _size(path: Path) -> int:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.ConnectionError):
-        return "the server cannot be reached, or cut the connection"
+        return "the server cannot be reached or closed the connection"
     if isinstance(error, requests.Timeout):
-        return "the server does not answer"
+        return "the server does not respond"
     return str(error)

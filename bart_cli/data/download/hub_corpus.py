@@ -1,7 +1,7 @@
-"""A text corpus of the hub (Wikipedia, OpenWebText) to `source/*.txt`.
+"""Download a text corpus from the hub (Wikipedia, OpenWebText) to `source/*.txt`.
 
-In: a data set with a text column. Out: files of a fixed number of documents, so that a run that was
-interrupted resumes with the missing files.
+In: a data set with a text column. Out: files with a fixed number of documents, so that an
+interrupted run can resume with the missing files.
 """
 
 from __future__ import annotations
@@ -37,10 +37,15 @@ def download_hub_corpus(
     per_file: int = DOCUMENTS_PER_FILE,
     reporter: Reporter,
 ) -> DownloadReport:
-    """Write OUT/source/<corpus>-<number>.txt with the ids `<corpus>-<id of the row>`.
+    """Write OUT/source/<corpus>-<number>.txt, with the document ids `<corpus>-<row id>`.
+
+    Args:
+        jobs: number of processes that download and convert files.
+        per_file: documents per output file.
 
     Raises:
-        UsageError, BartError: no such data set, no text column, or the hub does not answer.
+        UsageError: there is no such data set, or it has no text column.
+        BartError: the hub cannot be reached.
     """
     source = {"corpus": corpus, "url": dataset.url(), "documents_per_file": per_file}
     manifest = Manifest(out, source)
@@ -70,10 +75,11 @@ def stream_hub_corpus(
     limit: int | None = None,
     reporter: Reporter,
 ) -> DownloadReport:
-    """Write OUT/source/<name>-<number>.txt from each file of the data set, not kept in the cache.
+    """Write OUT/source/<name>-<number>.txt for each file of a data set, without caching it.
 
     Args:
-        limit: read the first rows only.
+        column: name of the text column.
+        limit: maximum number of rows to read.
 
     Raises:
         UsageError, BartError: see `download_hub_corpus`.
@@ -113,7 +119,7 @@ def _report(out: Path, manifest: Manifest, rows: int) -> DownloadReport:
 
 @dataclass
 class _Streamed:
-    """(id, text) of the rows of one file. read: how many there were."""
+    """Yields (id, text) for the rows of one file. read: number of rows read so far."""
 
     dataset: HubDataset
     rows: Iterable[dict[str, Any]]
@@ -137,7 +143,7 @@ class _Streamed:
     def _next(self, rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
         try:
             return next(rows, None)
-        except Exception as error:  # of `datasets`, its readers and its HTTP clients
+        except Exception as error:  # from `datasets`, its readers or its HTTP clients
             raise refusal(error, self.dataset.repository, "data set") from error
 
 
@@ -145,5 +151,5 @@ def _documents(rows: Dataset, begin: int, end: int, corpus: str) -> Iterator[tup
     named = "id" in rows.column_names
     for number in range(begin, end):
         row = rows[number]
-        text = row["text"]  # None where the data set has a gap
+        text = row["text"]  # may be None
         yield f"{corpus}-{row['id'] if named else number}", text if isinstance(text, str) else ""

@@ -1,7 +1,7 @@
-"""OpenWebText from its original archives: `.xz` files, each a tar of one `.txt` per document.
+"""Extract OpenWebText from its original `.xz` archives, each a tar with one `.txt` per document.
 
-In: these files (`urlsf_subset00-1_data.xz` …) in a folder, or the archives that hold them as they
-are downloaded (`openwebtext.tar.xz`, `urlsf_subset00.tar`). Out: `source/<name>.txt`.
+In: a folder with these files (`urlsf_subset00-1_data.xz` …), or with the downloaded archives that
+contain them (`openwebtext.tar.xz`, `urlsf_subset00.tar`). Out: `source/<name>.txt`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DAMAGE = (tarfile.TarError, lzma.LZMAError, EOFError, OSError)
 
 @dataclass(frozen=True)
 class _Job:
-    """An archive of documents. `content`: its bytes, where it lies in another archive."""
+    """An archive of documents. `content`: its bytes, if it is inside another archive."""
 
     archive: Path
     out: Path
@@ -45,7 +45,7 @@ class _Outcome:
 
 @dataclass
 class _Archives:
-    """Jobs for the archives below a path, each name once. `damaged`: outer archive -> reason."""
+    """Jobs for the archives below a path, with unique names. `damaged`: outer archive -> reason."""
 
     path: Path
     out: Path
@@ -72,7 +72,7 @@ class _Archives:
                 if other != path:
                     raise UsageError(
                         f"two archives have the same name: {other} and {path}",
-                        hint="Rename one: text files and document ids take the archive's name.",
+                        hint="Rename one: text files and document ids use the archive's name.",
                     )
 
     def jobs(self) -> Iterator[_Job]:
@@ -111,13 +111,17 @@ class _Archives:
 def extract_openwebtext(
     archives: Path, out: Path, *, jobs: int = 2, reporter: Reporter
 ) -> DownloadReport:
-    """Write a file of documents for each archive of texts below `archives` (or for that one file).
+    """Write a file of documents for each archive at or below `archives`.
 
-    Archives inside archives are read without unpacking them on disk. Damaged archives are named and
-    left out, members that are not text are counted and left out.
+    Nested archives are read without unpacking them to disk. Damaged archives are reported and
+    skipped; members that are not text are skipped and counted.
+
+    Args:
+        jobs: number of worker processes.
 
     Raises:
-        UsageError: no archive there, two of the same name, or none with a readable document.
+        UsageError: there is no archive, two archives have the same name, or no document is
+            readable.
     """
     manifest = Manifest(out, {"corpus": "openwebtext", "archives": str(archives)})
     remove_leftovers(out)
@@ -148,7 +152,7 @@ def extract_openwebtext(
     entries = manifest.files.values()
     binary = sum(entry.get("binary", 0) for entry in entries)
     empty = sum(entry["members"] - entry["documents"] for entry in entries) - binary
-    dropped = {"damaged archive": damaged, "empty document": empty, "not a text": binary}
+    dropped = {"damaged archive": damaged, "empty document": empty, "not text": binary}
     return DownloadReport(
         folder=str(out),
         documents=manifest.documents,
@@ -192,7 +196,7 @@ def _is_archive(member: tarfile.TarInfo) -> bool:
 
 
 def _holds_archives(path: Path) -> bool:
-    """True when the first file in it is an archive itself."""
+    """Whether the first file in an archive is itself an archive."""
     try:
         with tarfile.open(path, "r:*") as tar:
             return next(
@@ -204,4 +208,4 @@ def _holds_archives(path: Path) -> bool:
                 False,
             )
     except DAMAGE:
-        return False  # whoever extracts it names the damage
+        return False  # extracting it reports the damage

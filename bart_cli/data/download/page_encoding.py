@@ -1,8 +1,8 @@
-"""The text of an HTML page from its bytes, decoded as a browser does (WHATWG).
+"""Decode an HTML page as a browser does (WHATWG).
 
-The first source that names a known encoding wins: byte order mark, charset of the HTTP header,
-`<meta>` or XML declaration, detection. A byte that is invalid there becomes U+FFFD; the bytes
-around it decode as if it were absent.
+The encoding comes from the first of these that gives a known one: byte order mark, charset in the
+HTTP header, `<meta>` or XML declaration, detection. An invalid byte becomes U+FFFD; the bytes
+around it are decoded as if it were absent.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 import webencodings
 
 BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xfe\xff", "utf-16be"), (b"\xff\xfe", "utf-16le"))
-# Browsers prescan 1,024 bytes, but a declaration that the parser meets later restarts it.
+# Browsers prescan 1,024 bytes, but restart the parser at a later declaration.
 DECLARATION_WITHIN = 2**16
 CHARSET = re.compile(r"charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.IGNORECASE)
 XML = re.compile(rb"\s*<\?xml\s[^>]*?encoding\s*=\s*[\"']([^\"'>]+)[\"']")
-# Every pattern also ends at the end of the page: unclosed markup must not cost a second pass.
+# Every pattern also matches up to the end of the page, so that unclosed markup stays linear.
 ATTRIBUTES = rb"(?:\s|/)(?:[^>\"']|\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))*"
 MARKUP = re.compile(
     rb"<!--.*?(?:-->|\Z)|<(script|style|title|textarea)\b.*?(?:</\1|\Z)"
@@ -27,33 +27,33 @@ ATTRIBUTE = re.compile(
     rb"(?<![^\s/=>\"'])([^\s/=>\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))"
 )
 TAG = re.compile(rb"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL)
-TOLERATED = 0.3  # invalid bytes by non-ASCII characters in a page that is still taken for UTF-8
+TOLERATED = 0.3  # maximum ratio of invalid bytes to non-ASCII characters in UTF-8
 
 
 def decode(html: bytes, content_type: str = "") -> str:
-    """The text of a page.
+    """Decode a page.
 
     Args:
-        content_type: the HTTP header, such as `text/html; charset=koi8-r`; empty when unknown.
+        content_type: the HTTP header, such as `text/html; charset=koi8-r`; empty if unknown.
     """
     encoding, skip = _sniff(html, content_type)
-    if encoding.name == "gbk":  # decoded as its superset, says the standard
+    if encoding.name == "gbk":  # the standard decodes it as its superset
         encoding = webencodings.lookup("gb18030")
     text = encoding.codec_info.decode(html[skip:], "replace")[0].replace("\0", "\ufffd")
-    if encoding.name == "shift_jis":  # Python's codec has characters for four invalid bytes
+    if encoding.name == "shift_jis":  # Python's codec maps four invalid bytes to characters
         text = re.sub("[\uf8f0-\uf8f3]", "\ufffd", text)
     return text
 
 
 def _sniff(html: bytes, content_type: str) -> tuple[webencodings.Encoding, int]:
-    """The encoding of a page, and the length of its byte order mark."""
+    """Determine the encoding of a page and the length of its byte order mark."""
     for mark, name in BOMS:
         if html.startswith(mark):
             return webencodings.lookup(name), len(mark)
-    return _of_header(content_type) or _declared(html) or _detected(html), 0
+    return _from_header(content_type) or _declared(html) or _detected(html), 0
 
 
-def _of_header(content_type: str) -> webencodings.Encoding | None:
+def _from_header(content_type: str) -> webencodings.Encoding | None:
     found = CHARSET.search(content_type)
     return webencodings.lookup(found[1] or found[2] or found[3] or "") if found else None
 
@@ -78,7 +78,7 @@ def _declared(html: bytes) -> webencodings.Encoding | None:
         encoding = webencodings.lookup(label)
         if encoding is None:
             continue
-        # A declaration that could be read as ASCII is not UTF-16 (HTML standard, prescan).
+        # A page whose declaration is readable as ASCII is not UTF-16 (HTML standard, prescan).
         instead = {"utf-16le": "utf-8", "utf-16be": "utf-8", "x-user-defined": "windows-1252"}
         return webencodings.lookup(instead.get(encoding.name, encoding.name))
     return None
@@ -88,13 +88,13 @@ def _detected(html: bytes) -> webencodings.Encoding:
     from resiliparse.parse.encoding import detect_encoding
 
     head = html[:512].lstrip(b"\0 \t\r\n")
-    if head[:4].count(0) == 2:  # UTF-16 without a mark: every other byte of ASCII is zero
+    if head[:4].count(0) == 2:  # UTF-16 without a byte order mark: ASCII has alternating zeros
         return webencodings.lookup("utf-16le" if html[1::2][:256].count(0) else "utf-16be")
     text = html.decode("utf-8", "replace")
     wide = len(text) - len(text.encode("ascii", "ignore"))
     if text.count("\ufffd") <= wide * TOLERATED:
         return webencodings.UTF8
-    # Markup is ASCII in every encoding and would drown the letters.
+    # Markup is ASCII in every encoding and would outweigh the letters.
     label = detect_encoding(TAG.sub(b" ", html), html5_compatible=False)
     name = {"cp949": "euc-kr"}.get(label or "", (label or "").replace("_", "-"))
     return webencodings.lookup(name) or webencodings.lookup("windows-1252")

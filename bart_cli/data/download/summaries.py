@@ -1,7 +1,7 @@
-"""CNN-DailyMail and XSum as pairs of article and summary, from the hub or from the original files.
+"""Write CNN/DailyMail and XSum as pairs of article and summary, from the hub or the original files.
 
-Out: {train,validation,test}.jsonl with `id`, `article`, `summary` (one sentence a line), and on
-request .source + .target as the reference keeps them.
+Out: {train,validation,test}.jsonl with `id`, `article` and `summary` (one sentence per line), and
+optionally .source + .target files in the reference format.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ URL_LISTS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all
 ARCHIVES = (".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 ENDS = (".", "!", "?", "...", "'", "`", '"', "\u2019", "\u201d", ")")
 XSUM_SPLIT_FILE = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
-# [SN] in the `.summary` files of the authors, [XSUM] in the `.data` files of their downloader.
+# The authors' `.summary` files contain [SN]; the `.data` files of their downloader, [XSUM].
 XSUM_PARTS = re.compile(
     r"\[(?:SN|XSUM)\](URL|TITLE|FIRST-SENTENCE|INTRODUCTION|RESTBODY)\[(?:SN|XSUM)\]"
 )
-# Buttons of the pages, left out of the data set on the hub as well.
+# Labels of buttons on the pages, which the data set on the hub omits, too.
 XSUM_BUTTONS = {
     "Share this with", "Email", "Facebook", "Messenger", "Twitter", "Pinterest", "WhatsApp",
     "Linkedin", "LinkedIn", "Copy this link",
@@ -45,12 +45,12 @@ XSUM_BUTTONS = {
 
 
 class Originals:
-    """Files by name: below a folder, in the tar archives there, or in one archive.
+    """Files by name: below a folder, in the tar archives of that folder, or in one archive.
 
-    Archives are unpacked into one unnamed temporary file in `out`.
+    Archives are unpacked into an unnamed temporary file in `out`.
 
     Raises:
-        UsageError: a damaged archive.
+        UsageError: an archive is damaged.
     """
 
     def __init__(self, path: Path, suffixes: tuple[str, ...], out: Path) -> None:
@@ -81,17 +81,17 @@ class Originals:
         return len(self._files)
 
     def read(self, *names: str) -> bytes | None:
-        """The content of the first of these files that exists, or None."""
-        place = next((self._files[name] for name in names if name in self._files), None)
-        if isinstance(place, Path):
-            return place.read_bytes()
-        if place is None:
+        """Return the content of the first of these files that exists, or None."""
+        found = next((self._files[name] for name in names if name in self._files), None)
+        if isinstance(found, Path):
+            return found.read_bytes()
+        if found is None:
             return None
-        self._unpacked.seek(place[0])
-        return self._unpacked.read(place[1])
+        self._unpacked.seek(found[0])
+        return self._unpacked.read(found[1])
 
     def named(self, ending: str) -> list[str]:
-        """Names with this ending."""
+        """Return the file names with this ending, sorted."""
         return sorted(name for name in self._files if name.endswith(ending))
 
 
@@ -99,10 +99,16 @@ class Originals:
 def download_hub_pairs(
     dataset: HubDataset, out: Path, *, name: str, parallel: bool, jobs: int, reporter: Reporter
 ) -> DownloadReport:
-    """Write the three splits of a data set of the hub.
+    """Write the three splits of a data set on the hub.
+
+    Args:
+        name: name of the corpus in the manifest.
+        parallel: also write .source and .target files.
+        jobs: number of processes that download and convert files.
 
     Raises:
-        UsageError, BartError: no such data set, fields that are missing, no answer.
+        UsageError: there is no such data set, or a column is missing.
+        BartError: the hub cannot be reached.
     """
     dropped = {"pair without summary or text": 0}
 
@@ -127,17 +133,19 @@ def download_hub_pairs(
 
 
 @exclusive
-def pairs_of_stories(
+def pairs_from_stories(
     stories: Path, url_lists: Path, out: Path, *, parallel: bool, reporter: Reporter
 ) -> DownloadReport:
-    """Write CNN-DailyMail from `.story` files (named by the SHA-1 of their URL) and URL lists.
+    """Write CNN/DailyMail from `.story` files (named by the SHA-1 of their URL) and URL lists.
 
     Args:
-        stories: folder with the stories or with the archives of them, or one archive.
-        url_lists: the same for all_{train,val,test}.txt, or the wayback_*_urls.txt of each paper.
+        stories: folder with the stories or their archives, or one archive.
+        url_lists: folder or archive with all_{train,val,test}.txt, or with the wayback_*_urls.txt
+            of both newspapers.
+        parallel: also write .source and .target files.
 
     Raises:
-        UsageError: no story, a damaged archive, or a URL list that is missing.
+        UsageError: there is no story, an archive is damaged, or a URL list is missing.
     """
     files = Originals(stories, (".story",), out)
     if not len(files):
@@ -153,14 +161,14 @@ def pairs_of_stories(
                 hint=f"Pass --url-lists with the folder of {', '.join(URL_LISTS.values())}.",
             )
         lists[split] = [url for name in names for url in (texts.read(name) or b"").split()]
-    dropped = {"story not there": 0, "story without summary or text": 0}
+    dropped = {"missing story": 0, "story without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
         for url in lists[split]:
             name = hashlib.sha1(url).hexdigest()
             content = files.read(f"{name}.story")
             if content is None:
-                dropped["story not there"] += 1
+                dropped["missing story"] += 1
                 continue
             article, summary = read_story(content.decode("utf-8", "replace"))
             if article and summary:
@@ -172,10 +180,10 @@ def pairs_of_stories(
 
 
 def read_story(content: str) -> tuple[str, str]:
-    """Article and summary (a sentence a line) of a `.story` file.
+    """Parse a `.story` file into the article and the summary (one sentence per line).
 
-    Lines that lack a mark at the end get ' .', as in the data that the published models were
-    fine-tuned on; lines after `@highlight` are the summary.
+    Lines after `@highlight` are the summary. Lines without final punctuation get ' .', as in the
+    data on which the published models were fine-tuned.
     """
     article: list[str] = []
     highlights: list[str] = []
@@ -190,29 +198,32 @@ def read_story(content: str) -> tuple[str, str]:
 
 
 @exclusive
-def pairs_of_xsum_files(
+def pairs_from_xsum_files(
     files: Path, split_file: Path | None, out: Path, *, parallel: bool, reporter: Reporter
 ) -> DownloadReport:
     """Write XSum from its extracted files (`<id>.summary` or `<id>.data`) and the split file.
 
     Args:
-        files: folder with them or with the archive of them, or the archive.
+        files: folder with the files or their archive, or the archive.
+        split_file: JSON object of ids by split; default: XSUM_SPLIT_FILE in `files`.
+        parallel: also write .source and .target files.
 
     Raises:
-        UsageError: no file of XSum there, a damaged archive, or no readable split file.
+        UsageError: there are no XSum files, an archive is damaged, or the split file is not
+            readable.
     """
     found = Originals(files, (".data", ".summary"), out)
     if not len(found):
         raise UsageError(f"no XSum .summary or .data file in {files}")
     folder = files if files.is_dir() else files.parent
     splits = _xsum_splits(split_file or folder / XSUM_SPLIT_FILE)
-    dropped = {"article not there": 0, "article without summary or text": 0}
+    dropped = {"missing article": 0, "article without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
         for name in splits.get(split, []):
             content = found.read(f"{name}.summary", f"{name}.data")
             if content is None:
-                dropped["article not there"] += 1
+                dropped["missing article"] += 1
                 continue
             article, summary = read_xsum(content.decode("utf-8", "replace"))
             if article and summary:
@@ -224,13 +235,13 @@ def pairs_of_xsum_files(
 
 
 def _xsum_splits(path: Path) -> dict[str, list[str]]:
-    """Ids by split; of the split file of XSum."""
+    """Read the ids of each split from XSum's split file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         raise UsageError(
             f"no readable split file {path}",
-            hint="Pass --split-file with the split file that comes with XSum.",
+            hint="Pass the split file distributed with XSum as --split-file.",
         ) from None
     splits = content.values() if isinstance(content, dict) else [None]
     if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in splits):
@@ -239,7 +250,7 @@ def _xsum_splits(path: Path) -> dict[str, list[str]]:
 
 
 def read_xsum(content: str) -> tuple[str, str]:
-    """Article and summary (its first sentence) of a file of XSum."""
+    """Parse an XSum file into the article and the summary (its first sentence)."""
     parts = XSUM_PARTS.split(content)
     fields = dict(zip(parts[1::2], parts[2::2], strict=True))
     lines = (" ".join(line.split()) for line in fields.get("RESTBODY", "").splitlines())
@@ -269,7 +280,7 @@ def _write(
                 *others, jsonl = reversed(write_pairs(out, split, pairs, parallel=parallel))
                 for path in others:
                     manifest.add(path.name, url)
-                manifest.add(jsonl.name, url, documents=len(pairs))  # last: the mark of done
+                manifest.add(jsonl.name, url, documents=len(pairs))  # last: completes the split
             task.advance(1, f"{manifest.documents:,} pairs")
     return DownloadReport(
         folder=str(out),

@@ -1,4 +1,4 @@
-"""The pages of a WARC file (ISO 28500), each record a gzip member as Common Crawl writes them."""
+"""Read the pages of a WARC file (ISO 28500) with one gzip member per record, as in Common Crawl."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import brotli
 from bart_cli.data.download.extractors import Page
 from bart_cli.errors import BartError
 
-MEMBER = b"\x1f\x8b\x08"  # how a gzip member begins
+MEMBER = b"\x1f\x8b\x08"  # first bytes of a gzip member
 HTML = {"text/html", "application/xhtml+xml"}
-UNKNOWN = {"", "unknown/unknown", "application/unknown", "*/*"}  # sniffed, as a browser does
+UNKNOWN = {"", "unknown/unknown", "application/unknown", "*/*"}  # sniff the type, as browsers do
 MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
-TAIL = 2**22  # bytes at the end of a file that hold its last record
-SNIFFED = 1445  # bytes of a body that are looked at for its type (WHATWG MIME sniffing)
+TAIL = 2**22  # bytes at the end of a file that contain its last record
+SNIFFED = 1445  # bytes of a body used to determine its type (WHATWG MIME sniffing)
 CHUNK_SIZE = re.compile(rb"(?:\r\n)?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
@@ -36,12 +36,12 @@ class Crawled:
 def read_pages(
     path: Path, on_damage: Callable[[int], None], on_drop: Callable[[str], None] = lambda _: None
 ) -> Iterator[Crawled]:
-    """The HTML pages that were answered with 200, in order, their bodies decoded.
+    """Yield the HTML pages with status 200, in order, with content encodings removed.
 
-    A record of another kind is told to `on_drop` with the reason.
-
-    A damaged record is told to `on_damage` (position in bytes of the last page before it); reading
-    goes on at the next gzip member.
+    Args:
+        on_damage: called for each damaged record with the byte offset of the last page before it.
+            Reading continues at the next gzip member.
+        on_drop: called with a reason for each page that is skipped.
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
@@ -61,7 +61,7 @@ def read_pages(
                     if crawled := _crawled(record, on_drop):
                         yield crawled
                 return
-            except Exception:  # fastwarc raises many kinds, AttributeError among them
+            except Exception:  # fastwarc raises many types, such as AttributeError
                 start = content.find(MEMBER, last + 1)
                 if not told:
                     on_damage(last)
@@ -69,7 +69,11 @@ def read_pages(
 
 
 def check_warc(path: Path) -> None:
-    """Raise BartError unless a file begins as a WARC does: a login page or a stub does not."""
+    """Check that a file begins like a WARC, unlike a login page.
+
+    Raises:
+        BartError: it does not.
+    """
     try:
         with path.open("rb") as raw:
             stream = gzip.open(raw) if raw.peek(2)[:2] == MEMBER[:2] else raw  # noqa: SIM115
@@ -81,7 +85,7 @@ def check_warc(path: Path) -> None:
 
 
 def ends_in_record(path: Path) -> bool:
-    """Whether the last gzip member that can be read in a file is cut."""
+    """Whether the last readable gzip member of a file is truncated."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - TAIL))
         tail = stream.read()
@@ -100,11 +104,11 @@ def ends_in_record(path: Path) -> bool:
 def _crawled(record: Any, on_drop: Callable[[str], None]) -> Crawled | None:
     headers = record.http_headers
     if headers is None or headers.status_code != 200:
-        on_drop("not answered with 200")
+        on_drop("HTTP status not 200")
         return None
     body = record.reader.read()
     if len(body) < record.content_length:
-        raise EOFError  # fastwarc is silent about a file that is cut in its last record
+        raise EOFError  # fastwarc does not report truncation in the last record
     fields = {name.lower(): value for name, value in headers.items()}
     html = _decoded(body, fields)
     if html is None:
@@ -122,10 +126,10 @@ def _crawled(record: Any, on_drop: Callable[[str], None]) -> Crawled | None:
 
 
 def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:
-    """The body without its transfer and content codings; None when it cannot be decoded.
+    """Remove the transfer and content codings of a body; None if it cannot be decoded.
 
-    Crawlers store bodies decoded or as received, and keep the headers in both cases, some under the
-    prefix `X-Crawl-`. So a body that does not look encoded is taken as it is.
+    Crawlers store bodies decoded or as received, and keep the headers in both cases (some with the
+    prefix `X-Crawl-`). A body that does not look encoded is therefore returned unchanged.
     """
     if "chunked" in _field(fields, "transfer-encoding"):
         body = _joined(body)
@@ -137,7 +141,7 @@ def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:
                 case "gzip" | "x-gzip" if body.startswith(MEMBER[:2]):
                     body = zlib.decompressobj(31).decompress(body)
                 case "deflate":
-                    # Zlib's format, says the standard; some servers send the bare stream.
+                    # The standard says zlib format, but some servers send the raw stream.
                     bare = (int.from_bytes(body[:2], "big") % 31) or body[0] & 15 != 8
                     body = zlib.decompressobj(-15 if bare else 15).decompress(body)
                 case "br":
@@ -152,7 +156,7 @@ def _field(fields: Mapping[str, str], name: str) -> str:
 
 
 def _joined(body: bytes) -> bytes:
-    """The chunks of a chunked body put together; `body` itself when it holds no chunk sizes."""
+    """Join the chunks of a chunked body; return `body` itself if it has no chunk sizes."""
     pieces, at = [], 0
     while size := CHUNK_SIZE.match(body, at):
         length = int(size[1], 16)

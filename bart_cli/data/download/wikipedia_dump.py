@@ -1,4 +1,4 @@
-"""A `pages-articles` XML dump of Wikipedia to plain text, streamed from bz2."""
+"""Convert a `pages-articles` XML dump of Wikipedia to plain text, streaming from bz2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bart_cli.runtime.locks import exclusive
 from bart_cli.runtime.workers import worker_processes
 
 PAGES_PER_FILE = 5_000
-NO_TEXT_KEYS = {"-2", "6", "14"}  # of Media, File and Category in their own language
+NO_TEXT_KEYS = {"-2", "6", "14"}  # namespaces Media, File and Category, with localized names
 
 
 @exclusive
@@ -35,15 +35,16 @@ def download_wikipedia_dump(
     pages_per_file: int = PAGES_PER_FILE,
     reporter: Reporter,
 ) -> DownloadReport:
-    """Write OUT/source/wikipedia-<number>.txt with the ids `wikipedia-<page id>`.
+    """Write OUT/source/wikipedia-<number>.txt, with the document ids `wikipedia-<page id>`.
 
     Args:
-        dump: path or address of a `pages-articles` dump, `.xml` or `.xml.bz2`.
-        skip_lists: leave out disambiguation pages and lists.
+        dump: path or URL of a `pages-articles` dump, `.xml` or `.xml.bz2`.
+        jobs: number of worker processes.
+        skip_lists: skip disambiguation pages and lists.
 
     Raises:
-        UsageError: no such file, or not an XML dump.
-        BartError: the server does not give it.
+        UsageError: there is no such file, or it is not an XML dump.
+        BartError: the dump cannot be downloaded.
     """
     source = {"corpus": "wikipedia", "dump": dump, "pages_per_file": pages_per_file}
     if skip_lists:
@@ -95,7 +96,7 @@ def download_wikipedia_dump(
 
 @dataclass(frozen=True)
 class WikiPage:
-    """An article as the dump has it. `no_text`: namespaces whose links are not running text."""
+    """An article in a dump. `no_text`: namespaces (lower case) whose links are not running text."""
 
     id: str
     wikitext: str
@@ -104,10 +105,10 @@ class WikiPage:
 
 
 def read_dump(path: Path) -> Iterator[WikiPage]:
-    """The articles (namespace 0) that are no redirects, in order.
+    """Yield the articles of a dump (namespace 0) in order, without redirects.
 
     Raises:
-        UsageError: the file is not an XML dump, or is cut in the middle of a bz2 block.
+        UsageError: the file is not an XML dump, or is truncated.
     """
     try:
         with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as stream:
@@ -117,7 +118,7 @@ def read_dump(path: Path) -> Iterator[WikiPage]:
 
 
 def _downloaded(pages: Iterator[WikiPage], path: Path) -> Iterator[WikiPage]:
-    """The pages; a dump that turns out to be something else (a login page) is deleted."""
+    """Yield the pages; delete a download that proves not to be a dump (such as a login page)."""
     try:
         yield from pages
     except UsageError as error:
@@ -132,7 +133,7 @@ def _is_list(page: WikiPage) -> bool:
 def _clean_page(page: WikiPage) -> tuple[str, str]:
     try:
         text = clean_wikitext(page.wikitext, page.no_text)
-    except Exception:  # one page of millions must not stop the dump; it is counted
+    except Exception:  # one page of millions must not stop the run; it counts as without text
         text = ""
     return f"wikipedia-{page.id}", text
 
@@ -152,7 +153,7 @@ def _pages(stream: IO[bytes]) -> Iterator[WikiPage]:
         fields = {_local(child.tag): child for child in element}
         namespace = fields.get("ns")
         if namespace is not None and namespace.text == "0" and "redirect" not in fields:
-            # A page may lack anything; without a text it is counted as such.
+            # Any of these elements may be missing.
             texts = (c.text for c in fields.get("revision", ()) if _local(c.tag) == "text")
             number = fields.get("id")
             name = (number.text if number is not None else None) or "without-id"
@@ -165,7 +166,7 @@ def _pages(stream: IO[bytes]) -> Iterator[WikiPage]:
             )
         element.clear()
         if path:
-            path[-1].remove(element)  # else the root keeps every page of the dump
+            path[-1].remove(element)  # otherwise the root would keep every page in memory
 
 
 def _local(tag: str) -> str:

@@ -1,8 +1,8 @@
-"""Wikitext to running text, in time linear in its length.
+"""Convert wikitext to running text, in linear time.
 
-In: the source of an article. Out: its paragraphs and headings, a line each. Templates with content
-are expanded (`EXPANDERS`). Where an unknown one leaves a hole in a sentence, the sentence is left
-out. Tables, references, files and lists of links at the end are no running text.
+In: the source of an article. Out: its paragraphs and headings, one per line. Known templates are
+expanded (`EXPANDERS`). A sentence with an unknown template inside it is removed, since it would
+have a gap. Tables, references, files and lists of links at the end are also removed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from bart_cli.data.sentences import split_sentences
 
-# File, Media and Category in the large wikis: pages use the English names and these aliases.
+# Names of the namespaces File, Media and Category in English and other large wikis.
 NO_TEXT = frozenset(
     "file image media category datei bild kategorie fichier catégorie archivo imagen categoría "
     "ficheiro imagem categoria immagine bestand afbeelding categorie plik grafika kategoria файл "
@@ -30,7 +30,7 @@ LINK_SECTIONS = {
     "bibliography", "sources", "citations", "works cited", "notes and references", "gallery",
     "references and notes", "literature", "discography", "filmography", "publications",
 }  # fmt: skip
-# Elements without running text. Of the first, a hole is left where they stand in a sentence.
+# Elements without running text. Those in HOLES leave a hole in their sentence.
 HOLES = ("math", "chem", "ce", "hiero", "syntaxhighlight", "source")
 DROPPED = (
     *HOLES, "ref", "references", "table", "gallery", "timeline", "imagemap", "score", "pre",
@@ -43,7 +43,7 @@ INLINE = (
     "b|i|u|s|em|strong|span|small|big|sup|sub|code|tt|font|abbr|cite|var|kbd|samp|del|ins|mark|q|"
     "bdi|bdo|ruby|rb|time|data|noinclude|onlyinclude|strike|wbr|nowiki|dfn|a|img|table|ref|math"
 )
-# Templates that mark disambiguation pages, and titles of lists, in the large wikis.
+# Templates that mark disambiguation pages, and beginnings of the titles of lists, in large wikis.
 LIST_PAGE = re.compile(
     r"\{\{\s*(?:disamb\w*|[\w ]+disambiguation|hndis|geodis|mil-unit-dis|surname|given name|"
     r"set index article|sia|begriffsklärung|homonymie|desambiguaci[óo]n|desambiguação|disambigua|"
@@ -62,15 +62,16 @@ MARK = re.compile(r"\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})", re.M)
 CLOSING = {"}}": "{{", "]]": "[[", "|}": "{|"}
 ADDRESS = re.compile(r"\[(?:(?:https?|ftp):|mailto:|//)[^\s\[\]]*[ \t]*([^\[\]\n]*)\]", re.I)
 POWER = re.compile(r"(?<=\d)<sup(?:\s[^<>]*)?>(?=[-\u2212\d])", re.I)
-# Lines of one paragraph. Chinese and Serbian in several scripts: `-{zh-cn:a; zh-tw:b}-`.
+# A line break within a paragraph.
 WRAP = re.compile(r"(?<=[^\n=])\n(?=[^\n*#:;=|!{ \t-])")
+# Variants of a word in Chinese and Serbian: `-{zh-cn:a; zh-tw:b}-`.
 VARIANT = re.compile(r"-\{(?!\{)([^{}]*)\}-")
 BLOCK = re.compile(rf"</?(?:{BLOCKS})(?:[\s/][^<>]*)?>", re.I)
 TAG = re.compile(rf"</?(?:{INLINE})(?:[\s/][^<>]*)?>", re.I)
-# A space that a footnote left before punctuation; not in ". . ." or "such as .com".
+# A space before punctuation where a footnote was removed; not in ". . ." or "such as .com".
 SPACED = re.compile(r"[ \t]+(?=\)|[,;](?:\s|$))|(?<=\w)[ \t]+(?=\.(?:\s+[^\s.]|\s*$))")
 ARGUMENT = re.compile(r"\s*([\w .-]+?)\s*=(.*)", re.S)
-# Private characters: a hole, and markup that is text (`<nowiki>`).
+# Private-use characters that stand for a hole, and for markup that is text (`<nowiki>`).
 HOLE = "\U000f0000"
 LITERAL = {ord(c): 0xF0000 + ord(c) for c in "{}[]|<>'=*#:;!_&"}
 PLAIN = {private: code for code, private in LITERAL.items()}
@@ -102,14 +103,14 @@ UNITS = {"sqmi": "sq mi", "sqft": "sq ft", "C": "\u00b0C", "F": "\u00b0F", "km2"
          "nmi": "nautical miles", "oilbbl": "barrels", "koilbbl": "thousand barrels",
          "Moilbbl": "million barrels", "oilbbl/d": "barrels per day",
          "koilbbl/d": "thousand barrels per day", "foot": "feet", "lb-f": "lbf"}  # fmt: skip
-# Ships, whose template is the prefix of the name.
+# Templates named after the prefix of a ship's name.
 SHIPS = "uss hms hmas hmcs hmnzs hmt rms ss ms mv sms rfa uscgc ins usns jds rv"
 MUSIC = {"flat": "\u266d", "b": "\u266d", "sharp": "\u266f", "natural": "\u266e"}
 Arguments = tuple[list[str], dict[str, str]]
 
 
 def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
-    """The running text of an article: paragraphs and headings, without markup.
+    """Return the running text of an article: paragraphs and headings, without markup.
 
     Args:
         no_text: namespaces (lower case) whose links are not running text.
@@ -122,7 +123,7 @@ def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
     text = TAG.sub("", BLOCK.sub("\n\n", POWER.sub("^", text)))
     text = WRAP.sub(" ", text)
     lines: list[str] = []
-    headings: list[tuple[int, str]] = []  # that wait for text below them
+    headings: list[tuple[int, str]] = []  # pending headings, written only if text follows
     for raw in text.split("\n"):
         heading = _heading(raw)
         line = html.unescape(_line(heading[1] if heading else raw)).translate(PLAIN)
@@ -139,13 +140,13 @@ def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
 
 
 def _variant(found: re.Match[str]) -> str:
-    """The first of the variants of a word, without flags and the codes of languages."""
+    """The first variant of a word, without flags and language codes."""
     *_, text = found[1].rpartition("|")
     return re.sub(r"^\s*[a-z-]+:", "", text.partition(";")[0]).strip()
 
 
 def _elements(text: str) -> str:
-    """Without the elements that hold no text; the content of `<nowiki>` is masked."""
+    """Remove elements without running text, and escape the content of `<nowiki>`."""
     tags = list(ELEMENT.finditer(text))
     last_close = {tag[2].lower(): tag.start() for tag in tags if tag[1]}
     pieces: list[str] = []
@@ -174,7 +175,7 @@ def _elements(text: str) -> str:
 
 
 def _expand(text: str, no_text: frozenset[str]) -> str:
-    """Resolve templates, links and tables from the inside out. What is not closed stays text."""
+    """Resolve templates, links and tables from the inside out. Unclosed ones remain as text."""
     stack: list[tuple[str, list[str]]] = [("", [])]
     opened: Counter[str] = Counter()
     position = 0
@@ -214,7 +215,7 @@ def _expand(text: str, no_text: frozenset[str]) -> str:
 def _link(content: str, no_text: frozenset[str]) -> str:
     target, pipe, label = content.partition("|")
     if "\n" in target:
-        return content  # two brackets that have nothing to do with each other
+        return content  # unrelated brackets
     shown = target.strip().removeprefix(":")
     prefix, colon, _ = target.replace("_", " ").partition(":")
     prefix = prefix.strip().lower()
@@ -326,7 +327,7 @@ def _date(arguments: Arguments) -> str:
     if len(numbers) > 1 and numbers[1][0].isalpha():
         return " ".join(numbers[:3])  # French: day, month in words, year
     if not re.fullmatch(r"\d{1,4}", numbers[0]):
-        return numbers[0]  # written out
+        return numbers[0]  # a date in words
     if len(numbers) < 2 or not re.fullmatch(r"0?[1-9]|1[0-2]", numbers[1]):
         return numbers[0]
     month = MONTHS[int(numbers[1]) - 1]
@@ -453,7 +454,7 @@ def _heading(line: str) -> tuple[int, str] | None:
 
 
 def _line(line: str) -> str:
-    """A line without quotes of bold and italic, list marks and holes."""
+    """Remove bold and italic marks, list marks and holes from a line."""
     line = line.lstrip(" \t")
     line = line.lstrip("*#:;") if line[:1] in ("*", "#", ":", ";") else line
     if line.startswith("----"):
@@ -470,7 +471,7 @@ def _line(line: str) -> str:
 
 
 def _without_holes(line: str) -> str:
-    """A hole behind a word or a sentence is a footnote; otherwise its sentence is left out."""
+    """Remove holes after a word or sentence (footnotes), and sentences with any other hole."""
     line = re.sub(rf"\([^()]*{HOLE}[^()]*\)", "", line)
     line = re.sub(rf"(?<=\S){HOLE}+(?=\s|$)|(?<=[.!?])\s*{HOLE}+\s*$", "", line)
     if HOLE not in line:
@@ -479,7 +480,7 @@ def _without_holes(line: str) -> str:
 
 
 def _cut_link_sections(wikitext: str) -> str:
-    """Without the sections that are lists of links and sources."""
+    """Remove sections that are lists of links or sources."""
     kept, skipping = [], 0
     for line in wikitext.splitlines():
         if heading := _heading(line):

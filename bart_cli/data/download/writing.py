@@ -1,7 +1,7 @@
-"""Documents and pairs on disk as the reference keeps them.
+"""Write documents and pairs in the reference format.
 
-Documents: `source/*.txt`, a line each: id, a space, the text on one line. Pairs: `{split}.jsonl`
-with `id`, `article`, `summary`; on request `{split}.source` and `{split}.target` beside it.
+Documents: `source/*.txt` with one document per line: id, space, text. Pairs: `{split}.jsonl` with
+`id`, `article` and `summary`, and optionally `{split}.source` and `{split}.target`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bart_cli.files import atomic_file
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What a download folder holds now, and what went wrong on the way (kind -> how often)."""
+    """Contents of a download folder. `dropped`: number of skipped items by reason."""
 
     folder: str
     documents: int
@@ -27,9 +27,9 @@ class DownloadReport:
 
 
 def write_documents(path: Path, documents: Iterable[tuple[str, str]]) -> int:
-    """Write (id, text) as lines, at once; how many there were. Empty texts are left out.
+    """Write (id, text) pairs as lines, atomically, and return their number.
 
-    White space in an id becomes `_`: an id is one word.
+    Empty texts are skipped. White space in an id becomes `_`, so that an id is one word.
     """
     count = 0
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
@@ -42,7 +42,7 @@ def write_documents(path: Path, documents: Iterable[tuple[str, str]]) -> int:
 
 
 def write_pairs(folder: Path, split: str, pairs: Iterable[Pair], *, parallel: bool) -> list[Path]:
-    """Write a split as .jsonl, and as .source + .target if `parallel`; the files."""
+    """Write a split as .jsonl and, if `parallel`, also as .source + .target; return the files."""
     rows = list(pairs)
     jsonl = folder / f"{split}.jsonl"
     with atomic_file(jsonl) as temporary, temporary.open("w", encoding="utf-8") as stream:
@@ -65,5 +65,5 @@ def write_pairs(folder: Path, split: str, pairs: Iterable[Pair], *, parallel: bo
 
 
 def clean(text: str) -> str:
-    """`text` without what UTF-8 cannot hold (lone surrogates) and without NUL."""
+    """Replace lone surrogates, which UTF-8 cannot encode, and remove NUL characters."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

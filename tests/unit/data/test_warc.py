@@ -67,4 +67,4 @@ def test_bodies_are_decoded_and_other_records_are_counted(tmp_path: Path) -> Non
     dropped: list[str] = []
     found = list(read_pages(tmp_path / "a.warc.gz", lambda _: None, dropped.append))
     assert [crawled.page.html for crawled in found] == [html] * (len(bodies) + 1)
-    assert dropped == ["not HTML", "unreadable body", "not answered with 200"]
+    assert dropped == ["not HTML", "unreadable body", "HTTP status not 200"]

@@ -1,7 +1,7 @@
-"""The embedded sample: a corpus and a summarization set, written offline, the same every time.
+"""Generate the built-in sample: a corpus and a summarization data set, offline and reproducibly.
 
-English news-like text of an invented world. A good summary has to select facts that stand among
-others of the same kind, and to say them in other words than the article.
+The text is English news from an invented world. A good summary must select facts from among others
+of the same kind, and express them in words other than the article's.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bart_cli.files import atomic_file, remove_leftovers
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import exclusive
 
-URL = "bart_cli.data.download.sample"  # where it is from
-FILE_BYTES = 5_000_000  # of one file of the corpus
+URL = "bart_cli.data.download.sample"  # recorded in the manifest as the origin
+FILE_BYTES = 5_000_000  # size of a corpus file
 
 
 @dataclass(frozen=True)
 class SampleReport:
-    """What was written. `pairs`: by split."""
+    """The files written. `pairs`: number of pairs by split."""
 
     out: Path
     documents: int
@@ -45,11 +45,15 @@ def write_sample(
 ) -> SampleReport:
     """Write OUT/pretrain/source/*.txt (`<id> <text>` lines) and OUT/summarization/*.jsonl.
 
-    Every document has its own generator, keyed by seed, part and number: the text of one does not
-    depend on how many others are written. Files that the manifest has are not written again.
+    Every document has its own random generator, seeded with `seed`, part and number, so that its
+    text does not depend on the number of documents. Files listed in the manifest are not rewritten.
+
+    Args:
+        megabytes: size of the corpus.
+        train, validation, test: number of pairs in each split.
 
     Raises:
-        UsageError: `out` holds another sample, or another download.
+        UsageError: `out` contains a different sample or download.
     """
     reporter = reporter or Reporter()
     counts = {"train": train, "validation": validation, "test": test}
@@ -82,7 +86,7 @@ def write_sample(
 
 
 def _write_corpus(path: Path, seed: int, first: int, size: int) -> int:
-    """Write documents from number `first` on until they have `size` bytes; how many there are."""
+    """Write documents, numbered from `first`, until they have `size` bytes; return their number."""
     number = first
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         while file.tell() < size:
@@ -99,5 +103,5 @@ def _pair_line(seed: int, split: str, index: int) -> str:
 
 
 def _cast(seed: int, part: str, index: int) -> Cast:
-    # A string seeds through SHA-512: the same on every machine and version of Python.
+    # A string seed is hashed with SHA-512: the same on every machine and Python version.
     return Cast(Random(f"{seed}:{part}:{index}"))

@@ -1,4 +1,4 @@
-"""From stories to documents: news articles with their briefs, and what else a paper prints."""
+"""Turn stories into documents: news articles with their briefs, digests and features."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ REMARKS = (
 
 
 def news_pair(cast: Cast) -> tuple[str, str]:
-    """An article and its brief. The article begins with something else than the news."""
+    """An article and its brief. The article does not begin with the news."""
     story = cast.random.choice(KINDS)(cast)
     return news_article(cast, story), story.brief
 
 
 def news_article(cast: Cast, story: Story) -> str:
-    """Opening, then the news with other things in between."""
+    """An opening, then the news interleaved with other sentences."""
     others = list(story.others)
     cast.random.shuffle(others)
     scene = cast.random.choice((*WEATHER, *PLACE)).format(town=story.town)

@@ -1,7 +1,7 @@
-"""What else happens: storms, games, findings, recalls, rescues, prizes.
+"""Other events: storms, games, discoveries, recalls, rescues, prizes.
 
-In: a cast to draw names and numbers from. Out: a Story, with sentences about other things of the
-same kind whose names and numbers compete with those of the news.
+In: a cast from which to draw names and numbers. Out: a Story that also contains sentences about
+similar events, whose names and numbers compete with those of the news.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def storm(cast: Cast) -> Story:
 
 
 def match(cast: Cast) -> Story:
-    """A game of football."""
+    """A football game."""
     town, guest, third = cast.town(), cast.town(), cast.town()
     scorer, coach, keeper = cast.person(), cast.person(), cast.person()
     ours, theirs = cast.random.randint(2, 6), cast.random.randint(0, 1)
@@ -150,7 +150,7 @@ def finding(cast: Cast) -> Story:
 
 
 def recall(cast: Cast) -> Story:
-    """A product called back."""
+    """A product recall."""
     town, firm, other = cast.town(), cast.firm(), cast.firm()
     spokes, mother = cast.person(), cast.person()
     product = cast.pick("toasters", "bicycles", "heaters", "lamps", "prams", "kettles", "scooters")

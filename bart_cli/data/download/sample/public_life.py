@@ -1,7 +1,7 @@
 """Events of public life: votes, companies, courts, strikes, buildings, schools.
 
-In: a cast to draw names and numbers from. Out: a Story, with sentences about other things of the
-same kind whose names and numbers compete with those of the news.
+In: a cast from which to draw names and numbers. Out: a Story that also contains sentences about
+similar events, whose names and numbers compete with those of the news.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bart_cli.data.download.sample.world import Cast
 
 
 def election(cast: Cast) -> Story:
-    """A vote for mayor."""
+    """A mayoral election."""
     town, other = cast.town(), cast.town()
     winner, loser, clerk = cast.person(), cast.person(), cast.person()
     votes, lost, old = cast.number(2000, 9900, 10), cast.number(500, 1900, 10), cast.number(10, 60)
@@ -64,7 +64,7 @@ def election(cast: Cast) -> Story:
 
 
 def results(cast: Cast) -> Story:
-    """A company's year."""
+    """A company's annual results."""
     town, firm, rival = cast.town(), cast.firm(), cast.firm()
     boss, analyst = cast.person(), cast.person()
     money, before, jobs = cast.number(20, 900), cast.number(20, 900), cast.number(100, 4000, 50)
@@ -118,7 +118,7 @@ def results(cast: Cast) -> Story:
 
 
 def ruling(cast: Cast) -> Story:
-    """A judgment in court."""
+    """A court ruling."""
     town, firm, other = cast.town(), cast.firm(), cast.firm()
     judge, worker, lawyer = cast.person(), cast.person(), cast.person()
     money, old = cast.number(20, 950, 5), cast.number(3, 19)
@@ -159,7 +159,7 @@ def ruling(cast: Cast) -> Story:
 
 
 def strike(cast: Cast) -> Story:
-    """A dispute about wages."""
+    """A wage dispute."""
     town, firm, other = cast.town(), cast.firm(), cast.firm()
     leader, manager = cast.person(), cast.person()
     workers, percent, days = cast.number(200, 5000, 20), cast.number(2, 12), cast.number(13, 60)
@@ -208,7 +208,7 @@ def strike(cast: Cast) -> Story:
 
 
 def building(cast: Cast) -> Story:
-    """A bridge, a line, a museum: opened or late."""
+    """A bridge, railway line or museum that is opened or delayed."""
     town, other = cast.town(), cast.town()
     mayor, architect = cast.person(), cast.person()
     what = cast.pick("bridge", "museum", "library", "station", "theatre", "hospital")
@@ -261,7 +261,7 @@ def building(cast: Cast) -> Story:
 
 
 def school(cast: Cast) -> Story:
-    """A rule for schools."""
+    """A new rule for schools."""
     town, other = cast.town(), cast.town()
     head, parent = cast.person(), cast.person()
     thing = cast.pick("phones", "homework", "uniforms", "sugary drinks", "early lessons")

@@ -1,7 +1,7 @@
-"""A story: one event of the invented world, told at length and in brief.
+"""A story: one event in the invented world, told at length and in brief.
 
-The brief says in other words what the news says. Which brief is written follows from what happened,
-never from chance, so that a careful reader could write it.
+The brief paraphrases the news. It is determined by the event, never by chance, so that a careful
+reader could write it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Story:
-    """One event.
+    """An event.
 
-    town: where it happens. news: what a reader must know, in order. others: old or other events.
+    town: its location. news: the essential facts, in order. others: earlier or unrelated events.
     voices: quotes and reactions. brief: the summary.
     """
 

@@ -1,6 +1,6 @@
-"""The invented world of the sample: people, places, organisations, numbers, dates.
+"""The invented world of the sample: people, places, organizations, numbers, dates.
 
-Names are put together from pools, so that a summary has to copy them from its article.
+Names are combined from pools, so that a summary must copy them from its article.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Person:
 
 
 class Cast:
-    """Draws the names of one document; nothing is drawn twice, no two people share a surname.
+    """Draws names for one document, without repetition; no two people share a surname.
 
     Args:
-        random: the document's own generator.
+        random: the document's random generator.
     """
 
     def __init__(self, random: Random) -> None:
@@ -75,11 +75,11 @@ class Cast:
                 return name
 
     def firm(self) -> str:
-        """A new company; its first word is enough to tell it from others."""
+        """A new company whose name is identified by its first word."""
         return f"{self._fresh(FIRM_HEAD)} {self.random.choice(FIRM_TAIL)}"
 
     def number(self, low: int, high: int, step: int = 1) -> str:
-        """A number that this document does not have yet, with thousands separators."""
+        """A number that does not occur in the document yet, with thousands separators."""
         while True:
             text = f"{self.random.randrange(low, high + 1, step):,}"
             if text not in self._used:
