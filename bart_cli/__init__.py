@@ -1,7 +1,7 @@
-"""BART from corpus to summary: one command line over three engines (data, training, inference).
+"""BART from corpus to summary: a command line on top of three engines (data, training, inference).
 
-The names below are the Python API (docs/api.md). They are imported when they are first used: torch
-takes its time.
+The names in MODULES are the Python API (docs/api.md). They are imported on first use, because torch
+is slow to import.
 """
 
 from __future__ import annotations
@@ -39,5 +39,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """What `dir(bart_cli)` and completion show."""
+    """List the names of the API for `dir(bart_cli)` and completion."""
     return [*MODULES, "__version__"]

@@ -7,8 +7,8 @@ from bart_cli.runtime import interrupts
 
 
 def main() -> None:
-    """Run the command; a signal that comes while it is imported ends it like any other."""
-    # Closed by the caller (`>&-`): then Python has None there.
+    """Run the command, and handle signals that arrive during its import."""
+    # A standard stream that the caller closed (`>&-`) is None.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115

@@ -1,8 +1,8 @@
 """`bart demo`: run the whole pipeline on the built-in sample and tabulate the results.
 
 Sample -> tokenizer -> shards and pairs -> pre-training -> fine-tuning (from the pre-trained model,
-and from scratch for comparison) -> evaluation. Every stage calls the function of its command. Rerun
-an interrupted demo to resume it.
+and from scratch for comparison) -> evaluation. Each stage calls the function behind the command of
+the same name. Rerun an interrupted demo to resume it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 VOCABULARY = 2500
 SHARDS = 8
-SHOWN = 3  # articles in the report
+SHOWN = 3  # example articles in the report
 
 
 @dataclass(frozen=True)
 class Example:
-    """An article with what should and what did come out."""
+    """An article with its reference summary and the predicted one."""
 
     article: str
     reference: str
@@ -40,7 +40,7 @@ class Example:
 
 @dataclass
 class DemoReport:
-    """Losses of pre-training, ROUGE by system, examples, and seconds by stage."""
+    """Pre-training losses, ROUGE by system, examples, and seconds by stage."""
 
     first_loss: float = 0.0
     last_loss: float = 0.0
@@ -59,12 +59,15 @@ def run_demo(
     sets: list[str] | None = None,
     reporter: Reporter,
 ) -> DemoReport:
-    """Run every stage below `out`.
+    """Run all stages in folders below `out`.
 
     Args:
         megabytes: size of the pre-training corpus.
-        test: pairs of the test split.
-        sets: overrides of both training presets, such as `training.max_steps=10`.
+        test: number of pairs in the test split.
+        sets: settings that override both training presets, such as `training.max_steps=10`.
+
+    Raises:
+        BartError: a signal or the time limit stopped a training run.
     """
     report = DemoReport()
     sample, prepared = out / "sample", out / "prepared"
@@ -86,7 +89,7 @@ def run_demo(
 
 
 def _finished(result: RunResult) -> RunResult:
-    """The result; BartError where a signal or the time limit stopped the run."""
+    """Return the result; raise BartError if a signal or the time limit stopped the run."""
     if result.model is None:
         number = signal.Signals.__members__.get(result.outcome.removeprefix("stopped by "))
         raise BartError(
@@ -161,7 +164,7 @@ def _finetune(
         sets=sets,
         options={"data.path": prepared / "pairs"},
     )
-    # Only now: `--set model.…` is for the run from scratch, and would be refused.
+    # Set after loading: `--set model.…` applies to the run from scratch, and conflicts with this.
     config = config.model_copy(update={"init_from": init_from})
     _finished(run_finetune(config, run, reporter=reporter))
 

@@ -1,6 +1,6 @@
-"""What this machine has for BART, piece by piece, and what to do about what it lacks.
+"""Check this machine and suggest fixes.
 
-In: the machine. Out: findings, each in one of three states; only `broken` ones stop all work.
+In: the machine. Out: findings, each with one of three states; only `broken` prevents all work.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from bart_cli.runtime.cores import usable_cores
 State = Literal["ok", "note", "broken"]
 OLDEST_PYTHON = (3, 11)
 HUB_SECONDS = 3.0
-LITTLE_DISK = 20  # GB: a model, its checkpoints and a corpus want more
-LITTLE_SHARED_MEMORY = 1  # GB: loader processes hand over batches there
+LITTLE_DISK = 20  # GB; a model, its checkpoints and a corpus need more
+LITTLE_SHARED_MEMORY = 1  # GB; loader processes pass batches through shared memory
 
-# The packages of the core: every command needs those of ESSENTIAL, some commands those of NEEDED.
+# Required packages: all commands need those in ESSENTIAL, some commands those in NEEDED.
 ESSENTIAL = ("torch", "numpy", "pydantic", "typer", "rich", "PyYAML", "tokenizers", "safetensors")
 NEEDED = {
     "pyarrow": "shards, parquet pairs",
-    "huggingface-hub": "models and data sets of the hub",
-    "tensorboard": "training (its log)",
+    "huggingface-hub": "models and data sets on the hub",
+    "tensorboard": "training logs",
     "matplotlib": "plots of training, shards and benchmarks",
 }
-# Belong to no extra: package -> what it is for, how to install it.
+# Optional packages outside the extras: package -> purpose, install command.
 OPTIONAL = {
     "transformers": ("bart benchmark --compare transformers", "pip install transformers"),
     "lddl": (
-        "reading our shards with LDDL's own loader (tests)",
+        "reading shards with LDDL's own loader (tests)",
         "pip install --no-deps lddl==0.1.0",
     ),
 }
@@ -47,7 +47,7 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing: what was found, and what to do (empty when there is nothing to do)."""
+    """The result of one check. `advice`: how to fix or improve it; may be empty."""
 
     name: str
     state: State
@@ -56,7 +56,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything. Nothing is changed; the hub is asked once, for three seconds at most."""
+    """Run all checks. They change nothing, and make one request to the hub (at most 3 seconds)."""
     findings = [_python(), *_packages()]
     if not any(f.name == "torch" and f.state == "broken" for f in findings):
         findings += [*_devices(), _apex(), _threads()]
@@ -96,7 +96,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _extra(name: str) -> Finding:
-    """All packages of an extra in one finding; a note when only some of them are installed."""
+    """Check the packages of an extra; its state is "note" if only some are installed."""
     packages = EXTRAS[name].packages
     versions = {package: _version(package) for package in packages}
     found = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
@@ -122,7 +122,7 @@ def _import_problem(name: str) -> str | None:
     try:
         importlib.import_module(module)
     except (ImportError, OSError) as error:
-        return f"but it cannot be imported: {str(error).splitlines()[0]}"
+        return f"cannot be imported: {str(error).splitlines()[0]}"
     return None
 
 
@@ -145,11 +145,11 @@ def _devices() -> Iterator[Finding]:
         )
     if not gpus:
         built = torch.version.cuda
-        advice = "training BART-large wants an NVIDIA GPU; all else runs here"
+        advice = "training BART-large requires an NVIDIA GPU; everything else works without one"
         if built is None and shutil.which("nvidia-smi"):
-            advice = "there is an NVIDIA driver, but torch was installed without CUDA: reinstall it"
+            advice = "an NVIDIA driver is installed, but torch lacks CUDA support: reinstall torch"
         elif built is not None:
-            advice = f"torch has CUDA {built} but sees no GPU: is the driver there (nvidia-smi)?"
+            advice = f"torch supports CUDA {built} but finds no GPU: check the driver (nvidia-smi)"
         yield Finding("GPU", "ok" if built is None else "note", "none", advice)
     device = torch.device("cuda" if gpus else "cpu")
     supported = [p for p in get_args(Precision) if problem_of(p, device) is None]
@@ -161,7 +161,7 @@ def _devices() -> Iterator[Finding]:
         ranked = sorted(seconds, key=lambda name: seconds[name])
         ratios = ", ".join(f"{name} {seconds['fp32'] / seconds[name]:.1f} x" for name in ranked)
         yield Finding(
-            "decoding speed", "ok", f"{ratios} as fast as fp32; --precision auto takes {ranked[0]}"
+            "decoding speed", "ok", f"{ratios} as fast as fp32; --precision auto uses {ranked[0]}"
         )
 
 
@@ -180,12 +180,12 @@ def _apex() -> Finding:
         return Finding(
             "apex",
             "note",
-            "another project of that name, from PyPI",
-            "pip uninstall apex; NVIDIA's is built from github.com/NVIDIA/apex",
+            "an unrelated project of the same name, from PyPI",
+            "pip uninstall apex; build NVIDIA's from github.com/NVIDIA/apex",
         )
     advice = ""
     if torch.cuda.is_available():
-        advice = "our own NVLAMB is used; NVIDIA's (in its NGC images) has a kernel for it"
+        advice = "the built-in NVLAMB is used; NVIDIA's apex (in NGC images) has a fused kernel"
     return Finding("apex", "ok", "not installed (optional)", advice)
 
 
@@ -203,7 +203,7 @@ def _threads() -> Finding:
 def _memory() -> Finding:
     name = "memory"
     if not hasattr(os, "sysconf"):
-        return Finding(name, "ok", "not known on this system")
+        return Finding(name, "ok", "unknown on this system")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Finding(name, "ok", f"{total / 2**30:.0f} GiB")
 
@@ -218,7 +218,7 @@ def _shared_memory() -> Iterator[Finding]:
             "shared memory",
             "note",
             f"{size:.2f} GB in /dev/shm",
-            "loader processes need more: docker run --ipc=host (or --shm-size=8g)",
+            "loader processes need more: pass docker run --ipc=host (or --shm-size=8g)",
         )
     else:
         yield Finding("shared memory", "ok", f"{size:.0f} GB in /dev/shm")
@@ -243,22 +243,22 @@ def _hub() -> Finding:
 
     endpoint, name = address(), "hub"
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-        return Finding(name, "ok", "not asked: HF_HUB_OFFLINE is set")
+        return Finding(name, "ok", "not checked: HF_HUB_OFFLINE is set")
     try:
         with urllib.request.urlopen(f"{endpoint}/api/models?limit=1", timeout=HUB_SECONDS):
-            return Finding(name, "ok", f"{endpoint} answers")
+            return Finding(name, "ok", f"{endpoint} responds")
     except urllib.error.HTTPError as error:
-        if error.code in (401, 404):  # a mirror with files only
-            return Finding(name, "ok", f"{endpoint} answers ({error.code})")
-        reason = f"status {error.code}"
-    except (OSError, ValueError, http.client.HTTPException) as error:  # no address, no HTTP
+        if error.code in (401, 404):  # a mirror that only serves files
+            return Finding(name, "ok", f"{endpoint} responds ({error.code})")
+        reason = f"HTTP {error.code}"
+    except (OSError, ValueError, http.client.HTTPException) as error:  # not a URL, or not HTTP
         reason = str(getattr(error, "reason", error))
     return Finding(
         name,
         "note",
         f"{endpoint} does not respond: {reason}",
-        "models and tokenizers then come from folders; a mirror: HF_ENDPOINT=https://…; behind a "
-        "proxy: HTTPS_PROXY",
+        "use local models and tokenizers, or set HF_ENDPOINT to a mirror; behind a proxy, set "
+        "HTTPS_PROXY",
     )
 
 
@@ -266,13 +266,13 @@ def _disk() -> Iterator[Finding]:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     for name, folder, advice in (
-        ("disk, this folder", Path.cwd(), "corpora and checkpoints: choose --out on a larger disk"),
-        ("disk, hub cache", cache, "models land there: HF_HOME moves it"),
+        ("disk, this folder", Path.cwd(), "choose --out on a larger disk for large runs"),
+        ("disk, hub cache", cache, "set HF_HOME to move the cache of models and data sets"),
     ):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(there).free / 1e9
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free / 1e9
         found = f"{free:,.0f} GB free in {folder}"
-        if not os.access(there, os.W_OK):
+        if not os.access(existing, os.W_OK):
             yield Finding(name, "note", f"{found}, not writable", advice)
         elif free < LITTLE_DISK:
             yield Finding(name, "note", found, advice)

@@ -1,4 +1,4 @@
-"""The one error type that users see: a line that says what and where, and a hint what to do."""
+"""Errors that users see: one line that describes the problem, and a hint how to solve it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ START_ANEW = "Choose another --out, or delete that folder."  # hint: the folder 
 
 
 class BartError(Exception):
-    """A problem that the user can act on. The command line prints it without a traceback.
+    """A problem that the user can solve. The command line prints it without a traceback.
 
     Args:
-        message: one line: what is wrong, where, and what is allowed.
-        hint: what to do about it, if that is not obvious.
-        exit_code: 1 when the run failed, 2 when the command was used wrongly.
+        message: one line that says what is wrong, where, and what is allowed.
+        hint: how to solve it, unless that is obvious; an imperative.
+        exit_code: 1 for a failed run, 2 for incorrect usage.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 1) -> None:
@@ -24,12 +24,12 @@ class BartError(Exception):
         self.exit_code = exit_code
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process borders (Dask workers, training ranks) by pickling.
+        # Exceptions are pickled to pass between processes (Dask workers, training ranks).
         return _rebuild, (type(self), self.message, self.hint, self.exit_code)
 
 
 class UsageError(BartError):
-    """A wrong option, value, key or file name: nothing was started. Exit code 2."""
+    """A wrong option, value, key or file name, detected before any work. Exit code 2."""
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 2) -> None:
         super().__init__(message, hint=hint, exit_code=exit_code)
@@ -40,12 +40,12 @@ def _rebuild(kind: type[BartError], message: str, hint: str | None, exit_code: i
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The hint `Did you mean 'x'?` for the nearest of the known words, None when none is near."""
+    """Return the hint `Did you mean 'x'?` for the closest known word, or None if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"Did you mean '{near[0]}'?" if near else None
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, shortened; the name of its type if it has none."""
+    """Return the first line of an error message, shortened; the type name if it is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""The extras of the package, and the error of a command that needs one.
+"""Optional dependencies (extras), and the error if a command needs one that is not installed.
 
-In: the names of the modules that a command is about to import. Out: nothing, or a BartError with
-the line that installs the extra they belong to.
+In: the extras or modules that a command needs. Out: a BartError whose hint is the command that
+installs the missing extras.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from bart_cli.errors import BartError
 
-CLONE = Path(__file__).parents[1]  # of the repository, where it holds a pyproject.toml
+CLONE = Path(__file__).parents[1]  # a clone of the repository, if it contains pyproject.toml
 
 
 @dataclass(frozen=True)
 class Extra:
-    """What an extra is for, and its packages: distribution -> the module to import."""
+    """The purpose of an extra, and its packages: distribution -> module to import."""
 
     use: str
     packages: dict[str, str]
@@ -28,7 +28,7 @@ class Extra:
 
 EXTRAS = {
     "data": Extra(
-        "bart download, bart preprocess pretrain, data sets of the hub, web pages",
+        "bart download, bart preprocess pretrain, data sets on the hub, web pages",
         {
             "datasets": "datasets",
             "dask": "distributed",
@@ -42,7 +42,7 @@ EXTRAS = {
         },
     ),
     "eval": Extra(
-        "bart evaluate, validation by ROUGE, the final evaluation of bart finetune",
+        "bart evaluate, validation with ROUGE, the final evaluation of bart finetune",
         {"rouge-score": "rouge_score", "sacrebleu": "sacrebleu"},
     ),
     "serve": Extra(
@@ -69,14 +69,14 @@ EXTRAS = {
 
 
 def require(user: str, *extras: str, otherwise: str | None = None) -> None:
-    """Check that extras are installed, before work begins that needs them.
+    """Check that extras are installed, before starting work that needs them.
 
     Args:
         user: the command, option or input that needs them.
-        otherwise: how to do without, as an imperative; added to the hint.
+        otherwise: an alternative, as an imperative; added to the hint.
 
     Raises:
-        BartError: a module is missing; the hint is the line to type.
+        BartError: a module is missing. The hint is the command that installs it.
     """
     missing = [module for extra in extras for module in missing_modules(extra)]
     if missing:
@@ -84,20 +84,20 @@ def require(user: str, *extras: str, otherwise: str | None = None) -> None:
 
 
 def missing_modules(extra: str) -> list[str]:
-    """The modules of an extra that are not installed."""
+    """Return the modules of an extra that are not installed."""
     return [module for module in EXTRAS[extra].packages.values() if not _is_installed(module)]
 
 
 def of_import_error(error: ImportError, user: str) -> BartError | None:
-    """The same error for an import that failed; None when the module belongs to no extra."""
+    """Convert a failed import to the error of `require`; None if no extra provides the module."""
     module = (error.name or "").partition(".")[0]
     return _error(user, [module], None) if _extra_of(module) and not _is_installed(module) else None
 
 
 def install_line(*extras: str) -> str:
-    """The shell command that installs extras into the running environment.
+    """Return the shell command that installs extras into the running environment.
 
-    In a clone it names the clone; elsewhere the packages themselves, by their own names.
+    It names the clone of the repository if there is one, otherwise the individual packages.
     """
     pip = f"{shlex.quote(sys.executable)} -m pip install"
     if (CLONE / "pyproject.toml").is_file():

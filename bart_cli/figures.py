@@ -1,7 +1,7 @@
-"""Every picture that the package draws, in one look.
+"""Draw all figures of the package, in a common style.
 
-PNG files of panels side by side (matplotlib), and the geometry of the HTML report's plots in the
-units of an SVG's view box; the report's template draws those.
+PNG files with panels side by side are drawn with matplotlib. For the HTML report, whose template
+draws SVG plots, compute their geometry in units of the SVG view box.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Points = tuple[Sequence[float], Sequence[float]]  # x and y
 
 @contextmanager
 def panels(path: Path, count: int, height: float = 3.5, caption: str = "") -> Iterator[list[Axes]]:
-    """Yield the axes of `count` panels side by side; write them to `path` as a PNG at the end."""
+    """Yield the axes of `count` panels side by side, and write them to a PNG file on exit."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -45,7 +45,7 @@ def panels(path: Path, count: int, height: float = 3.5, caption: str = "") -> It
 
 
 def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Points]]) -> None:
-    """Draw a training run: panel title -> label -> steps and values."""
+    """Draw the curves of a training run, given as panel title -> label -> (steps, values)."""
     with panels(path, len(curves)) as axes:
         for axis, (title, lines) in zip(axes, curves.items(), strict=True):
             for label, (steps, values) in lines.items():
@@ -56,11 +56,11 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Points]]) -> None:
 
 
 def draw_lengths(path: Path, documents: Sequence[int], fill: Mapping[str, Sequence[int]]) -> None:
-    """Draw the lengths of documents and how full the samples are.
+    """Draw histograms of document lengths and of the fill of samples.
 
     Args:
         documents: number of documents with [2^i, 2^(i+1)) tokens, for i = 0, 1, …
-        fill: per kind of shard, the number of samples in equal bins of their fill from 0 to 100%.
+        fill: label -> number of samples in equal bins of their fill, from 0 to 100%.
     """
     with panels(path, 2, height=4) as (left, right):
         left.bar(range(len(documents)), documents, width=0.9)
@@ -77,7 +77,7 @@ def draw_lengths(path: Path, documents: Sequence[int], fill: Mapping[str, Sequen
 
 @dataclass
 class Throughput:
-    """One line of a benchmark: median rates over sizes, and how far the extremes are from them."""
+    """A line of a benchmark plot: the median rate at each size, and distances to the extremes."""
 
     label: str
     sizes: list[int] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Throughput:
     spread: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
 
     def add(self, size: int, median: float, rates: Sequence[float]) -> None:
-        """Add a point."""
+        """Add the measured rates at one size."""
         self.sizes.append(size)
         self.median.append(median)
         self.spread[0].append(median - min(rates))
@@ -95,11 +95,11 @@ class Throughput:
 def draw_throughput(
     path: Path, lines: Mapping[str, Sequence[Throughput]], labels: Mapping[str, Any], caption: str
 ) -> None:
-    """Draw a benchmark: a panel per kind of case, with the spread of the measurements.
+    """Draw benchmark results, with error bars from the slowest to the fastest measurement.
 
     Args:
-        lines: panel title -> its lines.
-        labels: panel title -> labels of the x and the y axis.
+        lines: panel title -> lines.
+        labels: panel title -> labels of the x and y axes.
     """
     with panels(path, len(lines), height=4.2, caption=caption) as axes:
         for axis, (title, members) in zip(axes, lines.items(), strict=True):
@@ -124,7 +124,7 @@ def draw_throughput(
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a histogram; `label` tells its range and count."""
+    """A bar of a histogram; `label` states its range and count."""
 
     x: float
     y: float
@@ -135,7 +135,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bars within WIDTH x HEIGHT; low, high: ends of the axis; median: value and place."""
+    """A histogram of size WIDTH x HEIGHT.
+
+    low, high: labels of the ends of the axis. median, median_x: label and position of the median.
+    """
 
     title: str
     unit: str
@@ -149,7 +152,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Interval:
-    """A score on an axis from 0 to 100%: its place, and where its interval begins and ends."""
+    """The score of a system, with the ends of its confidence interval, on an axis of 0 to 100%."""
 
     system: str
     value: float
@@ -165,11 +168,11 @@ def histogram(
     span: tuple[float, float] | None = None,
     digits: int = 0,
 ) -> Histogram:
-    """Count values in about BINS ranges of equal width.
+    """Compute a histogram with about BINS bins of equal width.
 
     Args:
-        span: ends of the axis; default: the extremes. Whole numbers get ranges of whole numbers.
-        digits: decimals of the labels.
+        span: ends of the axis; default: the extremes, with integer bins if `digits` is 0.
+        digits: number of decimals in labels.
     """
     data = np.asarray(values, dtype=np.float64)
     low, high = span or (float(data.min()), float(data.max()))

@@ -1,7 +1,4 @@
-"""Writing so that a reader never sees half a file: a temporary name, fsync, rename. Digests.
-
-Also JSON that every parser reads.
-"""
+"""Write files and folders atomically (temporary name, fsync, rename); strict JSON; digests."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from bart_cli.errors import UsageError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well it becomes `path`."""
+    """Yield a temporary path next to `path`, and rename it to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,9 +30,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; when the block ends well it takes the name `path`.
+    """Yield a temporary folder next to `path`, and rename it to `path` if the block succeeds.
 
-    A folder that was there before is replaced, and is gone only once the new one is complete.
+    An existing folder is replaced once the new one is complete.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -57,13 +54,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8) at once."""
+    """Write a UTF-8 text file atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def strict_json(content: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """Content as JSON that every parser reads: numbers that are not finite become null."""
+    """Serialize to standard JSON: NaN and infinity become null."""
     return json.dumps(_finite(content), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
 
 
@@ -78,9 +75,9 @@ def _finite(content: object) -> object:
 
 
 def complete_lines(path: Path) -> Iterator[tuple[Any, int]]:
-    """Yield the lines of a JSON-lines file, parsed, each with the offset of its end.
+    """Yield the parsed lines of a JSON lines file, each with the byte offset of its end.
 
-    Stops at the first line that is cut or not JSON: a crash may leave anything behind the last one.
+    Stop at the first line that is truncated or not JSON: a crash may leave garbage at the end.
     """
     end = 0
     with path.open("rb") as stream:
@@ -96,21 +93,21 @@ def complete_lines(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 def require_folder(out: Path) -> None:
-    """Raise UsageError when a file is where a command is to write a folder."""
+    """Raise UsageError if the output folder `out` is an existing file."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; expected a folder")
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_leftovers(folder: Path, *, below: bool = True) -> None:
-    """Delete the temporary files that a killed process left in `folder`, and below it.
+    """Delete temporary files that a killed process left in `folder` and, if `below`, under it.
 
-    A folder that it was about to replace gets its name back.
+    Restore a folder that the process was about to replace.
     """
     find = folder.rglob if below else folder.glob
     for path in [*find(".*.tmp"), *find(".*.old")]:

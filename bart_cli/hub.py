@@ -1,6 +1,6 @@
-"""Files from the Hugging Face hub (or the mirror in `HF_ENDPOINT`), kept in its cache.
+"""Download files from the Hugging Face hub, or the mirror set in `HF_ENDPOINT`, to its cache.
 
-In: a repository's name and file patterns. Out: a local folder, or one line that says why not.
+In: the name of a repository and file patterns. Out: a local folder, or a one-line error.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from bart_cli.errors import BartError, UsageError, did_you_mean, first_line
 from bart_cli.files import sha256
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-CHUNK = 2**16  # bytes: at most so many are lost with a connection; the library's is 10 MB
+CHUNK = 2**16  # bytes: the most that a dropped connection loses; the library's default is 10 MB
 LOGIN = "set HF_TOKEN or run `hf auth login`"
 
 
 def address() -> str:
-    """The hub's address as given, unchecked."""
+    """Return the hub's address as configured, without validation."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def endpoint() -> str:
-    """The hub's address.
+    """Return the hub's address.
 
     Raises:
-        UsageError: `HF_ENDPOINT` is not a web address.
+        UsageError: `HF_ENDPOINT` is not an HTTP URL.
     """
     given = address()
     if not given.startswith(("http://", "https://")):
@@ -52,19 +52,19 @@ def fetch(
     weights: Sequence[str] = (),
     foreign: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Path:
-    """Download files of a hub repository's top folder; return the local folder that holds them.
+    """Download files from the top folder of a hub repository; return the local folder.
 
     Args:
         name: `owner/name`, or `name` for the hub's oldest models.
         patterns: file names or globs.
-        what: the word for error messages: 'model', 'tokenizer' …
-        weights: patterns in order of preference; only the first one that matches is downloaded.
-        foreign: files of weights that bart does not read, with their kind and the remedy.
+        what: the noun in error messages, such as 'model' or 'tokenizer'.
+        weights: patterns in order of preference; only the first that matches is downloaded.
+        foreign: file name -> (description, remedy) for weights in unsupported formats.
 
     Raises:
-        UsageError: `name` is neither an existing path nor a repository of the hub, or it has no
-            weights that bart reads.
-        BartError: the hub refuses or cannot be reached, or the cache cannot be written.
+        UsageError: `name` is neither an existing path nor a repository on the hub, or the
+            repository has no weights in a supported format.
+        BartError: the hub denies the request or cannot be reached, or the cache is not writable.
     """
     import huggingface_hub
     from huggingface_hub.utils import logging
@@ -73,7 +73,7 @@ def fetch(
     endpoint()
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UsageError(f"no such {what}: {name}", hint=_near(name))
-    logging.set_verbosity_error()  # its warnings about retries would surround the one error line
+    logging.set_verbosity_error()  # hide warnings about retries
     if not sys.stderr.isatty():
         disable_progress_bars()
 
@@ -89,10 +89,10 @@ def fetch(
             return folder
         unreachable = None
         try:
-            # Not `list_repo_files`, which tries an absent hub for 24 seconds.
+            # `list_repo_files` would retry an unreachable hub for 24 seconds.
             siblings = huggingface_hub.model_info(name, revision=folder.name).siblings
             files = [file.rfilename for file in siblings or []]
-        except Exception as error:  # then the cache may still be complete
+        except Exception as error:  # the cache may still be complete
             unreachable = error
             files = [path.name for path in folder.iterdir()]
         top = [file for file in files if "/" not in file]
@@ -117,12 +117,12 @@ def fetch(
         return snapshot([*patterns, *found])
     except BartError:
         raise
-    except Exception as error:  # of the library, its HTTP client (three by version) and the system
+    except Exception as error:  # from the library, one of its HTTP clients or the operating system
         raise refusal(error, name, what) from error
 
 
 def refusal(error: Exception, name: str, what: str) -> BartError:
-    """The one line, and the remedy, for whatever stopped a download from the hub."""
+    """Convert any error of a download from the hub to a one-line error with a hint."""
     from huggingface_hub import errors, get_token
 
     hub = endpoint()
@@ -148,9 +148,9 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
     if status == 407 or _kind(cause) == "ProxyError":
         if status == 407 or "407" in said:
             return BartError(
-                f"the proxy {_proxy()} asks for a login (HTTP 407), so {hub} cannot be reached",
-                hint="Put it into the address, as in HTTPS_PROXY=http://user:password@host:port; "
-                "or list the hub's host in NO_PROXY.",
+                f"the proxy {_proxy()} requires a login (HTTP 407), so {hub} cannot be reached",
+                hint="Set HTTPS_PROXY=http://user:password@host:port, or list the hub's host in "
+                "NO_PROXY.",
             )
         return BartError(
             f"the proxy {_proxy()} blocks access to {hub}: {said}",
@@ -158,7 +158,7 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
         )
     if isinstance(cause, errors.GatedRepoError):
         return BartError(
-            f"{what} '{name}' is gated: {hub} refuses it ({said})",
+            f"{what} '{name}' is gated: {hub} denies access ({said})",
             hint=f"Accept its terms at {hub}/{name}"
             + ("" if get_token() else f", then {LOGIN}")
             + ".",
@@ -166,7 +166,7 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
     if status == 401 and get_token():
         source = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the saved token"
         return BartError(
-            f"{hub} refuses {source}: {said}",
+            f"{hub} rejects {source}: {said}",
             hint="Renew the token ("
             + ("set HF_TOKEN" if source == "HF_TOKEN" else "`hf auth login`")
             + "), or remove it for public models.",
@@ -185,20 +185,22 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
     if status is not None:
         hint = "Try again later, or set HF_ENDPOINT to a mirror."
         if status == 403:
-            hint = f"Use a token that may read {name}: {LOGIN}."
+            hint = f"Use a token with read access to {name}: {LOGIN}."
         elif status == 429:
-            hint = "Wait some minutes" + ("." if get_token() else f", or {LOGIN}.")
-        return BartError(f"{hub} refuses {what} '{name}' (HTTP {status}): {said}", hint=hint)
+            hint = "Wait a few minutes" + ("." if get_token() else f", or {LOGIN}.")
+        return BartError(
+            f"{hub} denies access to {what} '{name}' (HTTP {status}): {said}", hint=hint
+        )
     number = getattr(cause, "errno", None)
     cache = _cache()
     if number in NO_SPACE or "No space left" in said:
         return BartError(
             f"no space left in {cache} for {what} '{name}'",
-            hint="Free some space, or set HF_HOME to a folder on a larger disk; rerun to resume.",
+            hint="Free space, or set HF_HOME to a folder on a larger disk; rerun to resume.",
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return BartError(
-            f"the cache {cache} cannot be written: {getattr(cause, 'strerror', None) or said}",
+            f"the cache {cache} is not writable: {getattr(cause, 'strerror', None) or said}",
             hint="Set HF_HOME to a writable folder.",
         )
     return BartError(
@@ -209,10 +211,10 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
 
 
 def _transfer(name: str, file: str, snapshot: Path) -> None:
-    """Download a large file to where the cache keeps it, resuming an earlier transfer.
+    """Download a large file into the cache, resuming an interrupted transfer.
 
-    huggingface_hub discards the part of a broken transfer since version 1. The part is named by the
-    file's etag, so that it never continues another version.
+    huggingface_hub discards partial files since version 1. Ours is named after the file's etag, so
+    that it is never resumed with the content of another version.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -222,12 +224,12 @@ def _transfer(name: str, file: str, snapshot: Path) -> None:
     url = hf_hub_url(name, file, revision=snapshot.name)
     known = get_hf_file_metadata(url)
     if not known.etag or known.size is None:
-        return  # an unusual mirror: left to the library
+        return  # an unusual mirror: let the library download the file
     blob = snapshot.parents[1] / "blobs" / known.etag
     part = blob.with_name(f"{known.etag}.part")
     blob.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # ranks of one run ask for the same model
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the ranks of a run download the same model
         if not blob.exists():
             if stream.tell() > known.size:
                 stream.truncate(0)
@@ -241,10 +243,10 @@ def _transfer(name: str, file: str, snapshot: Path) -> None:
             )
             stream.flush()
             os.fsync(stream.fileno())
-            if len(known.etag) == 64 and sha256(part) != known.etag:  # large files' etag
+            if len(known.etag) == 64 and sha256(part) != known.etag:  # the etag of large files
                 part.unlink()
                 raise BartError(
-                    f"{file} of '{name}' arrived damaged: its SHA-256 is not {known.etag}",
+                    f"{file} of '{name}' is corrupt: its SHA-256 is not {known.etag}",
                     hint="Rerun the command to download it again.",
                 )
             part.replace(blob)
@@ -253,7 +255,7 @@ def _transfer(name: str, file: str, snapshot: Path) -> None:
 
 
 def _near(name: str) -> str | None:
-    """A hint at a path that is spelled like `name`, None when there is none."""
+    """Suggest an existing path with a name similar to `name`, or return None."""
     path = Path(name)
     if not path.parent.is_dir():
         return None
@@ -261,7 +263,7 @@ def _near(name: str) -> str | None:
 
 
 def _kind(error: BaseException) -> str:
-    """`ProxyError` or `TimeoutException` for those of any HTTP client, else the own name."""
+    """`ProxyError` or `TimeoutException` for that error of any HTTP client, else the type name."""
     names = [kind.__name__ for kind in type(error).__mro__]
     return next((n for n in names if n in ("ProxyError", "TimeoutException")), names[0])
 

@@ -1,7 +1,7 @@
-"""How engines tell what they are doing: they call a `Reporter`; the command line shows it.
+"""Report progress: engines call a `Reporter`, and the command line displays it.
 
-The base class here is silent but for the standard `logging` module, so that the engines can be used
-as a library; `bart_cli.cli.console.RichReporter` draws bars on a terminal and log lines elsewhere.
+For use as a library, the base class shows no progress and logs messages with `logging`.
+`bart_cli.cli.console.RichReporter` draws bars on a terminal and prints lines elsewhere.
 """
 
 from __future__ import annotations
@@ -14,30 +14,35 @@ log = logging.getLogger("bart")
 
 
 class Task:
-    """One thing that is waited for."""
+    """The progress of a running task."""
 
     def advance(self, amount: float = 1, detail: str = "") -> None:
-        """`amount` more of the total is done; `detail` is a short text beside the bar."""
+        """Add `amount` to the completed part, and show `detail` next to the bar."""
 
     def show(self, values: Mapping[str, str]) -> None:
-        """Numbers to watch, by name; they stay until the next ones."""
+        """Show named values, which remain until the next call."""
 
     def set_total(self, total: float) -> None:
-        """The total became known (or changed)."""
+        """Set or change the total."""
 
 
 class Reporter:
-    """Where an engine sends progress, notes and warnings."""
+    """The receiver of progress, messages and warnings from an engine."""
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        """A bar for the length of the block. `total` None: not known. `unit`: '', 'B', 'steps' …"""
+        """Show a progress bar during the block.
+
+        Args:
+            total: amount of work; None if unknown.
+            unit: unit of `total`, such as "steps", or "B" for bytes.
+        """
         yield Task()
 
     def info(self, text: str) -> None:
-        """A line that the user may want to read."""
+        """Show a message."""
         log.info(text)
 
     def warn(self, text: str) -> None:
-        """A line that the user should act on."""
+        """Show a warning."""
         log.warning(text)

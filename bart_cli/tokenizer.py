@@ -1,7 +1,7 @@
-"""A tokenizer of any kind that the `tokenizers` library knows: load, train, save, encode, decode.
+"""Load, train, save and apply any tokenizer supported by the `tokenizers` library.
 
-Text in, ids out, and back. What we train ourselves is BART's byte-level BPE (Radford et al. 2019),
-whose special tokens are `<s> <pad> </s> <unk> <mask>`.
+Text in, ids out, and back. Trained tokenizers are byte-level BPE (Radford et al. 2019) with BART's
+special tokens `<s> <pad> </s> <unk> <mask>`.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from bart_cli.tokenizer_files import (
     text_encoder,
 )
 
-LARGEST_VOCABULARY = 2**20  # the trainer reserves memory for what it is asked for
-# How byte-level BPE writes bytes: as the character of that number where it can be seen, the others
-# in their order from U+0100 on.
-SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-UNSEEN = sorted(set(range(0x100)).difference(SEEN))
-BYTES = {chr(byte): byte for byte in SEEN} | {chr(0x100 + i): b for i, b in enumerate(UNSEEN)}
-FALLBACK = {f"<0x{byte:02X}>": byte for byte in range(0x100)}  # bytes of sentencepiece
-# Settings of a tokenizer that say where it came from, not what it is.
+LARGEST_VOCABULARY = 2**20  # the trainer allocates memory for the requested size in advance
+# Byte-level BPE represents a printable byte by the character with that code point, and the others,
+# in order, by the characters from U+0100.
+PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+OTHERS = sorted(set(range(0x100)).difference(PRINTABLE))
+BYTES = {chr(byte): byte for byte in PRINTABLE} | {chr(0x100 + i): b for i, b in enumerate(OTHERS)}
+FALLBACK = {f"<0x{byte:02X}>": byte for byte in range(0x100)}  # sentencepiece's byte tokens
+# Settings that describe where a tokenizer was loaded from.
 ORIGINS = ("name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local")
 
 
 class Tokenizer:
-    """Text to ids and back, with the special tokens that the tokenizer's own files name.
+    """Converts text to ids and back, with the special tokens defined by the tokenizer's files.
 
-    Special tokens that a text spells are characters, unlike in `transformers`.
+    Unlike in `transformers`, special tokens spelled out in a text are encoded as ordinary text.
 
-    bos_id, pad_id, eos_id, unk_id, mask_id: None where the vocabulary has no such token (pad_id and
-    eos_id always are ids). prefix, suffix: ids around a source, those of the post-processor.
-    languages: codes that mBART's vocabulary has, with their ids; none for other tokenizers.
+    bos_id, pad_id, eos_id, unk_id, mask_id: None if the vocabulary has no such token (pad_id and
+    eos_id always exist). prefix, suffix: ids before and after a source, as defined by the
+    post-processor. languages: language codes in mBART's vocabulary -> ids; empty for others.
     """
 
     def __init__(self, files: Files) -> None:
@@ -67,7 +67,7 @@ class Tokenizer:
         self.pad_id: int = ids["pad"]
         self.eos_id: int = ids["eos"]
         self.bos_id, self.unk_id, self.mask_id = (ids.get(r) for r in ("bos", "unk", "mask"))
-        self._rows: int | None = None  # ids from here on become <unk>
+        self._rows: int | None = None  # ids from this one on become <unk>
         self.prefix, self.suffix = frame(backend)
         self.languages = {t: i for t, i in self.special.items() if LANGUAGE.fullmatch(t)}
         self.target_language: str | None = None
@@ -76,19 +76,19 @@ class Tokenizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._text.encode_special_tokens = True  # pickling loses it
+        self._text.encode_special_tokens = True  # not preserved by pickling
 
-    # ---- making one -------------------------------------------------------------------------
+    # ---- load, train, save ------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Tokenizer:
         """Load from a folder, a `tokenizer.json` file or a hub id such as `facebook/bart-base`.
 
-        A folder holds `tokenizer.json`, or `vocab.json` and `merges.txt`, or `vocab.txt`.
+        A folder contains `tokenizer.json`, or `vocab.json` and `merges.txt`, or `vocab.txt`.
 
         Raises:
-            UsageError: nothing there is a tokenizer, or it lacks special tokens.
-            BartError: the hub could not be reached.
+            UsageError: there is no tokenizer, it is damaged, or it lacks special tokens.
+            BartError: the hub cannot be reached.
         """
         path = Path(source)
         if path.exists():
@@ -101,11 +101,13 @@ class Tokenizer:
     def train(
         cls, texts: Iterable[str], vocab_size: int, *, show_progress: bool = False
     ) -> Tokenizer:
-        """Learn a byte-level BPE from texts; ids of <s> <pad> </s> <unk> are 0-3, <mask> is last.
+        """Train a byte-level BPE tokenizer.
+
+        The ids of <s> <pad> </s> <unk> are 0 to 3; <mask> has the last id.
 
         Raises:
-            UsageError: `vocab_size` has no room for the 256 bytes and the special tokens, or is
-                larger than LARGEST_VOCABULARY.
+            UsageError: `vocab_size` is too small for 256 bytes and the special tokens, or larger
+                than LARGEST_VOCABULARY.
         """
         smallest = 256 + len(SPECIAL_TOKENS)
         if vocab_size < smallest:
@@ -117,7 +119,7 @@ class Tokenizer:
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - 1,  # <mask> comes after, where BART has it
+            vocab_size=vocab_size - 1,  # <mask> is added at the end, as in BART
             special_tokens=list(SPECIAL_TOKENS[:4]),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=show_progress,
@@ -127,7 +129,7 @@ class Tokenizer:
         return cls(Files(backend, find_roles(backend, {}, "training")))
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and what `transformers` wants beside it, each file at once."""
+        """Write `tokenizer.json` and the other files that `transformers` reads, atomically each."""
         with atomic_file(folder / "tokenizer.json") as temporary:
             self._backend.save(str(temporary))
         settings = {name: value for name, value in self._settings.items() if name not in ORIGINS}
@@ -145,9 +147,9 @@ class Tokenizer:
         write_text(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
     def _save_merges(self, folder: Path) -> None:
-        """Write the files of GPT-2's tokenizer, which old programs read."""
+        """Write the files of GPT-2's tokenizer, for older programs."""
         backend = json.loads(self._backend.to_str())["model"]
-        entries = self._backend.get_vocab(with_added_tokens=True)  # in no fixed order
+        entries = self._backend.get_vocab(with_added_tokens=True)  # in arbitrary order
         ordered = dict(sorted(entries.items(), key=lambda e: e[1]))
         write_text(folder / "vocab.json", json.dumps(ordered, ensure_ascii=False))
         merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in backend["merges"])
@@ -155,7 +157,7 @@ class Tokenizer:
         write_text(folder / "merges.txt", f"#version: 0.2\n{lines}")
 
     def _is_bart(self) -> bool:
-        """Whether `vocab.json` and `merges.txt` say all there is to say."""
+        """Whether `vocab.json` and `merges.txt` describe the tokenizer completely."""
         return (
             isinstance(self._backend.model, models.BPE)
             and self.cuts_like_gpt2()
@@ -163,26 +165,26 @@ class Tokenizer:
             and (self.prefix, self.suffix) == ([self.bos_id], [self.eos_id])
         )
 
-    # ---- using it ---------------------------------------------------------------------------
+    # ---- properties, encode, decode ---------------------------------------------------------
 
     @property
     def vocab_size(self) -> int:
-        """Ids lie in [0, vocab_size)."""
+        """The largest id plus one."""
         return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def fitted(self, rows: int) -> Tokenizer:
-        """This tokenizer for a model of `rows` embeddings: ids beyond them become <unk>."""
+        """Return a copy for a model with `rows` embeddings: ids beyond them become <unk>."""
         fitted = copy.copy(self)
         fitted._rows = rows if rows < self.vocab_size else None
         return fitted
 
     def tokens_from(self, first: int) -> list[str]:
-        """The entries with this id and larger ones, in their order."""
+        """Return the tokens with ids from `first`, in order."""
         entries = self._backend.get_vocab(with_added_tokens=True)
         return sorted((t for t, i in entries.items() if i >= first), key=lambda t: entries[t])
 
     def known(self, rows: list[list[int]]) -> list[list[int]]:
-        """The ids, with <unk> for those that the model has no embedding for (see `fitted`)."""
+        """Replace ids for which the model has no embedding (see `fitted`) by <unk>."""
         end, unknown = self._rows, self._unknown
         if end is None:
             return rows
@@ -192,7 +194,7 @@ class Tokenizer:
         ]
 
     def known_ids(self, row: np.ndarray) -> np.ndarray:
-        """As `known`, for an array of ids."""
+        """Like `known`, for an array of ids."""
         return row if self._rows is None else np.where(row < self._rows, row, self._unknown)
 
     @property
@@ -200,7 +202,7 @@ class Tokenizer:
         return self.pad_id if self.unk_id is None else self.unk_id
 
     def fingerprint(self) -> str:
-        """SHA-256 of vocabulary and merges: equal for tokenizers that give equal ids."""
+        """Return a SHA-256 of the tokenizer's definition, which determines the ids."""
         digest = hashlib.sha256(self._backend.to_str().encode())
         if self.languages:
             digest.update(f"{self.source_language} {self.target_language}".encode())
@@ -208,21 +210,21 @@ class Tokenizer:
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of a text to keep, as transformers truncates; None: any number."""
+        """Length to which `transformers` truncates texts, in tokens; None if unlimited."""
         length = self._settings.get("model_max_length")
         return length if isinstance(length, int) and 2 < length < 2**31 else None
 
     def with_max_length(self, length: int) -> Tokenizer:
-        """This tokenizer with another `max_length`, which it is saved with."""
+        """Return a copy with another `max_length`, which `save` records."""
         changed = copy.copy(self)
         changed._settings = self._settings | {"model_max_length": length}
         return changed
 
     def with_languages(self, source: str | None, target: str | None) -> Tokenizer:
-        """This tokenizer with language codes around sources and targets; None: as it is.
+        """Return a copy with other language codes for sources and targets; None keeps the code.
 
         Raises:
-            UsageError: the tokenizer has no language codes, or not this one.
+            UsageError: the tokenizer does not have the language code.
         """
         for code in (source, target):
             if code is not None and code not in self.languages:
@@ -238,19 +240,19 @@ class Tokenizer:
 
     @property
     def language_first(self) -> bool:
-        """Whether the language code stands before the text (mBART-50), not behind it (mBART)."""
+        """Whether the language code comes before the text (mBART-50) rather than after (mBART)."""
         return bool(set(self.prefix) & set(self.languages.values()))
 
     @property
     def target_frame(self) -> tuple[list[int], list[int]]:
-        """Ids around a target: as around a source, with an end where the source has none."""
+        """Ids before and after a target: as for a source, and always with an end token."""
         prefix, suffix = self.prefix, self.suffix
         if self.languages:
             prefix, suffix = self._framing(self.target_language or self.source_language)
         return prefix, suffix if self.eos_id in suffix else [*suffix, self.eos_id]
 
     def _frame_with_language(self) -> None:
-        """Put the source language around texts, where the tokenizer's class has it."""
+        """Add the source language to prefix or suffix, depending on the tokenizer class."""
         codes = set(self.languages.values())
         names = {index: code for code, index in self.languages.items()}
         found = [names[i] for i in (*self.prefix, *self.suffix) if i in codes]
@@ -271,13 +273,13 @@ class Tokenizer:
         self.prefix, self.suffix = self._framing(self.source_language)
 
     def _framing(self, language: str) -> tuple[list[int], list[int]]:
-        """Prefix and suffix with another language code in place of theirs."""
+        """Return prefix and suffix with their language code replaced."""
         codes, new = set(self.languages.values()), self.languages[language]
         prefix, suffix = ([new if i in codes else i for i in p] for p in (self.prefix, self.suffix))
         return prefix, suffix
 
     def cuts_like_gpt2(self) -> bool:
-        """Whether words are cut by GPT-2's pattern and nothing is done to the text before."""
+        """Whether text is split by GPT-2's pattern, without prior normalization."""
         content = json.loads(self._backend.to_str())
         cutter = content["pre_tokenizer"] or {}
         return (
@@ -289,10 +291,10 @@ class Tokenizer:
         )
 
     def piece_encoder(self) -> Callable[[str], tuple[int, ...]]:
-        """A function from a piece of text that GPT-2's pattern cut out to its ids.
+        """Return a function that encodes one piece of a text split by GPT-2's pattern.
 
-        For tokenizers that cut like GPT-2 (see `cuts_like_gpt2`), several times as fast as `encode`
-        for one word.
+        For a single word, it is several times as fast as `encode`. The tokenizer must split like
+        GPT-2 (see `cuts_like_gpt2`).
         """
         tokenize = self._backend.model.tokenize
         letters = {byte: letter for letter, byte in BYTES.items()}
@@ -304,26 +306,31 @@ class Tokenizer:
         return encode_piece
 
     def added_tokens(self) -> list[str]:
-        """Strings that are tokens of their own, the special ones and others."""
+        """Return the tokens added to the model's vocabulary, special and ordinary."""
         return [token.content for token in self._backend.get_added_tokens_decoder().values()]
 
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
-        """Ids of a source with its special tokens, cut to `max_length` ids with both ends kept."""
+        """Encode a source with special tokens, truncated to `max_length` ids including them."""
         return self.encode_batch([text], max_length=max_length)[0]
 
     def encode_batch(
         self, texts: Sequence[str], *, special: bool = True, max_length: int | None = None
     ) -> list[list[int]]:
-        """Ids of many texts, on all cores. `special`: with those of a source around each."""
+        """Encode texts in parallel on all cores.
+
+        Args:
+            special: add the special tokens of a source.
+            max_length: truncate to this number of ids, including special tokens.
+        """
         ends = (self.prefix, self.suffix) if special else ([], [])
         return self._encode(texts, *ends, max_length)
 
     def encode_targets(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of many targets with their special tokens."""
+        """Encode targets with their special tokens."""
         return self._encode(texts, *self.target_frame, None)
 
     def cut_targets(self, texts: Sequence[str], max_length: int) -> list[str]:
-        """Targets without what lies behind `max_length` ids, special tokens included."""
+        """Truncate the texts of targets to `max_length` ids, including special tokens."""
         before, after = self.target_frame
         rows = self.encode_batch(texts, special=False)
         room = max(max_length - len(before) - len(after), 0)
@@ -348,20 +355,21 @@ class Tokenizer:
         return [[*prefix, *row, *suffix] for row in rows] if prefix or suffix else rows
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of ids; bytes that are no UTF-8 become U+FFFD."""
+        """Decode ids to text; bytes that are not valid UTF-8 become U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def decode_batch(
         self, rows: Sequence[Sequence[int]], *, skip_special: bool = True
     ) -> list[str]:
-        """Texts of many rows of ids."""
+        """Decode rows of ids; see `decode`."""
         return self._backend.decode_batch([list(row) for row in rows], skip_special)
 
     def word_starts(self) -> np.ndarray:
-        """[vocabulary] bool: tokens that begin a word, and special tokens.
+        """[vocab_size] bool, True for tokens that begin a word and for special tokens.
 
-        A word begins with the space before it (byte-level BPE, sentencepiece), or where no prefix
-        such as ## says that it goes on (WordPiece). In tokenizers of another kind each token does.
+        In byte-level BPE and sentencepiece, the first token of a word includes the space before it.
+        In WordPiece, all other tokens have a prefix such as ##. In tokenizers of other kinds, every
+        token counts as a word.
         """
         backend, model = self._backend, self._backend.model
         around = repr((backend.normalizer, backend.pre_tokenizer, backend.decoder))
@@ -384,18 +392,19 @@ class Tokenizer:
         return starts
 
     def character_starts(self) -> np.ndarray:
-        """[vocabulary] bool: tokens that do not begin in the middle of a character."""
+        """[vocab_size] bool, True for tokens that begin at a character boundary."""
         byte_level = isinstance(self._backend.decoder, decoders.ByteLevel)
         starts = np.ones(self.vocab_size, dtype=bool)
         for token, index in self._backend.get_vocab(with_added_tokens=True).items():
             first = BYTES.get(token[:1], 0) if byte_level else FALLBACK.get(token, 0)
-            starts[index] = not 0x80 <= first < 0xC0  # these go on with a character
+            starts[index] = not 0x80 <= first < 0xC0  # UTF-8 continuation bytes
         return starts
 
     def token_bytes(self) -> list[bytes] | None:
-        """The bytes of every id, none for special tokens: joined, they are what `decode` gives.
+        """Return the bytes of every id, b"" for special tokens. `decode` concatenates them.
 
-        None: this tokenizer decodes in another way.
+        Returns:
+            [vocab_size], or None if the tokenizer decodes in another way.
         """
         added = self._backend.get_added_tokens_decoder()
         plain = isinstance(self._backend.decoder, decoders.ByteLevel)
@@ -409,7 +418,7 @@ class Tokenizer:
 
 
 def encodable(text: str) -> str:
-    """Text without lone surrogates, which have no UTF-8 form: each becomes U+FFFD."""
+    """Replace lone surrogates, which UTF-8 cannot encode, by U+FFFD."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

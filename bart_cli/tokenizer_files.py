@@ -1,9 +1,10 @@
-"""Tokenizers on disk: files of any kind in, a backend of `tokenizers` and its roles out.
+"""Read tokenizers of any kind from disk.
 
-A folder holds `tokenizer.json` (BPE, Unigram, WordPiece, … with any normalizer, pre-tokenizer,
-post-processor and decoder), or GPT-2's `vocab.json` and `merges.txt`, or BERT's `vocab.txt`. Which
-token begins, ends, pads or masks is read from `tokenizer_config.json` and `special_tokens_map.json`
-beside them; without these it follows from the names that BART, BERT and mBART use.
+In: a folder with `tokenizer.json` (BPE, Unigram, WordPiece, … with any normalizer, pre-tokenizer,
+post-processor and decoder), GPT-2's `vocab.json` and `merges.txt`, or BERT's `vocab.txt`. Out: a
+backend of `tokenizers`, and the tokens that begin, end, pad and mask. These are read from
+`tokenizer_config.json` and `special_tokens_map.json`, or else recognized by the names that BART,
+BERT and mBART use.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tokenizers import (
 from bart_cli.errors import UsageError
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-# Role -> its names in the settings of `transformers`, and how BART and BERT spell it.
+# Role -> its names in the settings of `transformers`, and its tokens in BART and BERT.
 ROLES = {
     "bos": (("bos_token", "cls_token"), ("<s>", "[CLS]")),
     "pad": (("pad_token",), ("<pad>", "[PAD]")),
@@ -36,22 +37,22 @@ ROLES = {
     "unk": (("unk_token",), ("<unk>", "[UNK]")),
     "mask": (("mask_token",), ("<mask>", "[MASK]")),
 }
-FILES = ("tokenizer.json", "vocab.json", "vocab.txt")  # a folder with one of these has a tokenizer
+FILES = ("tokenizer.json", "vocab.json", "vocab.txt")  # any of these indicates a tokenizer
 HUB_FILES = (
     *("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "*.model"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 SETTINGS = "tokenizer_config.json"
 LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")  # mBART's codes, such as en_XX
-HIDDEN = "\0 "  # begins names that no text has: pre-tokenizers leave neither NUL nor spaces
+HIDDEN = "\0 "  # prefix that no piece of text has after pre-tokenization
 
 
 @dataclass(frozen=True)
 class Files:
-    """A tokenizer as found on disk.
+    """A tokenizer read from disk.
 
-    roles: the token of each role of ROLES that the vocabulary has. settings: what
-    `tokenizer_config.json` says, for writing it back.
+    roles: role (see ROLES) -> token, for tokens in the vocabulary. settings: content of
+    `tokenizer_config.json`, to write it back.
     """
 
     backend: tokenizers.Tokenizer
@@ -60,10 +61,10 @@ class Files:
 
 
 def read_files(path: Path) -> Files:
-    """Read a folder, or a `tokenizer.json` on its own.
+    """Read a tokenizer from a folder or a `tokenizer.json` file.
 
     Raises:
-        UsageError: no tokenizer there, a damaged file, or no token that ends or pads a text.
+        UsageError: there is no tokenizer, a file is damaged, or it has no end or padding token.
     """
     folder = path if path.is_dir() else path.parent
     names: dict[str, Any] = {}
@@ -82,7 +83,7 @@ def read_files(path: Path) -> Files:
     elif pieces := sorted(folder.glob("*.model")):
         raise UsageError(
             f"{pieces[0]} is a sentencepiece model, and {folder} has no tokenizer.json",
-            hint="Write one: `pip install transformers sentencepiece protobuf`, then `python -c "
+            hint="Create one: `pip install transformers sentencepiece protobuf`, then `python -c "
             f"\"from transformers import AutoTokenizer as A; A.from_pretrained('{folder}')"
             f".save_pretrained('{folder}')\"`.",
         )
@@ -105,7 +106,11 @@ def read_files(path: Path) -> Files:
 def find_roles(
     backend: tokenizers.Tokenizer, names: dict[str, Any], where: object
 ) -> dict[str, str]:
-    """The token of each role: as named in the settings, else by its usual spelling."""
+    """Find the token of each role, as given in the settings or else by its usual name.
+
+    Raises:
+        UsageError: there is no token for end or padding.
+    """
     roles = {}
     for role, (keys, spellings) in ROLES.items():
         candidates = [*(_content(names.get(key)) for key in keys), *spellings]
@@ -124,24 +129,24 @@ def find_roles(
 
 
 def mark_special(backend: tokenizers.Tokenizer, tokens: list[str]) -> None:
-    """Make entries of the vocabulary special, if they are not; others are left out."""
+    """Mark tokens as special; those not in the vocabulary are ignored."""
     special = special_tokens(backend)
     known = [t for t in tokens if backend.token_to_id(t) is not None and t not in special]
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in known])
 
 
 def special_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
-    """Special tokens with their ids."""
+    """Return special tokens -> ids."""
     added = backend.get_added_tokens_decoder()
     return {token.content: index for index, token in added.items() if token.special}
 
 
 def text_encoder(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A backend that gives the same ids, but never that of a special token which a text spells.
+    """Return a backend that encodes special tokens spelled out in a text as ordinary text.
 
-    `encode_special_tokens` keeps `tokenizers` from cutting special tokens out of the text. The
-    model itself may still find them, when they are among its pieces (Unigram, WordPiece): then it
-    gets them under names that no text has.
+    `encode_special_tokens` keeps `tokenizers` from extracting special tokens from the text. The
+    model may still match them if they are in its vocabulary (Unigram, WordPiece). In this case,
+    rename them to strings that no text contains.
     """
     special = special_tokens(backend)
     if any(
@@ -180,10 +185,10 @@ def _hide(content: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
 def frame(
     backend: tokenizers.Tokenizer, texts: Iterable[str] = ("a", "1", ".", "가", "中")
 ) -> tuple[list[int], list[int]]:
-    """Ids that the post-processor puts before and after a text.
+    """Return the ids that the post-processor adds before and after a text.
 
     Args:
-        texts: to find out with; if the vocabulary has none of them, its own entries.
+        texts: texts to try; if none can be encoded, entries of the vocabulary are used.
     """
     for text in texts:
         if backend.encode(text, add_special_tokens=False).ids:
@@ -196,11 +201,11 @@ def frame(
 
 
 def assemble(backend: tokenizers.Tokenizer) -> None:
-    """Give a byte-level BPE the pieces around it that make it BART's."""
+    """Set pre-tokenizer, decoder, special tokens and post-processor of a BPE model as in BART."""
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(
-        # As in the original: a <mask> in the text swallows the space before it.
+        # As in the original, <mask> includes the space before it.
         [AddedToken(token, lstrip=token == "<mask>", normalized=False) for token in SPECIAL_TOKENS]
     )
     backend.post_processor = processors.TemplateProcessing(
@@ -240,7 +245,7 @@ def _from_merges(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer
 def _from_wordpieces(
     folder: Path, settings: dict[str, Any]
 ) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """BERT's tokenizer, with the defaults of `transformers`' BertTokenizer."""
+    """Build BERT's tokenizer, with the defaults of BertTokenizer in `transformers`."""
     path = folder / "vocab.txt"
     defaults: dict[str, Any] = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
     settings = defaults | settings
@@ -270,7 +275,7 @@ def _from_wordpieces(
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: dict[str, Any]) -> None:
-    """Add what `added_tokens.json` and the settings list beyond the vocabulary, at its ids."""
+    """Add the tokens listed in `added_tokens.json` and the settings, and check their ids."""
     path = folder / "added_tokens.json"
     listed = {index: AddedToken(token) for token, index in _read_json(path).items()}
     for index, token in dict(settings.get("added_tokens_decoder") or {}).items():
@@ -280,7 +285,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: dict[str,
         if backend.token_to_id(token.content) != index:
             raise UsageError(
                 f"{folder}: the added token {token.content!r} has id {index}, "
-                f"but its place in the vocabulary is {backend.token_to_id(token.content)}"
+                f"but its position in the vocabulary is {backend.token_to_id(token.content)}"
             )
 
 
@@ -297,7 +302,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _listed(value: object) -> list[str]:
-    """Contents of additional special tokens: a list, or in new files a dictionary."""
+    """Contents of additional special tokens, given as a list or, in newer files, a dictionary."""
     values = value.values() if isinstance(value, dict) else value
     if not isinstance(values, list | type({}.values())):
         return []
@@ -305,7 +310,7 @@ def _listed(value: object) -> list[str]:
 
 
 def _content(token: object) -> str | None:
-    """A special token is a string, or an object that describes it."""
+    """The content of a special token, given as a string or an object with properties."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None

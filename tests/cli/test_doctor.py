@@ -66,9 +66,9 @@ def test_what_only_some_commands_need_is_a_note(monkeypatch: pytest.MonkeyPatch)
     assert found["extra eval"].found == "not installed: rouge-score"
     assert "[eval]': for bart evaluate" in found["extra eval"].advice
     assert found["lddl"].state == "ok"
-    assert found["hub"].found == "not asked: HF_HUB_OFFLINE is set"
+    assert found["hub"].found == "not checked: HF_HUB_OFFLINE is set"
     assert found["apex"].state == "note"
-    assert "another project" in found["apex"].found
+    assert "unrelated project" in found["apex"].found
 
 
 def test_little_disk_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

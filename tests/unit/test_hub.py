@@ -136,7 +136,7 @@ def test_refusals_name_their_remedy(tmp_path: Path) -> None:
     assert [row[2] for row in (gated, private, expired, forbidden, missing)] == [1, 1, 1, 1, 2]
     assert "'a/lora' has LoRA or other adapter weights (PEFT)" in lora[0]
     assert "from_pretrained('a/lora').merge_and_unload()" in lora[1]
-    assert f"the cache {tmp_path}/file/home/hub cannot be written" in unwritable
+    assert f"the cache {tmp_path}/file/home/hub is not writable" in unwritable
     assert "Set HF_HOME" in remedy
 
 
@@ -144,7 +144,7 @@ def test_refusals_name_their_remedy(tmp_path: Path) -> None:
 def test_a_full_or_read_only_cache_is_named(number: int) -> None:
     error = refusal(OSError(number, os.strerror(number)), "a/model", "model")
     assert error.exit_code == 1
-    assert "no space left in" in error.message or "cannot be written" in error.message
+    assert "no space left in" in error.message or "is not writable" in error.message
     assert error.hint
     assert "HF_HOME" in error.hint
 
@@ -156,6 +156,6 @@ def test_a_proxy_that_asks_for_a_login_is_named_without_the_password(
     monkeypatch.delenv("https_proxy", raising=False)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     error = refusal(type("ProxyError", (OSError,), {})("407 Proxy Auth"), "a/model", "model")
-    assert "proxy.example:3128 asks for a login" in error.message
+    assert "proxy.example:3128 requires a login" in error.message
     assert "secret" not in error.message
     assert not isinstance(error, UsageError)
