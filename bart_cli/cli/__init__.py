@@ -1,1 +1,1 @@
-"""The command line: a module per sub-command that parses, calls one engine function and renders."""
+"""The command line: one module per sub-command parses options, calls an engine, prints results."""

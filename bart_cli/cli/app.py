@@ -1,6 +1,6 @@
-"""The `bart` command: finds the sub-command's module, runs it, turns errors into one clear line.
+"""The `bart` command: dispatch to the module of a sub-command, and print errors as one line.
 
-Only the module of the sub-command that was asked for is imported, so that `bart --help` is instant.
+Only the module of the requested sub-command is imported, so that `bart --help` is fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS = {
     "finetune": "Fine-tune a pre-trained model on article-summary pairs.",
     "sweep": "Train every combination of some settings and compare the results.",
     "evaluate": "Score a model on a test split: ROUGE, speed, a report.",
-    "compare": "Compare two files of predictions: which is better, and is it chance?",
+    "compare": "Compare two sets of predictions and test whether they differ significantly.",
     "benchmark": "Measure the speed of training, decoding and data loading.",
     "summarize": "Summarize files, folders, web pages, JSON lines or standard input.",
     "serve": "Serve summaries over HTTP: an API for programs, a page for people.",
@@ -41,21 +41,20 @@ COMMANDS = {
     "launch": "Print job scripts for clusters.",
     "doctor": "Check this machine and suggest fixes.",
 }
-# Other spellings of commands.
 ALIASES = {("evaluate", "compare"): "compare"}
 
-RANK_0_SECONDS = 20.0  # what rank 0 and launcher get to say what is wrong, before another rank
-VOICES = ("-q", "--quiet", "-v", "--verbose")  # understood before and after the sub-command
-INTERRUPTED = (130, 143)  # 128 + SIGINT, 128 + SIGTERM, as shells count
+RANK_0_SECONDS = 20.0  # time for rank 0 or the launcher to report an error before other ranks do
+VOICES = ("-q", "--quiet", "-v", "--verbose")  # accepted before and after the sub-command
+INTERRUPTED = (130, 143)  # 128 + SIGINT, 128 + SIGTERM, as in shells
 
 HELP = """BART from corpus to summary: download, preprocess, pretrain, finetune, evaluate.
 
-Start with [bold]bart demo[/bold], or with a file of yours: [bold]bart summarize file.txt[/bold].
+Start with [bold]bart demo[/bold], or with your own text: [bold]bart summarize file.txt[/bold].
 """
 
 
 def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer:
-    """The Typer application; only the requested sub-command is real, the others are names."""
+    """Build the Typer application, with placeholders for all but the requested sub-command."""
     app = typer.Typer(
         name="bart",
         help=HELP,
@@ -73,7 +72,7 @@ def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer
             False, "--quiet", "-q", help="Hide progress; print results, warnings and errors only."
         ),
         verbose: bool = typer.Option(
-            False, "--verbose", "-v", help="Also print log messages of libraries, and tracebacks."
+            False, "--verbose", "-v", help="Also print log messages from libraries and tracebacks."
         ),
     ) -> None:
         if quiet or verbose:
@@ -96,7 +95,10 @@ def build_app(requested: str | None, *, everything: bool = False) -> typer.Typer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 good, 1 the run failed, 2 wrong usage, 128 + signal stopped."""
+    """Run the command line.
+
+    Exit codes: 0 success, 1 failed run, 2 incorrect usage, 128 + N stopped by signal N.
+    """
     try:
         _main(arguments)
     except KeyboardInterrupt:  # while an error was being printed
@@ -117,7 +119,7 @@ def _main(arguments: Sequence[str] | None) -> None:
             given = [word for word in given if word in VOICES] + [name, *plain[len(spelling) :]]
     words = _completed_words() if "_BART_COMPLETE" in os.environ else given
     requested = next((word for word in words if not word.startswith("-")), None)
-    if requested != "launch":  # whose words after the preset belong to another command
+    if requested != "launch":  # `bart launch` passes options on to another command
         given = [w for w in given if w in VOICES] + [w for w in given if w not in VOICES]
     try:
         app = build_app(requested)
@@ -125,13 +127,13 @@ def _main(arguments: Sequence[str] | None) -> None:
         if code == 130 and interrupts.received():  # newer Typers turn Ctrl-C into this code
             raise KeyboardInterrupt
     except BartError as error:
-        # Libraries turn KeyboardInterrupt into errors of their own, and we turn those into ours.
+        # Libraries convert KeyboardInterrupt to their own errors, which we convert to BartError.
         code = fail(error if error.exit_code in INTERRUPTED else _interrupted() or error)
     except KeyboardInterrupt:
         code = fail(_interrupted() or BartError("interrupted", exit_code=130))
     except (BrokenPipeError, SystemExit) as error:
-        # The reader of our output went away (`bart … | head`): not an error worth a word. Typer and
-        # rich end the process when they meet it.
+        # The reader of our output has exited (`bart … | head`), which is not an error. Typer and
+        # rich raise SystemExit in this case.
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -142,7 +144,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 
 def _fail_unexpected(error: Exception, requested: str | None) -> int:
-    """Print what the user can act on; raise what is a fault of ours."""
+    """Print errors that the user can solve; reraise bugs."""
     if interrupted := _interrupted():
         return fail(interrupted)
     if isinstance(error, OSError):
@@ -155,7 +157,7 @@ def _fail_unexpected(error: Exception, requested: str | None) -> int:
         if missing is None:
             raise error
         return fail(missing)
-    # Typer's own errors differ in module between its versions, not in these two attributes.
+    # The module of Typer's errors depends on its version; these two attributes do not.
     if not (hasattr(error, "exit_code") and hasattr(error, "format_message")):
         raise error
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -165,13 +167,13 @@ def _fail_unexpected(error: Exception, requested: str | None) -> int:
 
 
 def _interrupted() -> BartError | None:
-    """The line of a command that a signal ends."""
+    """The error of a command that was interrupted by a signal, or None."""
     number = interrupts.received()
     return BartError(interrupts.WORDS[number], exit_code=128 + number) if number else None
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit; at once where an error left a process group open, whose threads would abort us."""
+    """Exit; immediately if an error left a process group open, whose threads would abort."""
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
         sys.stdout.flush()
@@ -183,14 +185,14 @@ def _leave(code: int) -> NoReturn:
 
 
 def fail(error: BartError) -> int:
-    """Print the error line (and the hint) to standard error; the exit code comes back."""
+    """Print an error and its hint to standard error, and return the exit code."""
     from bart_cli.cli.console import print_error
 
     if os.environ.get("RANK", "0") != "0":
         if error.exit_code in INTERRUPTED:
             return error.exit_code
-        # What is wrong is mostly wrong on every rank, or is that another one is gone: rank 0 says
-        # it, or the launcher does, and the launcher ends the others.
+        # Most errors occur on all ranks, or because another rank has died. Rank 0 or the launcher
+        # reports them, and the launcher ends this process.
         try:
             time.sleep(RANK_0_SECONDS)
         except KeyboardInterrupt:
@@ -200,11 +202,11 @@ def fail(error: BartError) -> int:
 
 
 def _usage_error(error: Any) -> BartError:
-    """Typer's complaint as ours: with the word that was probably meant, and where help is."""
+    """Convert an error of Typer, and suggest the option or command that was probably meant."""
     context = error.ctx if getattr(error, "ctx", None) is not None else None
     path = context.command_path if context is not None else "bart"
-    hint = f"`{path} --help` shows what is allowed"
-    # Versions of Typer suggest in words of their own, or not at all.
+    hint = f"See `{path} --help`."
+    # Remove Typer's own suggestion, which only some versions make.
     message = re.split(r"\s*(?:\(?Did you mean|\(Possible options?)", error.format_message())[0]
     unknown = re.search(r"[Nn]o such (?:command|option):? '?([^\s']+)", message)
     if unknown is not None and context is not None:
@@ -218,13 +220,13 @@ def _usage_error(error: Any) -> BartError:
 
 
 def _completed_words() -> list[str]:
-    """The words of the line that a shell asks to complete; the last of them may be unfinished."""
+    """The words of the command line to be completed by the shell, without the first."""
     line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
     return line.split()[1:]
 
 
 def _reflow(function: object) -> str:
-    """A docstring as help: each paragraph one line, for the terminal to break where it likes."""
+    """Convert a docstring to a help text with one line per paragraph, which the terminal wraps."""
     paragraphs = re.split(r"\n\s*\n", inspect.getdoc(function) or "")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
@@ -236,5 +238,5 @@ def _print_version(asked: bool) -> None:
 
 
 def _not_loaded() -> None:
-    """Stands for a sub-command in the list of `bart --help`; `main` loads the one it runs."""
+    """A placeholder for sub-commands that are only listed in `bart --help`."""
     raise AssertionError("a sub-command ran without being loaded")

@@ -1,4 +1,4 @@
-"""`bart benchmark`: speed of training, decoding and data."""
+"""`bart benchmark`: measure the speed of training, decoding and data loading."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Measure speed: training, decoding, data."
 )
 
-CPU_SECONDS, GPU_SECONDS = 5.0, 20.0  # of measuring a row, when the user does not say
+CPU_SECONDS, GPU_SECONDS = 5.0, 20.0  # default time to measure a row
 
 
 @dataclass(frozen=True)
 class MeasuringOptions:
-    """How often and how long; where the results go."""
+    """Number and duration of measurements, and output of the results."""
 
     repeats: Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "repeats"))] = None
     seconds: Annotated[
         float | None,
         typer.Option(
-            help="Seconds to measure; a row with at least 3 measurements ends after that."
+            help="Seconds after which to stop measuring a row, after at least 3 measurements."
         ),
     ] = None
     warm_up: Annotated[
@@ -48,10 +48,10 @@ class MeasuringOptions:
     as_json: JsonOption = False
 
     def config(self, **more: object) -> BenchmarkConfig:
-        """The settings, with others that were given (not None).
+        """Build the settings from these options and `more`; None means not given.
 
         Raises:
-            UsageError: names the setting, its value, and what is allowed.
+            UsageError: a setting is invalid.
         """
         import torch
 
@@ -70,7 +70,7 @@ class MeasuringOptions:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """The arms of a comparison."""
+    """The configurations to compare."""
 
     batch_sizes: Annotated[
         str | None,
@@ -86,7 +86,7 @@ class SweepOptions:
             "--processes",
             "--gpus",
             metavar="N,N…",
-            help="Numbers of processes (GPUs) to measure.",
+            help="Number of processes (GPUs), or several to compare.",
         ),
     ] = None
     lengths: Annotated[
@@ -102,14 +102,14 @@ class SweepOptions:
     sets: SetOption = None
 
     def measured(self) -> dict[str, object]:
-        """What belongs to BenchmarkConfig."""
+        """Return the fields of BenchmarkConfig."""
         return {"lengths": self.lengths, "compare": self.compare, "profile": self.profile}
 
     def arms(self) -> Sweep:
-        """What is varied.
+        """Return the settings to vary.
 
         Raises:
-            UsageError: something that is no number above 0.
+            UsageError: a value is not a positive integer.
         """
         from bart_cli.benchmark.plan import Sweep
 
@@ -129,7 +129,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--preset",
-            help="Preset to measure; repeatable. Default: the reference's runs on a GPU, "
+            help="Preset to measure; repeatable. Default: the presets of the reference on a GPU, "
             "tiny-cpu on a CPU.",
             autocompletion=complete_preset,
         ),
@@ -145,8 +145,8 @@ def train(
 ) -> None:
     """Measure training: throughput, speed-up by precision, weak scaling, memory, MFU.
 
-    Runs steps of the training loop on random tokens of realistic lengths, or on a data set. Each
-    number of processes and each precision is measured in processes of its own.
+    Runs steps of the training loop on random tokens with realistic lengths, or on a data set. Each
+    number of processes and each precision is measured in separate processes.
 
     [bold]bart benchmark train --preset xsum-dgxa100-8gpu-bf16 --preset xsum-dgxa100-8gpu-tf32
     --gpus 1,8[/bold]
@@ -198,7 +198,7 @@ def inference(
 ) -> None:
     """Measure decoding: latency and throughput by batch size, memory, MFU.
 
-    With random weights every summary has the full length, so the work is always the same.
+    With random weights, every summary has the full length, which makes results comparable.
 
     [bold]bart benchmark inference --batch-size 1,8,32 --precision bf16 --compare
     transformers[/bold]
@@ -252,7 +252,7 @@ def data_stages(
             "--workers",
             "--processes",
             metavar="N,N…",
-            help="Numbers of processes to measure. Default: 1, 2 and all cores.",
+            help="Number of processes, or several to compare. Default: 1, 2 and all cores.",
         ),
     ] = None,
     measuring: MeasuringOptions = MeasuringOptions(),
@@ -292,7 +292,7 @@ def _show(report: Report, as_json: bool) -> None:
             print_table(table.title, table.header, table.rows)
         out.print(
             f"measurements in {report.out}/results.jsonl, tables in {report.out}/results.md, "
-            f"picture {report.out}/results.png",
+            f"plot in {report.out}/results.png",
             soft_wrap=True,
         )
     if report.interrupted:

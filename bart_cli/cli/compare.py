@@ -1,4 +1,4 @@
-"""`bart compare`, which is `bart evaluate compare` too."""
+"""`bart compare`, also available as `bart evaluate compare`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bart_cli.errors import UsageError
 PredictionsArgument = Annotated[
     Path,
     typer.Argument(
-        help="Predictions: an evaluation folder, JSON lines, or text with one summary a line.",
+        help="Predictions: an evaluation folder, JSON lines, or text with one summary per line.",
         show_default=False,
     ),
 ]
@@ -33,8 +33,8 @@ def command(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Article-summary pairs with the references. Default: those in the predictions "
-            "that `bart evaluate` wrote."
+            help="Article-summary pairs with the references. Default: the references that "
+            "`bart evaluate` wrote with the predictions."
         ),
     ] = None,
     pairs: PairOptions = PairOptions(),
@@ -47,15 +47,15 @@ def command(
         str | None,
         typer.Option(metavar="ascii|unicode", help=field_help(EvaluationConfig, "tokenizer")),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for resampling.")] = 0,
     settings: ConfigOptions = ConfigOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two sets of predictions: is the better one better, or is it chance?
+    """Compare two sets of predictions and test whether they differ significantly.
 
-    Paired bootstrap (Koehn 2004): both are scored on the same random draws of the articles. p is
-    the share of draws in which the better one is not ahead: below 0.05, the difference is hardly
-    chance.
+    Uses the paired bootstrap (Koehn 2004): both are scored on the same random resamples of the
+    articles. p is the fraction of resamples in which the better one is not ahead; below 0.05, the
+    difference is significant.
 
     [bold]bart evaluate compare runs/a/evaluation-test runs/b/evaluation-test[/bold]
     """
@@ -126,7 +126,7 @@ def command(
     out.print(table)
     out.print(
         Text(
-            f"{len(references):,} articles, {evaluation.bootstrap:,} resamples. p: share of "
+            f"{len(references):,} articles, {evaluation.bootstrap:,} resamples. p: fraction of "
             "resamples in which the better one is not ahead."
         ),
         soft_wrap=True,

@@ -1,4 +1,4 @@
-"""Results on standard output, progress and errors on standard error, both through rich."""
+"""Print results to standard output, and progress and errors to standard error, with rich."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from bart_cli.files import strict_json
 from bart_cli.printable import printable
 from bart_cli.progress import Reporter, Task
 
-PIPE_WIDTH = 110  # columns of a table that goes to a file: rich would assume 80 and cut
-LOG_SECONDS = 10.0  # between progress lines where there is no terminal
+PIPE_WIDTH = 110  # columns of tables in files; rich would assume 80 and truncate them
+LOG_SECONDS = 10.0  # between progress lines if standard error is not a terminal
 
-# No emoji codes, no markup: ":x:" and "[x]" in a path or a text stay what they are.
+# Emoji codes and markup are off: print ":x:" and "[x]" in paths and texts literally.
 out = Console(
     highlight=False, emoji=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
 )
@@ -44,26 +44,26 @@ _voice = {"quiet": False, "verbose": False}
 
 
 def set_voice(*, quiet: bool, verbose: bool) -> None:
-    """How much is said on standard error, for the rest of the process."""
+    """Set the verbosity of standard error for this process."""
     _voice.update(quiet=quiet, verbose=verbose)
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", force=True)
 
 
 def make_reporter() -> Reporter:
-    """Bars on a terminal, plain lines elsewhere (CI, SLURM, files), warnings only with --quiet."""
+    """Choose a reporter: bars on a terminal, lines elsewhere, only warnings with --quiet."""
     if _voice["quiet"]:
         return QuietReporter()
     return BarReporter() if err.is_terminal else LineReporter()
 
 
 def print_json(document: object) -> None:
-    """One JSON document on standard output, for programs."""
+    """Print a JSON document to standard output."""
     sys.stdout.write(strict_json(document, indent=2) + "\n")
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of numbers under its title. No word is ever cut, whatever the width."""
+    """Print a table of numbers with a title. Words are never truncated, whatever the width."""
     table = Table(box=None, pad_edge=False)
     columns = list(zip(header, *rows, strict=True))
     widths = []
@@ -80,7 +80,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def print_error(error: BartError) -> None:
-    """`error: …` and, when there is one, `hint: …`; with --verbose also where it came from."""
+    """Print `error: …`, the hint if there is one, and with --verbose the traceback."""
     if _voice["verbose"] and error.__traceback__ is not None:
         err.print(printable("".join(traceback.format_exception(error))), markup=False)
     err.print(f"[bold red]error:[/bold red] {escape(printable(error.message))}")
@@ -89,12 +89,12 @@ def print_error(error: BartError) -> None:
 
 
 class _BarsAndNumbers(Progress):
-    """Bars, and below them a grid of the numbers to watch."""
+    """Progress bars, with a grid of named values below."""
 
     numbers: Mapping[str, str] = {}
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What rich draws."""
+        """Return what rich draws."""
         yield self.make_tasks_table(self.tasks)
         if self.numbers:
             cells = [
@@ -104,7 +104,7 @@ class _BarsAndNumbers(Progress):
 
 
 class BarReporter(Reporter):
-    """Live bars; several tasks may run at once."""
+    """Live progress bars; several tasks may run at the same time."""
 
     def __init__(self) -> None:
         self._progress: _BarsAndNumbers | None = None
@@ -161,7 +161,7 @@ class _Bar(Task):
 
 
 class LineReporter(Reporter):
-    """A line when a task begins, one now and then, one when it ends."""
+    """Prints a line every LOG_SECONDS while a task is running, and one when it ends."""
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
@@ -180,7 +180,7 @@ class LineReporter(Reporter):
 
 
 class QuietReporter(LineReporter):
-    """Warnings only."""
+    """Prints only warnings."""
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
@@ -212,7 +212,7 @@ class _Lines(Task):
         self._total = total
 
     def end(self) -> None:
-        """The last line: what was done and how long it took."""
+        """Print the last line, with the amount of work done and the time taken."""
         self._print(f" in {time.monotonic() - self._begin:.1f} s")
 
     def _print(self, tail: str = "") -> None:

@@ -1,4 +1,4 @@
-"""`bart data`: a look into prepared data."""
+"""`bart data`: inspect corpora, pairs and shards."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def inspect(
     ] = 0,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Tokenizer folder or hub id. Default: the one saved beside the shards."),
+        typer.Option(help="Tokenizer folder or hub id. Default: the one saved with the shards."),
     ] = None,
     settings: ConfigOptions = ConfigOptions(),
     schemes: Annotated[
@@ -73,12 +73,12 @@ def inspect(
     target_field: TargetFieldOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what shards, raw text or pairs hold: counts, and some samples.
+    """Show statistics and some samples of shards, raw text or pairs.
 
-    Samples of shards are shown beside their noised form: with the noise of a preset, or with
-    settings of your own.
+    Samples of shards are shown next to their noised form, with the noise of a preset or with the
+    given settings.
 
-    Colors tell sentences apart. In the original, masked and deleted tokens are struck through; in
+    Colors distinguish sentences. In the original, masked and deleted tokens are struck through. In
     the noised form, masks and random tokens are red.
 
     [bold]bart data inspect shards[/bold]
@@ -114,7 +114,7 @@ def inspect(
         out.print(Text(str(folder), style="bold"), soft_wrap=True)
         out.print(
             f"{summary.samples:,} samples in {summary.shards:,} shards of {summary.smallest:,} - "
-            f"{summary.largest:,}; {summary.mean_tokens:.1f} tokens a sample, longest "
+            f"{summary.largest:,}; {summary.mean_tokens:.1f} tokens per sample, at most "
             f"{summary.longest:,}; columns {', '.join(summary.columns)}",
             soft_wrap=True,
         )
@@ -136,20 +136,18 @@ def inspect(
 
 
 def _show_source(found: list[SourceSummary], as_json: bool) -> None:
-    """Print how raw text or pairs are understood, and the first of them."""
+    """Print how raw text or pairs are interpreted, and some examples."""
     if as_json:
         print_json([asdict(summary) for summary in found])
         return
     for summary in found:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.not_read.items())
-        unit, left_out = "documents", "not read"
-        if summary.kind == "pairs":
-            unit, left_out = "pairs", "left out"
+        skipped = ", ".join(f"{count:,} {kind}" for kind, count in summary.not_read.items())
+        unit = "pairs" if summary.kind == "pairs" else "documents"
         files = "1 file" if summary.files == 1 else f"{summary.files:,} files"
         out.print(
             Text(
                 f"{summary.path}: {summary.kind}, {summary.form}; {summary.count:,} {unit} in "
-                f"{files}" + (f"; {left_out}: {kinds}" if kinds else "")
+                f"{files}" + (f"; skipped: {skipped}" if skipped else "")
             ),
             soft_wrap=True,
         )

@@ -18,15 +18,15 @@ KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
 def command(
     out_folder: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("demo"),
     megabytes: Annotated[
-        float, typer.Option(min=0.01, max=1000, help="Megabytes of the pre-training corpus.")
+        float, typer.Option(min=0.01, max=1000, help="Size of the pre-training corpus in MB.")
     ] = 20.0,
-    test: Annotated[int, typer.Option(min=3, help="Test articles to score.")] = 500,
+    test: Annotated[int, typer.Option(min=3, help="Number of test articles to score.")] = 500,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample, shards, pre-training, fine-tuning, evaluation: all of it, in minutes, on a CPU.
+    """Run the whole pipeline on the built-in sample, in minutes, on a CPU.
 
-    Pre-trains a small BART on text of an invented world, fine-tunes it to summarize, and compares
+    Pre-trains a small BART on text from an invented world, fine-tunes it to summarize, and compares
     it with the same fine-tuning from scratch and with the first two sentences of each article.
     """
     from dataclasses import asdict
@@ -58,5 +58,6 @@ def command(
     spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report.seconds.items())
     out.print(f"{sum(report.seconds.values()):.0f} seconds: {spent}", soft_wrap=True)
     out.print(
-        f"\nnow a text of yours:  bart summarize FILE.txt --model {report.model}", soft_wrap=True
+        f"\nsummarize your own text:  bart summarize FILE.txt --model {report.model}",
+        soft_wrap=True,
     )

@@ -15,9 +15,9 @@ COLORS = {"ok": "green", "note": "yellow", "broken": "red"}
 
 
 def command(as_json: JsonOption = False) -> None:
-    """Look at this machine: versions, devices, precisions, threads, hub, disk; and what to do.
+    """Check versions, devices, precisions, threads, hub and disk of this machine; suggest fixes.
 
-    Nothing is changed. The exit code is 1 when something is broken that every command needs.
+    Nothing is changed. The exit code is 1 if something is broken that every command needs.
     """
     from bart_cli.doctor import examine
 

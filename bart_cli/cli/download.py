@@ -1,4 +1,4 @@
-"""`bart download`: corpora and data sets, a sub-command per source."""
+"""`bart download`: download corpora and data sets, with one sub-command per source."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JobsOption = Annotated[
         "--processes",
         min=1,
         max=256,
-        help="Parallel downloads, and processes that extract text.",
+        help="Number of parallel downloads, and of processes that extract text.",
     ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the download size and stop.")]
@@ -40,7 +40,7 @@ ParallelOption = Annotated[
 
 @dataclass(frozen=True)
 class HubOptions:
-    """What is fetched from the hub, and how; also for originals: `dry_run`, `as_json`."""
+    """Options for downloads from the hub; `dry_run` and `as_json` also apply to original files."""
 
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Hub data set to use instead: owner/name.")
@@ -52,7 +52,7 @@ class HubOptions:
     as_json: JsonOption = False
 
     def source(self, dataset: str, config: str | None) -> HubDataset:
-        """The data set that was asked for, or this one."""
+        """Return the data set given by the options; default: `dataset`."""
         from bart_cli.data.hub_pairs import HubDataset
 
         return HubDataset(self.dataset or dataset, config, self.revision)
@@ -89,7 +89,7 @@ def common_crawl(
         bool,
         typer.Option(
             "--strict-date/--no-strict-date",
-            help="Drop articles whose date is unknown or doubtful.",
+            help="Skip articles whose date is unknown or uncertain.",
         ),
     ] = True,
     languages: Annotated[
@@ -119,10 +119,10 @@ def common_crawl(
     ] = False,
     patience: Annotated[
         float,
-        typer.Option(min=0, help="Minutes to wait for a file while the server is busy."),
+        typer.Option(min=0, help="Maximum minutes to wait per file while the server is busy."),
     ] = 60,
     base_url: Annotated[
-        str, typer.Option(help="Address of the server or of a mirror.")
+        str, typer.Option(help="URL of the server or a mirror.")
     ] = "https://data.commoncrawl.org",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -192,11 +192,11 @@ def wikipedia(
     ] = "20231101.en",
     language: Annotated[
         str | None,
-        typer.Option(help="Language of the cleaned dump; replaces the one in --snapshot."),
+        typer.Option(help="Language of the cleaned dump; overrides the one in --snapshot."),
     ] = None,
     dump: Annotated[
         str | None,
-        typer.Option(help="Clean this XML dump instead: path or URL of pages-articles.xml(.bz2)."),
+        typer.Option(help="XML dump to clean instead: path or URL of pages-articles.xml(.bz2)."),
     ] = None,
     skip_lists: Annotated[
         bool,
@@ -249,8 +249,8 @@ def openwebtext(
         Path | None,
         typer.Option(
             exists=True,
-            help="Extract the original archives instead: openwebtext.tar.xz, or a folder with it "
-            "or its .xz files.",
+            help="Original archives to extract instead: openwebtext.tar.xz, or a folder with it or "
+            "its .xz files.",
         ),
     ] = None,
     jobs: JobsOption = 2,
@@ -283,7 +283,7 @@ def cnn_dm(
         Path | None,
         typer.Option(
             exists=True,
-            help="Folder with the original .story files or cnn_stories.tgz, to read instead.",
+            help="Original .story files to read instead: a folder with them or cnn_stories.tgz.",
         ),
     ] = None,
     url_lists: Annotated[
@@ -296,7 +296,7 @@ def cnn_dm(
     jobs: JobsOption = 1,
     hub: HubOptions = HubOptions(),
 ) -> None:
-    """Download CNN-DailyMail: pairs of article and highlights.
+    """Download CNN/DailyMail: articles with their highlights as summaries.
 
     [bold]bart download cnn-dm --out data/cnn-dm[/bold]
     """
@@ -327,7 +327,7 @@ def xsum(
         Path | None,
         typer.Option(
             exists=True,
-            help="Folder or .tar.gz with the original .summary or .data files, to read instead.",
+            help="Original .summary or .data files to read instead: a folder or .tar.gz with them.",
         ),
     ] = None,
     split_file: Annotated[
@@ -362,17 +362,17 @@ def sample(
     out_folder: OutOption = Path("data/sample"),
     seed: Annotated[int, typer.Option(min=0, help="Seed for the text.")] = 0,
     megabytes: Annotated[
-        float, typer.Option(min=0.001, max=100_000, help="Megabytes of the pre-training corpus.")
+        float, typer.Option(min=0.001, max=100_000, help="Size of the pre-training corpus in MB.")
     ] = 20.0,
     train: Annotated[int, typer.Option(min=1, help="Number of training pairs.")] = 5000,
     validation: Annotated[int, typer.Option(min=1, help="Number of validation pairs.")] = 500,
     test: Annotated[int, typer.Option(min=1, help="Number of test pairs.")] = 500,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the built-in sample, offline; the same seed gives the same text.
+    """Generate the built-in sample, offline; the same seed gives the same text.
 
-    Writes a pre-training corpus to OUT/pretrain and article-summary pairs to OUT/summarization:
-    news from an invented world.
+    Writes news from an invented world: a pre-training corpus to OUT/pretrain and article-summary
+    pairs to OUT/summarization.
 
     [bold]bart download sample --out data/sample[/bold]
     """
@@ -400,24 +400,24 @@ def sample(
 
 @app.command("hub")
 def hub_corpus(
-    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Data set of the hub.")],
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Data set on the hub.")],
     out_folder: OutOption,
-    text_column: Annotated[str, typer.Option(help="Column with the documents.")] = "text",
+    text_column: Annotated[str, typer.Option(help="Column with the text of documents.")] = "text",
     subset: Annotated[
         str | None, typer.Option(help="Configuration of the data set, such as sample-10BT.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split to read.")] = "train",
-    limit: Annotated[int | None, typer.Option(min=1, help="Read the first N rows only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum rows to read.")] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
     ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stream any corpus of the hub, such as C4 or FineWeb.
+    """Stream any text corpus on the hub, such as C4 or FineWeb.
 
-    Files are read as they arrive and not kept in the cache. Rerun an interrupted command to resume
-    it with the first incomplete file.
+    Files are processed as they arrive and are not cached. Rerun an interrupted command to resume at
+    the first incomplete file.
 
     [bold]bart download hub HuggingFaceFW/fineweb --subset sample-10BT --out data/fineweb[/bold]
     """
@@ -480,7 +480,7 @@ def _print_dry_run(what: str, size: int, as_json: bool) -> None:
         print_json({"what": what, "bytes": size})
     else:
         amount = f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-        out.print(f"{what}: {amount if size else 'nothing'} to fetch", soft_wrap=True)
+        out.print(f"{what}: {amount if size else 'nothing'} to download", soft_wrap=True)
 
 
 def _print_report(report: DownloadReport, unit: str, as_json: bool) -> None:
@@ -489,9 +489,9 @@ def _print_report(report: DownloadReport, unit: str, as_json: bool) -> None:
         return
     out.print(
         f"{report.documents:,} {unit} ({report.bytes / 1e6:,.1f} MB) in {report.files:,} files "
-        f"of {report.folder}",
+        f"in {report.folder}",
         soft_wrap=True,
     )
     if report.dropped:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
-        out.print(f"left out: {dropped}", soft_wrap=True)
+        out.print(f"skipped: {dropped}", soft_wrap=True)

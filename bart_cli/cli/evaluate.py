@@ -62,14 +62,14 @@ def command(
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode a test split and score it with ROUGE, beside the lead-1/2/3 baselines.
+    """Summarize a test split and score it with ROUGE, along with lead-1/2/3 baselines.
 
-    --predictions scores summaries made elsewhere: no model is needed. `bart evaluate compare A B`
-    tells whether the difference of two evaluations is chance.
+    With --predictions, score existing summaries without a model. `bart evaluate compare A B` tests
+    whether two evaluations differ significantly.
 
-    Decoding settings are those that the model was saved with, then those of --preset or --config,
-    then options; metrics.json says where each came from. Without --preset, a run is scored with its
-    own config.yaml; data too may come from there.
+    Decoding settings come from the saved model, overridden by --preset or --config and then by
+    options; metrics.json records the source of each. Without --preset or --config, a run's own
+    config.yaml is used, which may also provide the data.
 
     Rerun an interrupted evaluation to resume it, with any number of processes.
 
@@ -91,7 +91,7 @@ def command(
         | decoding.languages()
         | {f"data.{key}": value for key, value in pairs.settings().items()}
         | {
-            "model_path": _place(model, checkpoint),
+            "model_path": _resolve(model, checkpoint),
             "data.path": data,
             "evaluation.split": split,
             "evaluation.limit": limit,
@@ -105,7 +105,7 @@ def command(
     if own is not None:
         config = _for_other_data(config, own)
     if predictions is not None or (processes is None and ":" in config.evaluation.device):
-        processes = 1  # nothing to decode; or one GPU is named, of however many there are
+        processes = 1  # there is nothing to decode, or the device is a single GPU such as cuda:1
     start_workers(processes, max_restarts=0)
     folder = out_folder or _default_out(model, config, checkpoint)
     reporter = make_reporter()
@@ -120,10 +120,10 @@ def command(
 
 
 def _for_other_data(config: EvaluateConfig, own: SummarizationDataConfig) -> EvaluateConfig:
-    """The configuration without the run's own columns and shares, when the data is not the run's.
+    """Reset columns and shares inherited from the run if the data is not the run's own.
 
     Args:
-        own: the data that the run was trained on.
+        own: the data on which the run was trained.
     """
     data = config.data
     if data.path is None or own.path is None or data.path.absolute() == own.path.absolute():
@@ -137,7 +137,7 @@ def _for_other_data(config: EvaluateConfig, own: SummarizationDataConfig) -> Eva
 
 
 def show_scores(result: Evaluation, folder: Path) -> None:
-    """ROUGE beside the baselines, speed, and where the predictions are."""
+    """Print ROUGE of the model and the baselines, speed, and the output folder."""
     bleu = ["BLEU"] if result.bleu else []
     table = Table("", *KINDS.values(), *bleu, box=None, pad_edge=False)
     systems = {"model": result.rouge} | result.baselines
@@ -160,7 +160,7 @@ def show_scores(result: Evaluation, folder: Path) -> None:
 
 
 def show_metrics(result: Evaluation) -> None:
-    """The measures beside ROUGE, of the model and of the references."""
+    """Print the metrics other than ROUGE, for the model and the references."""
     if not result.metrics:
         return
     table = Table("", *result.metrics, box=None, pad_edge=False)
@@ -179,8 +179,8 @@ def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _place(model: str | None, checkpoint: str | None) -> str | None:
-    """The folder of a checkpoint, where one was chosen."""
+def _resolve(model: str | None, checkpoint: str | None) -> str | None:
+    """The folder of the checkpoint if one is given, else the model."""
     if model is None or checkpoint is None:
         return model
     from bart_cli.model.formats import resolve_model
@@ -189,7 +189,7 @@ def _place(model: str | None, checkpoint: str | None) -> str | None:
 
 
 def _default_out(model: str | None, config: EvaluateConfig, checkpoint: str | None) -> Path:
-    """`evaluation-SPLIT` (or -FILE; then -CHECKPOINT) in the run; for other models below runs/."""
+    """`evaluation-SPLIT` (or -FILE), plus `-CHECKPOINT`, in the run; below runs/ for hub models."""
     path = config.data.path
     split = path.stem if path is not None and path.is_file() else config.evaluation.split
     name = f"evaluation-{split}" + (f"-{checkpoint}" if checkpoint else "")

@@ -39,10 +39,11 @@ def command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model for others: weights, configuration, tokenizer and decoding settings.
+    """Export a model: weights, configuration, tokenizer and decoding settings.
 
-    What was written is read back before it gets its name: by transformers, where that is installed,
-    whose logits and token ids must equal ours; of the reference's form by our own reader.
+    The result is verified before it gets its final name. A Hugging Face folder is loaded with
+    transformers, if installed, which must reproduce logits and token ids; a reference checkpoint is
+    read back.
 
     [bold]bart export runs/finetune --out exports/news-summarizer --dtype bf16[/bold]
     """
@@ -66,10 +67,10 @@ def command(
         f"{done.parameters / 1e6:,.1f} million parameters, {done.dtype}, {done.layout} layout, "
         f"{done.size / 1e6:,.1f} MB: {done.out}"
     ]
-    reader = "our own reader" if done.layout == "reference" else "transformers"
+    reader = "bart" if done.layout == "reference" else "transformers"
     if done.difference is None:
-        lines.append("not checked: transformers is not installed")
+        lines.append("not verified: transformers is not installed")
     else:
-        lines.append(f"checked with {reader}: logits differ by {done.difference:.1g} at most")
+        lines.append(f"verified with {reader}: logits differ by at most {done.difference:.1g}")
     for line in lines:
         out.print(Text(line), soft_wrap=True)

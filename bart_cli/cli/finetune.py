@@ -75,7 +75,7 @@ def command(
     from bart_cli.extras import require
 
     if config.training.select_by != "loss":
-        require("validation by ROUGE", "eval", otherwise="--set training.select_by=loss")
+        require("validation with ROUGE", "eval", otherwise="pass --set training.select_by=loss")
     if evaluate:
         require("the final evaluation", "eval", otherwise="pass --no-evaluate")
     start_workers(training.processes, training.max_restarts)
@@ -88,7 +88,7 @@ def command(
     warn_once(reporter, notices)
     scores = None
     begin = time.monotonic()
-    with join_world():  # once: training and evaluation are of the same processes
+    with join_world():  # once, for training and evaluation
         result = run_finetune(config, run, resume=training.resume, reporter=reporter)
         if not as_json:
             show_result(result)
@@ -108,16 +108,16 @@ def command(
 
 
 def configure(*, settings: ConfigOptions, **values: Any) -> FinetuneConfig:
-    """The configuration that these options ask for, without the decoding settings of the model.
+    """Build the configuration from the options, without the decoding settings of the model.
 
     Raises:
-        UsageError: names the setting, its value, and what is allowed.
+        UsageError: a setting is invalid.
     """
     return without_model(settings, FinetuneConfig, _options(**values))
 
 
 def saved_settings(run: Path, init_from: str | None) -> Saved:
-    """Decoding settings of `init_from`, as the run has noted them when it is resumed."""
+    """Return the decoding settings of `init_from`, or those recorded by a run that is resumed."""
     from bart_cli.training.resume import recorded_generation
 
     recorded = recorded_generation(run)
@@ -137,7 +137,7 @@ def _options(
     keep_decoder_layers: str | None,
     **_: object,
 ) -> dict[str, object]:
-    """Options of the command by configuration key."""
+    """Return the options as configuration keys."""
     return (
         dict(training.settings())
         | {f"data.{key}": value for key, value in pairs.settings().items()}

@@ -1,4 +1,4 @@
-"""Decoding options that `bart evaluate` and `bart summarize` share."""
+"""Decoding options shared by several commands, and the settings saved with models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TargetLanguageOption = Annotated[
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How to decode, by field of EvaluationConfig and GenerationConfig; None: not given."""
+    """Fields of EvaluationConfig and GenerationConfig; None means not given."""
 
     batch_size: Annotated[
         int | None, typer.Option(help=field_help(EvaluationConfig, "batch_size"))
@@ -95,23 +95,23 @@ class DecodingOptions:
     target_language: TargetLanguageOption = None
 
     def keys(self) -> dict[str, object]:
-        """All of them as configuration keys."""
+        """Return all options as configuration keys."""
         return self.generation() | self.evaluation() | self.languages()
 
     def languages(self) -> dict[str, object]:
-        """Languages that were given, as configuration keys."""
+        """Return the language options as configuration keys."""
         return {
             "data.source_language": self.source_language,
             "data.target_language": self.target_language,
         }
 
     def evaluation(self) -> dict[str, object]:
-        """What was given of batches and device, as configuration keys."""
+        """Return the options of EvaluationConfig as configuration keys."""
         fields = EvaluationConfig.model_fields
         return {f"evaluation.{name}": value for name, value in vars(self).items() if name in fields}
 
     def generation(self) -> dict[str, object]:
-        """What was given of decoding itself, as configuration keys."""
+        """Return the given options of GenerationConfig as configuration keys."""
         fields = GenerationConfig.model_fields
         own = {name: value for name, value in vars(self).items() if name in fields}
         if self.early_stopping is not None:
@@ -121,17 +121,17 @@ class DecodingOptions:
 
 
 Saved = tuple[Sequence[Layer], Sequence[str]]  # decoding settings of a model, and warnings
-# Which settings fit together is known when those of the model are; until then, widest limits.
+# Limits that depend on other settings are relaxed until the settings of the model are known.
 WIDEST = {"generation.beams": 64, "generation.max_length": 2**20}
 
 
 def without_model(
     settings: ConfigOptions, kind: type[Config], options: Mapping[str, object]
 ) -> Config:
-    """The configuration before the settings of a model are known: says what is wrong with options.
+    """Build the configuration before the settings of a model are known, to check the options early.
 
     Raises:
-        UsageError: names the setting, its value, and what is allowed.
+        UsageError: a setting is invalid.
     """
     given = {key: value for key, value in options.items() if value is not None}
     return settings.load(kind, WIDEST | given)
@@ -143,13 +143,16 @@ def load_with_model(
     options: Mapping[str, object],
     saved_of: Callable[[Config], Saved],
 ) -> tuple[Config, list[str]]:
-    """The configuration with the decoding settings of a model below it, and its warnings.
+    """Build the configuration on top of the decoding settings of a model; also return warnings.
 
-    What is wrong with the options is said before the model is looked for. Prepared pairs name the
-    language of sentence splitting, unless an option does.
+    Options are checked before the model is loaded. The language for sentence splitting is taken
+    from prepared pairs unless an option sets it.
 
     Args:
-        saved_of: finds the settings of the model, given the configuration without them.
+        saved_of: returns the settings of the model, given the configuration without them.
+
+    Raises:
+        UsageError: a setting is invalid.
     """
     early = without_model(settings, kind, options)
     layers, warnings = saved_of(early)
@@ -164,9 +167,9 @@ def load_with_model(
         from bart_cli.model.formats import resolve_model
         from bart_cli.tokenizer import Tokenizer
 
-        place = config.data.tokenizer or resolve_model(config.model_path)
-        if Path(place).is_dir():
-            update = first_token_for(config, layers, lambda: Tokenizer.from_pretrained(place))
+        source = config.data.tokenizer or resolve_model(config.model_path)
+        if Path(source).is_dir():
+            update = first_token_for(config, layers, lambda: Tokenizer.from_pretrained(source))
             config = config.model_copy(update=update)
     return config, [*warnings, *notices]
 
@@ -174,12 +177,14 @@ def load_with_model(
 def first_token_for(
     config: EvaluateConfig, layers: Sequence[Layer], tokenizer: Callable[[], Tokenizer]
 ) -> dict[str, object]:
-    """Changes that remove a <s> which only a preset forces, where no target begins with it.
+    """Return updates that disable a <s> forced only by a preset if targets do not begin with it.
 
-    Presets are written for facebook's models. KoBART's <s> is its </s>: forced, it ends a summary.
+    Presets are written for facebook's models. In KoBART, <s> is the same as </s>: forcing it would
+    end the summary.
 
     Args:
         layers: decoding settings of the model.
+        tokenizer: loads the tokenizer of the model.
     """
     generation, sources = config.generation, config.generation_sources
     forced = generation.forced_bos and sources["forced_bos"] != "options"
@@ -192,11 +197,11 @@ def first_token_for(
 
 
 def saved_with(source: str | None, *, stated_only: bool = False) -> Saved:
-    """The decoding settings that a model was saved with.
+    """Return the decoding settings saved with a model.
 
     Args:
-        source: run, model folder or hub id; None: no model.
-        stated_only: leave out the defaults of transformers for settings that the model lacks.
+        source: run, model folder or hub id; None means no model.
+        stated_only: omit the defaults of transformers for settings that the model does not state.
     """
     from bart_cli.model.formats import saved_generation
 
@@ -205,7 +210,7 @@ def saved_with(source: str | None, *, stated_only: bool = False) -> Saved:
 
 
 def model_of(model: str | None) -> tuple[str, str]:
-    """The model to summarize with, and the beginning of error lines about it."""
+    """Return the model to use, and a prefix for error messages if BART_MODEL names it."""
     named = model or os.environ.get("BART_MODEL") or ""
     return named or DEFAULT_MODEL, "BART_MODEL: " if named and not model else ""
 
@@ -217,9 +222,13 @@ def load_summarizer(
     settings: ConfigOptions,
     reporter: Reporter,
 ) -> tuple[Summarizer, InferenceModel, EvaluationConfig]:
-    """A model with its decoding settings: saved ones, those of --preset or --config, options.
+    """Load a model, with decoding settings from the model, --preset or --config, and options.
 
-    What is wrong with the options is said before torch is imported.
+    Options are checked before torch is imported.
+
+    Raises:
+        UsageError: a setting is invalid.
+        BartError: the model cannot be loaded.
     """
     given = decoding.keys()
     early = without_model(settings, EvaluateConfig, given)
@@ -238,7 +247,7 @@ def load_summarizer(
 
     keep_freed_memory()
     device = find_device(evaluation.device)
-    if evaluation.precision != "auto":  # refused before a model is downloaded for it
+    if evaluation.precision != "auto":  # reject an unsupported one before downloading a model
         choose_precision(evaluation.precision, device)
     source, origin = model_of(model)
     try:
@@ -275,5 +284,5 @@ def load_summarizer(
 
 
 def generation_keys(values: Mapping[str, object]) -> dict[str, object]:
-    """Fields of GenerationConfig as configuration keys, without those that are None."""
+    """Convert fields of GenerationConfig to configuration keys, omitting those that are None."""
     return {f"generation.{name}": value for name, value in values.items() if value is not None}

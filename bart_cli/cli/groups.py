@@ -1,7 +1,8 @@
-"""Groups of options that several commands take.
+"""Groups of options that several commands share.
 
-A group is a frozen dataclass whose fields are options. A command names the group as one parameter;
-`option_groups` puts the options in its place for Typer, and hands the command the filled group.
+A group is a frozen dataclass whose fields are options. A command declares the group as one
+parameter. `option_groups` replaces it by the options for Typer, and passes the filled group to the
+command.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, get_type_hints
 
 
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of its groups as parameters of its own."""
+    """Wrap a command so that the fields of its groups become its parameters."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type] = {}
     parameters = []
@@ -32,7 +33,7 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(given.replace(annotation=hints[name]))
 
     def fill(values: dict[str, Any]) -> dict[str, Any]:
-        """Values by option -> values by parameter of the command."""
+        """Convert values by option to values by parameter of the command."""
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         return values

@@ -1,4 +1,4 @@
-"""`bart launch`: job scripts for clusters."""
+"""`bart launch`: print job scripts for clusters."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def slurm(
 ) -> None:
     """Print an sbatch script for a preset.
 
-    Other options belong to `bart pretrain` or `bart finetune` and are checked as that command
-    checks them. Options after `--` go to sbatch as they are. A job that reaches its time limit
+    Other options are passed to `bart pretrain` or `bart finetune` and checked as if by that
+    command. Options after `--` are passed to sbatch unchanged. A job that reaches its time limit
     writes a checkpoint and requeues itself.
 
     [bold]bart launch slurm --preset dgxa100-40node-phase1 --data /data/shards -- --reservation=bart
@@ -98,7 +98,7 @@ def slurm(
 
 
 def _divide(words: Sequence[str], line: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The run's options, and those after `--` (which the parser drops) for sbatch.
+    """Separate options of the run from those for sbatch after `--`, which the parser removes.
 
     Raises:
         UsageError: a word for sbatch is not an option.
@@ -111,10 +111,10 @@ def _divide(words: Sequence[str], line: Sequence[str]) -> tuple[list[str], list[
 
 
 def _configuration(task: str, arguments: Sequence[str]) -> PretrainConfig | FinetuneConfig:
-    """What `bart TASK ARGUMENTS` would run with.
+    """Return the configuration with which `bart TASK ARGUMENTS` would run.
 
     Raises:
-        UsageError: that command would refuse the arguments.
+        UsageError: the command would reject the arguments.
     """
     module: Any = importlib.import_module(f"bart_cli.cli.{task}")
     app = typer.Typer()

@@ -1,4 +1,4 @@
-"""Options that several sub-commands share, and help texts taken from the configuration."""
+"""Options shared by several sub-commands, and help texts from the configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Config = TypeVar("Config", bound=Section)
 
 
 def complete_preset(incomplete: str) -> list[str]:
-    """Names of presets for the shell's completion."""
+    """Return names of presets for shell completion."""
     from bart_cli.config.presets import preset_names
 
     return [name for name in preset_names() if name.startswith(incomplete)]
@@ -33,7 +33,7 @@ CheckpointOption = Annotated[
     str | None,
     typer.Option(
         metavar="last|best|STEP",
-        help="Checkpoint of a run to use. Default: best if the run has validated, else last.",
+        help="Checkpoint of a run to use. Default: best if the run was validated, else last.",
     ),
 ]
 JsonOption = Annotated[
@@ -42,7 +42,7 @@ JsonOption = Annotated[
 
 
 def field_help(section: type[BaseModel], name: str) -> str:
-    """The description of a configuration field, as the help of the option that sets it."""
+    """Return the description of a configuration field as the help text of its option."""
     text = section.model_fields[name].description
     assert text, f"{section.__name__}.{name} has no description"
     return text[0].upper() + text[1:] + "."
@@ -50,7 +50,7 @@ def field_help(section: type[BaseModel], name: str) -> str:
 
 @dataclass(frozen=True)
 class ConfigOptions:
-    """Where the settings of a run come from."""
+    """Sources of the settings of a run."""
 
     preset: Annotated[
         str | None,
@@ -68,15 +68,15 @@ class ConfigOptions:
 
     @property
     def name(self) -> str | None:
-        """The preset's name, or that of the file; None: neither was given."""
+        """Name of the preset or the configuration file; None if neither is given."""
         return self.preset or (self.config_file.stem if self.config_file else None)
 
     def or_file(self, path: Path) -> ConfigOptions:
-        """These, with a file where neither preset nor file was given."""
+        """Return these options, with the file `path` if neither preset nor file is given."""
         return self if self.name else replace(self, config_file=path)
 
     def default_run(self, task: str) -> Path:
-        """runs/TASK-NAME, or runs/TASK."""
+        """Return runs/TASK-NAME, or runs/TASK without a name."""
         return Path("runs") / (f"{task}-{self.name}" if self.name else task)
 
     def load(
@@ -87,12 +87,14 @@ class ConfigOptions:
         saved: Sequence[Layer] = (),
         notify: Callable[[str], None] | None = None,
     ) -> Config:
-        """The configuration; `options` by key, None where an option was not given.
+        """Load the configuration.
 
-        `saved` and `notify` as in `load_config`.
+        Args:
+            options: values by configuration key; None means not given.
+            saved, notify: see `load_config`.
 
         Raises:
-            UsageError: names the setting, its value, and what is allowed.
+            UsageError: a setting is invalid.
         """
         from bart_cli.config.presets import load_config
 
@@ -119,7 +121,7 @@ TargetFieldOption = Annotated[
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How pairs are read, beside their place."""
+    """How to read pairs; without the option for their path."""
 
     source_field: SourceFieldOption = None
     target_field: TargetFieldOption = None
@@ -138,17 +140,17 @@ class PairOptions:
     ] = None
 
     def settings(self) -> dict[str, object]:
-        """Keys of SummarizationDataConfig; None where an option was not given."""
+        """Return values by field of SummarizationDataConfig; None means not given."""
         return asdict(self)
 
 
 def numbers(option: str, text: str | None) -> list[int]:
-    """The value of an option such as `1,4,8`; empty when it was not given.
+    """Parse the value of an option such as `1,4,8`; empty if it was not given.
 
     Raises:
-        UsageError: something that is no whole number above 0.
+        UsageError: a value is not a positive integer.
     """
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if not all(word.isdigit() and int(word) > 0 for word in words):
-        raise UsageError(f"{option} {text}: expected positive numbers such as 1,4,8")
+        raise UsageError(f"{option} {text}: expected positive integers such as 1,4,8")
     return [int(word) for word in words]

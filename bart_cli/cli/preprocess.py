@@ -1,4 +1,4 @@
-"""`bart preprocess`: text to shards, pairs to tokens."""
+"""`bart preprocess`: convert text to shards, and tokenize pairs."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def pretrain(
         typer.Option(
             "--input",
             metavar="NAME=PATH[:WEIGHT]",
-            help="Corpus as `bart download` writes it: one document per line, id first. "
-            "WEIGHT: copies of its documents in an epoch (2.0: twice, 0.5: half of them).",
+            help="Corpus as written by `bart download`: one document per line, id first. "
+            "WEIGHT: copies of each document in an epoch (2.0: twice; 0.5: half of the documents).",
         ),
     ] = None,
     texts: Annotated[
@@ -52,8 +52,8 @@ def pretrain(
     documents: Annotated[
         Literal["auto", "line", "blank-line"],
         typer.Option(
-            help="How documents are separated in --text; auto: by blank lines if there are any, "
-            "else one document per line (unless the lines are wrapped)."
+            help="How documents in --text are separated. auto: by blank lines if there are any, "
+            "else one document per line (unless the text is hard-wrapped)."
         ),
     ] = "auto",
     target_lengths: Annotated[
@@ -61,7 +61,8 @@ def pretrain(
         typer.Option("--target-length", help="Tokens per sample; repeatable. Default: 128."),
     ] = None,
     shards: Annotated[
-        int, typer.Option(help="Shards per target length; best a multiple of the number of ranks.")
+        int,
+        typer.Option(help="Shards per target length; ideally a multiple of the number of ranks."),
     ] = 16,
     validation_share: Annotated[
         float, typer.Option(help="Share of the documents to hold out for validation.")
@@ -74,7 +75,7 @@ def pretrain(
         ),
     ] = False,
     deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Drop exact duplicate documents.")
+        bool, typer.Option("--deduplicate", help="Skip exact duplicates of documents.")
     ] = False,
     language: LanguageOption = "auto",
     workers: Annotated[
@@ -88,10 +89,10 @@ def pretrain(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn corpora into balanced shards of token ids.
+    """Convert corpora to balanced shards of token ids.
 
-    Splits documents into sentences, tokenizes them and packs them into samples. No text is lost,
-    and document ids never enter it. Rerun an interrupted command to resume it.
+    Splits documents into sentences, tokenizes them and packs them into samples, without losing
+    text. Rerun an interrupted command to resume it.
 
     [bold]bart preprocess pretrain --input wiki=data/wikipedia --tokenizer facebook/bart-base --out
     shards --target-length 128 --target-length 512[/bold]
@@ -129,7 +130,7 @@ def pretrain(
     out.print(
         f"{report.documents:,} documents, {report.sentences:,} sentences, "
         f"{report.tokens:,} tokens, {report.tokens_lost} tokens lost"
-        + (f"; {report.duplicates:,} duplicates left out" if deduplicate else "")
+        + (f"; {report.duplicates:,} duplicates skipped" if deduplicate else "")
     )
     if len(report.corpora) > 1 or any(corpus.weight != 1 for corpus in report.corpora):
         mixture = Table(
@@ -163,10 +164,10 @@ def summarization(
 ) -> None:
     """Check and tokenize article-summary pairs.
 
-    Reads .jsonl, .json, .csv, .tsv, .parquet, .arrow and .source + .target files, each also as
-    .gz, and hub data sets. Drops pairs with an empty side, and from the train split also duplicates
-    and pairs whose summary equals the article. `bart finetune` and `bart evaluate` take --language
-    from the prepared pairs.
+    Reads .jsonl, .json, .csv, .tsv, .parquet, .arrow and .source + .target files, optionally
+    gzipped, and hub data sets. Skips pairs with an empty article or summary and, in the train
+    split, duplicates and pairs whose summary equals the article. `bart finetune` and `bart
+    evaluate` use the --language recorded here.
 
     [bold]bart preprocess summarization --input data/cnn_dm --tokenizer facebook/bart-base --out
     data/cnn_dm-tokens[/bold]
@@ -195,14 +196,14 @@ def summarization(
         "kept",
         "article tokens",
         "summary tokens",
-        "dropped",
+        "skipped",
         box=None,
         pad_edge=False,
     )
     for split, report in reports.items():
         dropped = ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.items() if n)
         spreads = [
-            f"median {a:,}, 95% {b:,}, longest {c:,}"
+            f"median {a:,}, 95% {b:,}, max {c:,}"
             for a, b, c in (report.source_tokens, report.target_tokens)
         ]
         table.add_row(split, f"{report.read:,}", f"{report.kept:,}", *spreads, dropped or "none")
@@ -210,11 +211,11 @@ def summarization(
 
 
 def _named(text: str) -> tuple[str, Path, float]:
-    """Name, path and weight of a corpus."""
+    """Parse NAME=PATH[:WEIGHT] into name, path and weight of a corpus."""
     name, equals, path = text.partition("=")
     if not equals or not name or not path:
         raise UsageError(f"--input {text}: expected NAME=PATH, for example wiki=data/wikipedia")
-    place, _, weight = path.rpartition(":")
-    if place and re.fullmatch(r"\d+(\.\d*)?|\.\d+", weight) and not Path(path).exists():
-        return name, Path(place), float(weight)
+    folder, _, weight = path.rpartition(":")
+    if folder and re.fullmatch(r"\d+(\.\d*)?|\.\d+", weight) and not Path(path).exists():
+        return name, Path(folder), float(weight)
     return name, Path(path), 1.0

@@ -1,4 +1,4 @@
-"""`bart presets`: list, show and compare the presets."""
+"""`bart presets`: list, show and compare presets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NameArgument = Annotated[
 
 @app.command("list")
 def list_presets(as_json: JsonOption = False) -> None:
-    """List all presets with task and purpose."""
+    """List all presets with their task and description."""
     rows = [(name, load_preset(name)) for name in preset_names()]
     if as_json:
         keys = ("task", "description")
@@ -39,7 +39,7 @@ def list_presets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Print every setting of a preset as YAML that `--config` reads."""
+    """Print all settings of a preset as YAML, for use with `--config`."""
     tree = preset_config(name).model_dump(mode="json")
     if as_json:
         print_json(tree)

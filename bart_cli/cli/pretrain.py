@@ -27,7 +27,7 @@ def command(
         str | None,
         typer.Option(
             metavar="PRESET,PRESET…",
-            help="Presets to run in sequence, each from the weights of the one before.",
+            help="Presets to run in sequence, each starting from the weights of the previous one.",
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help=field_help(PretrainDataConfig, "path"))] = None,
@@ -44,10 +44,10 @@ def command(
     training: TrainingOptions = TrainingOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Pre-train BART on shards of `bart preprocess pretrain`.
+    """Pre-train BART on shards written by `bart preprocess pretrain`.
 
-    Permutes sentences and masks spans of words; the model learns to restore the text. Rerun an
-    interrupted command to resume it.
+    The model learns to restore text in which sentences are permuted and spans of words masked.
+    Rerun an interrupted command to resume it.
 
     [bold]bart pretrain --preset dgxa100-1node-phase1 --data shards --out runs/phase1[/bold]
 
@@ -71,7 +71,7 @@ def command(
 
 
 def _run(config: PretrainConfig, run: Path, resume: str, as_json: bool) -> bool:
-    """Train in this process and show the result; whether the run is finished."""
+    """Train in this process and print the result; return whether the run is finished."""
     from bart_cli.training.pretrain import run_pretrain
 
     result = run_pretrain(config, run, resume=resume, reporter=make_reporter())
@@ -90,10 +90,10 @@ def configure(
     init_from: str | None,
     **_: object,
 ) -> PretrainConfig:
-    """The configuration that these options ask for.
+    """Build the configuration from the options.
 
     Raises:
-        UsageError: names the setting, its value, and what is allowed.
+        UsageError: a setting is invalid.
     """
     return settings.load(
         PretrainConfig, training.settings() | {"data.path": data, "init_from": init_from}
@@ -110,7 +110,7 @@ def _run_phases(
     init_from: str | None,
     as_json: bool,
 ) -> None:
-    """This command for each preset: `--phases a,b` is `--preset a`, then `--preset b`."""
+    """Run this command for each preset: `--phases a,b` is `--preset a`, then `--preset b`."""
     from bart_cli.runtime.launch import launch, processes_to_start
     from bart_cli.runtime.world import World, device_of, launched
     from bart_cli.training.pretrain import check_pretrain
@@ -127,10 +127,10 @@ def _run_phases(
     count = processes_to_start(training.processes)
     folder = out_folder or Path("runs") / "pretrain-phases"
     runs: dict[Path, PretrainConfig] = {}
-    for name in names:  # all are checked before the first runs for days
+    for name in names:  # check all phases before the first one runs for days
         phase = replace(settings, preset=name)
         config = configure(settings=phase, training=training, data=data, init_from=init_from)
-        if runs:  # `--set model.…` is for the first
+        if runs:  # set after loading: `--set model.…` applies to the first phase, and conflicts
             config = config.model_copy(update={"init_from": str(next(reversed(runs)))})
         try:
             check_pretrain(config, World(0, count, device_of(0, count)))

@@ -1,4 +1,4 @@
-"""`bart runs`: list, show, compare and watch the runs below a folder."""
+"""`bart runs`: list, show, compare and watch runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def list_runs(
     folder: Annotated[Path, typer.Argument(help="Folder to search for runs.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """List runs with state, loss and speed."""
+    """List runs with their state, loss and speed."""
     summaries = [summarize_run(run) for run in find_runs(folder)]
     if as_json:
         print_json([asdict(summary) for summary in summaries])
@@ -65,7 +65,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", metavar="RUN…")],
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs: settings that differ, and results."""
+    """Compare the results of runs and the settings in which they differ."""
     summaries = [summarize_run(run) for run in runs]
     settings = compare_runs(runs)
     if as_json:

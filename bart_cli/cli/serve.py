@@ -40,13 +40,13 @@ def command(
         typer.Option(
             envvar="BART_API_KEY",
             show_envvar=False,
-            help="Key that clients must send (Authorization: Bearer KEY). Needed for addresses "
-            "that other machines reach. Default: the environment variable BART_API_KEY, which "
-            "other users of this machine cannot read.",
+            help="Key that clients must send (Authorization: Bearer KEY). Required to serve other "
+            "machines. Default: the environment variable BART_API_KEY, which is safer, because "
+            "other users of this machine cannot read it.",
         ),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Serve other machines without a key.")
+        bool, typer.Option("--no-auth", help="Serve other machines without requiring a key.")
     ] = False,
     name: Annotated[str | None, typer.Option(help=_help("name"))] = None,
     workers: Annotated[int | None, typer.Option(help=_help("workers"))] = None,
@@ -58,11 +58,11 @@ def command(
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),
 ) -> None:
-    """Serve summaries over HTTP, with a page for people.
+    """Serve summaries over HTTP, with an API and a web page.
 
-    Open the printed address in a browser, or send a text with `POST /v1/summarize`; `/docs` lists
-    the API. Decoding options set the defaults, which a request may change. SIGTERM lets the
-    requests in progress finish.
+    Open the printed address in a browser, or send a text with `POST /v1/summarize`; `/docs`
+    documents the API. Decoding options set defaults that a request may override. On SIGTERM,
+    requests in progress are completed.
 
     [bold]bart serve --model runs/finetune[/bold]
 
@@ -107,7 +107,7 @@ def _load(
     decoding: DecodingOptions,
     settings: ConfigOptions,
 ) -> Loaded:
-    """The model in a worker, by the rules of `bart summarize`; of several GPUs each has one."""
+    """Load the model in a worker as `bart summarize` does, distributing workers over the GPUs."""
     import torch
 
     from bart_cli.serve.worker import Loaded

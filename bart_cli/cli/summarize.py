@@ -28,8 +28,8 @@ def command(
         list[str] | None,
         typer.Argument(
             help="Files (.txt, .md, .html, .jsonl; others are read as text), folders with such "
-            "files, quoted patterns such as 'news/**/*.txt', web pages (https://…), - for standard "
-            "input. Default: standard input, if it is not a terminal.",
+            "files, quoted patterns such as 'news/**/*.txt', web pages (https://…), or - for "
+            "standard input. Default: standard input, unless it is a terminal.",
         ),
     ] = None,
     model: Annotated[
@@ -67,19 +67,19 @@ def command(
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),
     as_json: Annotated[
-        bool, typer.Option("--json", help="The same as --format json: one JSON document.")
+        bool, typer.Option("--json", help="Same as --format json: print one JSON document.")
     ] = False,
 ) -> None:
     """Summarize text.
 
-    Each file is one text; in a .jsonl file, each line is one. Of an .html file, the main text is
-    taken. Results are printed in order as they finish. Decoding settings come from the model, then
-    from --preset or --config, then from options.
+    Each file is one text, except that each line of a .jsonl file is one. The main text of .html
+    files is extracted. Results are printed in order as they become available. Decoding settings
+    come from the model, overridden by --preset or --config and then by options.
 
-    A JSON record has file, line and id (of JSON lines), summary, others (with
-    --return-sequences), score, source_tokens, used_tokens (fewer when the text was cut), pieces and
-    decoding (each setting that is not the default, and where it came from); or error in place of a
-    summary. Exit code 1 when there was any error.
+    A JSON record contains file, line and id (for JSON lines), summary, others (with
+    --return-sequences), score, source_tokens, used_tokens (fewer if the text was truncated), pieces
+    and decoding (settings that differ from the default, with their source), or error instead of a
+    summary. The exit code is 1 if there was any error.
 
     [bold]bart summarize article.txt --model runs/finetune[/bold]
 
@@ -109,7 +109,7 @@ def command(
         if sys.stdin.isatty():
             raise UsageError(
                 "no input: expected a file, folder, pattern or URL",
-                hint="Name one, or pipe text in: cat article.txt | bart summarize",
+                hint="Pass one, or pipe text in: cat article.txt | bart summarize",
             )
         files = ["-"]
     if "-" in files and sys.stdin.isatty():
@@ -140,11 +140,11 @@ def command(
         precision=loaded.precision,
         heading=(_heading if out_file is None else str) if lines or len(inputs) > 1 else None,
     )
-    stream = sys.stdout  # by its own name: a live bar on a terminal takes over `sys.stdout`
+    stream = sys.stdout  # bound here, because a live progress bar replaces `sys.stdout`
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(encoding=None if chosen == "text" else "utf-8", errors="replace")
     total = None if lines else len(inputs)
-    # Summaries that appear on the terminal are the progress; a bar would run through them.
+    # Summaries printed on the terminal show progress themselves; a bar would disturb them.
     shown = out_file is not None or not stream.isatty()
     with reporter.task("summarize", total, "texts") if shown else nullcontext(Task()) as task:
         if out_file is None:
@@ -172,12 +172,12 @@ def command(
     if counts.failed:
         raise BartError(
             f"{counts.failed:,} of {counts.done:,} inputs could not be summarized",
-            hint=None if chosen == "text" else "Each of them has a record with the field error.",
+            hint=None if chosen == "text" else "See the field `error` in their records.",
         )
 
 
 def _heading(name: str) -> str:
-    """In bold, where the output is a terminal."""
+    """Format a heading: bold if the output is a terminal."""
     with out.capture() as captured:
         out.print(Text(name, style="bold"), soft_wrap=True, end="")
     return captured.get()

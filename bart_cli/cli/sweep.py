@@ -24,7 +24,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE,VALUE…",
-            help="Setting and the values to try; repeatable: every combination is trained.",
+            help="Setting and the values to try; repeatable, to train every combination.",
         ),
     ] = None,
     seeds: Annotated[
@@ -46,9 +46,10 @@ def command(
 ) -> None:
     """Train every combination of some settings and compare the results.
 
-    The preset decides whether to pre-train or to fine-tune. Runs follow one another, each in a
-    folder of its own below --out; the table shows mean ± deviation over the seeds. Rerun an
-    interrupted sweep to resume it. A run that fails is reported, and the others go on.
+    The task of the preset determines whether to pre-train or to fine-tune. Runs are executed one
+    after another, in separate folders below --out. The table shows mean ± standard deviation over
+    the seeds. A failed run is reported, and the sweep continues. Rerun an interrupted sweep to
+    resume it.
 
     [bold]bart sweep --preset tiny-cpu --data shards --grid optimizer.learning_rate=1e-3,3e-3
     --seeds 3[/bold]
@@ -63,7 +64,7 @@ def command(
     if not values and seeds == 1:
         raise UsageError("nothing to compare", hint="Pass --grid KEY=VALUE,VALUE or --seeds 3.")
     if "training.seed" in values:
-        raise UsageError("--grid training.seed: seeds are counted", hint="Pass --seeds N.")
+        raise UsageError("--grid does not accept training.seed", hint="Pass --seeds N.")
     out = out_folder or Path("runs") / f"sweep-{settings.name}"
     options = {"data.path": data, "init_from": init_from}
 
@@ -79,7 +80,7 @@ def command(
 
     first = configure(None).training.seed
     trials = trials_of(values, range(first, first + seeds))
-    configs = {trial: configure(trial) for trial in trials}  # all, before the first is trained
+    configs = {trial: configure(trial) for trial in trials}  # checks all before training any
     reporter = make_reporter()
     from bart_cli.training.sweep import EVALUATION
 
@@ -97,7 +98,9 @@ def command(
         from bart_cli.training.finetune import run_finetune
 
         if data is None and next(iter(configs.values())).data.path is None:
-            raise UsageError("no data: give --data with a folder of pairs (train.jsonl …)")
+            raise UsageError(
+                "no data", hint="Pass --data with a folder of pairs (train.jsonl, …)."
+            )
         if evaluate:
             require("the final evaluation", "eval", otherwise="pass --no-evaluate")
 
@@ -124,13 +127,13 @@ def command(
             cells = [_cell(name, row.numbers.get(name)) for name in names]
             table.append([*row.settings.values(), f"{len(row.runs)}/{seeds}", *cells])
         head = [*(key.rpartition(".")[2] for key in values), "runs", *names]
-        print_table(f"Sweep in {out}: mean ± deviation over seeds", head, table)
+        print_table(f"Sweep in {out}: mean ± standard deviation over seeds", head, table)
     if any(row.failures for row in rows):
         raise typer.Exit(1)
 
 
 def _kind(settings: ConfigOptions) -> type[PretrainConfig] | type[FinetuneConfig]:
-    """The task of the preset or file."""
+    """The type of configuration for the task of the preset or file."""
     from bart_cli.config.presets import load_preset, read_yaml
 
     if settings.preset is not None:
@@ -144,8 +147,8 @@ def _kind(settings: ConfigOptions) -> type[PretrainConfig] | type[FinetuneConfig
     if task == "finetune":
         return FinetuneConfig
     raise UsageError(
-        f"{settings.name} is not a preset of pre-training or fine-tuning",
-        hint="Choose one of task pretrain or finetune: `bart presets list`.",
+        f"{settings.name} is not a preset for pre-training or fine-tuning",
+        hint="Choose one with the task pretrain or finetune from `bart presets list`.",
     )
 
 

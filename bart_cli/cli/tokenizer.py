@@ -1,4 +1,4 @@
-"""`bart tokenizer`: learn a byte-level BPE."""
+"""`bart tokenizer`: train a byte-level BPE tokenizer."""
 
 from __future__ import annotations
 

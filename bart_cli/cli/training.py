@@ -1,4 +1,4 @@
-"""What `bart pretrain` and `bart finetune` share: options, the run folder's name, the result."""
+"""Options and output shared by `bart pretrain` and `bart finetune`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ProcessesOption = Annotated[
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Run settings that have their own option; None: not given."""
+    """Run settings that have their own option; None means not given."""
 
     max_steps: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))] = (
         None
@@ -64,7 +64,7 @@ class TrainingOptions:
     ] = 0
 
     def settings(self) -> dict[str, object]:
-        """The configuration keys; None where an option was not given."""
+        """Return values by configuration key; None means not given."""
         return {
             "training.max_steps": self.max_steps,
             "training.global_batch": self.global_batch,
@@ -78,7 +78,7 @@ class TrainingOptions:
 
 
 def start_workers(processes: int | None, max_restarts: int) -> None:
-    """Hand the command to several workers and end with their exit code, if that is asked for."""
+    """If several processes are requested, rerun the command in them and exit with their code."""
     from bart_cli.runtime.launch import launch, processes_to_start
 
     count = processes_to_start(processes)
@@ -94,7 +94,7 @@ def warn_once(reporter: Reporter, notices: Sequence[str]) -> None:
 
 
 def show_result(result: RunResult) -> None:
-    """The last lines of a run."""
+    """Print the result of a run."""
     if not result.leads:
         return
     if result.first_loss is not None and result.last_loss is not None:
@@ -105,6 +105,6 @@ def show_result(result: RunResult) -> None:
             soft_wrap=True,
         )
         return
-    curves = result.run / "curves.png"  # of a run with no line in its log, there is none
+    curves = result.run / "curves.png"  # missing if the run logged nothing
     also = f", curves in {curves}" if curves.is_file() else ""
     out.print(f"{result.outcome}: model in {result.model}{also}", soft_wrap=True)

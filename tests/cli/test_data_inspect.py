@@ -70,7 +70,7 @@ def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
     (tmp_path / "text" / "b.pdf").write_text("x")
     shown = bart("data", "inspect", tmp_path / "text")
     assert shown.returncode == 0, shown.stderr
-    assert "text, one document per line; 2 documents in 1 file; not read: 1 .pdf" in shown.stdout
+    assert "text, one document per line; 2 documents in 1 file; skipped: 1 .pdf" in shown.stdout
     assert "One is here." in shown.stdout
     (tmp_path / "pairs").mkdir()
     row = {"article": "A long text.", "summary": "Short."}

@@ -129,7 +129,7 @@ def test_openwebtext_of_the_hub(hub: Path, tmp_path: Path) -> None:
             cache=tmp_path / "c",
         )
     assert result.returncode == 0, result.stderr
-    assert "left out: 1 empty" in result.stdout
+    assert "skipped: 1 empty" in result.stdout
     assert len(list(read_texts(tmp_path / "owt", "lines"))) == 7
     assert missing.returncode == 2
     assert "nobody/nothing" in missing.stderr
@@ -374,7 +374,7 @@ def test_cnn_dm_of_story_files(tmp_path: Path) -> None:
     command = ["cnn-dm", "--stories", tmp_path / "cnn", "--url-lists", tmp_path]
     result = bart(*command, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "left out: 3 missing story" in result.stdout
+    assert "skipped: 3 missing story" in result.stdout
     pair = read_pairs(tmp_path / "out", "validation")[0]
     assert pair.source == "First line of val . It ends."
     assert pair.target == "One thing .\nTwo!"
@@ -392,7 +392,7 @@ def test_xsum_of_its_files(tmp_path: Path) -> None:
     (files / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
     result = bart("xsum", "--files", files, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "left out: 1 missing article" in result.stdout
+    assert "skipped: 1 missing article" in result.stdout
     pair = read_pairs(tmp_path / "out", "test")[0]
     assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "Summary 3.")
 

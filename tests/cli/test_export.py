@@ -22,7 +22,7 @@ def test_a_model_is_exported_once_and_checked(tmp_path: Path, tiny_tokenizer: To
     first = bart(*command)
     assert first.returncode == 0, first.stderr
     assert "bf16, mBART layout" in first.stdout
-    assert "checked with transformers: logits differ by" in first.stdout
+    assert "verified with transformers: logits differ by" in first.stdout
     assert first.stderr == ""
     weights = load_model(tmp_path / "out").model.state_dict()
     for name, tensor in bart_model.state_dict().items():
