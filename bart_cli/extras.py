@@ -88,7 +88,7 @@ def missing_modules(extra: str) -> list[str]:
     return [module for module in EXTRAS[extra].packages.values() if not _is_installed(module)]
 
 
-def of_import_error(error: ImportError, user: str) -> BartError | None:
+def from_import_error(error: ImportError, user: str) -> BartError | None:
     """Convert a failed import to the error of `require`; None if no extra provides the module."""
     module = (error.name or "").partition(".")[0]
     return _error(user, [module], None) if _extra_of(module) and not _is_installed(module) else None

@@ -151,9 +151,9 @@ def _fail_unexpected(error: Exception, requested: str | None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return fail(BartError(f"{where}{error.strerror or error}"))
     if isinstance(error, ModuleNotFoundError):
-        from bart_cli.extras import of_import_error
+        from bart_cli.extras import from_import_error
 
-        missing = of_import_error(error, f"bart {requested}")
+        missing = from_import_error(error, f"bart {requested}")
         if missing is None:
             raise error
         return fail(missing)

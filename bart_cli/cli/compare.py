@@ -85,7 +85,7 @@ def command(
         found = open_pairs(config.data).read(
             evaluation.split, limit=evaluation.limit, keep_empty=True
         )
-        found.tell(make_reporter())
+        found.report(make_reporter())
         texts = first.of_pairs(found.pairs, found), second.of_pairs(found.pairs, found)
         references = [list(pair.references) for pair in found.pairs]
     else:

@@ -98,7 +98,7 @@ def load_encoded(
         return prepared
     found = Split(split)
     pairs = encode_pairs(source.stream(found, limit), data, tokenizer, prefix)
-    found.tell(reporter)
+    found.report(reporter)
     return pairs
 
 

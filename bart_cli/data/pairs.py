@@ -109,7 +109,7 @@ class Split:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self.first.setdefault(reason, where)
 
-    def tell(self, reporter: Reporter) -> None:
+    def report(self, reporter: Reporter) -> None:
         """Report skipped pairs, pairs with an empty article, and joined summaries."""
         if self.dropped:
             reasons = ", ".join(
@@ -322,7 +322,7 @@ class PairSource:
         found = {pair.source for pair in split.pairs}.intersection(pair.source for pair in train)
         return [pair for pair in split.pairs if pair.source in found]
 
-    def tell_overlap(self, split: Split, reporter: Reporter) -> int:
+    def report_overlap(self, split: Split, reporter: Reporter) -> int:
         """Warn about pairs whose article is also in the train split, and return their number."""
         found = self._in_training(split)
         if found:

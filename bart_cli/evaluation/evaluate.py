@@ -84,8 +84,8 @@ def run_evaluate(
     with join_world() as world, held_by_rank_0(out, world, reporter):
         reporter = reporter if world.leads else Reporter()
         if world.leads:
-            found.tell(reporter)
-            source.tell_overlap(found, reporter)
+            found.report(reporter)
+            source.report_overlap(found, reporter)
         encoder = _encoder(config, world)
         if config.predictions is not None:
             return _score_file(config, config.predictions, out, found, encoder, world, reporter)

@@ -206,14 +206,14 @@ def _validation(
     shown: list[Pair] = []
     if pairs is None or training.select_by != "loss":
         found = source.read("validation", limit=limit)
-        found.tell(reporter)
+        found.report(reporter)
         if training.select_by != "loss":
             references = [pair.references for pair in found.pairs]
             shown = found.pairs[:KEPT_SAMPLES]
         if pairs is None:
             pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
             if world.leads:  # for prepared pairs, `bart preprocess` has reported it
-                source.tell_overlap(found, reporter)
+                source.report_overlap(found, reporter)
     if longest is not None:
         references = [tuple(tokenizer.cut_targets(texts, longest)) for texts in references]
     share = validation_share(training, world)

@@ -68,8 +68,8 @@ def test_an_import_that_fails_is_translated_for_modules_of_extras_only(
 ) -> None:
     monkeypatch.setitem(sys.modules, "dask", None)
     monkeypatch.setitem(sys.modules, "distributed", None)
-    error = extras.of_import_error(ModuleNotFoundError(name="distributed.comm"), "bart data")
+    error = extras.from_import_error(ModuleNotFoundError(name="distributed.comm"), "bart data")
     assert error is not None
     assert error.message.startswith("bart data needs the extra 'data'")
-    assert extras.of_import_error(ModuleNotFoundError(name="torchvision"), "bart data") is None
-    assert extras.of_import_error(ModuleNotFoundError(name="requests"), "bart data") is None
+    assert extras.from_import_error(ModuleNotFoundError(name="torchvision"), "bart data") is None
+    assert extras.from_import_error(ModuleNotFoundError(name="requests"), "bart data") is None

@@ -51,21 +51,21 @@ def read_pages(
         path.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        start, told = 0, False
+        start, reported = 0, False
         while start >= 0:
             last = start
             stream.seek(start)
             try:
                 for record in ArchiveIterator(stream, record_types=WarcRecordType.response):
-                    last, told = record.stream_pos, False
+                    last, reported = record.stream_pos, False
                     if crawled := _crawled(record, on_drop):
                         yield crawled
                 return
             except Exception:  # fastwarc raises many types, such as AttributeError
                 start = content.find(MEMBER, last + 1)
-                if not told:
+                if not reported:
                     on_damage(last)
-                    told = True
+                    reported = True
 
 
 def check_warc(path: Path) -> None:

@@ -111,13 +111,13 @@ def _prepare(
             writer.write_batch(pa.record_batch([*columns, *batch.columns], schema=schema))
             lengths.append([column.value_lengths().to_numpy() for column in batch.columns])
             task.advance(len(part))
-    found.tell(reporter)
+    found.report(reporter)
     source_tokens, target_tokens = map(np.concatenate, zip(*lengths, strict=True))
     return SplitReport(
         read=found.read,
         kept=len(source_tokens),
         dropped=found.dropped,
-        in_training=source.tell_overlap(found, reporter),
+        in_training=source.report_overlap(found, reporter),
         source_tokens=_spread(source_tokens),
         target_tokens=_spread(target_tokens),
     )

@@ -197,7 +197,7 @@ def test_sentences_in_a_list_are_lines_and_empty_sides_are_counted(tmp_path: Pat
     told: list[str] = []
     reporter = Reporter()
     reporter.warn = told.append  # type: ignore[method-assign]
-    split.tell(reporter)
+    split.report(reporter)
     assert "skipped 5 of 6 pairs" in told[0]
     assert f"2 empty summary (first: {tmp_path}/a.jsonl, line 3)" in told[0]
 
