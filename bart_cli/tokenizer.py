@@ -46,7 +46,7 @@ ORIGINS = ("name_or_path", "special_tokens_map_file", "tokenizer_file", "backend
 
 
 class Tokenizer:
-    """Converts text to ids and back, with the special tokens defined by the tokenizer's files.
+    """A tokenizer with the special tokens defined by its files.
 
     Unlike in `transformers`, special tokens spelled out in a text are encoded as ordinary text.
 

@@ -104,7 +104,7 @@ class _BarsAndNumbers(Progress):
 
 
 class BarReporter(Reporter):
-    """Live progress bars; several tasks may run at the same time."""
+    """A reporter with live progress bars; several tasks may run at the same time."""
 
     def __init__(self) -> None:
         self._progress: _BarsAndNumbers | None = None
@@ -161,7 +161,7 @@ class _Bar(Task):
 
 
 class LineReporter(Reporter):
-    """Prints a line every LOG_SECONDS while a task is running, and one when it ends."""
+    """A reporter that prints a line every LOG_SECONDS during a task, and one at its end."""
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
@@ -180,7 +180,7 @@ class LineReporter(Reporter):
 
 
 class QuietReporter(LineReporter):
-    """Prints only warnings."""
+    """A reporter that prints only warnings."""
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:

@@ -55,7 +55,7 @@ class Ragged:
 
 
 class Denoiser:
-    """Noise batches; the lookup tables are built once, in the constructor.
+    """A function that noises batches; its lookup tables are built once, in the constructor.
 
     Args:
         config: the noising schemes and their settings.

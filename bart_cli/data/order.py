@@ -38,7 +38,7 @@ class Share:
 
 
 class SampleOrder:
-    """Maps positions in the endless sequence of samples to epochs, shards and rows.
+    """A map from positions in the endless sequence of samples to epochs, shards and rows.
 
     Args:
         counts: number of samples in each shard.

@@ -28,7 +28,7 @@ from bart_cli.tokenizer import Tokenizer
 
 
 class SampleReader:
-    """Reads, noises and batches samples by position, and caches the shards in use.
+    """A reader of noised batches of samples by position, with a cache of the shards in use.
 
     Each of a rank's streams (see `order`) reads one shard at a time. The reader therefore caches
     one shard per stream, and one more for the moment when a stream moves to its next shard.

@@ -285,7 +285,7 @@ def extract_warc(job: WarcJob) -> WarcReport:
 
 
 class _Rate:
-    """Shows bytes, speed and articles next to the progress bar; thread-safe."""
+    """Bytes, speed and articles, shown next to the progress bar; thread-safe."""
 
     def __init__(self, task: Task) -> None:
         self._task, self._lock = task, Lock()

@@ -119,7 +119,7 @@ def _report(out: Path, manifest: Manifest, rows: int) -> DownloadReport:
 
 @dataclass
 class _Streamed:
-    """Yields (id, text) for the rows of one file. read: number of rows read so far."""
+    """The (id, text) pairs of the rows of one file. read: number of rows read so far."""
 
     dataset: HubDataset
     rows: Iterable[dict[str, Any]]

@@ -38,7 +38,7 @@ class Words(dict[str, tuple[int, ...]]):
 
 
 class WordCache:
-    """Encodes texts with a tokenizer, without <s> and </s>, and decodes them."""
+    """A fast encoder (without <s> and </s>) and decoder that is equivalent to a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -51,7 +51,7 @@ class Person:
 
 
 class Cast:
-    """Draws names for one document, without repetition; no two people share a surname.
+    """Names for one document, drawn without repetition; no two people share a surname.
 
     Args:
         random: the document's random generator.
