@@ -125,7 +125,7 @@ def load_prepared(
     if table is None or vocabulary_of(table) != tokenizer.fingerprint():
         return None
     batches = _mapped(table) if table.form == "Arrow" else _of_parquet(table, tokenizer)
-    if split != "train":  # kept for scores, which count pairs with an empty article
+    if split != "train":  # prepared for scoring, which counts pairs with an empty article
         batches = map(_with_article, batches)
     return _pairs(_first_rows(batches, limit), data, tokenizer)
 

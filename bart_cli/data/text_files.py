@@ -246,7 +246,7 @@ def guess_encoding(content: bytes) -> str | None:
         return "windows-1252"
     try:
         from resiliparse.parse.encoding import detect_encoding
-    except ModuleNotFoundError:  # the extra `data` is not installed: report the error without it
+    except ModuleNotFoundError:  # the extra `data` is not installed: make no guess
         return None
     name: str = detect_encoding(content) or "utf-8"
     if name == "iso8859-2" and re.search(rb"[\x80-\x9f]", content):
