@@ -98,9 +98,7 @@ def command(
         from bart_cli.training.finetune import run_finetune
 
         if data is None and next(iter(configs.values())).data.path is None:
-            raise UsageError(
-                "no data", hint="Pass --data with a folder of pairs (train.jsonl, …)."
-            )
+            raise UsageError("no data", hint="Pass --data with a folder of pairs (train.jsonl, …).")
         if evaluate:
             require("the final evaluation", "eval", otherwise="pass --no-evaluate")
 

@@ -341,7 +341,9 @@ def test_a_cluster_that_fails_is_told_in_one_line(
 
     with Client(processes=False, n_workers=1, dashboard_address=None) as client:
         monkeypatch.setattr(client, "gather", lose)
-        with pytest.raises(BartError, match=r"processes were killed|connection to the Dask scheduler") as error:
+        with pytest.raises(
+            BartError, match=r"processes were killed|connection to the Dask scheduler"
+        ) as error:
             _run(client, fail, [1], "text", "blocks", Reporter())
     assert "Rerun the command to resume" in (error.value.hint or "")
 
