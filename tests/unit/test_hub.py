@@ -130,7 +130,7 @@ def test_refusals_name_their_remedy(tmp_path: Path) -> None:
     assert f"Accept its terms at {endpoint}/a/gated, then set HF_TOKEN" in gated[1]
     assert "neither an existing path nor a public repository" in private[0]
     assert "If it is private, set HF_TOKEN" in private[1]
-    assert 'refuses HF_TOKEN: User Access Token "x" is expired' in expired[0]
+    assert 'rejects HF_TOKEN: User Access Token "x" is expired' in expired[0]
     assert "Renew the token" in expired[1]
     assert "Your token lacks the permission" in forbidden[0]
     assert [row[2] for row in (gated, private, expired, forbidden, missing)] == [1, 1, 1, 1, 2]
