@@ -1,4 +1,4 @@
-"""Draw docs/terminal.svg: real commands on the result of `make demo`, as a terminal shows them.
+"""Draw docs/terminal.svg: the terminal output of real commands on the result of `make demo`.
 
 python docs/picture.py [DEMO]
 """
@@ -18,7 +18,7 @@ from rich.text import Text
 
 WIDTH = 120
 COMMANDS = (
-    ("bart data inspect demo/prepared/shards --samples 1", 17),  # lines that are shown
+    ("bart data inspect demo/prepared/shards --samples 1", 17),  # lines to show
     ("bart runs list demo", 5),
     ("bart evaluate --model demo/finetuned-pre-trained --data demo/prepared/pairs --beams 6", 6),
     ("bart summarize article.txt --model demo/finetuned-pre-trained", 3),
@@ -26,7 +26,7 @@ COMMANDS = (
 
 
 def main(demo: Path) -> None:
-    """Run the commands in a folder of their own and write the picture."""
+    """Run the commands in a temporary folder and write the picture."""
     screen = Console(record=True, width=WIDTH, file=open(os.devnull, "w"), force_terminal=True)  # noqa: PTH123, SIM115
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "demo").symlink_to(demo.resolve())
@@ -35,7 +35,7 @@ def main(demo: Path) -> None:
         for command, lines in COMMANDS:
             screen.print(Text.assemble(("$ ", "green"), (command, "bold")))
             words = [sys.executable, "-m", "bart_cli", *shlex.split(command)[1:]]
-            if words[3] == "evaluate":  # not into the demo's own folder
+            if words[3] == "evaluate":  # do not write to the demo's folder
                 words += ["--out", f"{folder}/scores"]
             environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
             run = subprocess.run(

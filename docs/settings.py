@@ -2,7 +2,7 @@
 
     python docs/settings.py
 
-The page is made from the models in `bart_cli/config/`; a test fails while it is out of date.
+The page is generated from the models in `bart_cli/config/`; a test fails if it is out of date.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from bart_cli.config.summarize import SummarizeConfig
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Settings
 
-Made from `bart_cli/config/` by `make settings`. Set a value with `--set section.key=value`, in a
+Generated from `bart_cli/config/` by `make settings`. Set a value with `--set section.key=value`, in a
 preset, or in a file passed to `--config`; [presets.md](presets.md#how-a-setting-is-found) gives the
 order. `bart presets show NAME` prints all settings of a preset.
 """
 RUNS = (("pretrain", PretrainConfig), ("finetune", FinetuneConfig), ("evaluate", EvaluateConfig))
-# Sections of one command only, whose settings are its options.
+# Sections of a single command, whose settings are its options.
 COMMANDS = (
     ("summarize", SummarizeConfig),
     ("serve", ServeConfig),
@@ -38,7 +38,7 @@ COMMANDS = (
 
 
 def page() -> str:
-    """Return the page's text."""
+    """Return the text of the page."""
     parts = [HEAD]
     top: dict[str, tuple[FieldInfo, list[str]]] = {}
     sections: dict[tuple[str, type[Section]], list[str]] = {}
@@ -65,7 +65,7 @@ def rows(section: type[Section]) -> list[str]:
 
 
 def table(fields: list[tuple[str, FieldInfo, list[str]]]) -> list[str]:
-    """Return a table of fields; a list of commands that is not empty follows the meaning."""
+    """Return a table of fields; commands, if any, are appended to the meaning."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field, used in fields:
         meaning = (field.description or "").replace("|", "\\|")
@@ -88,7 +88,7 @@ def kind_of(field: FieldInfo) -> str:
 
 
 def spell(kind: Any) -> str:
-    """Return a type as a reader would name it: `Literal["a", "b"] | None` is "a, b"."""
+    """Format a type for readers: `Literal["a", "b"] | None` is "a, b"."""
     origin, arguments = get_origin(kind), [a for a in get_args(kind) if a is not NoneType]
     if origin is Annotated:
         return spell(arguments[0])
@@ -107,7 +107,7 @@ def spell(kind: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """Return a value as YAML would have it; powers of two that are bounds stay powers."""
+    """Format a value as YAML, but large powers of two as powers."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and value >= 2**20 and value & (value - 1) == 0:
@@ -118,7 +118,7 @@ def plain(value: Any) -> str:
 
 
 def join(words: list[str]) -> str:
-    """Return the words as an enumeration."""
+    """Join words with commas and "and"."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 

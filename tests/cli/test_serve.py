@@ -184,7 +184,7 @@ def test_openais_form(service: Service) -> None:
         (b"{", 400, "not valid JSON"),
         (b"[" * 100_000, 400, "not valid JSON"),
         (b"\xff", 400, "not UTF-8"),
-        (b'{"text": "x", "temperature": NaN}', 400, "NaN is not a number"),
+        (b'{"text": "x", "temperature": NaN}', 400, "NaN is not a JSON number"),
         (b'{"text": "\\ud800"}', 400, "text contains a lone surrogate"),
         ([], 400, "expected a JSON object"),
         ({}, 400, "text is missing"),
