@@ -23,9 +23,9 @@ from bart_cli.config.summarize import SummarizeConfig
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Settings
 
-Generated from `bart_cli/config/` by `make settings`. Set a value with `--set section.key=value`, in a
-preset, or in a file passed to `--config`; [presets.md](presets.md#how-a-setting-is-found) gives the
-order. `bart presets show NAME` prints all settings of a preset.
+Generated from `bart_cli/config/` by `make settings`. Set a value with `--set section.key=value`, in
+a preset, or in a file passed to `--config`; [presets.md](presets.md#how-a-setting-is-found) gives
+the order. `bart presets show NAME` prints all settings of a preset.
 """
 RUNS = (("pretrain", PretrainConfig), ("finetune", FinetuneConfig), ("evaluate", EvaluateConfig))
 # Sections of a single command, whose settings are its options.
