@@ -101,7 +101,7 @@ class TrainingConfig(Section):
     log_every: int = Field(10, ge=1, description="steps between log lines in metrics.jsonl")
     loggers: tuple[Logger, ...] = Field(
         ("tensorboard",),
-        description="where the log goes beside metrics.jsonl: tensorboard, wandb, mlflow, trackio",
+        description="trackers to log to besides metrics.jsonl: tensorboard, wandb, mlflow, trackio",
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_last: int = Field(

@@ -34,7 +34,7 @@ from bart_cli.training.run import (
 )
 from bart_cli.training.validation import mean_loss, require_no_stop, validation_share
 
-KEPT_SAMPLES = 3  # summaries of a validation that the run keeps
+KEPT_SAMPLES = 3  # summaries to keep of a validation
 
 
 def run_finetune(

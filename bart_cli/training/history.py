@@ -129,10 +129,10 @@ def _is_run(folder: Path) -> bool:
 
 
 def run_settings(run: Path) -> dict[str, Any]:
-    """The settings in RUN/config.yaml.
+    """Read the settings in RUN/config.yaml.
 
     Raises:
-        UsageError: it is no run folder.
+        UsageError: not a run folder.
     """
     path = run / "config.yaml"
     if not path.is_file():

@@ -61,10 +61,10 @@ class Job:
         schedule: learning rate of a step (the first is 1).
         generation: decoding settings to save in checkpoints.
         validate: returns metrics, among them `score`, which selects the best model (higher is
-            better), and perhaps `samples`, decoded texts; raises ValidationStopped. None: no
+            better), and optionally `samples`, decoded texts; raises ValidationStopped. None: no
             validation.
         save_best: called on rank 0 with the weights after the best validation so far.
-        trackers: on rank 0, receive the rows of the log.
+        trackers: receive the rows of the log, on rank 0.
     """
 
     run: Path

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bart_cli.training.trackers import Trackers
 
 Row = dict[str, Any]
-SAMPLES = "samples.json"  # of the last validation that decoded: its step, articles, summaries
+SAMPLES = "samples.json"  # step, articles and summaries of the last validation that decoded
 
 
 class MetricsLog:
@@ -45,7 +45,7 @@ class MetricsLog:
                 self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Append a row, which must have a `step`. Numbers that are not finite stay in the file.
+        """Append a row, which must have a `step`. Non-finite numbers are only written to the file.
 
         Raises:
             BartError: the disk is full.
@@ -60,7 +60,7 @@ class MetricsLog:
             self._trackers.log(row)
 
     def keep_samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        """Replace the samples by those of this step."""
+        """Replace the samples with those of this step."""
         path = self._run / SAMPLES
         with writing(path, self._run):
             content = strict_json({"step": step, "samples": samples}, ascii_only=True)
@@ -74,7 +74,7 @@ class MetricsLog:
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a row, without its step."""
+    """Return the finite numbers of a row, without its step."""
     return {
         name: value
         for name, value in row.items()
@@ -128,7 +128,7 @@ def training_curves(rows: list[Row]) -> dict[str, dict[str, Points]]:
 
 
 def curves_of(rows: list[Row], names: Sequence[str]) -> dict[str, Points]:
-    """The scalars of these names over steps, those that the log has."""
+    """Return the curves of these scalars over steps, without those that the log lacks."""
     curves = {}
     for name in names:
         chosen = [row for row in rows if name in row]

@@ -1,15 +1,16 @@
-"""Experiment trackers: the rows of a run's log, sent to Weights & Biases, MLflow or Trackio.
+"""Experiment trackers: send the rows of a run's log to Weights & Biases, MLflow or Trackio.
 
 In: the names in `training.loggers`, the settings and the rows. Out: a run in each tracker.
 
-A thread per tracker sends the rows: a slow or dead server never holds up a step, and with it the
-other ranks. A tracker that fails is given up with a warning.
+A thread per tracker sends the rows, so a slow or dead server never delays a step and the other
+ranks. A tracker that fails is dropped with a warning.
 
-RUN/trackers.json says by tracker which run of it a resume continues: `id` and `project`; `sent`,
-the last step sent of each scalar; `live`, while rows are being sent. A tracker cannot take points
-back. A resume repeats the steps since its checkpoint exactly, so those that were sent before are
-skipped; those that the tracker missed are sent from metrics.jsonl. A rollback gives other numbers
-for the same steps: it begins a new run in each tracker, with the history up to its checkpoint.
+For each tracker, RUN/trackers.json records the run that a resume continues (`id` and `project`),
+the last step sent of each scalar (`sent`), and whether rows are being sent (`live`). Points that a
+tracker has received cannot be deleted. A resume repeats the steps since its checkpoint exactly, so
+steps that were already sent are skipped; steps that the tracker missed are sent from metrics.jsonl.
+After a rollback, the same steps have different numbers, so it starts a new run in each tracker,
+with the history up to its checkpoint.
 """
 
 from __future__ import annotations
@@ -33,17 +34,19 @@ from bart_cli.training.metrics import Row, scalars
 from bart_cli.training.resume import read_record
 
 FILE = "trackers.json"
-PROJECT = "bart"  # unless the tracker's own variable names another
-CLOSE_SECONDS = 30  # for the last rows to be sent
+PROJECT = "bart"  # default; each tracker has an environment variable for it
+CLOSE_SECONDS = 30  # to send the last rows
 
 Kept = dict[str, Any]
-Steps = dict[str, int]  # by scalar
+Steps = dict[str, int]  # name of a scalar -> step
 
 
 class Tracker(Protocol):
-    """A run in a tracker. Whatever it raises means that the tracker has failed.
+    """A run in a tracker. Any exception means that the tracker has failed.
 
-    kept: what finds the same run again. place: where a person finds it.
+    Attributes:
+        kept: identifies the run when it is resumed.
+        place: where to find the run, for the user.
     """
 
     kept: Kept
@@ -53,11 +56,11 @@ class Tracker(Protocol):
         """Send scalars."""
 
     def finish(self, outcome: str) -> None:
-        """Deliver everything and tell how the training ended."""
+        """Send all remaining rows and the outcome of the training."""
 
 
 class Wandb:
-    """Weights & Biases. WANDB_MODE=offline writes to RUN/wandb only."""
+    """Weights & Biases. With WANDB_MODE=offline, it only writes to RUN/wandb."""
 
     hint = "Run `wandb login`, or set WANDB_MODE=offline."
 
@@ -74,7 +77,7 @@ class Wandb:
             resume="allow",
             reinit="create_new",
             settings=wandb.Settings(
-                console="off",  # its copy of the terminal disturbs the bars
+                console="off",  # capturing the terminal would break the progress bars
                 quiet=True,
                 finish_timeout=CLOSE_SECONDS,
                 finish_timeout_raises=True,
@@ -86,7 +89,7 @@ class Wandb:
         self.place = self._run.url or f"{folder} (upload it with `wandb sync {folder}`)"
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        # Lower steps than its own are dropped: those of a validation that a stop had postponed.
+        # wandb drops steps below its current one, such as the step of a postponed validation.
         self._run.log(dict(values), step=max(step, self._run.step))
 
     def finish(self, outcome: str) -> None:
@@ -95,12 +98,12 @@ class Wandb:
 
 
 class Mlflow:
-    """MLflow, where MLFLOW_TRACKING_URI says, else in its default store, ./mlflow.db."""
+    """MLflow at MLFLOW_TRACKING_URI; by default, in ./mlflow.db."""
 
     hint = "Check MLFLOW_TRACKING_URI."
 
     def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
-        # Its own defaults keep an unreachable server's client busy for several minutes.
+        # By default, the client retries an unreachable server for several minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         from mlflow import MlflowClient
@@ -114,7 +117,7 @@ class Mlflow:
             created = self._client.create_run(experiment, run_name=run.name)
             kept = {"id": created.info.run_id, "project": project}
             params = [Param(key, str(value)) for key, value in flatten(settings)]
-            for begin in range(0, len(params), 100):  # the most that it takes at once
+            for begin in range(0, len(params), 100):  # MLflow's limit per request
                 self._client.log_batch(kept["id"], params=params[begin : begin + 100])
         else:
             self._client.update_run(kept["id"], status="RUNNING")
@@ -136,7 +139,7 @@ class Mlflow:
 
 
 class Trackio:
-    """Trackio, in TRACKIO_DIR or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL say."""
+    """Trackio, in TRACKIO_DIR or at TRACKIO_SPACE_ID or TRACKIO_SERVER_URL."""
 
     hint = "Check TRACKIO_DIR, TRACKIO_SPACE_ID and TRACKIO_SERVER_URL."
 
@@ -145,7 +148,7 @@ class Trackio:
 
         self.kept = (
             kept
-            or {  # it finds a run by its name alone
+            or {  # Trackio identifies a run only by its name
                 "id": f"{run.name}-{uuid.uuid4().hex[:8]}",
                 "project": os.environ.get("TRACKIO_PROJECT", PROJECT),
             }
@@ -177,7 +180,8 @@ KINDS: dict[str, Callable[[Path, Kept | None, Mapping[str, Any]], Tracker]] = {
 class _Sender:
     """A tracker and the thread that sends to it.
 
-    sent: last step sent, by scalar; rows up to there are skipped.
+    Args:
+        sent: last step sent of each scalar; rows up to it are skipped.
     """
 
     def __init__(self, name: str, tracker: Tracker, sent: Steps, reporter: Reporter) -> None:
@@ -188,16 +192,16 @@ class _Sender:
         self._thread.start()
 
     def send(self, step: int, values: Mapping[str, float]) -> None:
-        """Queue the scalars that the tracker does not have."""
+        """Queue the scalars that the tracker does not have yet."""
         news = {name: v for name, v in values.items() if step > self._before.get(name, -1)}
         if news and self._thread.is_alive():
             self._queue.put((step, news))
 
     def close(self, outcome: str) -> None:
-        """Send what is left, and the outcome."""
+        """Send all queued rows, and the outcome."""
         self._outcome = outcome
         self._queue.put(None)
-        with redirect_stdout(io.StringIO()):  # where trackio chats
+        with redirect_stdout(io.StringIO()):  # trackio prints messages
             self._thread.join(CLOSE_SECONDS + 5)
         if self._thread.is_alive():
             self._reporter.warn(f"{self.name} has not received the last rows: no answer")
@@ -209,7 +213,7 @@ class _Sender:
                 self.tracker.log(step, values)
                 self.sent |= dict.fromkeys(values, step)
             self.tracker.finish(self._outcome)
-        except Exception as error:  # whatever a tracker raises: training goes on
+        except Exception as error:  # a tracker can raise anything; it must not stop the training
             self._reporter.warn(f"{self.name} failed and gets no more rows: {first_line(error)}")
 
 
@@ -218,14 +222,14 @@ class Trackers:
 
     Args:
         run: the run folder.
-        names: of trackers.
-        settings: of the run.
-        rows: of its log so far, those after `step` included.
-        step: of the checkpoint to resume from.
-        fresh: begin new runs in the trackers.
+        names: names of the trackers.
+        settings: settings of the run.
+        rows: rows of the log so far, including those after `step`.
+        step: step of the checkpoint to resume from.
+        fresh: start new runs in the trackers.
 
     Raises:
-        BartError: a tracker that this run has not used yet cannot be started.
+        BartError: a tracker that this run has not used before cannot be started.
     """
 
     def __init__(
@@ -246,12 +250,12 @@ class Trackers:
         for name in dict.fromkeys(names):
             entry = self._state.get(name, {})
             sent: Steps = entry.pop("sent", {})
-            if entry.pop("live", False):  # killed: nobody has noted the last steps
+            if entry.pop("live", False):  # killed before the last steps were recorded
                 sent = {n: max(sent.get(n, -1), reached.get(n, -1)) for n in sent | reached}
             kind = KINDS[name]
             try:
                 tracker = kind(run.resolve(), entry or None, settings)
-            except Exception as error:  # whatever a tracker raises
+            except Exception as error:  # a tracker can raise anything
                 if not entry:
                     hint = f"{kind.hint} Or remove {name} from training.loggers."  # type: ignore[attr-defined]
                     raise BartError(
@@ -274,7 +278,7 @@ class Trackers:
             sender.send(int(row["step"]), scalars(row))
 
     def close(self, outcome: str) -> None:
-        """Send what is left and tell every tracker how the training ended."""
+        """Send all queued rows and the outcome to every tracker."""
         for sender in self._senders:
             sender.close(outcome)
             self._state[sender.name] = sender.tracker.kept | {"sent": sender.sent}

@@ -1,4 +1,4 @@
-"""`watch.html`: a run on one page, written again and again while it trains.
+"""Write `watch.html`: the state of a run as one page, updated while it trains.
 
 In: a run folder. Out: the page, which reloads itself until the run has ended.
 """
@@ -24,7 +24,7 @@ SPEEDS = {"sequences per second": "sequences_per_second", "tokens per second": "
 
 
 def watch_run(run: Path, page: Path, every: int) -> RunSummary:
-    """Write the page every `every` seconds until the run has ended, or a signal comes.
+    """Write the page every `every` seconds until the run ends or a signal arrives.
 
     Raises:
         UsageError: not a run folder.
@@ -41,7 +41,7 @@ def write_run_page(run: Path, page: Path, every: int | None = None) -> RunSummar
     """Write the page once.
 
     Args:
-        every: seconds after which it reloads itself while the run is running; None: never.
+        every: seconds after which the page reloads itself while the run is running; None: never.
 
     Raises:
         UsageError: not a run folder.
@@ -64,7 +64,7 @@ def write_run_page(run: Path, page: Path, every: int | None = None) -> RunSummar
         plots=[p for title, lines in curves.items() if lines and (p := plot(title, lines))],
         scores=scores,
         validations=validations[: -SHOWN - 1 : -1],
-        # Those of steps that a rollback took back are not shown.
+        # Samples of steps that were undone by a rollback are not shown.
         samples=samples if samples.get("step", summary.step + 1) <= summary.step else None,
         reports=_reports(run, summary, page),
         settings=list(flatten(run_settings(run))),
@@ -75,7 +75,7 @@ def write_run_page(run: Path, page: Path, every: int | None = None) -> RunSummar
 
 
 def _cards(summary: RunSummary) -> dict[str, str]:
-    """Numbers of a run by name, those it has."""
+    """Collect the numbers of a run by name, without those that are None."""
     found: dict[str, tuple[str, Any]] = {
         f"step of {summary.max_steps:,}": ("{:,}", summary.step),
         "epoch": ("{:.2f}", summary.epoch),
@@ -90,7 +90,7 @@ def _cards(summary: RunSummary) -> dict[str, str]:
 
 
 def _reports(run: Path, summary: RunSummary, page: Path) -> dict[str, str]:
-    """Reports of evaluations: name -> link from the page."""
+    """Find the reports of evaluations: name -> link relative to the page."""
     files = {name: run / name / "report.html" for name in summary.evaluations}
     return {
         name: quote(os.path.relpath(file.resolve(), page.resolve().parent))
