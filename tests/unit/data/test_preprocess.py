@@ -269,7 +269,7 @@ def test_shards_of_other_or_unknown_settings_are_not_taken_over(
     refused("whole", other, cross_documents=True)
     for number, without in enumerate([("plan.json",), ("plan.json", "report.json")]):
         copy(f"no-plan-{number}", *without)
-        refused(f"no-plan-{number}", r"holds .*, but no plan\.json", cross_documents=True)
+        refused(f"no-plan-{number}", r"contains .*, but no plan\.json", cross_documents=True)
     unfinished = copy("no-report", "report.json")
     refused("no-report", other, cross_documents=True)
     shards(finished, tiny_tokenizer, "no-report")
