@@ -4,6 +4,11 @@ Each epoch shuffles the shards, and the rows of each shard. The resulting sequen
 `streams` slices of (nearly) equal length, which are read round-robin: sample g of the epoch is
 entry g // streams of slice g % streams. If the world size divides `streams`, each rank reads only
 its own slices and needs few shards at a time, although the order does not depend on ranks.
+
+Example: shard 0 has the samples a b c, shard 1 has d e f g, and there are 3 streams. Say the shards
+are shuffled to 1, 0, and their rows to e g d f and c a b. The sequence e g d f c a b is divided
+into the slices e g d, f c and a b. Reading them round-robin gives the order e f a g c b d.
+With 3 ranks and a global batch of 3, rank 0 gets e g d, rank 1 gets f c and rank 2 gets a b.
 """
 
 from __future__ import annotations

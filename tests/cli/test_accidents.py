@@ -97,7 +97,7 @@ def test_a_launcher_stopped_before_the_first_step_says_so(config: Path, tmp_path
     assert_gone(children)
 
 
-def test_a_run_is_alone_and_its_processes_end_with_it(config: Path, tmp_path: Path) -> None:
+def test_a_run_is_exclusive_and_its_processes_end_with_it(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(pretrain(config, run, 2), lambda: (run / "metrics.jsonl").exists())
     second = bart("pretrain", "--config", config, "--out", run)

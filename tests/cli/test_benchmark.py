@@ -26,7 +26,7 @@ def lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
-def test_training_is_measured_beside_transformers_and_a_batch_too_large_is_only_a_row(
+def test_training_is_compared_with_transformers_and_a_batch_too_large_fails_only_its_row(
     tmp_path: Path,
 ) -> None:
     result = bart(
@@ -83,7 +83,7 @@ def test_decoding_is_measured_by_batch_size(tmp_path: Path) -> None:
     assert set(rows[2]["latency"]) == {"mean", "50%", "90%", "95%", "99%"}  # type: ignore[call-overload]
 
 
-def test_the_road_of_the_data_is_measured(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+def test_the_data_pipeline_is_measured(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     tiny_tokenizer.save(tmp_path / "tokenizer")
     corpus, pairs = tmp_path / "corpus", tmp_path / "pairs"
     corpus.mkdir()
@@ -103,7 +103,7 @@ def test_the_road_of_the_data_is_measured(tmp_path: Path, tiny_tokenizer: Tokeni
     assert rows["denoise"]["items"] == [64 * 16] * 3
 
 
-def test_a_trained_model_and_real_pairs_take_the_place_of_random_ones(
+def test_a_trained_model_and_real_pairs_can_replace_random_ones(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     pairs = tmp_path / "pairs"
@@ -172,7 +172,7 @@ def test_under_a_launcher_the_ranks_measure_themselves(tmp_path: Path) -> None:
         ("data --workers 0", ["--workers 0"]),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_runs(
+def test_unmeasurable_cases_are_refused_before_anything_runs(
     arguments: str, words: list[str]
 ) -> None:
     result = bart("benchmark", *arguments.split())

@@ -73,7 +73,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_list_is_there(command: str) -> None:
+def test_every_command_in_the_list_exists(command: str) -> None:
     assert bart(command, "--help").returncode == 0
 
 

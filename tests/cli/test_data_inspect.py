@@ -27,7 +27,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
     return root / "out"
 
 
-def test_samples_are_shown_beside_their_noised_form(shards: Path) -> None:
+def test_samples_are_shown_with_their_noised_form(shards: Path) -> None:
     shown = bart("data", "inspect", shards)
     assert shown.returncode == 0, shown.stderr
     assert "in 3 shards of" in shown.stdout
@@ -94,7 +94,7 @@ def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [["--poisson-lambda", "51"], ["--poisson-lambda", "inf"], ["--seed", str(2**70)]]
 )
-def test_values_that_no_recipe_allows_are_refused(shards: Path, options: list[str]) -> None:
+def test_invalid_values_of_recipes_are_refused(shards: Path, options: list[str]) -> None:
     result = bart("data", "inspect", shards, *options)
     assert result.returncode == 2
     assert options[0].strip("-").replace("-", "_") in result.stderr

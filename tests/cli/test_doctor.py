@@ -17,7 +17,7 @@ from tests.cli.test_commands import bart
 from tests.servers.hub import serve_hub
 
 
-def test_this_machine_is_described_with_advice_and_exit_code_0() -> None:
+def test_doctor_describes_this_machine_and_exits_with_0() -> None:
     result = bart("doctor")
     assert result.returncode == 0, result.stderr
     assert "nothing essential is broken" in result.stdout
@@ -34,7 +34,7 @@ def test_this_machine_is_described_with_advice_and_exit_code_0() -> None:
     assert "HF_ENDPOINT" in found["hub"]["advice"]
 
 
-def test_a_package_that_is_broken_fails_with_what_to_install(tmp_path: Path) -> None:
+def test_a_broken_package_is_reported_with_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "safetensors.py").write_text("raise ImportError('libfoo.so is missing')\n")
     here = str(Path(__file__).parents[2])
     result = subprocess.run(
@@ -88,7 +88,7 @@ def test_a_hub_that_answers_is_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("address", ["foo", "http://x:port", "http://[::1", "http://a b"])
-def test_a_hub_that_is_no_address_is_noted(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_an_invalid_hub_address_is_reported(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", address)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     finding = doctor._hub()

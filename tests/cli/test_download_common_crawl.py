@@ -127,7 +127,7 @@ def documents(folder: Path) -> dict[str, bytes]:
     return {k: v for k, v in tree(folder).items() if k.startswith("source")}
 
 
-def test_kill_9_and_the_same_command_again_give_the_same_bytes(
+def test_rerunning_after_kill_9_gives_the_same_bytes(
     crawl: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "cc"
@@ -162,7 +162,7 @@ def test_kill_9_and_the_same_command_again_give_the_same_bytes(
     assert all(web.requests[path] == before[path] for path in before if path.endswith("warc.gz"))
 
 
-def test_ctrl_c_stops_at_once_and_keeps_what_came(crawl: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_at_once_and_keeps_finished_results(crawl: Path, tmp_path: Path) -> None:
     with serve_files(crawl) as web:
         slow = f"crawl-data/CC-NEWS/2016/10/{NAMES[2]}"
         web.faults[slow] = ["slow"]
@@ -183,7 +183,7 @@ def test_ctrl_c_stops_at_once_and_keeps_what_came(crawl: Path, tmp_path: Path) -
     assert (tmp_path / "cc" / "warc" / f"{NAMES[2]}.part").is_file()
 
 
-def test_broken_records_and_missing_warcs_are_named_and_the_rest_goes_on(
+def test_broken_records_and_missing_warcs_are_reported_and_the_rest_continues(
     crawl: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "www"
@@ -244,7 +244,7 @@ def die_of_the_second(job: WarcJob) -> WarcReport:
     return extract_warc(job)
 
 
-def test_a_page_that_crashes_a_parser_costs_its_warc_and_not_the_run(
+def test_a_page_that_crashes_the_parser_fails_only_its_warc(
     crawl: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Voice(Reporter):
@@ -278,16 +278,14 @@ def test_a_page_that_crashes_a_parser_costs_its_warc_and_not_the_run(
         assert (tmp_path / "cc" / "source" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_dry_run_does_not_end_at_a_warc_that_is_missing(crawl: Path) -> None:
+def test_a_dry_run_continues_after_a_missing_warc(crawl: Path) -> None:
     paths = [str(path.relative_to(crawl)) for path in crawl.rglob("*.warc.gz")]
     total = sum((crawl / path).stat().st_size for path in paths)
     with serve_files(crawl) as web:
         assert total_size(Fetcher(), web.url, [*paths, "none.warc.gz"], 2) == total
 
 
-def test_without_an_end_a_later_day_goes_on_with_the_day_of_the_first_run(
-    crawl: Path, tmp_path: Path
-) -> None:
+def test_without_an_end_a_later_run_keeps_the_day_of_the_first(crawl: Path, tmp_path: Path) -> None:
     """The last day is today: on the next day the same command named another download."""
     from bart_cli.data.download.common_crawl import end_of_first_run
 
@@ -313,7 +311,7 @@ def test_without_an_end_a_later_day_goes_on_with_the_day_of_the_first_run(
         (["--warc-start", "2016-09-29", "--warc-end", "2016-09-30"], "no WARC of CC-NEWS"),
     ],
 )
-def test_wrong_options_give_one_line(
+def test_invalid_options_give_one_line(
     crawl: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
     with serve_files(crawl) as web:

@@ -154,7 +154,7 @@ def test_pairs_of_the_hub(hub: Path, tmp_path: Path, name: str) -> None:
         assert (tmp_path / "pairs" / f"{split}.target").read_text() == "One. Two.\n" * 3
 
 
-def test_a_hub_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_hub_gives_one_line(tmp_path: Path) -> None:
     result = bart("xsum", "--out", tmp_path / "x", cache=tmp_path / "cache")
     assert result.returncode == 1
     assert "127.0.0.1:9" in result.stderr
@@ -211,7 +211,7 @@ def test_a_wikipedia_dump_is_cleaned(tmp_path: Path) -> None:
         assert (tmp_path / folder / "source" / "wikipedia-00000.txt").read_text() == expected
 
 
-def test_a_cut_dump_is_named(tmp_path: Path) -> None:
+def test_a_truncated_dump_is_reported(tmp_path: Path) -> None:
     dump = tmp_path / "wiki.xml.bz2"
     dump.write_bytes(bz2.compress(DUMP.format(text="A town. " * 50_000).encode())[:200])
     result = bart("wikipedia", "--dump", dump, "--out", tmp_path / "a")
@@ -220,7 +220,7 @@ def test_a_cut_dump_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_page_in_place_of_a_dump_is_not_kept(tmp_path: Path) -> None:
+def test_a_web_page_instead_of_a_dump_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "wiki.xml").write_text("<html><body>Please log in<br></body></html>")
     out = tmp_path / "a"
     with serve_files(tmp_path) as web, pytest.raises(BartError, match="not a complete XML dump"):
@@ -272,7 +272,7 @@ def archive(files: dict[str, bytes], mode: str = "w") -> bytes:
     return stream.getvalue()
 
 
-def test_openwebtext_as_it_is_downloaded(tmp_path: Path) -> None:
+def test_openwebtext_archives_as_downloaded(tmp_path: Path) -> None:
     """Inner archives became two documents that begin with 7zXZ."""
     inner = {
         f"openwebtext/urlsf_subset00-{n}_data.xz": lzma.compress(
@@ -349,7 +349,7 @@ def test_odd_names_in_an_archive_stay_one_word(tmp_path: Path) -> None:
     ]
 
 
-def test_archives_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_archives_with_equal_names_are_refused(tmp_path: Path) -> None:
     """One of them was lost without a word: their files of text have one name too."""
     for folder in "ab":
         (tmp_path / folder).mkdir()
@@ -361,7 +361,7 @@ def test_archives_of_one_name_are_refused(tmp_path: Path) -> None:
     assert str(tmp_path / "b" / "x.xz") in result.stderr
 
 
-def test_cnn_dm_of_story_files(tmp_path: Path) -> None:
+def test_cnn_dm_from_story_files(tmp_path: Path) -> None:
     stories = tmp_path / "cnn" / "stories"
     stories.mkdir(parents=True)
     for split in ("train", "val", "test"):
@@ -380,7 +380,7 @@ def test_cnn_dm_of_story_files(tmp_path: Path) -> None:
     assert pair.target == "One thing .\nTwo!"
 
 
-def test_xsum_of_its_files(tmp_path: Path) -> None:
+def test_xsum_from_its_files(tmp_path: Path) -> None:
     files = tmp_path / "xsum"
     files.mkdir()
     for name in "123":
@@ -433,7 +433,7 @@ def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ['["train"]', '{"train": 3}', '{"train": [["1"]]}', "[" * 100_000, "\xff"]
 )
-def test_a_split_file_of_another_form_is_named(tmp_path: Path, content: str) -> None:
+def test_a_split_in_two_formats_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / "1.summary").write_text("")
     path = tmp_path / "split.json"
     path.write_bytes(content.encode("latin-1"))
@@ -476,7 +476,7 @@ def test_rows_of_the_hub_without_text_are_counted(
     assert (folder / "source/x-00000.txt").read_text() == "x-a_b One.\n"
 
 
-def test_pages_that_lack_something_do_not_stop_a_dump(
+def test_incomplete_pages_do_not_stop_a_dump(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = "<page><ns>0</ns>{}</page>"
@@ -511,7 +511,7 @@ def test_pages_that_lack_something_do_not_stop_a_dump(
         (("wikipedia", "--dump", "ftps://x/y"), "http://127.0.0.1:9", "not the URL of a file"),
     ],
 )
-def test_what_is_no_address_gets_one_line(
+def test_an_invalid_address_gives_one_line(
     tmp_path: Path, arguments: tuple[str, ...], endpoint: str, message: str
 ) -> None:
     result = bart(*arguments, "--out", tmp_path / "out", endpoint=endpoint)
@@ -520,7 +520,7 @@ def test_what_is_no_address_gets_one_line(
     assert "Traceback" not in result.stderr
 
 
-def test_a_corpus_of_the_hub_is_streamed_by_its_id(tmp_path: Path) -> None:
+def test_a_hub_corpus_is_streamed_by_its_id(tmp_path: Path) -> None:
     folder = tmp_path / "hub/someone/web"
     (folder / "en").mkdir(parents=True)
     for i in range(3):

@@ -99,7 +99,7 @@ def test_predictions_are_in_order_with_their_scores(whole: Path) -> None:
     assert metrics["settings"]["devices"] == ["1 x cpu (1 thread)"]
 
 
-def test_two_processes_find_what_one_finds(folder: Path, whole: Path, tmp_path: Path) -> None:
+def test_two_processes_find_the_same_as_one(folder: Path, whole: Path, tmp_path: Path) -> None:
     result = evaluate(*options(folder, tmp_path), "--processes", 2, "--json")
     assert result.returncode == 0, result.stderr
     assert_equal_results(whole, tmp_path)
@@ -146,7 +146,7 @@ def stop(arguments: list[object], out: Path, how: signal.Signals) -> tuple[int, 
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
+def test_a_killed_evaluation_resumes_with_another_number_of_processes(
     folder: Path, whole: Path, tmp_path: Path, before: int, after: int
 ) -> None:
     arguments = [*options(folder, tmp_path)]
@@ -169,7 +169,7 @@ def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
 @pytest.mark.parametrize(
     ("how", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)]
 )
-def test_a_signal_ends_it_with_a_word_and_its_own_code(
+def test_a_signal_ends_it_with_one_line_and_its_exit_code(
     folder: Path, tmp_path: Path, how: signal.Signals, processes: int
 ) -> None:
     arguments = [*options(folder, tmp_path), "--processes", processes]
@@ -181,7 +181,7 @@ def test_a_signal_ends_it_with_a_word_and_its_own_code(
     assert "Traceback" not in words
 
 
-def test_scores_may_change_without_decoding_again(folder: Path, whole: Path) -> None:
+def test_scoring_settings_may_change_without_decoding_again(folder: Path, whole: Path) -> None:
     before = (whole / "progress.jsonl").read_bytes()
     result = evaluate(*options(folder, whole), "--bleu", "--set", "evaluation.stemmer=false")
     assert result.returncode == 0, result.stderr
@@ -217,7 +217,7 @@ def test_an_empty_article_has_an_empty_prediction(folder: Path, tmp_path: Path) 
         ("--data {}/pairs --out {}/model/..", ["config.yaml belongs to something else"]),
     ],
 )
-def test_wrong_input_is_told_in_a_line(folder: Path, arguments: str, words: list[str]) -> None:
+def test_invalid_input_gives_one_line(folder: Path, arguments: str, words: list[str]) -> None:
     (folder / "config.yaml").write_text("task: finetune\n")
     given = arguments.replace("{}", str(folder)).split()
     result = evaluate("--model", folder / "model", *given)
@@ -229,7 +229,7 @@ def test_wrong_input_is_told_in_a_line(folder: Path, arguments: str, words: list
     assert (folder / "config.yaml").read_text() == "task: finetune\n"
 
 
-def test_wrong_input_is_said_once_for_all_processes(
+def test_invalid_input_is_reported_once_for_all_processes(
     folder: Path, whole: Path, tmp_path: Path
 ) -> None:
     result = evaluate(*options(folder, whole), "--beams", 3, "--processes", 2)
@@ -238,7 +238,7 @@ def test_wrong_input_is_said_once_for_all_processes(
     assert "other settings: generation.beams=3 (was 2)" in result.stderr
 
 
-def test_articles_beyond_the_models_positions_are_cut(folder: Path, tmp_path: Path) -> None:
+def test_articles_longer_than_the_model_are_truncated(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "long.jsonl").write_text(json.dumps({"article": "word " * 500, "summary": "s"}))
     model = ["--model", folder / "model", "--data", tmp_path / "long.jsonl", "--max-length", 9]
     cut = evaluate(*model, "--out", tmp_path / "o")
@@ -250,7 +250,7 @@ def test_articles_beyond_the_models_positions_are_cut(folder: Path, tmp_path: Pa
     ("device", "processes", "started"),
     [("cuda:1", None, 1), ("cuda:1", 2, 2), ("cuda", None, None), ("auto", None, None)],
 )
-def test_one_gpu_by_name_is_one_process(
+def test_a_named_gpu_means_one_process(
     monkeypatch: pytest.MonkeyPatch, device: str, processes: int | None, started: int | None
 ) -> None:
     """Of several GPUs each gets a process by default, and all of them cannot decode on one."""
@@ -268,7 +268,7 @@ def test_one_gpu_by_name_is_one_process(
     assert asked == [started]
 
 
-def test_predictions_of_elsewhere_are_scored_and_compared_without_a_model(
+def test_existing_predictions_are_scored_and_compared_without_a_model(
     folder: Path, tmp_path: Path
 ) -> None:
     rows = [json.loads(line) for line in (folder / "pairs" / "test.jsonl").open()]

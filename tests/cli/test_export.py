@@ -14,7 +14,7 @@ from tests.cli.test_commands import bart
 from tests.conftest import tiny_model_config
 
 
-def test_a_model_is_exported_once_and_checked(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+def test_a_model_is_exported_once_and_verified(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     torch.manual_seed(0)
     bart_model = Bart(tiny_model_config(pre_layer_norm=True))
     save_model(tmp_path / "run" / "model", bart_model, tiny_tokenizer)

@@ -20,7 +20,7 @@ def bart(endpoint: str, cache: Path, *arguments: object) -> subprocess.Completed
     return run_bart(*arguments, HF_ENDPOINT=endpoint, HF_HOME=str(cache), OMP_NUM_THREADS="1")
 
 
-def test_a_model_of_the_hub_summarizes_also_when_the_hub_is_gone(
+def test_a_cached_hub_model_works_without_the_hub(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def test_a_model_of_the_hub_summarizes_also_when_the_hub_is_gone(
     assert again.stdout == local.stdout
 
 
-def test_a_tokenizer_of_the_hub_is_used(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+def test_a_hub_tokenizer_is_used(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     tiny_tokenizer.save(tmp_path / "hub" / "someone" / "bpe")
     (tmp_path / "a.txt").write_text("\n\n".join(SENTENCES))
     command = ["preprocess", "pretrain", "--text", tmp_path / "a.txt", "--out", tmp_path / "out"]

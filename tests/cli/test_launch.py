@@ -55,14 +55,16 @@ def test_the_script_of_the_forty_node_run() -> None:
         (("--", "reservation"), "expected sbatch options"),
     ],
 )
-def test_what_the_run_would_refuse_is_refused_now(arguments: tuple[str, ...], message: str) -> None:
+def test_errors_of_the_run_are_reported_before_the_job_starts(
+    arguments: tuple[str, ...], message: str
+) -> None:
     result = bart("launch", "slurm", "--preset", "dgxa100-1node-phase1", *arguments)
     assert result.returncode == 2
     assert message in result.stderr
     assert not result.stdout
 
 
-def test_a_configuration_file_serves_as_a_preset(tmp_path: Path) -> None:
+def test_a_configuration_file_works_like_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "own-2node.yaml"
     file.write_text("task: finetune\ntraining: {max_steps: 5}\n", encoding="utf-8")
     result = bart(
@@ -85,7 +87,7 @@ def test_presets_that_do_not_train_are_refused(preset: str, message: str) -> Non
     assert message in result.stderr
 
 
-def test_the_script_runs_and_asks_for_the_queue_until_the_run_is_done(
+def test_the_script_runs_and_requeues_itself_until_the_run_is_done(
     shards: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:

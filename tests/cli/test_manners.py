@@ -49,7 +49,7 @@ def test_every_option_of_every_command_is_explained(name: str) -> None:
     assert ALL[name].help, name
 
 
-def test_every_command_that_has_results_gives_them_to_programs_too() -> None:
+def test_every_command_with_results_has_json_output() -> None:
     without = {name for name, c in ALL.items() if not any("--json" in p.opts for p in c.params)}
     assert without == SILENT
 
@@ -87,7 +87,7 @@ def test_help_is_instant_because_nothing_heavy_is_imported() -> None:
         ("--versoin", "--version"),
     ],
 )
-def test_a_typing_error_gets_the_word_that_was_meant(arguments: str, meant: str) -> None:
+def test_a_typo_gets_a_suggestion(arguments: str, meant: str) -> None:
     result = bart(*arguments.split())
     assert result.returncode == 2
     assert f"Did you mean '{meant}'?" in result.stderr
@@ -128,7 +128,7 @@ def test_the_shell_completes_commands_options_and_presets(
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_quiet_leaves_the_result_only(text: Path, tmp_path: Path, before: bool) -> None:
+def test_quiet_prints_only_the_result(text: Path, tmp_path: Path, before: bool) -> None:
     rest = ["tokenizer", "train", text, "--vocab-size", 300, "--out", tmp_path / "t"]
     loud = bart(*rest)
     assert "train the tokenizer" in loud.stderr
@@ -173,7 +173,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> bytes:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("presets", "show", "nothing")])
-def test_colours_are_for_terminals_that_want_them(arguments: tuple[str, ...]) -> None:
+def test_colors_are_only_for_terminals_that_support_them(arguments: tuple[str, ...]) -> None:
     assert COLOUR.search(on_a_terminal(*arguments))
     assert not COLOUR.search(on_a_terminal(*arguments, NO_COLOR="1"))
     piped = bart(*arguments)

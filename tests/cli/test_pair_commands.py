@@ -62,7 +62,7 @@ def test_a_model_is_trained_validated_and_scored_on_parts_of_one_file(
         (tmp_path / "e").rename(tmp_path / f"e{count}")
 
 
-def test_a_data_set_of_the_hub_is_named_by_its_id(pairs: Path, tmp_path: Path) -> None:
+def test_a_hub_data_set_is_given_by_its_id(pairs: Path, tmp_path: Path) -> None:
     repository = tmp_path / "hub" / "someone" / "news"
     configurations = ""
     for name, count in (("1.0.0", 40), ("2.0", 7)):

@@ -68,7 +68,7 @@ def undisturbed(corpus: Path) -> Path:
     return corpus / "undisturbed"
 
 
-def test_kill_9_at_every_stage_and_the_same_command_again_give_the_same_bytes(
+def test_rerunning_after_kill_9_at_every_stage_gives_the_same_bytes(
     corpus: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -53,7 +53,7 @@ def test_a_run_is_written_to_a_page(runs: Path) -> None:
     assert "validation loss" in (runs / "short/watch.html").read_text()
 
 
-def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+def test_folders_that_are_not_runs_are_reported(tmp_path: Path) -> None:
     for arguments in (
         ("list", tmp_path),
         ("show", tmp_path),

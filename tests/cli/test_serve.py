@@ -118,7 +118,7 @@ def service(
     assert "Traceback" not in said
 
 
-def test_summaries_are_those_of_the_summarizer_whatever_the_batch(service: Service) -> None:
+def test_summaries_equal_the_summarizer_whatever_the_batch(service: Service) -> None:
     texts = [*SENTENCES, " ".join(SENTENCES * 5), "東京で雨が降った。", "x"]
     options: list[dict[str, Any]] = [
         {},
@@ -151,7 +151,7 @@ def test_a_stream_has_one_event_for_each_text(service: Service) -> None:
     assert [found[i] for i in range(len(SENTENCES))] == [summary.text for summary in expected]
 
 
-def test_openais_form(service: Service) -> None:
+def test_openais_api(service: Service) -> None:
     text = SENTENCES[0]
     body = {
         "model": "any",
@@ -201,7 +201,7 @@ def test_openais_form(service: Service) -> None:
         ({"text": "a" * 200_000}, 413, "at most 200000"),
     ],
 )
-def test_wrong_requests_get_one_line(
+def test_invalid_requests_get_one_line(
     service: Service, body: object, status: int, line: str
 ) -> None:
     got, answer = service.ask("/v1/summarize", body)
@@ -210,7 +210,7 @@ def test_wrong_requests_get_one_line(
     assert "\n" not in answer["error"]["message"]
 
 
-def test_who_may_ask(service: Service) -> None:
+def test_access_rules(service: Service) -> None:
     body = {"text": "a"}
     assert service.ask("/v1/summarize", body, Authorization="Bearer k3z")[0] == 401
     assert service.ask("/metrics", Authorization="")[0] == 401
@@ -337,7 +337,7 @@ def test_the_page_in_a_browser(service: Service, tmp_path: Path) -> None:
         browser.quit()
 
 
-def test_a_client_that_leaves_is_not_decoded_for(service: Service) -> None:
+def test_texts_of_a_disconnected_client_are_not_decoded(service: Service) -> None:
     body = json.dumps(
         {"text": " ".join(SENTENCES[:2] * 1500), "long": "chunk", "beams": 63, "max_length": 64}
     ).encode()
@@ -354,7 +354,7 @@ def test_a_client_that_leaves_is_not_decoded_for(service: Service) -> None:
     assert time.monotonic() - began < 60
 
 
-def test_a_killed_worker_is_replaced_and_its_text_decoded_again(service: Service) -> None:
+def test_a_killed_worker_is_replaced_and_its_text_is_retried(service: Service) -> None:
     children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
     workers = [
         int(pid)
@@ -388,7 +388,7 @@ def test_addresses_that_are_refused(service: Service) -> None:
         assert not access.loopback
 
 
-def test_a_missing_model_ends_the_server_with_one_line(tmp_path: Path) -> None:
+def test_a_missing_model_stops_the_server_with_one_line(tmp_path: Path) -> None:
     missing = bart("serve", "--model", tmp_path / "nothing", "--port", 0)
     assert missing.returncode == 2
     assert "nothing" in missing.stderr

@@ -62,7 +62,7 @@ def records(output: bytes) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.decode().splitlines()]
 
 
-def test_standard_input_that_the_caller_closed_is_empty(model: Path) -> None:
+def test_closed_standard_input_is_empty(model: Path) -> None:
     words = shlex.join([*BART, "-", "--model", str(model)])
     result = subprocess.run(
         ["/bin/sh", "-c", f"{words} <&-"], capture_output=True, env=ENVIRONMENT, check=False
@@ -88,7 +88,7 @@ def test_a_folder_gives_a_record_for_each_text_in_order(model: Path, texts: Path
     assert (rows[1]["used_tokens"], rows[1]["pieces"]) == (64, 1)
 
 
-def test_formats_say_the_same(model: Path, texts: Path, tmp_path: Path) -> None:
+def test_formats_agree(model: Path, texts: Path, tmp_path: Path) -> None:
     pattern = f"{texts}/*.[tm]*"
     text = summarize(model, pattern)
     one = json.loads(summarize(model, pattern, "--json").stdout)
@@ -114,7 +114,7 @@ def test_formats_say_the_same(model: Path, texts: Path, tmp_path: Path) -> None:
     assert [line.splitlines()[0] for line in lines] == [str(row["file"]) for row in one]
 
 
-def test_long_texts_are_read_whole_when_that_is_asked_for(model: Path, texts: Path) -> None:
+def test_long_texts_are_read_whole_if_requested(model: Path, texts: Path) -> None:
     cut = summarize(model, texts / "b.md")
     chunk = summarize(model, texts / "b.md", "--long", "chunk")
     reduced = summarize(model, texts / "b.md", "--long", "reduce")
@@ -173,7 +173,7 @@ def test_one_bad_file_of_a_folder_does_not_stop_the_others(model: Path, texts: P
         ("a.txt --max-length 65", "max_length of 65 tokens exceeds the model's 64"),
     ],
 )
-def test_wrong_usage_is_said_in_a_line_and_nothing_is_written(
+def test_wrong_usage_gives_one_line_and_writes_nothing(
     model: Path, texts: Path, arguments: str, words: str
 ) -> None:
     before = sorted(texts.iterdir())
@@ -185,7 +185,7 @@ def test_wrong_usage_is_said_in_a_line_and_nothing_is_written(
     assert sorted(texts.iterdir()) == before
 
 
-def test_an_interrupted_file_of_json_lines_goes_on_where_it_was(
+def test_an_interrupted_file_of_json_lines_resumes(
     model: Path, texts: Path, tmp_path: Path
 ) -> None:
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -215,7 +215,7 @@ def test_an_interrupted_file_of_json_lines_goes_on_where_it_was(
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_what_other_settings_began_is_not_gone_on_with(
+def test_results_of_other_settings_are_not_resumed(
     model: Path, texts: Path, tmp_path: Path
 ) -> None:
     (tmp_path / ".out.jsonl.0123456789ab.partial").write_text('{"summary": "of another model"}\n')
@@ -224,7 +224,7 @@ def test_what_other_settings_began_is_not_gone_on_with(
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_a_reader_that_goes_away_ends_the_command_without_a_word(model: Path, texts: Path) -> None:
+def test_a_closed_pipe_ends_the_command_silently(model: Path, texts: Path) -> None:
     with subprocess.Popen(
         [*BART, "--model", str(model), str(texts), "--batch-size", "1"],
         stdout=subprocess.PIPE,
@@ -240,7 +240,7 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(model: Path, te
     assert b"error" not in stderr
 
 
-def test_a_closed_output_is_no_crash(model: Path, texts: Path, tmp_path: Path) -> None:
+def test_a_closed_output_does_not_crash(model: Path, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.txt"
     command = [*BART, "--model", str(model), str(texts / "a.txt"), "--out", str(out)]
     closed = f"{shlex.join(command)} >&- 2>&-"
@@ -249,7 +249,9 @@ def test_a_closed_output_is_no_crash(model: Path, texts: Path, tmp_path: Path) -
     assert out.read_text() != ""
 
 
-def test_a_terminal_is_given_no_commands_of_the_input(model: Path, tmp_path: Path) -> None:
+def test_control_characters_of_the_input_do_not_reach_the_terminal(
+    model: Path, tmp_path: Path
+) -> None:
     evil = tmp_path / "evil\x1b]0;title\x07[bold]:smile:.txt"
     evil.write_text(SENTENCES[0])
     (tmp_path / "b\x9b31m.txt").write_bytes(b"\xff")

@@ -31,7 +31,7 @@ def run(
     return int(end.value.code or 0), said.out, said.err
 
 
-def test_what_is_not_given_has_a_default(
+def test_omitted_settings_have_a_default(
     tmp_path: Path, tiny_tokenizer: Tokenizer, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, place in enumerate(("model", "best", "checkpoints/step-00000010/model")):

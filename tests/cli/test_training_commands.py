@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
     return root
 
 
-def test_phases_run_one_after_the_other_and_go_on(folder: Path, tmp_path: Path) -> None:
+def test_phases_run_in_order_and_resume(folder: Path, tmp_path: Path) -> None:
     command = [
         *("pretrain", "--phases", "dgxa100-1node-phase1,dgxa100-1node-phase2"),
         *("--data", folder / "shards", "--out", tmp_path / "run", *SMALL, *TINY),
@@ -79,7 +79,7 @@ def test_phases_run_one_after_the_other_and_go_on(folder: Path, tmp_path: Path) 
         (("--phases", "tiny-cpu,tiny-cpo"), "tiny-cpo"),
     ],
 )
-def test_wrong_phases_are_told_before_anything_runs(
+def test_invalid_phases_are_reported_before_anything_runs(
     folder: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     result = bart("pretrain", *options, "--data", folder / "shards", cwd=tmp_path)
@@ -88,7 +88,7 @@ def test_wrong_phases_are_told_before_anything_runs(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_student_of_some_layers_is_trained_and_scored(folder: Path, tmp_path: Path) -> None:
+def test_a_distilled_student_is_trained_and_scored(folder: Path, tmp_path: Path) -> None:
     pairs = ["finetune", "--preset", "tiny-cpu-finetune", "--data", folder / "pairs", *SMALL]
     sizes = ["--set", "generation.max_length=12", "--set", "generation.min_length=0", *TINY]
     teacher = bart(*pairs, *sizes, "--out", tmp_path / "teacher", "--no-evaluate")

@@ -66,38 +66,38 @@ def options(command: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_has_an_answer(name: str) -> None:
+def test_every_script_is_mapped(name: str) -> None:
     assert name in section("Scripts")
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_every_option_of_training_has_an_answer(name: str) -> None:
+def test_every_option_of_training_is_mapped(name: str) -> None:
     assert f"`--{name}`" in section("Options of pretrain.py and finetune.py")
 
 
 @pytest.mark.parametrize("name", EVALUATION)
-def test_every_option_of_evaluation_has_an_answer(name: str) -> None:
+def test_every_option_of_evaluation_is_mapped(name: str) -> None:
     assert f"`--{name}`" in section("Options of run_eval.py")
 
 
 @pytest.mark.parametrize("name", LDDL)
-def test_every_option_of_lddl_has_an_answer(name: str) -> None:
+def test_every_option_of_lddl_is_mapped(name: str) -> None:
     assert f"`--{name}`" in section("Scripts")
 
 
 @pytest.mark.parametrize("name", POSITIONAL)
-def test_every_positional_argument_has_an_answer(name: str) -> None:
+def test_every_positional_argument_is_mapped(name: str) -> None:
     assert f"`{name}`" in section("Positional arguments of the scripts")
 
 
-def test_no_answer_is_empty() -> None:
+def test_no_replacement_is_empty() -> None:
     for row in ROWS:
         if not set(row[0]) <= {"-", "|"}:
             assert len(row) == 2, row
             assert len(row[1].strip("| ")) > 3, row
 
 
-def test_our_side_names_only_options_settings_and_presets_that_exist() -> None:
+def test_replacements_only_name_existing_options_settings_and_presets() -> None:
     known_options = set(options(typer.main.get_command(build_app(None, everything=True))))
     known_options |= {"--tag", "--ipc=host", "--volume", "--cpu-bind"}  # of docker and srun
     known_keys = {

@@ -94,15 +94,13 @@ def lines_made_up(shown: str, printed: str) -> list[str]:
     return [line for line in shown.splitlines() if not known.issuperset(WORD.findall(line))]
 
 
-def test_the_tour_can_be_worked_through(stage: Stage) -> None:
+def test_the_tour_runs_from_top_to_bottom(stage: Stage) -> None:
     assert (stage.folder / "runs/finetuned/model/model.safetensors").is_file()
     assert (stage.folder / "runs/two/done.json").is_file()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != TOUR])
-def test_a_page_can_be_worked_through_after_the_tour(
-    stage: Stage, tmp_path: Path, page: str
-) -> None:
+def test_the_commands_of_a_page_run_after_the_tour(stage: Stage, tmp_path: Path, page: str) -> None:
     folder = tmp_path / "page"
     shutil.copytree(stage.folder, folder)
     run_page(replace(stage, folder=folder), page)
@@ -128,7 +126,7 @@ def parsed_only() -> list[Block]:
 
 
 @pytest.mark.parametrize("block", parsed_only(), ids=lambda block: f"{block.page}:{block.line}")
-def test_commands_that_are_not_run_are_at_least_understood(block: Block) -> None:
+def test_commands_that_are_not_run_are_parsed(block: Block) -> None:
     for command in commands(block.text):
         words = list(command.words)
         for place, word in enumerate(words[:-1]):
@@ -160,12 +158,12 @@ def parse(words: list[str]) -> None:
         ("pretrain --max-steps few", "valid integer"),
     ],
 )
-def test_the_check_of_commands_that_are_not_run_can_fail(words: str, error: str) -> None:
+def test_the_check_of_parsed_commands_can_fail(words: str, error: str) -> None:
     with pytest.raises(Exception, match=error):
         parse(words.split())
 
 
-def test_output_that_no_command_printed_is_noticed() -> None:
+def test_output_that_no_command_printed_is_detected() -> None:
     printed = "40 documents, 312 sentences\n600 entries written to data/tokenizer\n"
     assert lines_made_up("38,239 documents, 318,339 sentences\n", printed) == []
     assert lines_made_up("38,239 documents, 5 paragraphs", printed) == [
@@ -178,7 +176,7 @@ def test_a_program_that_is_not_run_needs_a_reason(stage: Stage) -> None:
         stage.run(commands("sbatch job.sh")[0], "")
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
+def test_every_link_between_pages_is_valid() -> None:
     for page in [*PAGES, "CONTRIBUTING.md"]:
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):

@@ -43,7 +43,7 @@ print("decoded", decoded)
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=str)
-def test_no_product_runs_in_reference_code(instructions: str | None) -> None:
+def test_no_product_runs_reference_code(instructions: str | None) -> None:
     environment = os.environ | {"ONEDNN_VERBOSE": "1"}
     if instructions is not None:
         environment["ONEDNN_MAX_CPU_ISA"] = instructions

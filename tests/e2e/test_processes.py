@@ -35,7 +35,7 @@ def test_two_processes_of_torchrun_have_the_losses_of_one(
     assert losses(tmp_path / "run") == pytest.approx(losses(whole_plain), rel=1e-4)
 
 
-def test_generated_summaries_are_shared_among_processes_and_score_alike(
+def test_processes_share_the_decoding_of_validation_and_get_the_same_scores(
     pairs: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:

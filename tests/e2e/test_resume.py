@@ -48,9 +48,7 @@ def test_a_killed_run_survives_a_full_disk_and_ends_bit_for_bit(
     assert_equal_runs(tmp_path / "whole", run)
 
 
-def test_a_worker_that_is_killed_is_started_again_and_sigterm_stops_all(
-    noisy: Path, tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_restarted_and_sigterm_stops_all(noisy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = pretrain(noisy, run, "--processes", 2, "--max-restarts", 1)
     launcher = start(*words)
@@ -82,7 +80,7 @@ def test_processes_that_load_data_leave_signals_to_the_run(noisy: Path, tmp_path
     assert list_checkpoints(tmp_path / "run")
 
 
-def test_divided_weights_train_alike_and_go_on_bit_for_bit(
+def test_sharded_training_gives_the_same_results_and_resumes_bit_for_bit(
     plain: Path, tmp_path: Path, whole_plain: Path
 ) -> None:
     fsdp = ("--set", "training.sharding=fsdp")
@@ -93,7 +91,9 @@ def test_divided_weights_train_alike_and_go_on_bit_for_bit(
     assert losses(tmp_path / "divided") == pytest.approx(losses(whole_plain), rel=1e-4)
 
 
-def test_divided_bf16_weights_follow_their_divided_masters(plain: Path, tmp_path: Path) -> None:
+def test_sharded_bf16_weights_follow_their_sharded_master_weights(
+    plain: Path, tmp_path: Path
+) -> None:
     half = [
         *("--max-steps", 6, "--precision", "bf16", "--set", "training.parameters=bf16"),
         *("--set", "optimizer.name=nvlamb", "--set", "training.half_precision_allreduce=true"),
@@ -106,7 +106,7 @@ def test_divided_bf16_weights_follow_their_divided_masters(plain: Path, tmp_path
     assert divided[-1] < divided[0]
 
 
-def test_a_run_of_one_process_goes_on_with_four(
+def test_a_run_of_one_process_resumes_with_four(
     plain: Path, tmp_path: Path, whole_plain: Path
 ) -> None:
     run = tmp_path / "mixed"
@@ -119,7 +119,7 @@ def test_a_run_of_one_process_goes_on_with_four(
     assert losses(run) == pytest.approx(losses(whole_plain), rel=1e-4)
 
 
-def test_wrong_settings_are_said_once(noisy: Path, tmp_path: Path) -> None:
+def test_invalid_settings_are_reported_once(noisy: Path, tmp_path: Path) -> None:
     result = bart(*pretrain(noisy, tmp_path / "run", "--processes", 3))
     assert result.returncode == 2
     # 8 sequences do not divide among 3 processes: said once, for all.

@@ -56,7 +56,7 @@ def test_no_stage_takes_threads_from_the_next(demo: tuple[Path, dict]) -> None:
         assert metrics["settings"]["devices"] == ["1 x cpu (2 threads)"]
 
 
-def test_a_run_folder_holds_what_it_promises(demo: tuple[Path, dict]) -> None:
+def test_a_run_folder_has_the_documented_files(demo: tuple[Path, dict]) -> None:
     run = demo[0] / "finetuned-pre-trained"
     for name in ("config.yaml", "metrics.jsonl", "curves.png", "model/model.safetensors"):
         assert (run / name).is_file(), name
@@ -68,7 +68,7 @@ def test_a_run_folder_holds_what_it_promises(demo: tuple[Path, dict]) -> None:
     assert load_model(run).generation is not None
 
 
-def test_a_second_demo_finds_everything_done(demo: tuple[Path, dict]) -> None:
+def test_a_second_demo_has_nothing_to_do(demo: tuple[Path, dict]) -> None:
     out, first = demo
     result = bart("demo", "--out", out, "--megabytes", 0.2, "--test", 8, *SMALL, "--json")
     assert result.returncode == 0, result.stderr
@@ -91,7 +91,7 @@ def test_a_model_is_evaluated_with_other_beams(demo: tuple[Path, dict], tmp_path
     assert "holds an evaluation with other settings" in other.stderr
 
 
-def test_a_file_and_standard_input_are_summarized_alike(
+def test_a_file_and_standard_input_give_the_same_summary(
     demo: tuple[Path, dict], tmp_path: Path
 ) -> None:
     run = demo[0] / "finetuned-pre-trained"

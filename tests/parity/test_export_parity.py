@@ -23,7 +23,7 @@ from tests.conftest import SENTENCES
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("forced", [True, False], ids=["forced <s>", "free"])
-def test_transformers_generates_what_we_do_with_the_settings_of_the_export(
+def test_transformers_generates_the_same_with_the_exported_settings(
     tiny_config: ModelConfig,
     tiny_tokenizer: Tokenizer,
     tmp_path: Path,

@@ -169,7 +169,7 @@ def statistics(row: Row, length: int) -> list[float]:
     ],
     ids=str,
 )
-def test_statistics_are_those_of_fairseq(
+def test_statistics_agree_with_fairseq(
     settings: dict[str, object], tokenizer: Tokenizer, samples: tuple[Ragged, Ragged]
 ) -> None:
     config = DenoisingConfig.model_validate(

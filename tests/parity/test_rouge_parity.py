@@ -34,12 +34,12 @@ def test_means_equal_rouge_score(workers: int, stemmer: bool) -> None:
         assert low <= ours.mean[kind] <= high
 
 
-def test_one_rule_splits_both_sides() -> None:
+def test_both_sides_are_split_by_the_same_rules() -> None:
     assert as_sentences("One is here. Two is there.") == "One is here.\nTwo is there."
     assert as_sentences("line one\n\n line two") == "line one\nline two"
 
 
-def test_intervals_are_those_of_rouge_score_within_the_chance_of_resampling() -> None:
+def test_intervals_equal_rouge_score_within_sampling_error() -> None:
     predictions = [" ".join(SENTENCES[i % 3 :: 2]) for i in range(60)]
     references = [" ".join(SENTENCES[i % 2 :]) for i in range(60)]
     ours = rouge_scores(predictions, references, bootstrap=2000)
@@ -54,7 +54,7 @@ def test_intervals_are_those_of_rouge_score_within_the_chance_of_resampling() ->
         assert ours.interval[kind] == pytest.approx(theirs, abs=0.5)
 
 
-def test_lead_3_on_real_news_is_that_of_rouge_score(shared_data: Path) -> None:
+def test_lead_3_on_real_news_equals_rouge_score(shared_data: Path) -> None:
     pairs = read_pairs(shared_data / "cnn_dm", "test")
     leads = [lead(pair.source, 3) for pair in pairs]
     ours = rouge_scores(leads, [pair.target for pair in pairs])

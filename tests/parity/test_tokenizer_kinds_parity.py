@@ -228,7 +228,7 @@ def their_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_and_summaries_are_those_of_transformers(zoo: dict[str, Path], kind: str) -> None:
+def test_ids_and_summaries_equal_transformers(zoo: dict[str, Path], kind: str) -> None:
     folder, text = zoo[kind], KINDS[kind][1]
     texts = [text, text.split(". ")[0], f"{text}  {text} 𝕏"]
     loaded = load_for_inference(str(folder))
@@ -281,7 +281,7 @@ def test_words_begin_at_metaspaces(zoo: dict[str, Path], kind: str) -> None:
     assert tokenizer.word_starts()[row].sum() == len(text.split())
 
 
-def test_words_of_wordpiece_begin_where_no_mark_is(zoo: dict[str, Path]) -> None:
+def test_words_of_wordpiece_begin_at_tokens_without_a_mark(zoo: dict[str, Path]) -> None:
     tokenizer = Tokenizer.from_pretrained(zoo["chinese"])
     (row,) = tokenizer.encode_batch(["closed市长"], special=False)
     assert tokenizer.word_starts()[row].tolist() == [True, False, True, True]
@@ -308,7 +308,7 @@ def test_languages_frame_sources_and_targets(zoo: dict[str, Path], kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["mbart25", "mbart50"])
-def test_a_target_language_begins_the_summary_as_in_transformers(
+def test_a_target_language_starts_the_summary_as_in_transformers(
     zoo: dict[str, Path], kind: str
 ) -> None:
     folder = zoo[kind]
@@ -369,7 +369,7 @@ def test_fine_tuning_mbart50_and_decoding_in_its_language(
 
 
 @pytest.mark.parametrize(("kind", "forced"), [("kobart", False), ("barthez", True)])
-def test_fine_tuning_forces_the_first_token_that_targets_have(
+def test_fine_tuning_forces_the_first_token_of_the_targets(
     zoo: dict[str, Path], tmp_path: Path, kind: str, forced: bool
 ) -> None:
     """KoBART's <s> is its </s>: forced, every summary would be empty."""

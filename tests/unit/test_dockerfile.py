@@ -17,7 +17,7 @@ STAGES = [stage for stage in EVERY if "COPY" in stage]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=["cpu", "gpu"])
-def test_what_a_stage_copies_exists_and_is_not_ignored(stage: str) -> None:
+def test_copied_files_exist_and_are_not_ignored(stage: str) -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_through = [line[1:] for line in lines if line.startswith("!")]
     copied = [
@@ -30,13 +30,13 @@ def test_what_a_stage_copies_exists_and_is_not_ignored(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=["cpu", "gpu"])
-def test_a_stage_runs_the_command_as_a_user_without_rights(stage: str) -> None:
+def test_the_image_runs_the_command_as_an_unprivileged_user(stage: str) -> None:
     assert re.search(r"^USER 10001$", stage, re.MULTILINE)
     assert 'ENTRYPOINT ["bart"]' in stage
     assert "--uid 10001" in stage
 
 
-def test_the_server_is_the_cpu_stage_with_an_entry_of_its_own() -> None:
+def test_the_serve_stage_is_the_cpu_stage_with_another_entry_point() -> None:
     (serve,) = [stage for stage in EVERY if stage not in STAGES]
     assert serve.startswith("cpu AS serve\n")  # and so its user
     assert "USER" not in serve
@@ -49,7 +49,7 @@ def test_nvidias_torch_is_kept_by_a_constraint_and_checked_afterwards() -> None:
     assert "cmp /tmp/torch.txt /tmp/torch-after.txt" in gpu
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_the_linter_reports_no_problems() -> None:
     linter = Path(sys.executable).parent / "hadolint"
     program = str(linter) if linter.exists() else shutil.which("hadolint")
     if program is None:

@@ -26,12 +26,14 @@ def test_the_table_names_the_packages_of_each_extra() -> None:
     assert declared["all"] == ["bart-cli[data,eval,serve]"]
 
 
-def test_installed_extras_are_no_error() -> None:
+def test_installed_extras_give_no_error() -> None:
     extras.require("this test", "data", "eval")
     assert extras.missing_modules("eval") == []
 
 
-def test_a_missing_module_is_named_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_module_is_reported_with_the_command_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "rouge_score", None)
     with pytest.raises(BartError) as caught:
         extras.require("bart evaluate", "data", "eval", otherwise="do without")

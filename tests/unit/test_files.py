@@ -12,7 +12,7 @@ def refuse(word: str) -> object:
     raise AssertionError(f"{word} is not JSON")
 
 
-def test_numbers_that_are_not_finite_become_null_at_any_depth() -> None:
+def test_non_finite_numbers_become_null_at_any_depth() -> None:
     inf, nan = float("inf"), float("nan")
     content = {"a": [1, nan, (inf, {"b": -inf})], "c": Path("x"), "d": True, "e": None}
     assert json.loads(strict_json(content), parse_constant=refuse) == {

@@ -59,7 +59,7 @@ def repository(hub: Path, name: str, *files: str) -> Path:
     return hub / name
 
 
-def test_one_form_of_the_weights_is_downloaded(tmp_path: Path) -> None:
+def test_only_one_format_of_the_weights_is_downloaded(tmp_path: Path) -> None:
     both = ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack")
     repository(tmp_path / "hub", "a/both", *both, "onnx/model.safetensors", "onnx/config.json")
     shards = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
@@ -82,7 +82,7 @@ def test_one_form_of_the_weights_is_downloaded(tmp_path: Path) -> None:
     assert "the download from http://127.0.0.1:9 failed" in gone[2][0]
 
 
-def test_a_broken_transfer_is_one_line_and_resumes(tmp_path: Path) -> None:
+def test_a_broken_transfer_prints_one_line_and_resumes(tmp_path: Path) -> None:
     folder = repository(tmp_path / "hub", "a/model")
     content = os.urandom(300_000)
     (folder / "model.safetensors").write_bytes(content)
@@ -104,7 +104,7 @@ def test_a_broken_transfer_is_one_line_and_resumes(tmp_path: Path) -> None:
     assert not list((tmp_path / "home").rglob("*.part"))
 
 
-def test_refusals_name_their_remedy(tmp_path: Path) -> None:
+def test_errors_have_a_hint(tmp_path: Path) -> None:
     for name in ("gated", "private", "expired", "busy", "forbidden"):
         repository(tmp_path / "hub", f"a/{name}", "model.safetensors")
     repository(tmp_path / "hub", "a/lora", "adapter_config.json", "adapter_model.safetensors")
@@ -149,7 +149,7 @@ def test_a_full_or_read_only_cache_is_named(number: int) -> None:
     assert "HF_HOME" in error.hint
 
 
-def test_a_proxy_that_asks_for_a_login_is_named_without_the_password(
+def test_a_proxy_that_requires_a_login_is_reported_without_the_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.example:3128")

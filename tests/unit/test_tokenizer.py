@@ -14,7 +14,7 @@ from bart_cli.tokenizer import SPECIAL_TOKENS, Tokenizer
 TEXTS = ["the cat sat on the mat", "a cat and a mat and a hat"] * 20
 
 
-def test_training_places_the_special_tokens_where_bart_has_them() -> None:
+def test_training_adds_the_special_tokens_like_bart() -> None:
     tokenizer = Tokenizer.train(TEXTS, vocab_size=300)
     ids = (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.unk_id)
     assert ids == (0, 1, 2, 3)
@@ -33,14 +33,14 @@ def test_a_lone_surrogate_becomes_the_replacement_character(tiny_tokenizer: Toke
     assert tiny_tokenizer.decode(tiny_tokenizer.encode("a\ud800b")) == "a\ufffdb"
 
 
-def test_cutting_keeps_both_ends(tiny_tokenizer: Tokenizer) -> None:
+def test_truncation_keeps_both_ends(tiny_tokenizer: Tokenizer) -> None:
     whole = tiny_tokenizer.encode("The mayor opened the new bridge")
     cut = tiny_tokenizer.encode("The mayor opened the new bridge", max_length=5)
     assert cut == [*whole[:4], tiny_tokenizer.eos_id]
 
 
 @pytest.mark.parametrize("files", [("tokenizer.json",), ("vocab.json", "merges.txt")])
-def test_a_saved_tokenizer_comes_back_from_either_form(
+def test_a_saved_tokenizer_loads_from_either_format(
     tiny_tokenizer: Tokenizer, tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     tiny_tokenizer.save(tmp_path)
@@ -61,7 +61,7 @@ def test_word_starts_are_tokens_with_a_leading_space(tiny_tokenizer: Tokenizer) 
     assert starts[tiny_tokenizer.mask_id]
 
 
-def test_a_folder_without_a_tokenizer_says_what_was_expected(tmp_path: Path) -> None:
+def test_a_folder_without_a_tokenizer_names_the_expected_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"expected tokenizer\.json, or vocab\.json"):
         Tokenizer.from_pretrained(tmp_path)
 
@@ -84,7 +84,7 @@ def test_a_vocabulary_too_small_for_the_bytes_is_refused() -> None:
         Tokenizer.train(TEXTS, vocab_size=100)
 
 
-def test_a_vocabulary_that_no_memory_holds_is_refused() -> None:
+def test_a_vocabulary_too_large_for_memory_is_refused() -> None:
     """The trainer aborts the whole process when it cannot reserve what it is asked for."""
     with pytest.raises(UsageError, match="a vocabulary of 1000000000000 is too large"):
         Tokenizer.train(["a b"], vocab_size=10**12)

@@ -65,7 +65,7 @@ def assert_equal(folder: Path, texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"bart-large-mnli"}))
-def test_a_published_model(
+def test_a_published_model_decodes_like_transformers(
     name: str, texts: list[str], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     files = "new" if name.startswith("bart-large") else "old"
@@ -94,14 +94,14 @@ def test_a_way_to_store_weights(
     ],
     ids=lambda changes: ", ".join(f"{name}={value}" for name, value in changes.items()),
 )
-def test_settings_old_and_new(
+def test_old_and_new_settings_are_read(
     changes: dict[str, object], tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     folder = build("distilbart-xsum-12-6", tmp_path / "m", tiny_tokenizer, **changes)
     assert_equal(folder, SHORT)
 
 
-def test_positions_that_8_does_not_divide(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_positions_not_divisible_by_8(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Of KoBART, 1,026; its texts are cut there."""
     build("bart-large-xsum", tmp_path / "m", tiny_tokenizer)
     theirs = transformers.BartForConditionalGeneration.from_pretrained(tmp_path / "m")
@@ -125,7 +125,7 @@ def test_a_model_that_classifies_is_refused(tiny_tokenizer: Tokenizer, tmp_path:
     assert "facebook/bart-large-cnn" in (caught.value.hint or "")
 
 
-def test_the_first_command_of_the_readme(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_first_command_of_the_readme_runs(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     build("bart-large-cnn", tmp_path / "bart-large-cnn", tiny_tokenizer)
     (tmp_path / "article.txt").write_text(SHORT[0], encoding="utf-8")
     result = bart("summarize", "article.txt", "--model", "bart-large-cnn", cwd=tmp_path)

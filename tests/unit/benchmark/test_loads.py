@@ -65,7 +65,7 @@ def test_random_batches_look_like_those_of_the_loaders() -> None:
     assert [len(row) for row in sources] == [40, 40, 40]
 
 
-def test_a_batch_beyond_the_memory_of_the_machine_is_refused_at_once() -> None:
+def test_a_batch_larger_than_memory_is_refused_at_once() -> None:
     check_memory(8, 1024)
     with pytest.raises(MemoryError):
         check_memory(10**12, 1024)
@@ -97,7 +97,7 @@ def test_random_weights_decode_to_the_full_length_every_time() -> None:
     assert load.run().tokens == 2 * (32 + 11)  # without the start token
 
 
-def test_flops_of_decoding_are_those_that_torch_counts() -> None:
+def test_flops_of_decoding_agree_with_torchs_counter() -> None:
     config = tiny_model_config(d_model=64, encoder_ffn_dim=256, decoder_ffn_dim=256)
     source, target, beams = [0] * 48, 24, 3
     work = decoding_work(config, [source], [target], beams, ALONE)
@@ -140,7 +140,7 @@ print(peak_memory(cpu))
 """
 
 
-def test_the_peak_of_the_memory_is_watched_anew_for_every_row() -> None:
+def test_peak_memory_is_measured_separately_for_every_row() -> None:
     # In a process of its own: other tests tell theirs to keep freed memory.
     result = subprocess.run(
         [sys.executable, "-c", WATCHED], capture_output=True, text=True, check=True
@@ -150,7 +150,7 @@ def test_the_peak_of_the_memory_is_watched_anew_for_every_row() -> None:
     assert anew < high - 50_000_000
 
 
-def test_failed_allocations_are_told_from_other_errors() -> None:
+def test_failed_allocations_are_distinguished_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(refused.value)

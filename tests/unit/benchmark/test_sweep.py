@@ -44,13 +44,13 @@ class Impatient(Reporter):
         yield Stop()
 
 
-def test_the_rows_that_were_complete_survive_an_interruption(tmp_path: Path) -> None:
+def test_complete_rows_survive_an_interruption(tmp_path: Path) -> None:
     results = run_sweep([[tiny_arm(1, 2)]], tmp_path, Impatient())
     assert results.interrupted
     assert [(row.size, row.outcome, len(row.seconds)) for row in results.rows] == [(1, "ok", 3)]
 
 
-def test_a_file_in_place_of_the_results_is_told_before_anything_is_measured(
+def test_a_file_in_place_of_the_results_is_reported_before_measuring(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "file"
@@ -60,21 +60,21 @@ def test_a_file_in_place_of_the_results_is_told_before_anything_is_measured(
         run_training_benchmark([[arm]], out, command="", reporter=Reporter())
 
 
-def test_a_process_that_the_kernel_killed_is_out_of_memory() -> None:
+def test_a_process_killed_by_the_kernel_is_reported_as_out_of_memory() -> None:
     with Crew(tiny_arm(1)) as crew:
         assert crew.ready() == {"status": "ok"}
         os.kill(crew._processes[0].pid, signal.SIGKILL)
         assert crew.ask({"do": "prepare", "size": 1}) == {"status": "out of memory"}
 
 
-def test_a_process_that_breaks_says_why() -> None:
+def test_a_failing_process_reports_the_reason() -> None:
     with Crew(tiny_arm(1)) as crew:
         crew.ready()
         with pytest.raises(BartError, match="the bart arm ended: KeyError: 'size'"):
             crew.ask({"do": "prepare"})
 
 
-def test_data_that_is_not_there_ends_the_benchmark_with_the_engines_own_words(
+def test_missing_data_ends_the_benchmark_with_the_error_of_the_engine(
     tmp_path: Path,
 ) -> None:
     arm = tiny_arm(1, data={"path": str(tmp_path / "none"), "sequence_length": 16})
@@ -82,7 +82,7 @@ def test_data_that_is_not_there_ends_the_benchmark_with_the_engines_own_words(
         run_sweep([[arm]], tmp_path, Reporter())
 
 
-def test_all_that_cannot_run_here_is_said_at_once() -> None:
+def test_everything_that_cannot_run_here_is_reported_at_once() -> None:
     with pytest.raises(UsageError) as refused:
         plan_training(
             ["tiny-cpu"],
@@ -93,7 +93,7 @@ def test_all_that_cannot_run_here_is_said_at_once() -> None:
         assert word in refused.value.message
 
 
-def test_a_preset_brings_its_batch_and_on_a_cpu_both_precisions() -> None:
+def test_a_preset_sets_the_batch_and_on_a_cpu_both_precisions() -> None:
     groups = plan_training(["tiny-cpu"], Sweep(processes=[1, 2]), benchmark=BenchmarkConfig())
     arms = [group[0] for group in groups]
     assert [(a.processes, a.precision, a.sizes) for a in arms] == [

@@ -38,7 +38,7 @@ def row(processes: int, precision: str, size: int, speed: float, **changes: obje
     )
 
 
-def test_training_rows_become_the_published_table_of_the_reference() -> None:
+def test_training_rows_form_the_published_table_of_the_reference() -> None:
     rows = [
         row(1, "tf32", 100, 202.53),
         row(1, "bf16", 200, 326.53),
@@ -62,7 +62,7 @@ def test_training_rows_become_the_published_table_of_the_reference() -> None:
     ]
 
 
-def test_a_row_without_memory_says_so_and_the_others_stand() -> None:
+def test_a_row_out_of_memory_is_reported_and_the_others_are_kept() -> None:
     rows = [
         row(1, "fp32", 2, 10.0),
         row(1, "fp32", 4, 10.0, place=1, outcome="out of memory", seconds=[], items=[], tokens=[]),
@@ -90,7 +90,7 @@ def test_utilization_is_the_flops_done_over_the_ceiling_that_was_measured() -> N
     assert measured.utilization(measured=False) == pytest.approx(0.25)
 
 
-def test_a_comparison_takes_the_ratio_of_each_pair_of_measurements() -> None:
+def test_a_comparison_uses_the_ratio_of_each_pair_of_measurements() -> None:
     ours = row(1, "fp32", 8, 20.0)
     theirs = row(1, "fp32", 8, 10.0, side="transformers")
     theirs.seconds = [second * f for second, f in zip(theirs.seconds, (1.0, 2.0, 0.5), strict=True)]

@@ -18,7 +18,7 @@ SAVED = SavedGeneration(
 )
 
 
-def test_each_setting_names_where_it_comes_from(tmp_path: Path) -> None:
+def test_each_setting_has_a_source(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("task: finetune\ngeneration:\n  length_penalty: 0.5\n")
     config = load_config(
@@ -37,7 +37,7 @@ def test_each_setting_names_where_it_comes_from(tmp_path: Path) -> None:
     assert sources["temperature"] == "default"
 
 
-def test_fine_tuning_leaves_out_the_defaults_of_transformers() -> None:
+def test_fine_tuning_ignores_the_defaults_of_transformers() -> None:
     config = load_config(EvaluateConfig, saved=SAVED.layers(stated_only=True))
     assert (config.generation.beams, config.generation.forced_bos) == (5, True)
     assert config.generation_sources["forced_bos"] == "default"

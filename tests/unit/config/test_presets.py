@@ -199,7 +199,7 @@ def test_noise_and_validation_shards_without_effect_are_refused_in_pre_training(
         load_config(PretrainConfig, sets=["data.validation_path=v"])
 
 
-def test_an_option_may_take_the_effect_from_a_setting_of_the_preset(tmp_path: Path) -> None:
+def test_an_option_can_make_a_setting_of_the_preset_ineffective(tmp_path: Path) -> None:
     preset = "cnn-dm-dgxa100-1gpu-bf16"
     sets = ["schedule.name=constant", "optimizer.weight_decay=0", "init_from=m"]
     config = load_config(FinetuneConfig, preset=preset, sets=sets)
@@ -265,7 +265,7 @@ def test_errors_name_the_key_the_value_and_what_is_allowed(
         (b"extends: nowhere\n", ["no preset 'nowhere'"]),
     ],
 )
-def test_a_bad_file_is_named_with_its_problem(
+def test_an_error_names_the_bad_file_and_its_problem(
     tmp_path: Path, content: bytes, words: list[str]
 ) -> None:
     path = tmp_path / "bad.yaml"

@@ -14,7 +14,7 @@ from bart_cli.data.collate import make_batch, micro_batches
     st.integers(1, 9),
     st.one_of(st.none(), st.integers(64, 900)),
 )
-def test_every_row_comes_once_within_the_limits(
+def test_every_row_occurs_once_within_the_limits(
     lengths: list[int], size: int, max_tokens: int | None
 ) -> None:
     found = list(micro_batches(np.array(lengths, dtype=np.int64), size, max_tokens))
@@ -27,7 +27,7 @@ def test_every_row_comes_once_within_the_limits(
         assert max_tokens is None or len(batch) == 1 or len(batch) * padded <= max_tokens
 
 
-def test_padding_ends_with_the_models_positions() -> None:
+def test_padding_does_not_exceed_the_models_positions() -> None:
     """KoBART has 1,026 positions, which 8 does not divide."""
     rows = [[5] * length for length in (18, 3)]
     for positions, width in ((None, 24), (18, 18), (20, 20), (24, 24), (99, 24)):

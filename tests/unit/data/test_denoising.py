@@ -75,7 +75,7 @@ def test_sentences_come_in_every_order() -> None:
 
 
 @given(KINDS, st.integers(0, 1000))
-def test_no_token_is_lost_but_through_masks(samples: list[list[list[str]]], seed: int) -> None:
+def test_tokens_are_only_lost_through_masks(samples: list[list[list[str]]], seed: int) -> None:
     tokens, _ = encode(samples)
     noised = noise(samples, seed, schemes=["infill"], random_ratio=0.0, mask_ratio=0.4)
     for index, row in enumerate(noised):
@@ -159,7 +159,7 @@ def test_span_lengths_follow_the_poisson_distribution() -> None:
 
 
 @pytest.mark.parametrize("rate", [1e-9, 0.0, float("nan"), float("inf"), 51])
-def test_spans_that_no_memory_holds_are_refused(rate: float) -> None:
+def test_spans_too_long_for_memory_are_refused(rate: float) -> None:
     """With spans of next to nothing, next to infinitely many are drawn to cover the ratio."""
     with pytest.raises(ValidationError, match="poisson_lambda"):
         DenoisingConfig(poisson_lambda=rate)
@@ -187,7 +187,7 @@ SETTINGS = st.fixed_dictionaries(
 
 @settings(max_examples=50)
 @given(KINDS, st.integers(0, 1000), SETTINGS)
-def test_every_recipe_keeps_what_it_says(
+def test_every_noise_recipe_has_its_documented_effect(
     samples: list[list[list[str]]], seed: int, given: dict[str, object]
 ) -> None:
     config = DenoisingConfig()
@@ -267,6 +267,6 @@ def test_older_files_say_permute_sentences() -> None:
         ({"replace_length": 2}, "0, 1 or -1"),
     ],
 )
-def test_recipes_that_mean_nothing_are_refused(config: dict[str, object], words: str) -> None:
+def test_meaningless_recipes_are_refused(config: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         DenoisingConfig.model_validate(config)

@@ -33,7 +33,7 @@ FOLDED = [" ".join(text.split()) for text in TEXTS]
 
 
 @pytest.mark.parametrize("size", [1, 200, 2**22])
-def test_every_form_gives_the_same_documents(tmp_path: Path, size: int) -> None:
+def test_every_format_gives_the_same_documents(tmp_path: Path, size: int) -> None:
     forms = {
         "line.txt": "\n".join(TEXTS),
         "blank.TXT": "\n \n".join(TEXTS),
@@ -52,7 +52,7 @@ def test_every_form_gives_the_same_documents(tmp_path: Path, size: int) -> None:
     assert len(find_text_files(tmp_path)) == 9
 
 
-def test_how_documents_are_separated(tmp_path: Path) -> None:
+def test_separation_of_documents_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     for content, form in (
         ("One.\nTwo.\nThree.\n", "line"),
@@ -66,7 +66,7 @@ def test_how_documents_are_separated(tmp_path: Path) -> None:
         assert find_form(path) == form, content
 
 
-def test_text_is_not_taken_for_ids(tmp_path: Path) -> None:
+def test_text_is_not_mistaken_for_ids(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("The town is small.\n" * 9)
     with pytest.raises(UsageError, match=r"a\.txt: lines do not begin with an id") as info:
@@ -76,7 +76,7 @@ def test_text_is_not_taken_for_ids(tmp_path: Path) -> None:
     require_ids(tmp_path)
 
 
-def test_what_lies_beside_the_text_is_no_corpus(tmp_path: Path) -> None:
+def test_other_files_next_to_the_text_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     for name in ("merges.txt", "vocab.json", "tokenizer.json"):
         (tmp_path / "tokenizer" / name).write_text("{}")
@@ -110,7 +110,7 @@ def test_small_files_share_a_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["word " * 5000, "\u8bcd" * 9000])
-def test_an_endless_document_is_cut_between_words(
+def test_an_endless_document_is_split_between_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """A line of 50 MB was one block."""
@@ -139,7 +139,7 @@ def test_white_space_of_a_long_text_is_folded_in_little_memory(
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"article": "x"}'])
-def test_a_line_that_is_no_document_is_named(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_not_a_document_is_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' + line)
     with pytest.raises(UsageError, match=r"a\.jsonl, line 2"):
         list(read_texts(tmp_path, "auto"))
@@ -156,9 +156,7 @@ def test_a_line_that_is_no_document_is_named(tmp_path: Path, line: str) -> None:
         (b"%PDF-1.4 x", "is a PDF", "pdftotext"),
     ],
 )
-def test_bytes_that_are_no_utf8_are_named(
-    tmp_path: Path, content: bytes, message: str, hint: str
-) -> None:
+def test_invalid_utf8_is_reported(tmp_path: Path, content: bytes, message: str, hint: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(UsageError, match=message) as caught:
         list(read_texts(tmp_path, "auto"))

@@ -23,7 +23,7 @@ def fetcher() -> Fetcher:
     [[], [500, 500], [403], ["doubled"], ["cut"], ["short", 503, "cut"], ["cut"] * 4],
     ids=str,
 )
-def test_a_file_arrives_whole_whatever_the_server_does(
+def test_a_file_is_complete_whatever_the_server_does(
     tmp_path: Path, faults: list[int | str]
 ) -> None:
     (tmp_path / "www").mkdir()
@@ -38,7 +38,7 @@ def test_a_file_arrives_whole_whatever_the_server_does(
     assert web.bytes_sent["a.bin"] <= len(CONTENT) + cuts * CHUNK
 
 
-def test_a_file_that_changed_on_the_server_begins_anew(tmp_path: Path) -> None:
+def test_a_file_that_changed_on_the_server_is_downloaded_from_the_start(tmp_path: Path) -> None:
     (tmp_path / "www").mkdir()
     source = tmp_path / "www" / "a.bin"
     source.write_bytes(CONTENT)
@@ -52,7 +52,7 @@ def test_a_file_that_changed_on_the_server_begins_anew(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == CONTENT[::-1]
 
 
-def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_missing_files_are_not_requested_again(tmp_path: Path) -> None:
     with serve_files(tmp_path) as web:
         with pytest.raises(MissingError, match="HTTP 404"):
             fetcher().fetch(f"{web.url}/none", tmp_path / "none")
@@ -63,14 +63,14 @@ def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path) -> None:
         assert web.requests["none"] == 2
 
 
-def test_a_server_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_server_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(BartError, match="cannot be reached") as caught:
         fetcher().fetch("http://127.0.0.1:9/a", tmp_path / "a")
     assert "\n" not in caught.value.message
     assert not (tmp_path / "a").exists()
 
 
-def test_a_busy_server_is_waited_for_as_it_asks_and_not_forever(tmp_path: Path) -> None:
+def test_retry_after_is_respected_but_not_forever(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"text")
     slept: list[float] = []
     with serve_files(tmp_path) as web:
@@ -84,9 +84,7 @@ def test_a_busy_server_is_waited_for_as_it_asks_and_not_forever(tmp_path: Path) 
         assert web.requests["a"] < 25
 
 
-def test_a_transfer_that_drips_is_begun_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_very_slow_transfer_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MIN_SPEED", 1e6)
     monkeypatch.setattr(http, "SPEED_WINDOW", 0.05)
     (tmp_path / "a.bin").write_bytes(CONTENT)
@@ -97,7 +95,7 @@ def test_a_transfer_that_drips_is_begun_anew(
     assert (tmp_path / "b").read_bytes() == CONTENT
 
 
-def test_a_busy_server_is_left_alone_by_all_threads(tmp_path: Path) -> None:
+def test_all_threads_pause_for_a_busy_server(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")
     asked: list[int] = []
@@ -114,7 +112,7 @@ def test_a_busy_server_is_left_alone_by_all_threads(tmp_path: Path) -> None:
     assert asked[:2] == [0, 0]  # the second waits as well before it asks
 
 
-def test_retry_after_in_both_forms() -> None:
+def test_retry_after_in_both_formats() -> None:
     assert _retry_after("120") == 120
     assert (_retry_after("Fri, 31 Dec 2199 23:59:59 GMT") or 0) > 3600
     assert _retry_after("soon") is None

@@ -19,7 +19,7 @@ def page(body: str, head: str = "", url: str = "https://a.example/x") -> Page:
     return Page(url, html.encode())
 
 
-def test_a_bad_byte_costs_itself_only() -> None:
+def test_an_invalid_byte_affects_only_itself() -> None:
     html = "<meta charset=utf-8><p>“We won’t close the café”</p>".encode()
     text = decode(html.replace(b"<p>", b"<p>\x92"))
     assert text == "<meta charset=utf-8><p>\ufffd“We won’t close the café”</p>"
@@ -54,7 +54,7 @@ def test_declarations_in_a_browsers_order(html: bytes, header: str, text: str) -
     "name",
     ["teaser-content", "teaser", "lead", "standfirst", "intro", "summary", "dek", "abstract"],
 )
-def test_the_lead_stays(extractor: str, name: str) -> None:
+def test_the_lead_paragraph_is_kept(extractor: str, name: str) -> None:
     extract = load_extractor(extractor)  # type: ignore[arg-type]
     for lead in (
         f"<div class='{name}'><p>{LEAD}</p></div>",
@@ -75,7 +75,7 @@ def test_teasers_of_other_articles_are_dropped() -> None:
     assert "Other news" not in load_extractor("trafilatura")(page(body + cards))
 
 
-def test_an_article_that_the_exact_extraction_loses_is_taken_from_json_ld() -> None:
+def test_an_article_missed_by_trafilatura_is_taken_from_json_ld() -> None:
     body = " ".join(f"Sentence number {i} tells of the bridge &amp; the river." for i in range(40))
     data = json.dumps({"@graph": [{"@type": "NewsArticle", "articleBody": body}]})
     found = load_extractor("trafilatura")(
@@ -106,6 +106,6 @@ def test_the_year_of_a_copyright_is_no_date(notice: str) -> None:
     assert publishing_date(page(f"<p>{REST}</p><footer>{notice}</footer>")) is None
 
 
-def test_a_date_of_the_running_text_is_doubtful() -> None:
+def test_a_date_in_the_body_text_is_not_trusted() -> None:
     text = page(f"<p>{REST}</p><p>The first bridge fell on 3 May 2011 in a storm.</p>")
     assert publishing_date(text, doubtful=False) is None

@@ -134,7 +134,7 @@ def expected(rows: Rows) -> Rows:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), max_size=4))
-def test_every_form_gives_the_same_pairs_to_every_command(
+def test_every_format_gives_the_same_pairs_to_every_command(
     tmp_path: Path, tiny_tokenizer: Tokenizer, rows: Rows
 ) -> None:
     rows = [("An article.", "A summary."), *rows]
@@ -246,9 +246,7 @@ def test_columns_are_chosen_by_option_and_found_in_any_case(tmp_path: Path) -> N
         ({"train.source": b"a\nb\n", "train.target": b"a\n"}, r"has 2 lines, train.target has 1"),
     ],
 )
-def test_what_is_wrong_is_named_in_a_line(
-    tmp_path: Path, files: dict[str, bytes], message: str
-) -> None:
+def test_errors_are_one_line(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -336,7 +334,7 @@ def test_a_saved_data_set_without_splits_is_one_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["xsum", "here/none", "someone/none.jsonl", "a/b/c"])
-def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(
+def test_a_missing_path_is_not_looked_up_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "here").mkdir()

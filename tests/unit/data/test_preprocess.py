@@ -53,7 +53,7 @@ def test_packing_loses_nothing_and_never_overfills(sentences: list[list[int]], r
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(6, 30))
-def test_samples_are_cut_between_characters(text: str, room: int) -> None:
+def test_samples_are_split_between_characters(text: str, room: int) -> None:
     """Text without spaces (Chinese, emoji): readers of `sentences` would lose letters."""
     text = text.translate(dict.fromkeys(map(ord, "<>")))  # no special token
     ids = WORDS.encode_batch([text], special=False)
@@ -61,9 +61,7 @@ def test_samples_are_cut_between_characters(text: str, room: int) -> None:
     assert "".join(parts) == text
 
 
-def test_a_sample_that_is_divided_is_divided_between_characters(
-    tmp_path: Path, tiny_tokenizer: Tokenizer
-) -> None:
+def test_a_sample_is_split_between_characters(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     tiny_tokenizer.save(tmp_path)
     ids = tiny_tokenizer.encode_batch(["\u4e2d" * 3], special=False)[0]
     assert len(ids) == 9
@@ -96,7 +94,7 @@ def test_blocks_of_any_size_give_the_same_documents(tmp_path: Path, size: int, f
 
 @pytest.mark.parametrize("size", [1, 40, 300])
 @pytest.mark.parametrize("end", ["\r\n\r\n", "\n \t\n", "\n\n\n\r\n \n"])
-def test_any_blank_line_parts_documents_and_blocks(tmp_path: Path, size: int, end: str) -> None:
+def test_any_blank_line_separates_documents_and_blocks(tmp_path: Path, size: int, end: str) -> None:
     texts = [f"{SENTENCES[i % 4]} {i}" for i in range(30)]
     content = end.join(text.replace(" ", end[0] + " ", 1) for text in texts)
     (tmp_path / "a.txt").write_bytes(content.encode())
@@ -105,7 +103,7 @@ def test_any_blank_line_parts_documents_and_blocks(tmp_path: Path, size: int, en
     assert [text for block in blocks for _, text in read_block(block)] == texts
 
 
-def test_a_border_that_lies_across_two_reads_is_found(tmp_path: Path) -> None:
+def test_a_boundary_across_two_reads_is_found(tmp_path: Path) -> None:
     for spaces in range(4):
         words = "x" * (65536 - spaces)
         (tmp_path / "a.txt").write_text(f"{words}\n  \nnext\n\nlast", encoding="utf-8")
@@ -115,7 +113,7 @@ def test_a_border_that_lies_across_two_reads_is_found(tmp_path: Path) -> None:
         assert len(blocks) == 3
 
 
-def test_a_tab_parts_the_id_from_the_text_too_and_a_byte_order_mark_is_no_text(
+def test_a_tab_also_separates_the_id_and_a_byte_order_mark_is_not_text(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffid1\tFirst one.\n id2 \t Second one.\r\nid3\n".encode())
@@ -187,7 +185,7 @@ def test_shards_hold_all_text_and_are_balanced(
     }
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+def test_a_stopped_run_resumes_to_the_same_bytes(
     tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus(tmp_path / "corpus", 40)
@@ -205,7 +203,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert digest(shards(tmp_path, tiny_tokenizer, "stopped")) == digest(whole)
 
 
-def test_exact_duplicates_are_left_out_wherever_they_are(
+def test_exact_duplicates_are_removed_across_inputs(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     source = corpus(tmp_path / "corpus", 5) / "source"
@@ -250,7 +248,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer
     return folder
 
 
-def test_shards_of_other_or_unknown_settings_are_not_taken_over(
+def test_shards_of_other_or_unknown_settings_are_not_reused(
     finished: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     def refused(name: str, message: str, **settings: object) -> None:
@@ -281,7 +279,7 @@ def test_shards_of_other_or_unknown_settings_are_not_taken_over(
             refused(name, f"is damaged|{other}")
 
 
-def test_what_a_kill_at_the_very_end_left_is_swept_up(
+def test_leftovers_of_a_kill_at_the_end_are_removed(
     finished: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     out = Path(shutil.copytree(finished / "whole", finished / "killed"))
@@ -299,7 +297,7 @@ def test_a_corpus_without_a_document_is_an_error(tmp_path: Path, tiny_tokenizer:
     assert (shards(tmp_path, tiny_tokenizer, "out") / "report.json").is_file()
 
 
-def test_workers_that_stand_elsewhere_find_the_text(
+def test_workers_in_another_folder_find_the_text(
     tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus(tmp_path / "corpus", 5)
@@ -321,7 +319,7 @@ def test_workers_that_stand_elsewhere_find_the_text(
 
 
 @pytest.mark.parametrize("kind", ["killed", "cancelled", "lost"])
-def test_a_cluster_that_fails_is_told_in_one_line(
+def test_a_failing_cluster_is_reported_in_one_line(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from concurrent.futures import CancelledError
@@ -348,9 +346,7 @@ def test_a_cluster_that_fails_is_told_in_one_line(
     assert "Rerun the command to resume" in (error.value.hint or "")
 
 
-def test_a_text_that_was_refused_can_be_mended_in_place(
-    tmp_path: Path, tiny_tokenizer: Tokenizer
-) -> None:
+def test_a_refused_text_can_be_fixed_in_place(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
     (folder / "a.txt").write_bytes(b"d0 caf\xe9\n")
@@ -386,7 +382,7 @@ def test_splitting_sentences_loses_nothing_but_white_space(text: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["jsonl", "highlights", "parallel", "prepared"])
-def test_every_layout_of_pairs_reads_alike(
+def test_every_layout_of_pairs_gives_the_same_pairs(
     tmp_path: Path, tiny_tokenizer: Tokenizer, layout: str
 ) -> None:
     expected = [("an article", "a summary"), ("another one", "short")]

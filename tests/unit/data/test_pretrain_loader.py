@@ -65,7 +65,7 @@ def content(step: list[Batch]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("streams", [1, 3, 4, 50])
-def test_every_sample_comes_once_an_epoch(streams: int) -> None:
+def test_every_sample_occurs_once_per_epoch(streams: int) -> None:
     order = SampleOrder(COUNTS, streams, seed=1)
     epochs = []
     for epoch in range(2):
@@ -92,7 +92,7 @@ def test_global_batches_do_not_depend_on_ranks_or_micro_batches(
         assert together == content(step)
 
 
-def test_workers_change_nothing(shards: Path, tiny_tokenizer: Tokenizer) -> None:
+def test_workers_do_not_change_the_batches(shards: Path, tiny_tokenizer: Tokenizer) -> None:
     here = steps(shards, tiny_tokenizer, Share(4, 2), 5)
     there = steps(shards, tiny_tokenizer, Share(4, 2), 5, workers=2)
     for one, two in zip(here, there, strict=True):
@@ -100,7 +100,7 @@ def test_workers_change_nothing(shards: Path, tiny_tokenizer: Tokenizer) -> None
             assert all(map(torch.equal, a.tensors(), b.tensors()))
 
 
-def test_starting_later_goes_on_with_the_very_same_tensors(
+def test_starting_at_a_later_sample_gives_the_same_tensors(
     shards: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     whole = steps(shards, tiny_tokenizer, Share(8, 4), 7)
@@ -125,14 +125,14 @@ def test_a_batch_is_well_formed(shards: Path, tiny_tokenizer: Tokenizer) -> None
                 assert (real[0], real[-1]) == (tiny_tokenizer.bos_id, tiny_tokenizer.eos_id)
 
 
-def test_a_long_sample_is_cut_to_the_sequence_length(
+def test_a_long_sample_is_truncated_to_the_sequence_length(
     shards: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     for step in steps(shards, tiny_tokenizer, Share(8, 8), 2, sequence_length=16):
         assert max(len(target) for target in targets(step)) == 16
 
 
-def test_validation_is_the_same_every_time_and_shared_among_ranks(
+def test_validation_is_deterministic_and_shared_among_ranks(
     shards: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     def run(share: Share) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -153,12 +153,12 @@ def test_validation_is_the_same_every_time_and_shared_among_ranks(
     assert alone == sorted(run(Share(4, 2, 0, 2)) + run(Share(4, 2, 1, 2)))
 
 
-def test_a_batch_that_does_not_divide_among_ranks_is_refused() -> None:
+def test_a_batch_not_divisible_by_the_ranks_is_refused() -> None:
     with pytest.raises(UsageError, match="global_batch=10 cannot be divided evenly among 4"):
         Share(10, 2, 0, 4)
 
 
-def test_missing_shards_name_the_lengths_that_are_there(tmp_path: Path) -> None:
+def test_missing_shards_name_the_available_lengths(tmp_path: Path) -> None:
     (tmp_path / "512" / "train").mkdir(parents=True)
     with pytest.raises(UsageError) as caught:
         resolve_shards(tmp_path, 128)
@@ -185,7 +185,7 @@ IDS = pa.list_(pa.uint16())
         ({"sentences": ["One."]}, "[1]", "num_samples.json is damaged"),
     ],
 )
-def test_shards_that_do_not_add_up_are_named(
+def test_inconsistent_shards_are_reported(
     tmp_path: Path, tiny_tokenizer: Tokenizer, columns: Any, counts: str | None, message: str
 ) -> None:
     lists = {n: isinstance(rows[0], list) for n, rows in columns.items()}
@@ -199,7 +199,7 @@ def test_shards_that_do_not_add_up_are_named(
         steps(tmp_path, tiny_tokenizer, Share(2, 2), 1)
 
 
-def test_a_gap_among_texts_is_an_empty_sample_and_odd_names_are_shards(
+def test_a_null_text_is_an_empty_sample_and_odd_names_are_shards(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     pq.write_table(pa.table({"sentences": ["One. Two.", None]}), tmp_path / "shard-\u00b2.parquet")
@@ -209,7 +209,7 @@ def test_a_gap_among_texts_is_an_empty_sample_and_odd_names_are_shards(
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8])
-def test_a_rank_holds_the_shards_of_its_streams_however_many_epochs(
+def test_a_rank_keeps_only_the_shards_of_its_streams_in_every_epoch(
     tmp_path: Path, tiny_tokenizer: Tokenizer, world_size: int
 ) -> None:
     columns = {"sentences": [""] * 4, "input_ids": [[5, 6, 7]] * 4, "sentence_lengths": [[3]] * 4}

@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(
         assert (tmp_path / "other" / name).read_bytes() != path.read_bytes()
 
 
-def test_a_sample_that_was_stopped_goes_on_and_is_not_mixed_with_another(
+def test_an_interrupted_sample_resumes_and_is_not_mixed_with_another(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A smaller sample in the folder of a larger one left files of both, without a manifest."""
@@ -68,12 +68,12 @@ def test_a_sample_that_was_stopped_goes_on_and_is_not_mixed_with_another(
         write_sample(whole, **sizes | {"megabytes": 0.02})  # type: ignore[arg-type]
 
 
-def test_the_size_asked_for_does_not_change_a_document(sample: Path, tmp_path: Path) -> None:
+def test_the_requested_size_does_not_change_a_document(sample: Path, tmp_path: Path) -> None:
     write_sample(tmp_path, megabytes=0.01, train=2, validation=1, test=1)
     assert rows(tmp_path, "train") == rows(sample, "train")[:2]
 
 
-def test_the_corpus_has_the_reference_form_and_shares_no_article_with_the_test_split(
+def test_the_corpus_has_the_reference_format_and_shares_no_article_with_the_test_split(
     sample: Path,
 ) -> None:
     lines = (sample / "pretrain/source/sample-000.txt").read_text().splitlines()
@@ -83,7 +83,7 @@ def test_the_corpus_has_the_reference_form_and_shares_no_article_with_the_test_s
     assert not corpus & {row["article"] for row in rows(sample, "test")}
 
 
-def test_summaries_keep_to_the_facts_of_their_articles(sample: Path) -> None:
+def test_summaries_are_consistent_with_their_articles(sample: Path) -> None:
     for row in rows(sample, "train"):
         facts = re.findall(r"[A-Z][a-z]+|\d[\d,]*", row["summary"])
         loose = {"A", "The", "There", "Rival", "Nobody"}
@@ -92,7 +92,7 @@ def test_summaries_keep_to_the_facts_of_their_articles(sample: Path) -> None:
             assert fact in loose or number.rstrip(",") in row["article"], (fact, row)
 
 
-def test_the_beginning_of_an_article_is_not_its_news(sample: Path) -> None:
+def test_the_beginning_of_an_article_does_not_contain_its_news(sample: Path) -> None:
     test = rows(sample, "test")
     leads = [lead(row["article"], 2) for row in test]
     score = rouge_scores(leads, [row["summary"] for row in test]).mean["rouge2"]
@@ -107,7 +107,7 @@ def test_the_beginning_of_an_article_is_not_its_news(sample: Path) -> None:
     assert score < sum(best) / len(best) < 60  # selecting helps, copying is not enough
 
 
-def test_the_text_is_clean(sample: Path) -> None:
+def test_the_extracted_text_is_clean(sample: Path) -> None:
     for row in rows(sample, "train"):
         for text in (row["article"], row["summary"]):
             assert not re.search(r"  |\b[Aa] [aeiou]|\.\.|,\.| \.|\{|\}", text), text

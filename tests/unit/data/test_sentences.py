@@ -125,7 +125,7 @@ def test_scripts_without_spaces_are_split_and_stay_without(language: str) -> Non
 
 
 @pytest.mark.parametrize("text", ["one word and another " * 50, "word" * 250, "\u8bcd" * 999])
-def test_an_endless_sentence_is_cut_and_nothing_is_lost(
+def test_an_endless_sentence_is_split_without_loss(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setattr(sentences, "LONGEST", 100)
@@ -150,7 +150,7 @@ def test_thai_is_split_at_spaces_once_a_sentence_is_long() -> None:
     assert " ".join(sentences) == text
 
 
-def test_no_character_but_white_space_is_lost_and_none_is_moved() -> None:
+def test_only_white_space_is_lost_and_nothing_is_moved() -> None:
     alphabet = 'aZ.!?。！？।؟;։…1г\n \t\u2028\xa0\u3000"“”«»()「」é\u0301\ud800字ก\x00'
     generator = random.Random(0)
     for _ in range(3000):

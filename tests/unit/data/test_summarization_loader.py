@@ -73,7 +73,7 @@ def members(step: list[Batch]) -> list[tuple[Row, int]]:
 
 
 @given(lengths=LENGTHS, batch=st.integers(1, 9), grouped=st.booleans())
-def test_every_pair_comes_once_an_epoch_and_beside_its_summary(
+def test_every_pair_occurs_once_per_epoch_with_its_summary(
     tiny_tokenizer: Tokenizer, lengths: list[int], batch: int, grouped: bool
 ) -> None:
     pairs = numbered(lengths, tiny_tokenizer)
@@ -94,7 +94,7 @@ def test_every_pair_comes_once_an_epoch_and_beside_its_summary(
     start=st.integers(0, 6),
     max_tokens=st.sampled_from([None, 64, 128]),
 )
-def test_global_batches_depend_on_the_samples_consumed_and_on_nothing_else(
+def test_global_batches_depend_only_on_the_samples_consumed(
     tiny_tokenizer: Tokenizer,
     lengths: list[int],
     world: int,
@@ -128,7 +128,7 @@ def test_grouping_by_length_saves_padding(tiny_tokenizer: Tokenizer) -> None:
     assert shares[True] < 0.05 < 0.3 < shares[False]
 
 
-def test_batches_by_tokens_keep_to_the_limit(tiny_tokenizer: Tokenizer) -> None:
+def test_batches_by_tokens_respect_the_limit(tiny_tokenizer: Tokenizer) -> None:
     share = Share(global_batch=32, micro_batch=32)
     pairs = numbered([60] * 8 + [10] * 24, tiny_tokenizer)
     (step,) = steps(pairs, tiny_tokenizer, share, 1, max_tokens=256)
@@ -149,7 +149,7 @@ def test_validation_reads_all_pairs_once_over_all_ranks(tiny_tokenizer: Tokenize
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-def test_pairs_are_cut_and_limited(
+def test_pairs_are_truncated_and_limited(
     tmp_path: Path, tiny_tokenizer: Tokenizer, prepared: bool
 ) -> None:
     rows = [{"article": f"{s} {i}", "summary": s} for i, s in enumerate(SENTENCES)]
@@ -221,7 +221,7 @@ def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_
     assert any(fitted.unk_id in row[1:-1] for row in found[0][0][0])
 
 
-def test_ids_of_another_vocabulary_are_not_taken_whatever_tokenizer_lies_beside_them(
+def test_ids_of_another_vocabulary_are_not_used_whatever_tokenizer_is_saved_with_them(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     """What a second run with another tokenizer leaves that is killed before its end."""
@@ -268,9 +268,7 @@ def test_pairs_of_two_sources_are_not_mixed_and_the_input_is_not_overwritten(
         prepare("both", "one")
 
 
-def test_what_json_can_hold_and_utf8_cannot_is_replaced(
-    tmp_path: Path, tiny_tokenizer: Tokenizer
-) -> None:
+def test_lone_surrogates_in_json_are_replaced(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     rows = ['{"id": "\\udc00", "article": "a \\ud800 b", "summary": "c"}']
     rows.append('{"id": null, "article": "d e", "summary": "f"}')
     (tmp_path / "train.jsonl").write_text("\n".join(rows))

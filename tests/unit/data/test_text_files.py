@@ -30,7 +30,7 @@ def test_a_file_saved_on_windows_is_the_same_text() -> None:
     assert decode("x", b"A: hi\r\nB: yes\r\n\r\nC") == decode("x", b"A: hi\nB: yes\n\nC")
 
 
-def test_byte_order_marks_are_no_text_wherever_files_were_joined(tmp_path: Path) -> None:
+def test_byte_order_marks_inside_joined_files_are_not_text(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes("\ufeffone\n\ufefftwo\n".encode())
     assert list(read_lines(path)) == ["one\n", "two\n"]
@@ -56,7 +56,7 @@ def test_utf16_without_a_mark_is_refused_by_name(encoding: str, text: str) -> No
         ("市長は月曜日に新しい橋を開通させた。", "shift_jis"),
     ],
 )
-def test_other_encodings_are_recognized(tmp_path: Path, text: str, encoding: str) -> None:
+def test_other_encodings_are_detected(tmp_path: Path, text: str, encoding: str) -> None:
     content = text.encode(encoding)
     assert guess_encoding(content) == encoding
     path = tmp_path / "x y.txt"

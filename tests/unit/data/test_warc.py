@@ -26,7 +26,7 @@ def record(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("cut", [40, 150, 300])
-def test_a_file_that_is_cut_in_its_last_record_is_told(tmp_path: Path, cut: int) -> None:
+def test_a_file_truncated_in_its_last_record_is_reported(tmp_path: Path, cut: int) -> None:
     """Half of a page was taken for the whole of it."""
     path = tmp_path / "a.warc.gz"
     whole = b"".join(record(number) for number in range(4))

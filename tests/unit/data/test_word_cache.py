@@ -37,17 +37,19 @@ MIXED = st.text(
     ),
     st.sampled_from([1, 2, 256]),
 )
-def test_ids_are_those_of_the_tokenizer(texts: list[str], at_once: int) -> None:
+def test_ids_equal_those_of_the_tokenizer(texts: list[str], at_once: int) -> None:
     with patch("bart_cli.data.preprocess.word_cache.AT_ONCE", at_once):
         assert CACHE.encode(texts) == TOKENIZER.encode_batch(texts, special=False)
 
 
 @given(st.lists(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30), max_size=4))
-def test_texts_are_those_of_the_tokenizer_also_of_half_characters(rows: list[list[int]]) -> None:
+def test_decoded_texts_equal_the_tokenizer_even_for_partial_characters(
+    rows: list[list[int]],
+) -> None:
     assert CACHE.decode(rows) == TOKENIZER.decode_batch(rows)
 
 
-def test_a_tokenizer_that_cuts_differently_is_asked_itself(tmp_path: Path) -> None:
+def test_the_word_cache_is_bypassed_for_a_tokenizer_that_splits_differently(tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path)
     file = tmp_path / "tokenizer.json"
     backend = tokenizers.Tokenizer.from_file(str(file))
@@ -62,7 +64,7 @@ def test_a_tokenizer_that_cuts_differently_is_asked_itself(tmp_path: Path) -> No
         assert WordCache(other).decode(ids) == other.decode_batch(ids)
 
 
-def test_a_special_token_in_the_text_is_made_of_its_characters() -> None:
+def test_a_special_token_in_the_text_is_encoded_as_characters() -> None:
     texts = ["The <mask> opened </s> on <s>Monday", "a<pad>"]
     (row, other) = ids = CACHE.encode(texts)
     assert ids == TOKENIZER.encode_batch(texts, special=False)
@@ -70,7 +72,7 @@ def test_a_special_token_in_the_text_is_made_of_its_characters() -> None:
     assert CACHE.decode(ids) == TOKENIZER.decode_batch(ids) == texts
 
 
-def test_a_thread_that_empties_the_cache_does_not_disturb_another(
+def test_a_thread_that_clears_the_cache_does_not_affect_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Interrupted(Tokenizer):

@@ -42,7 +42,7 @@ def test_the_code_of_the_page_runs_from_top_to_bottom(
     assert (tmp_path / "exports/news/model.safetensors").is_file()
 
 
-def test_every_name_of_the_api_is_there() -> None:
+def test_every_name_of_the_api_exists() -> None:
     for name in dir(bart_cli):
         assert getattr(bart_cli, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Sumarizer'"):

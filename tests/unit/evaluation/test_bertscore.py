@@ -61,7 +61,7 @@ def test_equal_to_the_package(tmp_path: Path, tiny_tokenizer: Tokenizer, kind: s
     assert best == pytest.approx([100], abs=1e-3)
 
 
-def test_a_model_that_is_not_there_or_not_known_is_one_line(
+def test_a_missing_or_unknown_model_gives_one_line(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     folder = str(encoder_folder(tmp_path, "bert", tiny_tokenizer))

@@ -23,7 +23,7 @@ def exact_p(score_a: list[float], score_b: list[float]) -> float:
     return float((np.sign(ahead.mean()) * ahead <= 0).mean())
 
 
-def test_p_values_are_those_of_all_draws() -> None:
+def test_p_values_agree_with_all_possible_draws() -> None:
     count, resamples = len(REFERENCES), 4000
     found = {r.metric: r for r in compare_predictions(A, B, REFERENCES, bleu=True,
                                                       resamples=resamples)}  # fmt: skip

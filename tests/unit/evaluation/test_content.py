@@ -54,11 +54,11 @@ def test_numbers_are_equal_when_their_values_are(text: str, values: list[str]) -
         ("", []),
     ],
 )
-def test_names_and_numbers_that_the_article_lacks(summary: str, lacking: list[str]) -> None:
+def test_names_and_numbers_not_in_the_article(summary: str, lacking: list[str]) -> None:
     assert missing(summary) == lacking
 
 
-def test_a_common_word_of_another_article_is_no_name_at_the_start_of_a_sentence() -> None:
+def test_a_word_common_in_another_article_is_not_a_name_at_a_sentence_start() -> None:
     summaries = ["Cheap it was.", "Nothing."]
     found = measure([ARTICLE, "Bread is cheap, nothing more."], summaries, ["coverage"])
     assert [content.names for content in found] == [[], []]
@@ -82,7 +82,7 @@ def test_a_script_without_capitals_has_no_names_to_cover() -> None:
     assert found.measures == {"numbers_covered": None, "names_covered": None}
 
 
-def test_novelty_repetition_and_compression_equal_a_count_by_hand() -> None:
+def test_novelty_repetition_and_compression_equal_manual_counts() -> None:
     (found,) = measure(["a b c d e f"], ["A b, a b x"], ALL)
     source, words = "a b c d e f".split(), "a b a b x".split()
     bigrams = list(pairwise(words))

@@ -16,14 +16,14 @@ from bart_cli.progress import Reporter
 @pytest.mark.parametrize(
     "content", [b"task: finetune\n", b"{{{", b"\xff\xfe\0", b"a: [\n", b"- 1\n"]
 )
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_an_unrelated_folder_is_not_changed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UsageError, match="is not an evaluation folder"):
         run_evaluate(evaluation(tmp_path), tmp_path, reporter=Reporter())
     assert (tmp_path / "config.yaml").read_bytes() == content
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "file"
     out.touch()
     with pytest.raises(UsageError, match="is a file; expected a folder"):

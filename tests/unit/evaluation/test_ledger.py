@@ -27,7 +27,7 @@ def ledger(tmp_path: Path) -> Ledger:
     return ledger
 
 
-def test_what_was_written_is_read_back(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_written_table_is_read_back(ledger: Ledger, tmp_path: Path) -> None:
     again = open_ledger(tmp_path, ORIGIN)
     assert again == ledger
     assert again.complete
@@ -35,7 +35,7 @@ def test_what_was_written_is_read_back(ledger: Ledger, tmp_path: Path) -> None:
     assert (again.wall, again.devices, again.cut) == (3.0, ["1 x cpu", "2 x cpu"], 1)
 
 
-def test_a_line_that_a_crash_cut_is_decoded_again(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_line_truncated_by_a_crash_is_decoded_again(ledger: Ledger, tmp_path: Path) -> None:
     whole = ledger.path.read_text()
     ledger.path.write_text(whole[:-20])
     again = open_ledger(tmp_path, ORIGIN)
@@ -46,19 +46,19 @@ def test_a_line_that_a_crash_cut_is_decoded_again(ledger: Ledger, tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"1\n2\n", b'{"model": "m"}\n{}\n', b"[]\n[]\n"])
-def test_what_is_no_ledger_is_named(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_ledger_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "progress.jsonl").write_bytes(content)
     with pytest.raises(UsageError, match=r"progress\.jsonl is damaged"):
         open_ledger(tmp_path, ORIGIN)
 
 
-def test_bytes_that_are_no_text_end_what_can_be_read(ledger: Ledger, tmp_path: Path) -> None:
+def test_binary_bytes_end_the_readable_part(ledger: Ledger, tmp_path: Path) -> None:
     with ledger.path.open("ab") as file:
         file.write(b"\xff\xfe\0")
     assert open_ledger(tmp_path, ORIGIN) == ledger
 
 
-def test_nothing_decoded_binds_a_folder_to_nothing(tmp_path: Path) -> None:
+def test_a_folder_without_decoded_articles_is_not_bound(tmp_path: Path) -> None:
     open_ledger(tmp_path, ORIGIN).begin(articles=3, cut=0)
     other = open_ledger(tmp_path, replace(ORIGIN, model="n"))
     assert (other.articles, other.done, other.complete) == (0, 0, False)

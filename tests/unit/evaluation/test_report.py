@@ -72,7 +72,7 @@ def test_hostile_text_stays_text_and_nothing_is_fetched(tmp_path: Path) -> None:
     assert '<script src="http://evil/x.js">alert(1)</script> & "quotes\'' in page.text
 
 
-def test_everything_that_was_promised_is_on_the_page(tmp_path: Path) -> None:
+def test_the_report_has_all_documented_parts(tmp_path: Path) -> None:
     page = page_of("Plain words", tmp_path, articles=20)
     for heading in ("Beside the baselines", "Lengths", "Speed", "Best", "Worst", "Settings"):
         assert heading in page.text
@@ -83,12 +83,12 @@ def test_everything_that_was_promised_is_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("articles", [1, 2, 7])
-def test_a_few_articles_make_a_page_too(tmp_path: Path, articles: int) -> None:
+def test_a_report_of_a_few_articles_is_valid(tmp_path: Path, articles: int) -> None:
     assert page_of("Words", tmp_path, articles, bootstrap=0).tags.count("article") == articles
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=50))
-def test_a_histogram_counts_every_value_within_its_frame(values: list[int]) -> None:
+def test_a_histogram_counts_every_value_within_its_range(values: list[int]) -> None:
     plot = histogram("x", "", values)
     assert sum(int(bar.label.rsplit(": ")[1].replace(",", "")) for bar in plot.bars) == len(values)
     assert all(bar.x + bar.width <= WIDTH and bar.y + bar.height <= HEIGHT for bar in plot.bars)
@@ -96,12 +96,12 @@ def test_a_histogram_counts_every_value_within_its_frame(values: list[int]) -> N
 
 
 @given(st.text(), st.text(), st.booleans())
-def test_marking_changes_no_character(prediction: str, reference: str, stemmer: bool) -> None:
+def test_marking_does_not_change_the_text(prediction: str, reference: str, stemmer: bool) -> None:
     pieces = mark_shared(prediction, reference, stemmer=stemmer)
     assert "".join(piece.text for piece in pieces) == prediction
 
 
-def test_pairs_of_words_are_marked_as_rouge_counts_them() -> None:
+def test_bigrams_are_marked_as_rouge_counts_them() -> None:
     pieces = mark_shared("A dog chases, cats run", "the dogs chased cats", stemmer=True)
     assert [(piece.text, piece.shared) for piece in pieces] == [
         ("A ", False),

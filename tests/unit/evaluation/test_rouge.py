@@ -67,7 +67,7 @@ def test_words_are_counted_as_they_are_compared(tokenizer: str, words: float) ->
     assert _mean_words(["居民选出新。", "Мэр пришёл."], config) == words
 
 
-def test_of_several_references_the_best_counts_as_in_rouge_score() -> None:
+def test_the_best_of_several_references_counts_as_in_rouge_score() -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     references = [["a bridge opened", "the mayor opened a bridge"], ["rain", "snow fell"]]

@@ -29,7 +29,7 @@ needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this torch has no on
 
 
 @given(seed=st.integers(0, 99), width=st.integers(1, 1500), count=st.integers(1, 12))
-def test_the_best_of_a_row_are_those_of_topk(seed: int, width: int, count: int) -> None:
+def test_the_best_of_a_row_equal_topk(seed: int, width: int, count: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.rand(3, width, generator=generator)
     scores[scores < 0.3] = float("-inf")
@@ -42,7 +42,7 @@ def test_the_best_of_a_row_are_those_of_topk(seed: int, width: int, count: int) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_packed_product_is_the_ordinary_one(dtype: torch.dtype) -> None:
+def test_a_packed_product_equals_the_ordinary_one(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(40, 24).to(dtype), torch.randn(40).to(dtype)
     x = torch.randn(2, 3, 24).to(dtype)
@@ -51,7 +51,7 @@ def test_a_packed_product_is_the_ordinary_one(dtype: torch.dtype) -> None:
 
 
 @needs_onednn
-def test_a_row_in_int8_does_not_depend_on_its_neighbours() -> None:
+def test_a_row_in_int8_does_not_depend_on_its_neighbors() -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(40, 64), torch.randn(40)
     x = torch.randn(5, 64) * torch.tensor([1e-3, 1.0, 1e3, 0.0, 7.0])[:, None]
@@ -79,7 +79,7 @@ def logits_of(engine: Engine, reorder: bool) -> torch.Tensor:
         return torch.stack(rows)
 
 
-def test_steps_give_what_teacher_forcing_gives() -> None:
+def test_steps_agree_with_teacher_forcing() -> None:
     """Histories change places as in a search; every row is checked against its own prefix."""
     torch.manual_seed(0)
     for pre_layer_norm in (False, True):
@@ -105,7 +105,7 @@ def test_steps_give_what_teacher_forcing_gives() -> None:
                 prefixes = prefixes.gather(1, origins[:, :, None].expand_as(prefixes))
 
 
-def test_steps_of_unchanging_shapes_give_the_same() -> None:
+def test_steps_with_static_shapes_give_the_same_logits() -> None:
     torch.manual_seed(0)
     engine = Engine(Bart(tiny_model_config()).eval())
     growing = logits_of(engine, reorder=True)
@@ -136,7 +136,7 @@ def test_a_static_step_of_beam_search_never_waits_for_the_device(pre_layer_norm:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_captured_step_gives_the_same_on_a_gpu() -> None:
+def test_a_captured_step_gives_the_same_result_on_a_gpu() -> None:
     torch.manual_seed(0)
     model = Bart(tiny_model_config()).eval().cuda()
     found = {}
@@ -190,7 +190,7 @@ def test_reduced_precision_stays_near_fp32(pre_layer_norm: bool) -> None:
         assert 0 < error < 0.05
 
 
-def test_devices_that_are_not_there_are_named() -> None:
+def test_missing_devices_are_reported() -> None:
     assert find_device("cpu") == torch.device("cpu")
     with pytest.raises(UsageError, match="device=cuda:99: this machine has"):
         find_device("cuda:99")

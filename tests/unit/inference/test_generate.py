@@ -53,7 +53,7 @@ def texts(found: list[list[Hypothesis]]) -> list[list[list[int]]]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_an_article_gets_the_same_whatever_its_batch(model: Bart, name: str) -> None:
+def test_a_summary_does_not_depend_on_its_batch(model: Bart, name: str) -> None:
     sources, engine = articles(12), Engine(model)
     alone = [texts(generate(engine, [source], settings(name)))[0] for source in sources]
     lengths = {len(row) for rows in alone for row in rows}
@@ -64,7 +64,7 @@ def test_an_article_gets_the_same_whatever_its_batch(model: Bart, name: str) -> 
     assert backwards[::-1] == alone
 
 
-def test_steps_of_unchanging_shapes_find_the_same(model: Bart) -> None:
+def test_steps_with_static_shapes_find_the_same_hypotheses(model: Bart) -> None:
     sources, engine = articles(12), Engine(model)
     for name in SETTINGS:
         engine.static = False
@@ -73,7 +73,7 @@ def test_steps_of_unchanging_shapes_find_the_same(model: Bart) -> None:
         assert texts(generate(engine, sources, settings(name))) == growing, name
 
 
-def test_another_seed_draws_others(model: Bart) -> None:
+def test_another_seed_gives_other_results(model: Bart) -> None:
     drawn = [texts(generate(model, articles(4), settings("sampling", seed=n))) for n in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -100,7 +100,7 @@ def test_draws_follow_the_probabilities(model: Bart) -> None:
 @pytest.mark.parametrize(
     "changes", [{"top_k": 5}, {"top_p": 0.7}, {"temperature": 0.5, "top_k": 9, "top_p": 0.8}]
 )
-def test_warping_equals_that_of_transformers(changes: dict[str, float], at_least: int) -> None:
+def test_warping_equals_transformers(changes: dict[str, float], at_least: int) -> None:
     torch.manual_seed(0)
     scores = torch.randn(6, VOCABULARY) * 3
     generation = settings("sampling", **({"top_p": 1.0} | changes))
@@ -113,14 +113,14 @@ def test_warping_equals_that_of_transformers(changes: dict[str, float], at_least
     torch.testing.assert_close(warp(scores, generation, at_least=at_least), expected)
 
 
-def test_a_model_decodes_as_an_engine_made_of_it(model: Bart) -> None:
+def test_a_model_decodes_like_an_engine_made_from_it(model: Bart) -> None:
     engine = Engine(model)
     for name in SETTINGS:
         mine, theirs = (generate(x, articles(3), settings(name)) for x in (model, engine))
         assert mine == theirs
 
 
-def test_training_mode_is_left_as_it_was(model: Bart) -> None:
+def test_training_mode_is_restored(model: Bart) -> None:
     model.train()
     generate(model, articles(1), settings("greedy"))
     assert all(module.training for module in model.modules())
@@ -141,7 +141,7 @@ def test_more_hypotheses_than_beams_are_refused() -> None:
     assert GenerationConfig(beams=1, sample=True, return_sequences=3).return_sequences == 3
 
 
-def test_what_is_longer_than_the_positions_is_refused(model: Bart) -> None:
+def test_sources_longer_than_the_positions_are_refused(model: Bart) -> None:
     with pytest.raises(UsageError, match="a source of 65 tokens exceeds the model's 64"):
         generate(model, [[5] * 65], settings("greedy"))
     with pytest.raises(UsageError, match="max_length of 65"):

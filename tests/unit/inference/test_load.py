@@ -39,14 +39,14 @@ def test_another_models_tokenizer_is_refused(tiny_tokenizer: Tokenizer, tmp_path
         load_for_inference(str(tmp_path))
 
 
-def test_the_way_to_a_tokenizer_is_one_that_every_command_has(tmp_path: Path) -> None:
+def test_every_command_has_the_option_that_the_tokenizer_hint_names(tmp_path: Path) -> None:
     torch.save(Bart(tiny_model_config(encoder_attention_heads=1)).state_dict(), tmp_path / "a.ckpt")
     with pytest.raises(UsageError, match=r"has no tokenizer \(tokenizer\.json") as caught:
         load_for_inference(str(tmp_path / "a.ckpt"))
     assert "bart export" in (caught.value.hint or "")
 
 
-def test_the_language_of_a_run_is_found_from_its_folders(tmp_path: Path) -> None:
+def test_the_language_of_a_run_is_found_from_its_subfolders(tmp_path: Path) -> None:
     (tmp_path / "run" / "best").mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text("evaluation: {language: de}")
     assert recorded_language(tmp_path / "run") == "de"

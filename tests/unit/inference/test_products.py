@@ -44,7 +44,7 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     assert torch.equal(product(x), alone)
 
 
-def test_rows_of_zeros_give_the_bias() -> None:
+def test_zero_rows_give_the_bias() -> None:
     bias = torch.randn(8)
     assert torch.equal(Int8Product(torch.randn(8, 16), bias)(torch.zeros(2, 16))[1], bias)
 

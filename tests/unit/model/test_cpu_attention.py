@@ -50,7 +50,7 @@ def test_values_and_gradients_are_those_of_exact_attention(
         assert not any(of_keys.masked_select(~mask.mT).any() for of_keys in gradients[1:])
 
 
-def test_dropout_takes_its_share_of_the_weights_and_keeps_the_mean() -> None:
+def test_dropout_drops_its_share_of_the_weights_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     q, k = (torch.randn(2, 2, 64, 8).bfloat16().requires_grad_() for _ in range(2))
     v = torch.eye(64, dtype=torch.bfloat16).expand(2, 2, 64, 64).clone().requires_grad_()
@@ -61,7 +61,7 @@ def test_dropout_takes_its_share_of_the_weights_and_keeps_the_mean() -> None:
     assert math.isclose(weights.float().sum(-1).mean().item(), 1.0, abs_tol=0.05)
 
 
-def test_training_in_bf16_on_a_cpu_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_in_bf16_on_a_cpu_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
     monkeypatch.setattr(
         cpu_attention, "attend", lambda *args: called.append(args[0].dtype) or attend(*args)

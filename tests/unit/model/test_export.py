@@ -28,7 +28,7 @@ def model(tiny_config: ModelConfig, tiny_tokenizer: Tokenizer, tmp_path: Path) -
     return str(tmp_path / "model")
 
 
-def test_a_checkpoint_of_the_reference_has_its_names_and_comes_back_equal(
+def test_an_exported_reference_checkpoint_has_its_names_and_loads_equal(
     model: str, tiny_config: ModelConfig, tmp_path: Path
 ) -> None:
     done = export_model(model, tmp_path / "out", ExportConfig(format="reference"))
@@ -48,7 +48,7 @@ def test_a_checkpoint_of_the_reference_has_its_names_and_comes_back_equal(
         assert torch.equal(back.model.state_dict()[name], tensor), name
 
 
-def test_what_reads_back_otherwise_is_not_kept(
+def test_pairs_that_do_not_read_back_equal_are_not_kept(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = export.write_weights
@@ -78,7 +78,7 @@ def test_weights_beyond_fp16_are_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_transformers_it_is_said_that_nothing_was_compared(
+def test_without_transformers_the_missing_comparison_is_reported(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
@@ -86,7 +86,7 @@ def test_without_transformers_it_is_said_that_nothing_was_compared(
     assert (tmp_path / "out/model.safetensors").is_file()
 
 
-def test_the_current_folder_is_no_name_for_an_export(
+def test_the_current_folder_is_not_a_name_for_an_export(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -95,7 +95,7 @@ def test_the_current_folder_is_no_name_for_an_export(
         export_model(model, Path(), ExportConfig())
 
 
-def test_a_folder_with_something_in_it_is_not_replaced(model: str, tmp_path: Path) -> None:
+def test_a_nonempty_folder_is_not_replaced(model: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").touch()
     with pytest.raises(UsageError, match="already exists"):
@@ -103,7 +103,7 @@ def test_a_folder_with_something_in_it_is_not_replaced(model: str, tmp_path: Pat
     assert (tmp_path / "out/thesis.txt").exists()
 
 
-def test_a_tokenizer_can_be_named_and_must_fit(
+def test_a_given_tokenizer_must_fit_the_model(
     model: str, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     export_model(model, tmp_path / "ckpt", ExportConfig(format="reference"))

@@ -35,9 +35,7 @@ def assert_same_weights(one: Bart, other: Bart) -> None:
         assert torch.equal(ours, theirs), name
 
 
-def test_a_saved_model_comes_back_equal(
-    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_a_saved_model_loads_equal(model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     generation = GenerationConfig(beams=3, length_penalty=0.5, max_length=40)
     save_model(tmp_path / "m", model, tiny_tokenizer, generation)
     loaded = load_model(tmp_path / "m")
@@ -49,7 +47,7 @@ def test_a_saved_model_comes_back_equal(
     assert all(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
-def test_weights_may_be_read_by_whom_the_configuration_may(
+def test_weights_have_the_permissions_of_the_configuration(
     model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     save_model(tmp_path / "m", model, tiny_tokenizer)
@@ -104,7 +102,9 @@ def test_a_reference_checkpoint_is_read(model: Bart, tmp_path: Path, layout: str
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["new", "legacy"])
-def test_a_fairseq_checkpoint_is_read_and_its_shape_inferred(tmp_path: Path, zipped: bool) -> None:
+def test_a_fairseq_checkpoint_is_loaded_and_its_shape_inferred(
+    tmp_path: Path, zipped: bool
+) -> None:
     config = tiny_model_config(
         d_model=128, encoder_attention_heads=4, decoder_attention_heads=2, decoder_ffn_dim=64
     )
@@ -124,7 +124,7 @@ def test_a_fairseq_checkpoint_is_read_and_its_shape_inferred(tmp_path: Path, zip
     assert_same_weights(loaded.model, model)
 
 
-def test_a_run_stands_for_its_best_then_final_then_newest_model(tmp_path: Path) -> None:
+def test_the_model_of_a_run_is_its_best_then_final_then_newest(tmp_path: Path) -> None:
     for name in ("checkpoints/step-00000100/model", "checkpoints/step-00000200/model"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").touch()
@@ -152,7 +152,7 @@ def test_weights_that_do_not_fit_are_named(
         load_model(tmp_path / "m")
 
 
-def test_half_a_weights_file_is_an_error_not_a_model(
+def test_a_truncated_weights_file_is_an_error(
     model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     save_model(tmp_path / "m", model, tiny_tokenizer)
@@ -214,7 +214,7 @@ def test_another_architecture_is_refused(
     ],
 )
 @pytest.mark.parametrize("name", ["x.ckpt", "pytorch_model.bin"])
-def test_a_pickle_of_something_else_is_refused(
+def test_a_pickle_without_weights_is_refused(
     tmp_path: Path, name: str, content: dict[object, object], message: str
 ) -> None:
     torch.save(content, tmp_path / name)
@@ -232,7 +232,7 @@ def test_a_pickle_of_something_else_is_refused(
         ("model.shared.weight", torch.zeros(400), "no matrices"),
     ],
 )
-def test_shapes_of_no_bart_are_named(
+def test_invalid_shapes_are_reported(
     tmp_path: Path, name: str, tensor: torch.Tensor, message: str
 ) -> None:
     torch.save(Bart(tiny_model_config()).state_dict() | {name: tensor}, tmp_path / "x.ckpt")
@@ -240,7 +240,7 @@ def test_shapes_of_no_bart_are_named(
         load_model(tmp_path / "x.ckpt")
 
 
-def test_a_file_that_torch_did_not_write_is_named(tmp_path: Path) -> None:
+def test_a_file_not_written_by_torch_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_text("words")
     with pytest.raises(BartError, match=r"x\.ckpt: cannot read the weights: it is damaged, or"):
         load_model(tmp_path / "x.ckpt")
@@ -254,7 +254,7 @@ def test_an_index_that_names_no_files_is_refused(tmp_path: Path, places: object)
         load_model(tmp_path)
 
 
-def test_weights_of_whole_numbers_are_refused(
+def test_integer_weights_are_refused(
     model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     save_model(tmp_path / "m", model, tiny_tokenizer)
@@ -270,7 +270,7 @@ def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+def test_an_empty_folder_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model in"):
         load_model(tmp_path)
 
@@ -294,7 +294,7 @@ def wrapped(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
         lambda s: wrapped(s, "module._orig_mod.net.") | {"module._orig_mod.head.w": torch.ones(1)},
     ],
 )
-def test_checkpoints_of_other_tools_are_read(
+def test_checkpoints_of_other_tools_are_loaded(
     model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path, form: Callable[..., object]
 ) -> None:
     save_model(tmp_path, model, tiny_tokenizer)
@@ -341,7 +341,7 @@ def test_two_models_in_one_checkpoint_are_told_apart(model: Bart, tmp_path: Path
         load_model(tmp_path / "x.ckpt")
 
 
-def test_a_layer_that_bart_lacks_is_named(model: Bart, tmp_path: Path) -> None:
+def test_a_missing_bertscore_layer_is_reported(model: Bart, tmp_path: Path) -> None:
     state = wrapped(model.state_dict(), "model.") | {"model.adapter.up.weight": torch.ones(1)}
     torch.save({"state_dict": state}, tmp_path / "x.ckpt")
     with pytest.raises(UsageError, match=r"unknown model\.adapter\.up\.weight"):
@@ -370,7 +370,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     assert caught.value.hint == "Download or copy the whole folder again."
 
 
-def test_the_output_folder_of_a_trainer_names_its_checkpoints(tmp_path: Path) -> None:
+def test_an_error_for_a_trainer_output_folder_names_its_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-500").mkdir()
     (tmp_path / "checkpoint-500/config.json").touch()
     with pytest.raises(UsageError, match="no model in") as caught:
@@ -388,7 +388,7 @@ def test_the_output_folder_of_a_trainer_names_its_checkpoints(tmp_path: Path) ->
         ("num_hidden_layers", 12),
     ],
 )
-def test_keys_that_the_weights_answer_are_not_read(
+def test_keys_determined_by_the_weights_are_not_read(
     model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path, name: str, value: object
 ) -> None:
     save_model(tmp_path / "m", model, tiny_tokenizer)

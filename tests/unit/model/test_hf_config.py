@@ -19,19 +19,19 @@ def read(**settings: object) -> dict[str, object]:
     return generation_from_hf(settings, FILE).config.model_dump()
 
 
-def test_numbers_of_new_tokens_go_before_lengths() -> None:
+def test_numbers_of_new_tokens_take_precedence_over_lengths() -> None:
     found = read(max_new_tokens=60, min_new_tokens=9, max_length=20)
     assert (found["max_length"], found["min_length"]) == (61, 10)
     assert read(num_beams=2, max_length=30)["max_length"] == 30
 
 
-def test_sampling_has_the_top_k_of_transformers_unless_told() -> None:
+def test_sampling_uses_the_top_k_of_transformers_by_default() -> None:
     assert read(num_beams=1, do_sample=True)["top_k"] == 50
     assert read(num_beams=1, do_sample=True, top_k=0)["top_k"] == 0
     assert read(num_beams=1)["top_k"] == 50  # of --sample
 
 
-def test_the_old_name_of_the_forced_beginning_is_known() -> None:
+def test_the_old_name_of_the_forced_first_token_is_known() -> None:
     old, path = {"force_bos_token_to_be_generated": True}, FILE.with_name("config.json")
     assert generation_from_hf(old, path).values["forced_bos"]
     assert not generation_from_hf(old, FILE).values["forced_bos"]  # as transformers reads it
@@ -46,9 +46,7 @@ def test_the_old_name_of_the_forced_beginning_is_known() -> None:
         ({"max_new_tokens": "many"}, "max_new_tokens='many': expected a number of tokens"),
     ],
 )
-def test_what_is_wrong_is_named_as_the_file_names_it(
-    settings: dict[str, object], message: str
-) -> None:
+def test_errors_use_the_names_in_the_file(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         generation_from_hf(settings, FILE)
     assert str(FILE) in caught.value.message
@@ -67,7 +65,7 @@ def test_a_missing_maximum_is_20_tokens_after_the_start() -> None:
     assert generation_from_hf({}, FILE, few).values["max_length"] == 16
 
 
-def test_special_ids_are_kept_where_they_are_not_the_model_s() -> None:
+def test_special_ids_are_kept_if_they_differ_from_the_model() -> None:
     same = {"forced_bos_token_id": 0, "forced_eos_token_id": 2, "eos_token_id": [2]}
     found = read(**same, decoder_start_token_id=2)
     assert (found["forced_bos"], found["forced_bos_token"]) == (True, None)
@@ -93,7 +91,7 @@ def test_settings_that_are_not_implemented_are_named() -> None:
     assert "num_beams" not in note
 
 
-def test_what_is_written_is_read_back() -> None:
+def test_written_settings_are_read_back() -> None:
     generation = GenerationConfig(
         beams=3,
         bad_words=((5,), (6, 7)),

@@ -82,7 +82,7 @@ print("equal")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
-def test_the_kernel_of_gpus_gives_the_same_in_tritons_interpreter() -> None:
+def test_the_triton_kernel_gives_the_same_loss_in_the_interpreter() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FUSED],
         capture_output=True,

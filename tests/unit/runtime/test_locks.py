@@ -39,7 +39,9 @@ def write(text: str, out: Path) -> str:
     return write(text, out) if text == "twice" else text
 
 
-def test_the_second_is_refused_with_the_name_of_the_first(tmp_path: Path, impatient: None) -> None:
+def test_the_second_command_is_refused_with_the_name_of_the_first(
+    tmp_path: Path, impatient: None
+) -> None:
     out = tmp_path / "a" / "b"
     me = f"in use by another bart command \\(process {os.getpid()} on "
     with pytest.raises(UsageError, match=me):
@@ -55,7 +57,7 @@ def test_the_second_is_refused_with_the_name_of_the_first(tmp_path: Path, impati
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_command_leaves_no_lock_and_neither_does_a_forked_child(
+def test_neither_a_killed_command_nor_a_forked_child_keeps_the_lock(
     tmp_path: Path, impatient: None
 ) -> None:
     with subprocess.Popen(

@@ -24,7 +24,7 @@ def machine(tmp_path: Path) -> tuple[Path, Path, Path]:
     ("limits", "expected"),
     [({}, 8192), ({"pod": "max"}, 8192), ({"pod/box": "1000", "pod": "3000"}, 700), ({"": "9"}, 0)],
 )
-def test_the_tightest_group_counts_without_its_page_cache(
+def test_the_smallest_limit_counts_without_the_page_cache(
     machine: tuple[Path, Path, Path], limits: dict[str, str], expected: int
 ) -> None:
     for path, limit in limits.items():

@@ -20,14 +20,14 @@ def job(*arguments: str, **changes: object) -> SlurmJob:
     return SlurmJob(**(settings | changes))  # type: ignore[arg-type]
 
 
-def test_a_preset_alone_is_enough() -> None:
+def test_a_preset_needs_no_other_options() -> None:
     script = slurm_script(job())
     assert "srun bart pretrain --preset tiny-cpu\n" in script
     assert "runs/pretrain-tiny-cpu/done.json" in script
 
 
 @pytest.mark.parametrize("arguments", [("--out", "my/run"), ("--data", "x", "--out=my/run")])
-def test_the_run_is_looked_for_where_out_says(arguments: tuple[str, ...]) -> None:
+def test_the_run_is_found_by_out(arguments: tuple[str, ...]) -> None:
     assert "[[ ! -f my/run/done.json ]]" in slurm_script(job(*arguments))
 
 

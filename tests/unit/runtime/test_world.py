@@ -59,19 +59,19 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_each_rank_takes_the_gpu_of_its_number(gpus: pytest.MonkeyPatch) -> None:
+def test_each_rank_uses_the_gpu_of_its_number(gpus: pytest.MonkeyPatch) -> None:
     assert [device_of(rank, 8).index for rank in range(8)] == list(range(8))
     assert device_of(0, 1) == torch.device("cuda", 0)
 
 
-def test_a_task_that_sees_its_own_gpu_only_takes_it(gpus: pytest.MonkeyPatch) -> None:
+def test_a_task_that_sees_only_its_own_gpu_uses_it(gpus: pytest.MonkeyPatch) -> None:
     """`srun --gpus-per-task=1`: local rank 5 sees one device, which is cuda:0."""
     gpus.setattr("torch.cuda.device_count", lambda: 1)
     assert device_of(5, 8) == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(("visible", "elastic"), [(2, None), (2, "run"), (1, "run")])
-def test_fewer_gpus_than_ranks_are_named(
+def test_fewer_gpus_than_ranks_are_reported(
     gpus: pytest.MonkeyPatch, visible: int, elastic: str | None
 ) -> None:
     gpus.setattr("torch.cuda.device_count", lambda: visible)

@@ -89,7 +89,7 @@ def test_a_request_past_the_time_limit_leaves_the_queue() -> None:
     assert "no result within 0.01 s" in content
 
 
-def test_a_client_that_leaves_takes_its_texts_along() -> None:
+def test_texts_of_a_disconnected_client_leave_the_queue() -> None:
     server = make_server()
     ask(server, "/v1/summarize", {"text": ["a", "b"]}, leaves=True)
     assert server.pool.waiting == 0
@@ -106,7 +106,7 @@ def test_bodies_that_are_slow_endless_or_large(monkeypatch: pytest.MonkeyPatch) 
     assert (status, headers["connection"]) == (408, "close")
 
 
-def test_full_queues_say_when_to_try_again() -> None:
+def test_a_full_queue_returns_when_to_try_again() -> None:
     server = make_server(max_queue=2, max_texts=9)
     status, _, headers = ask(server, "/v1/summarize", {"text": ["a", "b", "c"]})
     assert status == 429
@@ -132,14 +132,14 @@ def test_full_queues_say_when_to_try_again() -> None:
         ("[::1", 400),
     ],
 )
-def test_without_a_key_only_this_machines_names_are_answered(host: str, status: int) -> None:
+def test_without_a_key_only_local_names_are_accepted(host: str, status: int) -> None:
     server = make_server()
     assert ask(server, "/healthz", access=Access(None, loopback=True), host=host)[0] == status
     if status != 400:  # --no-auth: any name
         assert ask(server, "/healthz", access=OPEN_TO_ALL, host=host)[0] == 200
 
 
-def test_pages_of_other_origins_are_refused() -> None:
+def test_pages_of_other_origins_are_rejected() -> None:
     server = make_server()
     assert ask(server, "/v1/models", origin="null")[2]["connection"] == "close"
     for origin, status in (("http://evil.example", 403), ("null", 403), ("http://localhost", 200)):
@@ -158,7 +158,7 @@ def test_keys_are_compared_as_bytes() -> None:
         assert ask(server, "/v1/models", access=access, authorization=sent)[0] == status
 
 
-def test_an_error_is_json_of_one_line_without_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_one_line_of_json_without_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     server = make_server()
     for path, status in (("/v1/summarize/", 404), ("/v1/models/other", 404), ("/../etc", 404)):
         got, answer, _ = ask(server, path)

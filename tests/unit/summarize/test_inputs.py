@@ -62,7 +62,7 @@ def test_a_pipe_is_read_once(tmp_path: Path, jsonl: bool) -> None:
     )
 
 
-def test_of_a_page_the_main_text_is_taken(tmp_path: Path) -> None:
+def test_the_main_text_of_a_page_is_extracted(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(PAGE)
     (text,) = texts([str(tmp_path / "page.html")])
     assert "The mayor opened the new bridge on Monday." in text
@@ -70,7 +70,7 @@ def test_of_a_page_the_main_text_is_taken(tmp_path: Path) -> None:
     assert "rights" not in text
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone")
     (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "two"}\n')
     (tmp_path / "c.jsonl").write_bytes('{"text": "three"}\n{"text": "four"}\n'.encode("utf-16"))
@@ -87,7 +87,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
         (b"\xef\xbb\xbfa\nb\xe9", "byte 0xe9 in line 2"),
     ],
 )
-def test_a_named_file_that_cannot_be_read_is_refused_before_anything_starts(
+def test_an_unreadable_named_file_is_refused_before_anything_starts(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "x.txt"
@@ -108,7 +108,7 @@ def test_a_named_file_that_cannot_be_read_is_refused_before_anything_starts(
         ("a.json", b'[{"text": "a"}]', "is JSON", "jq -c"),
     ],
 )
-def test_what_is_no_plain_text_is_named_with_what_to_do(
+def test_files_that_are_not_plain_text_are_reported_with_a_hint(
     tmp_path: Path, name: str, content: bytes, message: str, hint: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -120,7 +120,7 @@ def test_what_is_no_plain_text_is_named_with_what_to_do(
     assert [isinstance(i, Failure) for i in read_items(find_inputs([pattern]))] == [True]
 
 
-def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:
+def test_an_unreadable_file_in_a_folder_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "b.txt").write_bytes(b"\xe9")
     (tmp_path / "c.html").write_text("<html><body></body></html>")
@@ -141,7 +141,7 @@ def test_a_file_found_in_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path
         (".", r"no \.txt, .* or \.jsonl file in"),
     ],
 )
-def test_words_that_stand_for_nothing_are_refused(
+def test_arguments_that_match_nothing_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,7 +173,7 @@ LINES = [
 ]
 
 
-def test_every_line_becomes_a_text_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_line_becomes_a_text_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MAX_LINE", 100_001)
     lines = [line for line, _ in LINES]
     lines[18] = b"x" * 250_000
@@ -187,7 +187,7 @@ def test_every_line_becomes_a_text_or_says_why_not(monkeypatch: pytest.MonkeyPat
             assert re.search(expected, item.error), item.error
 
 
-def test_a_field_of_ones_own_is_read() -> None:
+def test_a_custom_field_is_read() -> None:
     stream = b'{"body": "x", "text": "y"}\n{"text": "y"}\n'
     one, two = read_records(io.BytesIO(stream), "f", "body")
     assert isinstance(one, Text)
@@ -196,7 +196,7 @@ def test_a_field_of_ones_own_is_read() -> None:
     assert two.error == "no field with the text: 'body' is missing, found text"
 
 
-def test_many_lines_take_the_memory_of_a_few(tmp_path: Path) -> None:
+def test_many_lines_need_no_more_memory_than_a_few(tmp_path: Path) -> None:
     line = json.dumps({"text": "x" * 100_000}) + "\n"
     with (tmp_path / "big.jsonl").open("w") as file:
         for _ in range(300):  # 30 MB
@@ -218,7 +218,7 @@ def test_windows_grow_and_are_bounded_in_number_and_weight() -> None:
     assert sum(heavy) == 30
 
 
-def test_a_web_address_stands_for_its_main_text_or_its_plain_text(tmp_path: Path) -> None:
+def test_a_web_address_is_read_as_main_text_or_plain_text(tmp_path: Path) -> None:
     lead = "The mayor of Glenford opened the new bridge across the river on Monday morning. " * 4
     (tmp_path / "page.html").write_text(f"<html><body><article><p>{lead}</p></article></body>")
     with serve_files(tmp_path) as web:

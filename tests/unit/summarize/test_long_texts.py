@@ -14,7 +14,7 @@ from tests.conftest import SENTENCES
 
 
 @given(st.lists(st.integers(1, 30)), st.integers(30, 60))
-def test_packing_keeps_order_fits_and_uses_the_fewest_groups(lengths: list[int], room: int) -> None:
+def test_packing_keeps_the_order_and_uses_the_fewest_groups(lengths: list[int], room: int) -> None:
     groups = pack(lengths, room)
     assert [i for group in groups for i in group] == list(range(len(lengths)))
     sums = [sum(lengths[i] for i in group) for group in groups]
@@ -27,7 +27,7 @@ def test_packing_keeps_order_fits_and_uses_the_fewest_groups(lengths: list[int],
     assert len(groups) == fewest
 
 
-def test_packing_leaves_no_small_rest() -> None:
+def test_packing_leaves_no_small_remainder() -> None:
     assert [len(group) for group in pack([10] * 11, 100)] == [6, 5]
 
 
@@ -61,16 +61,14 @@ def test_pieces_end_where_the_language_ends_sentences(tiny_tokenizer: Tokenizer)
 @pytest.mark.parametrize(
     "text", ["x" * 5000, "word " * 2000, "ä" * 3000, "🌉" * 900], ids=lambda t: t[:1]
 )
-def test_a_sentence_that_is_longer_than_the_model_is_cut_within(
-    tiny_tokenizer: Tokenizer, text: str
-) -> None:
+def test_a_sentence_longer_than_the_model_is_split(tiny_tokenizer: Tokenizer, text: str) -> None:
     (encoded,) = encode_texts([text], tiny_tokenizer, 64, whole=True)
     assert all(2 < len(piece) <= 64 for piece in encoded.pieces)
     texts = [tiny_tokenizer.decode(piece) for piece in encoded.pieces]
     assert (" " if " " in text else "").join(texts) == text.strip()
 
 
-def test_a_text_of_many_parts_is_cut_and_counted_as_one_part_is(
+def test_a_text_in_many_parts_is_truncated_and_counted_like_a_single_part(
     tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["The mayor opened the new bridge. " * 40, "short", " ".join(SENTENCES * 20), ""]

@@ -39,7 +39,7 @@ def leave_behind(out: Path, key: str, content: bytes) -> Path:
     return partial
 
 
-def test_of_what_a_dead_process_left_only_whole_records_are_kept(tmp_path: Path) -> None:
+def test_only_complete_records_of_a_dead_process_are_kept(tmp_path: Path) -> None:
     for number, tail in enumerate((b'{"summ', b"\0" * 9, b"\0\0\n", b"3\n", b"\xff\n")):
         out = tmp_path / f"{number}.jsonl"
         other = leave_behind(out, "b", b"")
@@ -63,7 +63,7 @@ def test_a_gpu_without_room_is_an_error_with_a_hint(tmp_path: Path) -> None:
     assert caught.value.hint == "Pass --batch-size 16."
 
 
-def test_results_in_the_models_own_folder_go_on_too(
+def test_an_evaluation_inside_the_model_folder_resumes(
     tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Bart(tiny_model_config())

@@ -73,7 +73,7 @@ def test_one_text_has_one_summary(folder: Path) -> None:
     assert summarizer.summarize("").text == ""
 
 
-def test_wrong_arguments_are_named(folder: Path) -> None:
+def test_invalid_arguments_are_reported(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
     wrong: list[tuple[object, dict[str, object], str]] = [
         ([None], {}, r"texts\[0\] is None: expected a string"),
@@ -115,7 +115,7 @@ def test_line_breaks_are_read_and_the_prefix_stands_before_every_text(folder: Pa
     assert seen[2] == summarizer.tokenizer.encode(f"summarize: {text}")
 
 
-def test_sampling_is_repeatable_and_follows_its_seed(folder: Path) -> None:
+def test_sampling_is_deterministic_given_its_seed(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
     options = {"beams": 1, "sample": True, "top_k": 20, "top_p": 0.9, "return_sequences": 4}
 
@@ -138,7 +138,7 @@ def test_more_positions_than_the_model_has_are_refused(folder: Path) -> None:
 LONG = "\n\n".join(SENTENCES * 6)  # 6 * 4 sentences, many times the 64 positions
 
 
-def test_a_long_text_is_read_in_pieces_and_their_summaries_joined(folder: Path) -> None:
+def test_a_long_text_is_summarized_in_pieces_that_are_joined(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
     (whole,) = summarizer.summarize([LONG], long="chunk")
     assert not whole.cut
@@ -162,7 +162,7 @@ def test_joined_summaries_are_summarized_again_until_they_are_one(folder: Path) 
     assert (reduced.pieces, reduced.source_tokens) == (joined.pieces, joined.source_tokens)
 
 
-def test_reducing_ends_where_summaries_are_no_shorter_than_texts(folder: Path) -> None:
+def test_reducing_ends_when_summaries_are_not_shorter_than_texts(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
     options = {"min_length": 62, "max_length": 64, "no_repeat_ngram": 0}
     (joined,) = summarizer.summarize([LONG], long="chunk", **options)
@@ -170,7 +170,7 @@ def test_reducing_ends_where_summaries_are_no_shorter_than_texts(folder: Path) -
     assert reduced.text == joined.text
 
 
-def test_short_texts_do_not_care_how_long_ones_are_treated(folder: Path) -> None:
+def test_long_has_no_effect_on_short_texts(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
     texts = [SENTENCES[0], "", SENTENCES[2]]
     expected = summarizer.summarize(texts)
@@ -185,7 +185,7 @@ def test_further_hypotheses_of_pieces_are_joined_by_rank(folder: Path) -> None:
     assert len({summary.text, *summary.others}) == 3
 
 
-def test_a_stream_gives_its_first_summary_before_it_is_read_to_the_end(folder: Path) -> None:
+def test_a_stream_yields_its_first_summary_before_it_is_exhausted(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
     read = []
 
@@ -203,7 +203,7 @@ def test_a_stream_gives_its_first_summary_before_it_is_read_to_the_end(folder: P
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:0"])
-def test_a_device_that_is_not_here_is_refused(folder: Path, device: str) -> None:
+def test_a_missing_device_is_refused(folder: Path, device: str) -> None:
     with pytest.raises(UsageError, match=f"device={device}"):
         bart_cli.Summarizer.from_pretrained(folder, device=device)
 
@@ -221,7 +221,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     monkeypatch.setattr(generate_module, "_decode", decode)
 
 
-def test_ctrl_c_in_a_long_text_keeps_the_pieces_that_are_done(
+def test_ctrl_c_in_a_long_text_keeps_the_finished_pieces(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
@@ -240,7 +240,7 @@ def test_ctrl_c_in_a_long_text_keeps_the_pieces_that_are_done(
 
 
 @pytest.mark.parametrize(("form", "kept"), [("text", 1), ("json", 1), ("jsonl", 0)])
-def test_ctrl_c_writes_what_is_done_unless_a_rerun_resumes(
+def test_ctrl_c_writes_finished_results_unless_a_rerun_resumes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, kept: int
 ) -> None:
     text = tmp_path / "long.txt"

@@ -16,14 +16,14 @@ from tests.conftest import tiny_model_config
 
 
 @given(cores=st.sets(st.integers(0, 200), min_size=8, max_size=64), ranks=st.integers(1, 8))
-def test_ranks_near_the_same_cores_divide_them(cores: set[int], ranks: int) -> None:
+def test_ranks_near_the_same_cores_share_them(cores: set[int], ranks: int) -> None:
     shares = [share_of(rank, [cores] * ranks) for rank in range(ranks)]
     assert set.union(*shares) == cores
     assert sum(map(len, shares)) == len(cores)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_rank_stays_on_the_node_of_its_gpu() -> None:
+def test_a_rank_is_bound_to_the_numa_node_of_its_gpu() -> None:
     near = [{0, 1, 2, 3}, {0, 1, 2, 3}, {4, 5, 6, 7}, {4, 5, 6, 7}]
     assert [share_of(rank, near) for rank in range(4)] == [{0, 1}, {2, 3}, {4, 5}, {6, 7}]
 

@@ -123,7 +123,7 @@ def test_a_gradient_that_is_not_finite_leaves_weights_and_moments_alone() -> Non
             assert torch.equal(states[0][name], states[1][name])
 
 
-def test_numbers_that_are_read_late_end_the_run_at_the_step_that_had_them() -> None:
+def test_numbers_read_late_end_the_run_at_their_own_step() -> None:
     model = nn.Linear(1, 1)
     job = make_job(model, Skipping(model.parameters()), max_bad_steps=2)
     unread: deque[StepNumbers] = deque()

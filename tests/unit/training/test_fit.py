@@ -40,7 +40,7 @@ def tiny(training: TrainingConfig, **changes: object) -> Bart:
         ({"freeze_encoder": True, "freeze_embeddings": True}, {"attention_dropout": 0.1}),
     ],
 )
-def test_activations_are_foretold_from_short_sequences(
+def test_activations_are_estimated_from_short_sequences(
     settings: dict[str, object], model: dict[str, object]
 ) -> None:
     training = TrainingConfig.model_validate(settings)
@@ -105,7 +105,7 @@ def test_trials_find_the_largest_that_fits_in_few_steps(limit: int, guess: int) 
     assert all(number <= 400 for number in tried)
 
 
-def test_a_trial_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_has_no_side_effects(monkeypatch: pytest.MonkeyPatch) -> None:
     training = TrainingConfig()
     model = tiny(training)
     needs = footprint(model, training, OptimizerConfig(), (16, 8), WORLD)
@@ -172,7 +172,7 @@ def test_auto_is_the_same_run_in_micro_batches_that_fit_and_resume_keeps_it(
 
 
 @pytest.mark.parametrize("share", [0.6, 0.9])
-def test_too_little_memory_is_told_by_part_before_the_start(
+def test_too_little_memory_is_reported_by_part_before_the_start(
     shards: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -20,7 +20,9 @@ from bart_cli.training.history import summarize_run
         (b"- 1\n", "is not a run of pretrain or finetune"),
     ],
 )
-def test_settings_that_no_run_wrote_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_settings_of_a_run_are_reported(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UsageError, match=message):
         summarize_run(tmp_path)

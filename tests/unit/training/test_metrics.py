@@ -14,7 +14,9 @@ ROW = b'{"step": 1, "loss": null}\n'
 
 
 @pytest.mark.parametrize("tail", [b'{"step": 2, "lo', b"\xff\xfe", b"\0" * 50, b"3"])
-def test_a_cut_tail_is_left_out_and_damage_elsewhere_is_named(tmp_path: Path, tail: bytes) -> None:
+def test_a_truncated_tail_is_ignored_and_other_damage_is_reported(
+    tmp_path: Path, tail: bytes
+) -> None:
     log = tmp_path / "metrics.jsonl"
     log.write_bytes(ROW + tail)
     assert [row["step"] for row in read_metrics(tmp_path)] == [1]
@@ -23,7 +25,7 @@ def test_a_cut_tail_is_left_out_and_damage_elsewhere_is_named(tmp_path: Path, ta
         read_metrics(tmp_path)
 
 
-def test_a_full_disk_at_a_log_line_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_while_logging_is_reported(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, 0)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")

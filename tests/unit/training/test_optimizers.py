@@ -184,7 +184,7 @@ def test_every_optimizer_and_backend_ends_where_the_reference_does(
         torch.testing.assert_close(tensor, weights[1][key], rtol=0, atol=1e-5, msg=key)
 
 
-def test_auto_takes_apex_for_fp32_weights_on_gpus_only(apex: ModuleType) -> None:
+def test_auto_uses_apex_only_for_fp32_weights_on_gpus(apex: ModuleType) -> None:
     model = torch.nn.Linear(3, 3)
     assert type(build_optimizer(model, OptimizerConfig(name="adamw"))) is torch.optim.AdamW
     problem = backend_problem(OptimizerConfig(name="nvlamb", backend="apex"), "bf16")
@@ -237,7 +237,7 @@ def reference_rates(name: str, warmup: int, steps: int) -> list[float]:
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("warmup", [0, 10])
 @pytest.mark.parametrize("name", ["polynomial", "linear", "cosine", "cosine_restarts"])
-def test_the_rate_of_every_step_is_the_references(name: str, warmup: int) -> None:
+def test_the_learning_rate_of_every_step_equals_the_reference(name: str, warmup: int) -> None:
     config = ScheduleConfig.model_validate(
         {"name": name, "warmup_steps": warmup}
         | ({"end_learning_rate": 1e-7} if name == "polynomial" else {})
@@ -254,7 +254,7 @@ def test_the_rate_follows_power_end_and_constant() -> None:
     assert learning_rate(110, 110, 1.0, ScheduleConfig(name="constant")) == 1.0
 
 
-def test_bf16_weights_follow_their_fp32_master() -> None:
+def test_bf16_weights_follow_their_fp32_master_weights() -> None:
     torch.manual_seed(0)
     start = torch.randn(6, 5).bfloat16().float()
     exact = torch.nn.Parameter(start.clone())

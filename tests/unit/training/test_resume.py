@@ -45,7 +45,7 @@ def steps(run: Path) -> list[int]:
     return [step_of(path.name) for path in list_checkpoints(run)]
 
 
-def test_a_run_is_bound_to_the_content_of_its_shards_and_not_to_their_place(
+def test_a_run_is_bound_to_the_content_of_its_shards_and_not_to_their_location(
     shards: Path,  # noqa: F811
     tmp_path: Path,
     tiny_tokenizer: Tokenizer,
@@ -120,7 +120,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("diverging")
-def test_a_run_whose_loss_is_lost_goes_on_from_the_last_good_checkpoint_with_a_lower_rate(
+def test_a_run_with_a_non_finite_loss_resumes_from_the_last_good_checkpoint_with_a_lower_rate(
     shards: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -147,7 +147,7 @@ def test_a_run_whose_loss_is_lost_goes_on_from_the_last_good_checkpoint_with_a_l
 
 
 @pytest.mark.usefixtures("diverging")
-def test_a_loss_that_is_not_finite_at_the_end_is_no_end(
+def test_a_non_finite_loss_at_the_last_step_does_not_finish_the_run(
     shards: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -190,7 +190,7 @@ def test_a_rollback_happens_once_and_sets_the_old_branch_aside(
     assert_equal_runs(tmp_path / "whole", run)
 
 
-def test_a_finished_run_is_left_alone_and_goes_on_to_more_steps(
+def test_a_finished_run_is_unchanged_until_max_steps_is_raised(
     shards: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -209,7 +209,7 @@ def test_a_finished_run_is_left_alone_and_goes_on_to_more_steps(
         start(changed(config, "training", max_steps=2), run)
 
 
-def test_the_best_checkpoints_are_kept_beside_the_last(
+def test_the_best_checkpoints_are_kept_besides_the_last(
     shards: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -140,7 +140,7 @@ class StopAt(Reporter):
     ("optimizer", "parameters"),
     [("adamw", "fp32"), ("nvlamb", "fp32"), ("nvlamb", "bf16"), ("adafactor", "fp32")],
 )
-def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     shards: Path, tmp_path: Path, optimizer: str, parameters: str
 ) -> None:
     precision = "bf16" if parameters == "bf16" else "fp32"
@@ -201,7 +201,7 @@ def turn_a_bit(weights: Path) -> None:
     weights.write_bytes(content)
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(
+def test_a_damaged_newest_checkpoint_is_reported_and_the_previous_one_is_used(
     shards: Path, tmp_path: Path
 ) -> None:
     class Listening(Reporter):
@@ -229,9 +229,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(
         assert f"skipping damaged checkpoint {newest}" in reporter.warnings[0]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
-    shards: Path, tmp_path: Path
-) -> None:
+def test_too_many_non_finite_losses_stop_the_run(shards: Path, tmp_path: Path) -> None:
     config = pretrain_config(shards, max_bad_steps=3, max_steps=50)
     spoiled = config.model.model_copy(update={"init_std": 1.0})
     config = config.model_copy(
@@ -258,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_after_too_many(
     assert [json.loads(line, parse_constant=pytest.fail)["loss"] for line in lines] == [None] * 2
 
 
-def test_a_bad_step_is_skipped_and_counted_and_the_run_goes_on(
+def test_a_bad_step_is_skipped_and_counted_and_the_run_continues(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import bart_cli.training.loop as loop
@@ -284,9 +282,7 @@ def test_a_bad_step_is_skipped_and_counted_and_the_run_goes_on(
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
-def test_a_start_that_fails_leaves_nothing_in_the_way(
-    shards: Path, pairs: Path, tmp_path: Path
-) -> None:
+def test_a_failed_start_leaves_nothing_behind(shards: Path, pairs: Path, tmp_path: Path) -> None:
     run_pretrain(pretrain_config(shards, max_steps=2), tmp_path / "pre", reporter=Reporter())
     good = finetune_config(pairs, training={"max_steps": 2})
     good = good.model_copy(update={"init_from": str(tmp_path / "pre")})
@@ -304,7 +300,7 @@ def test_a_start_that_fails_leaves_nothing_in_the_way(
     assert run_finetune(good, tmp_path / "fine", reporter=Reporter()).outcome == "done"
 
 
-def test_a_run_says_what_the_model_was_and_not_what_the_preset_said(
+def test_a_run_records_the_actual_model_not_the_preset(
     shards: Path, pairs: Path, tmp_path: Path
 ) -> None:
     run_pretrain(pretrain_config(shards, max_steps=2), tmp_path / "pre", reporter=Reporter())
@@ -327,7 +323,7 @@ def test_a_run_says_what_the_model_was_and_not_what_the_preset_said(
 
 
 @pytest.mark.parametrize("data", [{}, {"max_tokens": 64}, {"group_by_length": False}])
-def test_fine_tuning_goes_on_bit_for_bit(
+def test_fine_tuning_resumes_bit_for_bit(
     pairs: Path, tmp_path: Path, data: dict[str, object]
 ) -> None:
     config = finetune_config(pairs, training={"checkpoint_every": 4, "validate_every": 3})
@@ -370,7 +366,7 @@ def test_a_stop_is_honored_while_a_validation_decodes(
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_frozen_encoder_stays_as_it_is(shards: Path, pairs: Path, tmp_path: Path) -> None:
+def test_a_frozen_encoder_does_not_change(shards: Path, pairs: Path, tmp_path: Path) -> None:
     run_pretrain(pretrain_config(shards, max_steps=3), tmp_path / "pre", reporter=Reporter())
     config = finetune_config(pairs, training={"freeze_encoder": True, "max_steps": 3})
     config = config.model_copy(update={"init_from": str(tmp_path / "pre")})
@@ -381,7 +377,7 @@ def test_a_frozen_encoder_stays_as_it_is(shards: Path, pairs: Path, tmp_path: Pa
         assert torch.equal(before[name], after[name]) == encoder, name
 
 
-def test_all_problems_are_told_at_once(shards: Path, tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(shards: Path, tmp_path: Path) -> None:
     config = pretrain_config(shards, precision="fp16", sharding="fsdp", parameters="bf16")
     config = config.model_copy(
         update={
@@ -402,7 +398,7 @@ def test_all_problems_are_told_at_once(shards: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_fine_tuning_goes_on_from_pretrained_weights_and_keeps_the_best(
+def test_fine_tuning_starts_from_pretrained_weights_and_keeps_the_best(
     shards: Path, pairs: Path, tmp_path: Path
 ) -> None:
     run_pretrain(pretrain_config(shards), tmp_path / "pre", reporter=Reporter())
@@ -494,7 +490,7 @@ def test_a_model_without_an_embedding_of_mask_trains(
         ),
     ],
 )
-def test_short_memory_is_one_line_with_its_remedy(
+def test_too_little_shared_memory_gives_one_line_and_a_hint(
     shards: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

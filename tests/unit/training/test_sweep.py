@@ -26,7 +26,7 @@ def test_a_grid_without_key_or_values_is_refused(text: str) -> None:
         parse_grid([text])
 
 
-def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_and_the_others_continue(tmp_path: Path) -> None:
     trials = trials_of({"a.b": ["1", "2"]}, [1, 2])
 
     def train(trial: Trial, run: Path) -> bool:
