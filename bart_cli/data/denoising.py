@@ -18,6 +18,7 @@ from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.noise_schemes import (
     Flags,
     NewTokens,
+    Sentences,
     Text,
     fill,
     insert,
@@ -25,15 +26,21 @@ from bart_cli.data.noise_schemes import (
     rotate,
     share,
 )
-from bart_cli.data.noise_schemes import Ids as Ids
-from bart_cli.data.random_keys import Keys, derive
+from bart_cli.data.noise_spans import Ids as Ids
+from bart_cli.data.noise_spans import starts_of
+from bart_cli.data.random_keys import Keys, Purpose, derive
 from bart_cli.data.words import word_starts
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
 # Mixed into a sample's key, so that each scheme draws independent random numbers; `permute` and
-# `infill` use the key itself. Changing a number breaks bitwise resume.
-SCHEME_KEYS = {"mask": 11, "delete": 12, "insert": 13, "rotate": 14}
+# `infill` use the key itself.
+SCHEME_KEYS = {
+    "mask": Purpose.MASK_SCHEME,
+    "delete": Purpose.DELETE_SCHEME,
+    "insert": Purpose.INSERT_SCHEME,
+    "rotate": Purpose.ROTATE_SCHEME,
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Denoiser:
                 sample.
             keys: [B] random keys, one per sample.
         """
-        text = self._noise(tokens, sentences, keys)
+        text = self._noise(tokens, sentences, keys, self._word_starts)
         return Ragged(text.ids, text.lengths)
 
     def origins(self, tokens: Ragged, sentences: Ragged, keys: Keys) -> Ragged:
@@ -94,24 +101,27 @@ class Denoiser:
 
         The index of a new token (<mask> or a random token) is -1. Arguments as in `__call__`.
         """
-        text = self._noise(tokens, sentences, keys)
-        return Ragged(text.origins, text.lengths)
+        # Ids above the vocabulary stand for positions, so that every scheme carries them along.
+        vocabulary, starts = len(self._word_starts), self._word_starts
+        places = Ragged(np.arange(len(tokens.values)) + vocabulary, tokens.lengths)
+        text = self._noise(places, sentences, keys, np.append(starts, starts[tokens.values]))
+        return Ragged(np.maximum(text.ids - vocabulary, -1), text.lengths)
 
-    def _noise(self, tokens: Ragged, sentences: Ragged, keys: Keys) -> Text:
-        owners = np.repeat(np.arange(len(keys)), sentences.lengths)
-        numbers = np.arange(len(owners)) - sentences.starts[owners]
-        text = Text(
-            tokens.values.copy(),
-            tokens.lengths,
-            np.repeat(numbers, sentences.values),
-            np.arange(len(tokens.values)),
-        )
+    def _noise(self, tokens: Ragged, sentences: Ragged, keys: Keys, word_starts: Flags) -> Text:
+        def find_sentences() -> Sentences:
+            owners = np.repeat(np.arange(len(keys)), sentences.lengths)
+            numbers = np.arange(len(owners)) - sentences.starts[owners]
+            used = sentences.values > 0
+            return Sentences(starts_of(sentences.values)[used], owners[used], numbers[used])
+
+        text = Text(tokens.values, tokens.lengths, find_sentences)
         for scheme in self._config.schemes:
             part = SCHEME_KEYS.get(scheme)
-            text = self._apply(scheme, text, keys if part is None else derive(keys, part))
+            own_keys = keys if part is None else derive(keys, part)
+            text = self._apply(scheme, text, own_keys, word_starts)
         return text
 
-    def _apply(self, scheme: str, text: Text, keys: Keys) -> Text:
+    def _apply(self, scheme: str, text: Text, keys: Keys, word_starts: Flags) -> Text:
         config = self._config
         if not len(text.ids):
             return text
@@ -122,21 +132,26 @@ class Denoiser:
         if scheme == "insert":
             fairseq = config.sampling == "fairseq"  # counts <s> and </s>; may split words
             number = share(text.lengths + 2 * fairseq, config.insert_ratio, keys, config)
-            begins = self._tokens(text) if fairseq else self._words(text)
+            begins = _token_begins(text) if fairseq else _word_begins(text, word_starts)
             return insert(text, number, keys, config, self._new, begins)
         if config.mask_ratio == 0:
             return text
         tokens = config.mask_length == "subword" or not config.whole_words
         if scheme == "infill" and not tokens:
-            begins = self._words(text)
+            begins = _word_begins(text, word_starts)
         else:
-            begins = self._tokens(text)
+            begins = _token_begins(text)
         single = scheme != "infill" or config.mask_length != "span-poisson"
         replace = {"mask": 1, "delete": 0, "infill": config.replace_length}[scheme]
         return fill(text, begins, keys, config, self._new, single=single, replace=replace)
 
-    def _words(self, text: Text) -> Flags:
-        return text.sentence_begins() | self._word_starts[text.ids]
 
-    def _tokens(self, text: Text) -> Flags:
-        return np.ones(len(text.ids), dtype=bool)
+def _word_begins(text: Text, word_starts: Flags) -> Flags:
+    """[T] True at the first token of each word; a sentence begins with a word."""
+    begins = word_starts[text.ids]
+    begins[text.sentences.first] = True
+    return begins
+
+
+def _token_begins(text: Text) -> Flags:
+    return np.ones(len(text.ids), dtype=bool)

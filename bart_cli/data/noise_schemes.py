@@ -1,9 +1,9 @@
 """The noising schemes of BART (Lewis et al. 2020, section 2.2), vectorized over a batch.
 
 In: a `Text`, the random keys of its samples, and settings. Out: a new `Text`. For each output
-token, a scheme computes the input token at that position (`anchors`) and the token that replaces it
-(`written`, or COPY to keep it). `Text.edit` applies both and tracks the sentence and the origin of
-every token, so that schemes compose in any order.
+token, a scheme computes the input token at that position (`anchors`): the token that is copied, or
+one in the sentence of a new token. `Text.edit` tracks the sentences, so that schemes compose in any
+order.
 
 `sampling=exact` is our own: the expected share equals the configured ratio, spans never overlap,
 and words are never split. `sampling=fairseq` draws as fairseq's DenoisingDataset does: counts are
@@ -11,71 +11,104 @@ rounded up, spans may overlap (which masks fewer words than `mask_ratio`), and t
 inserted inside a word.
 """
 
-# Legend: B samples, T tokens of the batch, W words of the longest sample, I items of the longest
-# sample (kept words, spans, insertions).
+# Legend: B samples, T tokens of the batch, S sentences, I items of the longest sample (kept words,
+# spans, insertions), K spans or insertions of the batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from math import exp
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bart_cli.config.data import DenoisingConfig
-from bart_cli.data.random_keys import Keys, derive, uniform
+from bart_cli.data.noise_spans import (
+    Ids,
+    assign_words,
+    disjoint_spans,
+    overlapping_spans,
+    poisson_spans,
+    random_ranks,
+    single_spans,
+    starts_of,
+)
+from bart_cli.data.random_keys import Keys, Purpose, derive, uniform
 
-Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-# An independent stream of random numbers for each purpose.
-PERMUTE, ROUND, SPAN, PLACE, REPLACE, TOKEN, ROTATE, CUT = range(8)
-COPY = -1
-LAST = np.uint64(2**64 - 1)
+
+@dataclass(frozen=True)
+class Sentences:
+    """The sentences of a `Text`, in order; a sentence that a rotation has cut counts as two.
+
+    first: [S] index of the first token. owners: [S] index of the sample. numbers: [S] index of the
+    sentence in the original sample.
+    """
+
+    first: Ids
+    owners: Ids
+    numbers: Ids
 
 
 @dataclass(frozen=True)
 class Text:
     """The samples of a batch, as schemes pass them on.
 
-    ids: [T] tokens, concatenated. lengths: [B] tokens of each sample. sentences: [T] index of each
-    token's sentence in its sample. origins: [T] index of each token in the original text, -1 for
-    new tokens.
+    ids: [T] tokens, concatenated. lengths: [B] tokens of each sample. find_sentences: computes
+    `sentences`, which few schemes read.
     """
 
     ids: Ids
     lengths: Ids
-    sentences: Ids
-    origins: Ids
+    find_sentences: Callable[[], Sentences]
 
     @cached_property
+    def sentences(self) -> Sentences:
+        """The sentences of all samples."""
+        return self.find_sentences()
+
+    @cached_property
+    def bounds(self) -> Ids:
+        """[B + 1] index of the first token of each sample, and T."""
+        bounds = np.zeros(len(self.lengths) + 1, dtype=np.int64)
+        np.cumsum(self.lengths, out=bounds[1:])
+        return bounds
+
     def owners(self) -> Ids:
         """[T] index of each token's sample."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
-    def sentence_begins(self) -> Flags:
-        """[T] True at the first token of each run of tokens from one sentence."""
-        owners = self.owners
-        begins = np.ones(len(self.ids), dtype=bool)
-        begins[1:] = (self.sentences[1:] != self.sentences[:-1]) | (owners[1:] != owners[:-1])
-        return begins
+    def sentence_numbers(self) -> Ids:
+        """[T] index of each token's sentence in the original sample."""
+        return np.repeat(self.sentences.numbers, self.sentence_lengths())
 
-    def edit(self, anchors: Ids, written: Ids, lengths: Ids) -> Text:
-        """Build a text from `written` ids, or, where they are COPY, from the tokens at `anchors`.
+    def sentence_lengths(self) -> Ids:
+        """[S] tokens of each sentence."""
+        return np.diff(np.append(self.sentences.first, len(self.ids)))
+
+    def edit(self, anchors: Ids, lengths: Ids) -> Text:
+        """Build a text from the tokens at `anchors`.
 
         Args:
             anchors: [T'] index in this text for each token of the new one.
-            written: [T'] id of each new token, or COPY.
             lengths: [B] tokens of each new sample.
         """
-        copied = written == COPY
-        return Text(
-            np.where(copied, self.ids[anchors], written),
-            lengths,
-            self.sentences[anchors],
-            np.where(copied, self.origins[anchors], -1),
-        )
+
+        def find() -> Sentences:
+            owners = np.repeat(np.arange(len(lengths)), lengths)
+            return find_sentences(self.sentence_numbers()[anchors], owners)
+
+        return Text(self.ids[anchors], lengths, find)
+
+
+def find_sentences(numbers: Ids, owners: Ids) -> Sentences:
+    """Find the sentences, given the sentence [T] and the sample [T] of each token."""
+    begins = np.ones(len(numbers), dtype=bool)
+    begins[1:] = (numbers[1:] != numbers[:-1]) | (owners[1:] != owners[:-1])
+    first = np.flatnonzero(begins)
+    return Sentences(first, owners[first], numbers[first])
 
 
 @dataclass(frozen=True)
@@ -94,21 +127,22 @@ class NewTokens:
             keys: [B].
         """
         drawn = np.full(len(owners), self.mask_id, dtype=np.int64)
-        rank = rank_in_row(np.ones(len(owners), dtype=bool), owners)[is_random]
-        number = uniform(keys[owners[is_random]], TOKEN, rank.astype(np.uint64))
-        drawn[is_random] = self.ordinary[(number * len(self.ordinary)).astype(np.int64)]
+        places = np.flatnonzero(is_random)
+        rank = places - np.searchsorted(owners, owners[places])
+        number = uniform(keys[owners[places]], Purpose.TOKEN, rank.astype(np.uint64))
+        drawn[places] = self.ordinary[(number * len(self.ordinary)).astype(np.int64)]
         return drawn
 
 
-def rank_in_row(flags: Flags, owners: Ids) -> Ids:
-    """Count the flags set earlier in the same row, for each position.
+def stretches(firsts: Ids, lengths: Ids) -> Ids:
+    """Count up from each of `firsts`, as many numbers as `lengths` says.
 
-    >>> rank_in_row(np.array([1, 0, 1, 1, 1], dtype=bool), np.array([0, 0, 0, 1, 1])).tolist()
-    [0, 1, 1, 0, 1]
+    >>> stretches(np.array([7, 3]), np.array([2, 3])).tolist()
+    [7, 8, 3, 4, 5]
     """
-    before: Ids = np.cumsum(flags) - flags
-    row_begins = np.searchsorted(owners, owners)
-    return before - before[row_begins]
+    numbers: Ids = np.repeat(firsts - starts_of(lengths), lengths)
+    numbers += np.arange(len(numbers))
+    return numbers
 
 
 def share(counts: Ids, ratio: float, keys: Keys, config: DenoisingConfig) -> Ids:
@@ -117,7 +151,7 @@ def share(counts: Ids, ratio: float, keys: Keys, config: DenoisingConfig) -> Ids
     """
     if config.sampling == "fairseq":
         return np.ceil(counts.astype(np.float32) * np.float32(ratio)).astype(np.int64)
-    return np.floor(counts * ratio + uniform(keys, ROUND)).astype(np.int64)
+    return np.floor(counts * ratio + uniform(keys, Purpose.ROUND)).astype(np.int64)
 
 
 def permute(text: Text, keys: Keys, ratio: float) -> Text:
@@ -127,21 +161,21 @@ def permute(text: Text, keys: Keys, ratio: float) -> Text:
     B and D are chosen, in this order, and take the second and the fourth position, so that nothing
     changes. Had D come before B, the result would be A D C B.
     """
-    first = np.flatnonzero(text.sentence_begins())
-    lengths = np.diff(np.append(first, len(text.ids)))
-    owners = text.owners[first]
-    number = text.sentences[first].astype(np.uint64)
-    order = np.lexsort((derive(keys[owners], PERMUTE, number), owners))
-    sentences = np.bincount(owners, minlength=len(keys))
-    wanted = np.ceil(sentences * 2 * ratio / 2).astype(np.int64)
-    rank = np.arange(len(first)) - (np.cumsum(sentences) - sentences)[owners]
-    chosen = order[rank < wanted[owners]]
-    arranged = np.arange(len(first))
-    arranged[np.sort(chosen)] = chosen
+    found, lengths = text.sentences, text.sentence_lengths()
+    owners = found.owners
+    numbers = found.numbers.astype(np.uint64)
+    arranged = np.lexsort((derive(keys[owners], Purpose.PERMUTE, numbers), owners))
+    if ratio < 1:
+        sentences = np.bincount(owners, minlength=len(keys))
+        wanted = np.ceil(sentences * 2 * ratio / 2).astype(np.int64)
+        rank = np.arange(len(owners)) - starts_of(sentences)[owners]
+        chosen = arranged[rank < wanted[owners]]
+        arranged = np.arange(len(owners))
+        arranged[np.sort(chosen)] = chosen
     lengths = lengths[arranged]
-    moved = np.cumsum(lengths) - lengths
-    anchors = np.repeat(first[arranged] - moved, lengths) + np.arange(len(text.ids))
-    return text.edit(anchors, np.full(len(anchors), COPY), text.lengths)
+    moved = Sentences(starts_of(lengths), owners, found.numbers[arranged])
+    anchors = stretches(found.first[arranged], lengths)
+    return Text(text.ids[anchors], text.lengths, lambda: moved)
 
 
 def rotate(text: Text, keys: Keys, config: DenoisingConfig) -> Text:
@@ -151,16 +185,18 @@ def rotate(text: Text, keys: Keys, config: DenoisingConfig) -> Text:
     the last token, which changes nothing.
     """
     cuts = text.lengths + (config.sampling == "fairseq")
-    offset = (uniform(keys, CUT) * cuts).astype(np.int64)
-    offset[uniform(keys, ROTATE) >= config.rotate_ratio] = 0
-    starts, owners = np.cumsum(text.lengths) - text.lengths, text.owners
+    offset = (uniform(keys, Purpose.CUT) * cuts).astype(np.int64)
+    offset[uniform(keys, Purpose.ROTATE) >= config.rotate_ratio] = 0
+    starts, owners = text.bounds[:-1], text.owners()
     place = np.arange(len(text.ids)) - starts[owners] + offset[owners]
     wrapped = place >= text.lengths[owners]
     anchors = starts[owners] + place - np.where(wrapped, text.lengths[owners], 0)
-    turned = text.edit(anchors, np.full(len(anchors), COPY), text.lengths)
-    # For subsequent schemes, a sentence that was cut counts as two.
-    numbers = np.where(wrapped, ~turned.sentences, turned.sentences)
-    return Text(turned.ids, turned.lengths, numbers, turned.origins)
+
+    def find() -> Sentences:  # for subsequent schemes, a sentence that was cut counts as two
+        numbers = text.sentence_numbers()[anchors]
+        return find_sentences(np.where(wrapped, ~numbers, numbers), owners)
+
+    return Text(text.ids[anchors], text.lengths, find)
 
 
 def insert(
@@ -176,25 +212,17 @@ def insert(
         number: [B] tokens to insert into each sample.
         begins: [T] True at tokens before which one may be inserted; also allowed at the end.
     """
-    first = np.flatnonzero(begins)
-    owner_of_word = text.owners[first]
-    words = np.bincount(owner_of_word, minlength=len(keys))
+    behind, rows = _words(text, begins)
+    words = np.diff(rows)
     number = np.where(words > 0, number, 0)
-    total = words + number
-    order = _random_ranks(keys, total)
-    real = np.arange(order.shape[1])[None] < total[:, None]
-    inserted = (order < number[:, None])[real]
-    random = share(number, config.random_ratio, derive(keys, REPLACE), config)
-    is_random = (order < random[:, None])[real][inserted]
-    owners = np.repeat(np.arange(len(keys)), total)
-    before = np.cumsum(words) - words
-    word = before[owners] + np.minimum(rank_in_row(~inserted, owners), words[owners] - 1)
-    copies = np.where(inserted, 1, np.diff(np.append(first, len(text.ids)))[word])
-    starts = np.cumsum(copies) - copies
-    anchors = np.repeat(first[word] - starts, copies) + np.arange(int(copies.sum()))
-    written = np.full(len(anchors), COPY)
-    written[starts[inserted]] = new.draw(owners[inserted], is_random, keys)
-    return text.edit(anchors, written, _sums(owners, copies, len(keys)))
+    ranks = random_ranks(keys, words + number)
+    places = np.flatnonzero(ranks < number[:, None])
+    owners = np.repeat(np.arange(len(keys)), number)
+    random = share(number, config.random_ratio, derive(keys, Purpose.REPLACE), config)
+    written = new.draw(owners, ranks.ravel()[places] < random[owners], keys)
+    nothing = np.zeros_like(places)
+    spans = assign_words(places, ranks.shape[1], owners, number, nothing, rows)
+    return _rewrite(text, behind[spans.words], nothing, nothing + 1, owners, written)
 
 
 def fill(
@@ -214,148 +242,66 @@ def fill(
         replace: delete a span (0), replace it by one mask (1), or by a mask per token (-1). A span
             of length 0 always inserts a mask.
     """
-    first = np.flatnonzero(begins)
-    word_lengths = np.diff(np.append(first, len(text.ids)))
-    words = np.bincount(text.owners[first], minlength=len(keys))
+    behind, rows = _words(text, begins)
+    words = np.diff(rows)
     wanted = share(words, config.mask_ratio, keys, config)
     if replace == 0:
         wanted = np.minimum(wanted, np.maximum(words - 1, 0))  # the source must not become empty
-    lengths, counts = _single(wanted) if single else _poisson(wanted, keys, config.poisson_lambda)
+    lengths, counts = (
+        single_spans(wanted) if single else poisson_spans(wanted, keys, config.poisson_lambda)
+    )
     overlapping = config.sampling == "fairseq" and not single
     if overlapping:
-        word, width, span, owners = _overlapping(words, lengths, keys, keep_each=replace == -1)
+        spans = overlapping_spans(rows, lengths, keys, keep_each=replace == -1)
     else:
-        word, width, span, owners = _disjoint(words, lengths, counts, keys)
-    is_span = span >= 0
-    bounds = np.append(first, len(text.ids))
-    tokens = bounds[word + width] - bounds[word]
-    word = np.minimum(word, (np.cumsum(words) - 1)[owners])  # an insertion at the very end
-    under = {0: np.zeros_like(width), 1: np.ones_like(width), -1: tokens}[replace]
-    copies = np.where(is_span, np.where(width == 0, 1, under), word_lengths[word])
-    starts = np.cumsum(copies) - copies
-    anchors = np.repeat(first[word] - starts, copies) + np.arange(int(copies.sum()))
-    is_random = is_span.copy()
-    numbers = uniform(keys[owners[is_span]], REPLACE, span[is_span].astype(np.uint64))
-    is_random[is_span] = numbers < config.random_ratio
-    places = np.repeat(is_span, copies)
-    written = np.full(len(anchors), COPY)
-    written[places] = new.draw(
-        np.repeat(owners, copies)[places], np.repeat(is_random, copies)[places], keys
-    )
-    filled = text.edit(anchors, written, _sums(owners, copies, len(keys)))
+        spans = disjoint_spans(rows, lengths, counts, keys)
+    first = behind[spans.words]
+    taken = behind[spans.words + spans.widths] - first
+    put = {0: np.zeros_like(taken), 1: np.ones_like(taken), -1: taken.copy()}[replace]
+    put[spans.widths == 0] = 1
+    if config.random_ratio:
+        numbers = uniform(keys[spans.owners], Purpose.REPLACE, spans.ranks.astype(np.uint64))
+        is_random = np.repeat(numbers < config.random_ratio, put)
+        written: Ids | int = new.draw(np.repeat(spans.owners, put), is_random, keys)
+    else:
+        written = new.mask_id
+    filled = _rewrite(text, first, taken, put, spans.owners, written)
     if not overlapping:
         return filled
     insertions = counts - (lengths > 0).sum(1)
     everywhere = np.ones(len(filled.ids), dtype=bool)
-    return insert(filled, insertions, derive(keys, SPAN), config, new, everywhere)
+    return insert(filled, insertions, derive(keys, Purpose.SPAN), config, new, everywhere)
 
 
-def _single(wanted: Ids) -> tuple[Ids, Ids]:
-    """Lengths [B, I] of single-word spans, padded with zeros, and their number [B]."""
-    return (np.arange(wanted.max(initial=0))[None] < wanted[:, None]).astype(np.int64), wanted
-
-
-def _poisson(wanted: Ids, keys: Keys, rate: float) -> tuple[Ids, Ids]:
-    """Draw spans until they cover the wanted words; truncate the last one. Returns as `_single`.
-
-    For 5 words and draws of 2, 0, 4, …, the span lengths are 2, 0, 3.
+def _words(text: Text, begins: Flags) -> tuple[Ids, Ids]:
+    """Index of the first token of each word, and T; index of the first word of each sample, and the
+    number of words.
     """
-    draws = int(wanted.max(initial=0) / rate * 1.5) + 12
-    table = poisson_table(rate)
-    while True:
-        index = np.arange(draws, dtype=np.uint64)
-        numbers = uniform(keys[:, None], SPAN, index[None, :])
-        lengths = np.searchsorted(table, numbers, side="right")
-        covered = np.cumsum(lengths, axis=1)
-        if (covered[:, -1] >= wanted).all():
-            break
-        draws *= 2  # rare: many short spans
-    before = covered - lengths
-    used = before < wanted[:, None]
-    lengths = np.where(used, np.minimum(lengths, wanted[:, None] - before), 0)
-    return lengths, used.sum(1)
+    first = np.flatnonzero(begins)
+    return np.append(first, len(text.ids)), np.searchsorted(first, text.bounds)
 
 
-@cache
-def poisson_table(rate: float) -> NDArray[np.float64]:
-    """P(length <= k) for k = 0, 1, …: the index of the first entry above u is a Poisson sample."""
-    probability, cumulative, table = exp(-rate), 0.0, []
-    for k in range(1, int(rate * 4) + 40):
-        cumulative += probability
-        table.append(cumulative)
-        probability *= rate / k
-    return np.array(table)
-
-
-Items = tuple[Ids, Ids, Ids, Ids]
-"""For each item, in order: its first word, its number of words, its rank among the spans of the
-sample (-1 for a kept word), and its sample."""
-
-
-def _disjoint(words: Ids, lengths: Ids, counts: Ids, keys: Keys) -> Items:
-    """Order spans and kept words at random and assign the words to them from left to right."""
-    items = counts + words - lengths.sum(1)
-    most = int(items.max(initial=0))
-    column = np.arange(most)[None]
-    order = np.argsort(_random_places(keys, items, most), axis=1)
-    widths = np.zeros((len(keys), most), dtype=np.int64)
-    drawn = min(lengths.shape[1], most)
-    widths[:, :drawn] = lengths[:, :drawn]
-    is_span = column < counts[:, None]
-    widths[~is_span] = 1
-    widths = np.take_along_axis(widths, order, 1)
-    is_span = np.take_along_axis(is_span, order, 1)
-    word = np.cumsum(widths, axis=1) - widths + (np.cumsum(words) - words)[:, None]
-    span = np.where(is_span, np.cumsum(is_span, axis=1) - 1, -1)
-    real = column < items[:, None]
-    return word[real], widths[real], span[real], np.repeat(np.arange(len(keys)), items)
-
-
-def _overlapping(words: Ids, lengths: Ids, keys: Keys, *, keep_each: bool) -> Items:
-    """Start spans at distinct random words; a span may overlap the next one, as in fairseq.
-
-    Example: the words a b c d e f and spans of lengths 3 and 2. Random numbers order the words, say
-    b c …. The first span starts at b and covers b c d, the second starts at c and covers c d. The
-    result is one span at b and the kept words a e f: the second span is swallowed.
+def _rewrite(
+    text: Text, first: Ids, taken: Ids, put: Ids, owners: Ids, written: Ids | int
+) -> Text:  # fmt: skip
+    """Replace `taken` [K] tokens, from the `first` [K] on, by `put` [K] new ones.
 
     Args:
-        lengths: [B, I] span lengths; spans of length 0 are skipped.
-        keep_each: return an item for each word of a span instead of one for the whole span.
+        owners: [K] index of the sample.
+        written: the new tokens, concatenated; or one id for all of them.
     """
-    width = int(words.max(initial=0))
-    column = np.arange(width)[None]
-    rank = _random_ranks(keys, words)
-    compact = np.take_along_axis(lengths, np.argsort(lengths == 0, axis=1, kind="stable"), 1)
-    spans = np.zeros((len(keys), width), dtype=np.int64)
-    drawn = min(compact.shape[1], width)
-    spans[:, :drawn] = compact[:, :drawn]
-    spans = np.take_along_axis(spans, rank, 1)  # [B, W] length of the span that begins here
-    reach = np.maximum.accumulate(np.where(spans > 0, column + spans, 0), axis=1)
-    inside = np.zeros_like(reach, dtype=bool)
-    inside[:, 1:] = reach[:, :-1] > column[:, 1:]
-    number = np.where(inside | (spans > 0), np.cumsum(spans > 0, axis=1) - 1, -1)
-    real = column < words[:, None]
-    if not keep_each:
-        real &= ~inside
-    word = column + (np.cumsum(words) - words)[:, None]
-    owners = np.broadcast_to(np.arange(len(keys))[:, None], real.shape)
-    ones = np.ones(int(real.sum()), dtype=np.int64)
-    return word[real], ones, number[real], owners[real]
-
-
-def _random_places(keys: Keys, counts: Ids, most: int) -> Keys:
-    """[B, most] random number for each item; the largest integer beyond a row's count."""
-    column = np.arange(most)[None]
-    place = derive(keys[:, None], PLACE, column.astype(np.uint64)) >> np.uint64(1)
-    place[column >= counts[:, None]] = LAST
-    return place
-
-
-def _random_ranks(keys: Keys, counts: Ids) -> Ids:
-    """[B, I] rank of each item in a random order of its row."""
-    order = np.argsort(_random_places(keys, counts, int(counts.max(initial=0))), axis=1)
-    return np.argsort(order, axis=1)
-
-
-def _sums(owners: Ids, copies: Ids, rows: int) -> Ids:
-    return np.bincount(owners, weights=copies, minlength=rows).astype(np.int64)
+    shifts = np.zeros(len(first) + 1, dtype=np.int64)  # of the tokens before each, and the last
+    np.cumsum(taken - put, out=shifts[1:])
+    places = first - shifts[:-1]
+    size = len(text.ids) - int(shifts[-1])
+    runs = np.append(places + put, size)
+    runs[1:] -= runs[:-1].copy()
+    anchors = np.repeat(shifts, runs)
+    anchors += np.arange(size)
+    news = stretches(places, put)
+    # A new token after the last one of a sample does not belong to a sentence of the next sample.
+    anchors[news] = np.minimum(anchors[news], np.repeat(text.bounds[1:][owners] - 1, put))
+    change = np.bincount(owners, weights=put - taken, minlength=len(text.lengths))
+    edited = text.edit(anchors, text.lengths + change.astype(np.int64))
+    edited.ids[news] = written
+    return edited

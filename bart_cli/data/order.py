@@ -55,6 +55,7 @@ class SampleOrder:
     def __init__(
         self, counts: tuple[int, ...], streams: int, seed: int, kept: int | None = None
     ) -> None:
+        self._arguments = counts, streams, seed, kept
         self.counts = np.array(counts, dtype=np.int64)
         self.samples = int(self.counts.sum())
         self._streams = min(streams, self.samples)
@@ -65,6 +66,9 @@ class SampleOrder:
         self._slice_starts = np.cumsum(sizes) - sizes
         self._shard_order = lru_cache(maxsize=2)(self._compute_shard_order)
         self._row_order = lru_cache(maxsize=kept or len(counts))(self._compute_row_order)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SampleOrder, self._arguments  # caches cannot be pickled
 
     def locate(self, positions: Ids) -> tuple[Ids, Ids, Ids]:
         """Return epochs, shards and rows of the samples at `positions`, all of the same shape."""

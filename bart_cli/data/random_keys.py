@@ -7,7 +7,7 @@ counter into 64 random bits with three lines of vectorized integer arithmetic.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,27 @@ from numpy.typing import NDArray
 Keys = NDArray[np.uint64]
 
 
+@unique
 class Purpose(IntEnum):
-    """The second part of a key, which makes random numbers for different purposes independent.
+    """A part of a key that makes random numbers for different purposes independent.
 
     Never change a number: it would break bitwise resume of existing runs.
     """
 
+    # After the key of a sample:
+    PERMUTE = 0
+    ROUND = 1
+    SPAN = 2
+    PLACE = 3
+    REPLACE = 4
+    TOKEN = 5
+    ROTATE = 6
+    CUT = 7
+    MASK_SCHEME = 11
+    DELETE_SCHEME = 12
+    INSERT_SCHEME = 13
+    ROTATE_SCHEME = 14
+    # After the seed of a run:
     SHARD_ORDER = 101
     ROW_ORDER = 102
     NOISE = 103
@@ -32,13 +47,18 @@ class Purpose(IntEnum):
 
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def mix(x: Keys) -> Keys:
-    """SplitMix64's finalizer: a bijection on 64-bit integers that scatters neighboring inputs."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """SplitMix64's finalizer, in place: a bijection on 64-bit integers that scatters neighbors."""
+    x ^= x >> SHIFTS[0]
+    x *= FACTORS[0]
+    x ^= x >> SHIFTS[1]
+    x *= FACTORS[1]
+    x ^= x >> SHIFTS[2]
+    return x
 
 
 def derive(*parts: int | Keys) -> Keys:
@@ -47,7 +67,9 @@ def derive(*parts: int | Keys) -> Keys:
         key = np.zeros((), dtype=np.uint64)
         for part in parts:
             value = np.uint64(part) if isinstance(part, int) else part.astype(np.uint64)
-            key = mix((key ^ value) + GOLDEN)
+            key = key ^ value
+            key += GOLDEN
+            key = mix(key)
         return np.asarray(key)
 
 

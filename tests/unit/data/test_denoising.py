@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.denoising import Denoiser, Ragged
-from bart_cli.data.noise_schemes import _poisson
+from bart_cli.data.noise_spans import poisson_spans
 from bart_cli.data.random_keys import derive
 from bart_cli.tokenizer import Tokenizer
 
@@ -151,7 +152,7 @@ def test_spans_of_length_zero_insert_masks() -> None:
 
 
 def test_span_lengths_follow_the_poisson_distribution() -> None:
-    lengths, counts = _poisson(np.full(2000, 90), keys_of(2000, 1), 3.5)
+    lengths, counts = poisson_spans(np.full(2000, 90), keys_of(2000, 1), 3.5)
     inner = np.concatenate([row[: n - 1] for row, n in zip(lengths, counts, strict=True)])
     assert inner.mean() == pytest.approx(3.5, rel=0.03)  # the last of a row is cut to fit
     assert inner.var() == pytest.approx(3.5, rel=0.06)
@@ -270,3 +271,66 @@ def test_older_files_say_permute_sentences() -> None:
 def test_meaningless_recipes_are_refused(config: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         DenoisingConfig.model_validate(config)
+
+
+# Recipes with the digest of their noise, which never changes: runs would no longer resume exactly.
+RECORDED: list[tuple[dict[str, object], str]] = [
+    ({}, "51be4739410c1fdd"),
+    ({"mask_ratio": 0.0}, "3eb3cb02bfda39de"),
+    ({"schemes": ["infill"], "poisson_lambda": 0.5, "random_ratio": 0.0}, "a3c3065f501ef59d"),
+    ({"schemes": ["infill"], "whole_words": False, "random_ratio": 0.5}, "040a0d550bd376e7"),
+    ({"schemes": ["infill"], "mask_length": "word", "replace_length": -1}, "6b0c8d0ce3535c9d"),
+    (
+        {"schemes": ["infill", "permute"], "replace_length": 0, "poisson_lambda": 1.0},
+        "345a9d5d3218f215",
+    ),
+    (
+        {"schemes": ["rotate", "permute", "infill"], "replace_length": -1, "rotate_ratio": 0.5},
+        "4994bf1a3945e695",
+    ),
+    (
+        {"schemes": ["permute", "insert"], "permute_ratio": 0.5, "insert_ratio": 0.3},
+        "979a362b2aa2f4f3",
+    ),
+    ({"schemes": ["mask", "insert", "rotate", "permute"], "random_ratio": 0.3}, "f5e983099375a06d"),
+    ({"schemes": ["delete", "permute", "infill"], "mask_ratio": 0.5}, "9e975256d4febda7"),
+    ({"sampling": "fairseq", "mask_ratio": 0.5}, "2e35ddf905048c60"),
+    ({"sampling": "fairseq", "replace_length": -1, "random_ratio": 0.5}, "4d8c07603a064220"),
+    ({"sampling": "fairseq", "replace_length": 0, "poisson_lambda": 0.5}, "050d9ab0392776d0"),
+    (
+        {"sampling": "fairseq", "schemes": ["infill", "insert", "rotate", "permute"]}
+        | {"insert_ratio": 0.3, "rotate_ratio": 0.5, "permute_ratio": 0.5},
+        "a74b729664df6a53",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def recorded_samples() -> tuple[Ragged, Ragged]:
+    """200 samples of 1 to 5 sentences of 1 to 9 words; one also has sentences of no tokens."""
+    numbers = derive(1, np.arange(20_000, dtype=np.uint64)).tolist()
+    samples = [
+        [
+            [WORDS[numbers.pop() % len(WORDS)] for _ in range(1 + numbers.pop() % 9)]
+            for _ in range(1 + numbers.pop() % 5)
+        ]
+        for _ in range(200)
+    ]
+    tokens, sentences = encode(samples)
+    lengths = [sentences.row(index).tolist() for index in range(200)]
+    lengths[7] = [0, *lengths[7], 0]
+    return tokens, ragged(lengths)
+
+
+@pytest.mark.parametrize(("given", "digest"), RECORDED, ids=str)
+def test_noise_is_that_of_earlier_versions(
+    given: dict[str, object], digest: str, recorded_samples: tuple[Ragged, Ragged]
+) -> None:
+    denoise = Denoiser(DenoisingConfig.model_validate(given), TOKENIZER)
+    found = hashlib.sha256()
+    for function in (denoise, denoise.origins):
+        noised = function(*recorded_samples, keys_of(200, 5))
+        for part in (noised.values, noised.lengths):
+            assert part.dtype == np.int64
+            found.update(part.tobytes())
+    assert found.hexdigest()[:16] == digest

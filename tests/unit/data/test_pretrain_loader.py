@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,17 @@ def test_a_rank_keeps_only_the_shards_of_its_streams_in_every_epoch(
         assert mapped >= 2 * held[-1]  # tokens and sentence lengths
     assert max(held) <= 8 // world_size + 1
     assert len(list(Path("/proc/self/fd").iterdir())) <= files + 1  # the mappings keep no file open
+
+
+def test_a_loader_can_be_sent_to_workers_that_are_not_forked(
+    shards: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    """Python 3.14 starts workers by forkserver, which pickles the loader."""
+    loader = PretrainLoader(
+        *(shards, PretrainDataConfig(streams=4), DenoisingConfig(), tiny_tokenizer),
+        *(Share(8, 4),),
+        seed=5,
+        decoder_start_id=2,
+    )
+    first = content(next(iter(loader._steps)))
+    assert content(next(iter(pickle.loads(pickle.dumps(loader._steps))))) == first
