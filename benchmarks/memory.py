@@ -49,8 +49,12 @@ class Case:
 CASES = (
     Case("tiny-cpu-model", 64, (128, 128)),
     Case("tiny-cpu-model", 64, (128, 128), "nvlamb", attention_dropout=0.1),
+    Case("tiny-cpu-model", 16, (512, 512), "adamw", "fp32", 0.1, True),
+    Case("tiny-cpu-model", 32, (512, 128), "adafactor", "bf16"),
     Case("bart-base", 8, (128, 128)),
-    Case("bart-base", 8, (512, 128), "nvlamb", "bf16"),
+    Case("bart-base", 24, (128, 128)),  # more logits than the loss keeps at once
+    Case("bart-base", 4, (128, 128), "nvlamb", "bf16"),
+    Case("bart-base", 2, (512, 512), "nvlamb", "fp32"),
     Case("bart-base", 8, (512, 128), "adafactor", "fp32", 0.1),
     Case("bart-base", 8, (512, 128), "adamw", "fp32", 0.1, True),
 )

@@ -113,7 +113,7 @@ def _run_phases(
     """Run this command for each preset: `--phases a,b` is `--preset a`, then `--preset b`."""
     from bart_cli.runtime.launch import launch, processes_to_start
     from bart_cli.runtime.world import World, device_of, launched
-    from bart_cli.training.pretrain import check_pretrain
+    from bart_cli.training.pretrain import check_phases
 
     names = [name for name in phases.split(",") if name]
     if settings.preset is not None or len(names) < 2:
@@ -124,24 +124,26 @@ def _run_phases(
         raise UsageError(
             "--phases starts its own processes; under srun or torchrun pass one --preset"
         )
-    count = processes_to_start(training.processes)
+    if training.resume not in ("auto", "none"):
+        raise UsageError(
+            f"--resume {training.resume} does not go with --phases: each phase is a run",
+            hint="Pass it with the --preset and --out of its phase.",
+        )
+    count = processes_to_start(training.processes, training.max_restarts)
     folder = out_folder or Path("runs") / "pretrain-phases"
     runs: dict[Path, PretrainConfig] = {}
-    for name in names:  # check all phases before the first one runs for days
+    for name in names:
         phase = replace(settings, preset=name)
         config = configure(settings=phase, training=training, data=data, init_from=init_from)
         if runs:  # set after loading: `--set model.…` applies to the first phase, and conflicts
             config = config.model_copy(update={"init_from": str(next(reversed(runs)))})
-        try:
-            check_pretrain(config, World(0, count, device_of(0, count)))
-        except UsageError as error:
-            error.message = f"phase {name}: {error.message}"
-            raise
         runs[folder / name] = config
         init_from = None
+    size = max(1, count)
+    check_phases(runs, World(0, size, device_of(0, size)))
     words = [*(word for word in sys.argv if word in VOICES), *(["--json"] if as_json else [])]
     for run, config in runs.items():
-        if count == 1:
+        if not count:
             finished = _run(config, run, training.resume, as_json)
         else:
             with tempfile.NamedTemporaryFile(suffix=".yaml") as file:

@@ -81,8 +81,7 @@ def start_workers(processes: int | None, max_restarts: int) -> None:
     """If several processes are requested, rerun the command in them and exit with their code."""
     from bart_cli.runtime.launch import launch, processes_to_start
 
-    count = processes_to_start(processes)
-    if count > 1:
+    if count := processes_to_start(processes, max_restarts):
         raise typer.Exit(launch(sys.argv[1:], count, max_restarts))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,9 @@ from bart_cli.data.source_text import source_text
 from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bart_cli.runtime.world import World
 
 LANGUAGE = b"bart_language"  # table metadata: language for sentence splitting; absent for auto
 
@@ -83,6 +87,7 @@ def load_encoded(
     tokenizer: Tokenizer,
     prefix: str = "",
     reporter: Reporter = Reporter(),
+    world: World | None = None,
 ) -> EncodedPairs:
     """Load the ids of a split, or tokenize its pairs if it is not prepared; see `load_prepared`.
 
@@ -97,7 +102,7 @@ def load_encoded(
     if prepared is not None:
         return prepared
     found = Split(split)
-    pairs = encode_pairs(source.stream(found, limit), data, tokenizer, prefix)
+    pairs = encode_pairs(source.stream(found, limit), data, tokenizer, prefix, reporter, world)
     found.report(reporter)
     return pairs
 
@@ -124,32 +129,64 @@ def load_prepared(
     table = None if prefix.strip() else source.prepared(split)
     if table is None or vocabulary_of(table) != tokenizer.fingerprint():
         return None
-    batches = _mapped(table) if table.form == "Arrow" else _of_parquet(table, tokenizer)
+    batches = _mapped(str(table.path)) if table.form == "Arrow" else _of_parquet(table, tokenizer)
     if split != "train":  # prepared for scoring, which counts pairs with an empty article
         batches = map(_with_article, batches)
     return _pairs(_first_rows(batches, limit), data, tokenizer)
 
 
 def encode_pairs(
-    pairs: Iterable[Pair], data: SummarizationDataConfig, tokenizer: Tokenizer, prefix: str = ""
+    pairs: Iterable[Pair],
+    data: SummarizationDataConfig,
+    tokenizer: Tokenizer,
+    prefix: str = "",
+    reporter: Reporter = Reporter(),
+    world: World | None = None,
 ) -> EncodedPairs:
-    """Tokenize pairs and truncate them to the limits in `data`."""
-    encoded = (batch for _, batch in encode_batches(pairs, tokenizer, prefix))
-    return _pairs(encoded, data, tokenizer)
+    """Tokenize pairs and truncate them to the limits in `data`.
+
+    Args:
+        world: if given, one rank of each machine tokenizes for all its ranks.
+    """
+    tokenized = _tokenized(pairs, tokenizer, prefix, reporter)
+    if world is None or world.size == 1:
+        return _pairs(tokenized, data, tokenizer)
+    from bart_cli.runtime.machine import once_per_machine
+
+    def write(file: IO[bytes]) -> None:
+        with pa.ipc.new_file(file, _ids_schema(tokenizer)) as writer:
+            for batch in tokenized:
+                writer.write_batch(batch)
+
+    return _pairs(once_per_machine(world, write, _mapped), data, tokenizer)
+
+
+def _tokenized(
+    pairs: Iterable[Pair], tokenizer: Tokenizer, prefix: str, reporter: Reporter
+) -> Iterator[pa.RecordBatch]:
+    with reporter.task("tokenize the pairs", unit="pairs") as task:
+        for part, batch in encode_batches(pairs, tokenizer, prefix):
+            task.advance(len(part))
+            yield batch
 
 
 def encode_batches(
     pairs: Iterable[Pair], tokenizer: Tokenizer, prefix: str = ""
 ) -> Iterator[tuple[list[Pair], pa.RecordBatch]]:
     """Yield batches of pairs with their ids, including special tokens, without truncation."""
-    ids = pa.list_(ids_type(tokenizer.vocab_size))
+    schema = _ids_schema(tokenizer)
     rest = iter(pairs)
     while part := list(islice(rest, ROWS)):
         sides = (
             tokenizer.encode_batch([source_text(pair.source, prefix) for pair in part]),
             tokenizer.encode_targets([source_text(pair.target) for pair in part]),
         )
-        yield part, pa.record_batch([pa.array(side, ids) for side in sides], names=ID_COLUMNS)
+        columns = [pa.array(side, kind) for side, kind in zip(sides, schema.types, strict=True)]
+        yield part, pa.record_batch(columns, schema=schema)
+
+
+def _ids_schema(tokenizer: Tokenizer) -> pa.Schema:
+    return pa.schema(dict.fromkeys(ID_COLUMNS, pa.list_(ids_type(tokenizer.vocab_size))))
 
 
 def _pairs(
@@ -202,8 +239,8 @@ def _metadata(table: FilePart) -> dict[bytes, bytes]:
     return {VOCABULARY: b""} | (schema.metadata or {})
 
 
-def _mapped(table: FilePart) -> Iterator[pa.RecordBatch]:
-    file = pa.ipc.open_file(pa.memory_map(str(table.path)))
+def _mapped(path: str) -> Iterator[pa.RecordBatch]:
+    file = pa.ipc.open_file(pa.memory_map(path))
     return map(file.get_batch, range(file.num_record_batches))
 
 

@@ -109,6 +109,12 @@ class Split:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self.first.setdefault(reason, where)
 
+    def keep(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
+        """Yield the pairs and keep them in memory."""
+        for pair in pairs:
+            self.pairs.append(pair)
+            yield pair
+
     def report(self, reporter: Reporter) -> None:
         """Report skipped pairs, pairs with an empty article, and joined summaries."""
         if self.dropped:
@@ -231,12 +237,13 @@ class PairSource:
             whole = self._held_out(split, limit)
             result.read, result.dropped, result.first = whole.read, whole.dropped, whole.first
             result.joined = whole.joined
-            return iter(whole.pairs)
+            yield from whole.pairs
+            return
         if not parts and self._single and not self._shares:
             parts = self.parts("train")
         if not parts:
             raise self._missing(split)
-        return islice(self._usable(parts, result), limit)
+        yield from islice(self._usable(parts, result), limit)
 
     def _usable(self, parts: Iterable[Part], result: Split) -> Iterator[Pair]:
         train = result.name == "train"

@@ -19,27 +19,47 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.runtime.interrupts import SIGNALS, withheld
 from bart_cli.runtime.workers import as_child
-from bart_cli.runtime.world import launched
+from bart_cli.runtime.world import launched, slurm_tasks_on_this_node
 
 CHECKPOINT_SECONDS = 600  # for workers to write a checkpoint after a signal
 WRONG_USAGE = 2  # exit code
+WORKER = "BART_WORKER"  # environment variable of the processes that `launch` starts
 
 
-def processes_to_start(asked: int | None) -> int:
-    """Return the number of workers to start; 1 means that this process trains itself.
+def processes_to_start(asked: int | None, max_restarts: int = 0) -> int:
+    """Return the number of workers to start; 0 means that this process trains itself.
 
     Args:
         asked: number given by the user; None: one per GPU.
 
     Raises:
-        UsageError: there are fewer GPUs.
+        UsageError: there are fewer GPUs, or another launcher has started the workers.
     """
     if launched():
-        return 1
+        if WORKER not in os.environ:
+            _refuse_launch_options(asked, max_restarts)
+        return 0
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and asked is not None and asked > gpus:
         raise UsageError(f"--gpus {asked}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
-    return max(1, gpus) if asked is None else asked
+    count = max(1, gpus) if asked is None else asked
+    return count if count > 1 or max_restarts else 0
+
+
+def _refuse_launch_options(asked: int | None, max_restarts: int) -> None:
+    """Refuse options without effect under torchrun or srun."""
+    size = os.environ.get("LOCAL_WORLD_SIZE")
+    own = slurm_tasks_on_this_node() if size is None else int(size)
+    if asked not in (None, own):
+        raise UsageError(
+            f"--processes {asked} has no effect: torchrun or srun has started {own} here",
+            hint="Drop --processes.",
+        )
+    if max_restarts:
+        raise UsageError(
+            f"--max-restarts {max_restarts} has no effect under torchrun or srun",
+            hint="Pass --max-restarts to torchrun, or let SLURM requeue the job.",
+        )
 
 
 def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
@@ -106,6 +126,7 @@ def _start(
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 must not start its own store
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
+        WORKER: "1",
     }
     environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // size)))
     # Workers need not log that they lost another one: the launcher reports it.

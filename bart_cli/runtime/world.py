@@ -70,6 +70,13 @@ class World:
         dist.gather_object(item, items)
         return items
 
+    def gather_all(self, item: Item) -> list[Item]:
+        """The items of all ranks in their order, on every rank."""
+        items: list[Any] = [item] * self.size
+        if self.size > 1:
+            dist.all_gather_object(items, item)
+        return items
+
     def broadcast(self, item: Item) -> Item:
         """Return the item of rank 0 on every rank."""
         if self.size == 1:

@@ -11,6 +11,7 @@ loss.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -105,7 +106,8 @@ def write_checkpoint(
         kept += sorted(scored, key=lambda path: scores[path] or 0.0)[-training.keep_best :]
     for old in found:
         if old not in kept:
-            shutil.rmtree(old)
+            # A kill in the middle must not leave a damaged one.
+            shutil.rmtree(old.rename(old.with_name(f".{old.name}.{os.getpid()}.tmp")))
     return folder
 
 

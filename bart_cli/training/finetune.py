@@ -7,7 +7,7 @@ from pathlib import Path
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.pair_ids import EncodedPairs, encode_pairs, load_encoded, load_prepared
-from bart_cli.data.pairs import Pair, PairSource, open_pairs
+from bart_cli.data.pairs import PairSource, Split, open_pairs
 from bart_cli.data.summarization_loader import (
     SummarizationLoader,
     summarization_validation_batches,
@@ -77,11 +77,9 @@ def run_finetune(
             model.config = model.config.model_copy(update={"prefix": data.prefix})
         _check_positions(config, model)
         tokenizer = tokenizer.fitted(model.config.vocab_size)
-        with reporter.task("read the pairs", unit="pairs") as task:
-            train_pairs = load_encoded(
-                source, "train", data.n_train, data, tokenizer, model.config.prefix, reporter
-            )
-            task.advance(len(train_pairs.sources))
+        train_pairs = load_encoded(
+            source, "train", data.n_train, data, tokenizer, model.config.prefix, reporter, world
+        )
         _tell_cuts(train_pairs, config, reporter)
         start_id = model.config.training_start_id
         positions = model.config.max_position_embeddings
@@ -202,18 +200,17 @@ def _validation(
     if longest is not None:
         data = data.model_copy(update={"max_target_length": longest})
     pairs = load_prepared(source, "validation", limit, data, tokenizer, prefix)
-    references: list[tuple[str, ...]] = []
-    shown: list[Pair] = []
-    if pairs is None or training.select_by != "loss":
+    found = Split("validation")  # read where its texts are needed
+    if pairs is None:
+        read = found.keep(source.stream(found, limit))
+        pairs = encode_pairs(read, data, tokenizer, prefix, reporter, world)
+        if world.leads:  # for prepared pairs, `bart preprocess` has reported it
+            source.report_overlap(found, reporter)
+    elif training.select_by != "loss" and world.leads:
         found = source.read("validation", limit=limit)
-        found.report(reporter)
-        if training.select_by != "loss":
-            references = [pair.references for pair in found.pairs]
-            shown = found.pairs[:KEPT_SAMPLES]
-        if pairs is None:
-            pairs = encode_pairs(found.pairs, data, tokenizer, prefix)
-            if world.leads:  # for prepared pairs, `bart preprocess` has reported it
-                source.report_overlap(found, reporter)
+    found.report(reporter)
+    references = [pair.references for pair in found.pairs] if training.select_by != "loss" else []
+    shown = found.pairs[:KEPT_SAMPLES]
     if longest is not None:
         references = [tuple(tokenizer.cut_targets(texts, longest)) for texts in references]
     share = validation_share(training, world)
@@ -266,7 +263,7 @@ def _generated_rouge(
     with stop.cutting():
         found = generate(
             model,
-            [pairs.sources[i].tolist() for i in range(world.rank, len(references), world.size)],
+            [pairs.sources[i].tolist() for i in range(world.rank, len(pairs.sources), world.size)],
             config.generation,
             batch_size=config.evaluation.batch_size,
         )

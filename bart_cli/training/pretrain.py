@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bart_cli.config.model import ModelConfig
+from bart_cli.config.presets import load_config
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
 from bart_cli.data.shards import open_shards, resolve_shards
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
+from bart_cli.model.formats import load_model, require_room
 from bart_cli.progress import Reporter
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run
 from bart_cli.training.fit import fit
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
-from bart_cli.training.resume import find_start
+from bart_cli.training.resume import changes, find_start
 from bart_cli.training.run import (
     RunResult,
     finished_result,
+    fit_vocabulary,
     run_training,
     start_model,
 )
@@ -61,6 +66,7 @@ def run_pretrain(
         )
         if excess := _excess(data.sequence_length, model.config):
             raise UsageError(excess[0])
+        loading = _loading(config, tokenizer, model)
         longest = (data.sequence_length, data.sequence_length)
         config, room = fit(
             config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
@@ -71,17 +77,8 @@ def run_pretrain(
             world,
             model,
             tokenizer,
-            lambda share: PretrainLoader(
-                shards,
-                data,
-                config.denoising,
-                tokenizer,
-                share,
-                seed=config.training.seed,
-                decoder_start_id=model.config.training_start_id,
-                positions=model.config.max_position_embeddings,
-            ),
-            _validation(config, shards, tokenizer, model, world),
+            lambda share: PretrainLoader(shards, share=share, **loading),
+            _validation(config, shards, loading, model, world),
             None,
             start=start,
             data=content,
@@ -100,8 +97,49 @@ def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
     ]
 
 
-def check_pretrain(config: PretrainConfig, world: World) -> tuple[Path, Tokenizer]:
+def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
+    """Check all phases before the first one starts: settings, data and run folders.
+
+    Args:
+        phases: configurations by run folder; each phase has the weights of the one before.
+
+    Raises:
+        UsageError: names the phase that cannot work.
+    """
+    before: tuple[Tokenizer, ModelConfig] | None = None
+    for run, config in phases.items():
+        try:
+            shards, tokenizer = check_pretrain(config, world, before and before[1])
+            if before is None:
+                before = tokenizer, _starting_model(config, run, tokenizer)
+                if excess := _excess(config.data.sequence_length, before[1]):
+                    raise UsageError(excess[0])
+            elif tokenizer.fingerprint() != before[0].fingerprint():
+                raise UsageError("its tokenizer is not that of the first phase")
+            changes(run, config, _digests(config, shards, tokenizer))
+        except UsageError as error:
+            error.message = f"phase {run.name}: {error.message}"
+            raise
+
+
+def _starting_model(config: PretrainConfig, run: Path, tokenizer: Tokenizer) -> ModelConfig:
+    """Return the architecture that a run starts with, or has started with."""
+    if list_checkpoints(run):
+        return load_config(PretrainConfig, config_file=run / "config.yaml").model
+    if config.init_from is None:
+        return fit_vocabulary(config.model, tokenizer)
+    model = load_model(config.init_from).model.config
+    require_room(tokenizer, model)
+    return model
+
+
+def check_pretrain(
+    config: PretrainConfig, world: World, model: ModelConfig | None = None
+) -> tuple[Path, Tokenizer]:
     """Check the settings of a run; return the folder of its shards and their tokenizer.
+
+    Args:
+        model: of the weights that `init_from` will have, if it is known.
 
     Raises:
         UsageError: the settings or the data are invalid, or do not fit the number of ranks.
@@ -117,7 +155,9 @@ def check_pretrain(config: PretrainConfig, world: World) -> tuple[Path, Tokenize
             f"data.streams={data.streams} is not divisible by the number of ranks ({world.size})"
         )
     if config.init_from is None:
-        problems += _excess(data.sequence_length, config.model)
+        model = config.model
+    if model is not None:
+        problems += _excess(data.sequence_length, model)
     shards = resolve_shards(data.path, data.sequence_length)
     if config.training.validate_every is not None:
         _validation_shards(config, shards)
@@ -148,29 +188,30 @@ def _digests(config: PretrainConfig, shards: Path, tokenizer: Tokenizer) -> dict
     return content
 
 
+def _loading(config: PretrainConfig, tokenizer: Tokenizer, model: Bart) -> dict[str, Any]:
+    """Arguments of the loaders of both splits."""
+    return {
+        "data": config.data,
+        "denoising": config.denoising,
+        "tokenizer": tokenizer,
+        "seed": config.training.seed,
+        "decoder_start_id": model.config.training_start_id,
+        "positions": model.config.max_position_embeddings,
+    }
+
+
 def _validation(
-    config: PretrainConfig, shards: Path, tokenizer: Tokenizer, model: Bart, world: World
+    config: PretrainConfig, shards: Path, loading: dict[str, Any], model: Bart, world: World
 ) -> Validate | None:
     """Return the validation, or None if it is disabled."""
-    data = config.data
     if config.training.validate_every is None:
         return None
     folder = _validation_shards(config, shards)
     share = validation_share(config.training, world)
-    batches = partial(
-        validation_batches,
-        folder,
-        data,
-        config.denoising,
-        tokenizer,
-        share,
-        seed=config.training.seed,
-        decoder_start_id=model.config.training_start_id,
-        positions=model.config.max_position_embeddings,
-    )
 
     def validate(stop: StopRequest) -> Row:
-        loss = mean_loss(model, batches(), world, config.training.precision, stop)
+        found = validation_batches(folder, share=share, **loading)
+        loss = mean_loss(model, found, world, config.training.precision, stop)
         return {"validation_loss": loss, "score": -loss}
 
     return validate

@@ -97,26 +97,10 @@ def find_start(
 def _find(
     run: Path, config: TrainingRun, data: Mapping[str, str], resume: str, reporter: Reporter
 ) -> Start:
-    path = run / "config.yaml"
-    if not path.is_file() or not (read_metrics(run) or list_checkpoints(run)):
+    changed = changes(run, config, data)
+    if changed is None:
         return _choose(run, resume, reporter)
-    before = load_config(type(config), config_file=path)
-    bound = read_record(run / DATA)
-    failed = (run / FAILURE).is_file()
-    changed = _changed(before, config, LOCATIONS if bound else frozenset())
-    now, then = config.training.max_steps, before.training.max_steps
-    longer = now > then
-    allowed = (REMEDIES if failed else frozenset()) | ({"training.max_steps"} if longer else set())
-    wrong = [text for key, text in changed.items() if key not in allowed]
-    if wrong:
-        raise UsageError(
-            f"{run} holds a run with other settings: {'; '.join(wrong[:4])}", hint=START_ANEW
-        )
-    if bound and (wrong := _other_data(bound, data)):
-        raise UsageError(
-            f"{run} was trained on other data: {'; '.join(wrong[:4])}",
-            hint="Restore the data, or choose another --out.",
-        )
+    longer = "training.max_steps" in changed
     start = _choose(run, resume, reporter)
     outcome = read_record(run / DONE).get("outcome")
     if outcome is not None and not start.rollback and not (longer and outcome == "done"):
@@ -130,6 +114,34 @@ def _find(
         reporter.info(f"changed since the last start: {'; '.join(changed.values())}")
     branch = start.rollback or any(key in REMEDIES for key in changed)
     return Start(start.checkpoint, rollback=start.rollback, branch=branch)
+
+
+def changes(run: Path, config: TrainingRun, data: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the settings that changed since the last start, by key; None if there is no run.
+
+    Raises:
+        UsageError: the folder holds a run with other settings or data.
+    """
+    path = run / "config.yaml"
+    if not path.is_file() or not (read_metrics(run) or list_checkpoints(run)):
+        return None
+    before = load_config(type(config), config_file=path)
+    bound = read_record(run / DATA)
+    changed = _changed(before, config, LOCATIONS if bound else frozenset())
+    allowed = set(REMEDIES) if (run / FAILURE).is_file() else set()
+    if config.training.max_steps > before.training.max_steps:
+        allowed.add("training.max_steps")
+    wrong = [text for key, text in changed.items() if key not in allowed]
+    if wrong:
+        raise UsageError(
+            f"{run} holds a run with other settings: {'; '.join(wrong[:4])}", hint=START_ANEW
+        )
+    if bound and (wrong := _other_data(bound, data)):
+        raise UsageError(
+            f"{run} was trained on other data: {'; '.join(wrong[:4])}",
+            hint="Restore the data, or choose another --out.",
+        )
+    return changed
 
 
 def _choose(run: Path, resume: str, reporter: Reporter) -> Start:

@@ -6,14 +6,17 @@ block's parameters when it runs.
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.world import World
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def shard_model(model: Bart, world: World, reduce_dtype: torch.dtype) -> None:
@@ -41,20 +44,28 @@ def release(model: Bart) -> None:
             module.reshard()  # type: ignore[operator]
 
 
+def is_sharded(tensor: object) -> TypeGuard[DTensor]:
+    """Return whether a tensor is sharded over ranks."""
+    module = sys.modules.get("torch.distributed.tensor")  # takes a second to import
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def full_tensor(tensor: Any) -> Tensor:
     """Return the full tensor on every rank. A collective call if the tensor is sharded."""
-    if isinstance(tensor, DTensor):
+    if is_sharded(tensor):
         return tensor.full_tensor()
     return torch.as_tensor(tensor)
 
 
 def local_shard(tensor: Tensor) -> Tensor:
     """Return this rank's shard of a sharded tensor, and any other tensor unchanged."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """Shard a full tensor like the parameter, if that is sharded and has the same shape."""
-    if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
+    if is_sharded(parameter) and tensor.shape == parameter.shape:
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
     return tensor

@@ -76,6 +76,16 @@ def test_phases_run_in_order_and_resume(folder: Path, tmp_path: Path) -> None:
             ("--phases", "tiny-cpu,dgxa100-1node-phase2", "--set", "data.sequence_length=64"),
             "phase tiny-cpu: no train shards of 64 tokens",
         ),
+        (
+            (
+                "--phases",
+                "tiny-cpu,dgxa100-1node-phase2",
+                *("--set", "model.max_position_embeddings=128"),
+            ),
+            "phase dgxa100-1node-phase2: cannot start:\n  data.sequence_length=512 is more than "
+            "model.max_position_embeddings=128",
+        ),
+        (("--phases", "tiny-cpu,dgxa100-1node-phase2", "--resume", "run/x"), "--resume run/x"),
         (("--phases", "tiny-cpu,tiny-cpo"), "tiny-cpo"),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.data import pair_ids
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import (
@@ -33,8 +36,10 @@ from bart_cli.data.summarization_loader import (
 from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.errors import UsageError
 from bart_cli.progress import Reporter
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
+from tests.ranks import in_ranks
 
 Row = tuple[int, ...]
 IDS = pa.list_(pa.uint16())
@@ -167,6 +172,29 @@ def test_pairs_are_truncated_and_limited(
         assert (len(source), len(target)) == (8, 6)
         assert source[0] == target[0] == tiny_tokenizer.bos_id
         assert source[-1] == target[-1] == tiny_tokenizer.eos_id
+
+
+def test_one_rank_of_a_machine_tokenizes_for_all(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"article": f"{s} {i}", "summary": s} for i, s in enumerate(SENTENCES)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = SummarizationDataConfig(path=tmp_path, max_source_length=8)
+    alone = ids_of(load_encoded(open_pairs(data), "train", 5, data, tiny_tokenizer))
+    calls: list[object] = []
+    real = pair_ids.encode_batches
+
+    def encode_batches(*arguments: Any) -> Iterator[Any]:
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(pair_ids, "encode_batches", encode_batches)
+
+    def load(world: World) -> object:
+        return ids_of(load_encoded(open_pairs(data), "train", 5, data, tiny_tokenizer, world=world))
+
+    assert in_ranks(3, load) == [alone] * 3
+    assert len(calls) == 1
 
 
 def table_of(file: Path) -> pa.Table:

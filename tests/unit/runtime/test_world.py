@@ -86,7 +86,7 @@ def test_a_world_size_of_one_does_not_hide_seven_gpus(gpus: pytest.MonkeyPatch) 
     assert not launched()
     assert processes_to_start(None) == 8
     gpus.setenv("LOCAL_RANK", "0")  # torchrun --nproc-per-node 1
-    assert processes_to_start(None) == 1
+    assert processes_to_start(None) == 0
 
 
 def test_a_world_size_without_a_rank_is_refused(gpus: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,72 @@
+"""Work that one rank of a machine does for all its ranks.
+
+In: a function that writes a file. Out: that file, read by every rank, best by mapping it into memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TypeVar
+
+from bart_cli.errors import BartError
+from bart_cli.runtime.world import World
+
+Item = TypeVar("Item")
+PROC = Path("/proc")
+
+
+def once_per_machine(
+    world: World, write: Callable[[IO[bytes]], None], read: Callable[[str], Item]
+) -> Item:
+    """Let one rank of each machine write a temporary file, and every rank read it.
+
+    The file has no name: it is gone when the last rank has closed it, or was killed. The others
+    wait for its lock, because a collective would run into its timeout.
+
+    Raises:
+        BartError: on every rank, when one of them cannot write or open the file.
+    """
+    machines = world.gather_all(_machine(world.rank))
+    writer = machines.index(machines[world.rank])
+    problem: BartError | None = None
+    file: IO[bytes]
+    with ExitStack() as stack:
+        link = ""
+        if world.rank == writer:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            fcntl.flock(file, fcntl.LOCK_EX)
+            link = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        link = world.gather_all(link)[writer]
+        try:
+            if world.rank == writer:
+                write(file)
+                file.flush()
+                link = f"/dev/fd/{file.fileno()}"
+                fcntl.flock(file, fcntl.LOCK_UN)
+            else:
+                file = stack.enter_context(open(link, "rb"))
+                fcntl.flock(file, fcntl.LOCK_SH)  # held by the writer until it is done, or dead
+        except BartError as error:
+            problem = error
+        except OSError as error:
+            where = error.filename or tempfile.gettempdir()
+            problem = BartError(f"{where}: {error.strerror or error}")
+        for first in filter(None, world.gather_all(problem)):
+            raise first
+        item = read(link)
+        world.barrier()  # until the others have opened the link
+        return item
+
+
+def _machine(rank: int) -> str:
+    """The same for ranks that can open each other's files through /proc."""
+    try:
+        boot = (PROC / "sys" / "kernel" / "random" / "boot_id").read_text()
+        return boot + os.readlink(PROC / "self" / "ns" / "pid")
+    except OSError:  # not Linux: each rank works for itself
+        return str(rank)
