@@ -1,6 +1,6 @@
 """Work that one rank of a machine does for all its ranks.
 
-In: a function that writes a file. Out: that file, read by every rank, best by mapping it into memory.
+In: a function that writes a file. Out: that file, read by every rank, best by mapping it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ def once_per_machine(
         link = world.gather_all(link)[writer]
         try:
             if world.rank == writer:
-                write(file)
-                file.flush()
+                try:
+                    write(file)
+                    file.flush()
+                finally:
+                    fcntl.flock(file, fcntl.LOCK_UN)
                 link = f"/dev/fd/{file.fileno()}"
-                fcntl.flock(file, fcntl.LOCK_UN)
             else:
-                file = stack.enter_context(open(link, "rb"))
+                file = stack.enter_context(Path(link).open("rb"))
                 fcntl.flock(file, fcntl.LOCK_SH)  # held by the writer until it is done, or dead
         except BartError as error:
             problem = error
@@ -67,6 +69,6 @@ def _machine(rank: int) -> str:
     """The same for ranks that can open each other's files through /proc."""
     try:
         boot = (PROC / "sys" / "kernel" / "random" / "boot_id").read_text()
-        return boot + os.readlink(PROC / "self" / "ns" / "pid")
+        return boot + str((PROC / "self" / "ns" / "pid").readlink())
     except OSError:  # not Linux: each rank works for itself
         return str(rank)
