@@ -82,7 +82,7 @@ def test_phases_run_in_order_and_resume(folder: Path, tmp_path: Path) -> None:
                 "tiny-cpu,dgxa100-1node-phase2",
                 *("--set", "model.max_position_embeddings=128"),
             ),
-            "phase dgxa100-1node-phase2: cannot start:\n  data.sequence_length=512 is more than "
+            "phase dgxa100-1node-phase2: cannot start:\n  data.sequence_length=512 exceeds "
             "model.max_position_embeddings=128",
         ),
         (("--phases", "tiny-cpu,dgxa100-1node-phase2", "--resume", "run/x"), "--resume run/x"),
