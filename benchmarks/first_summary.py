@@ -5,7 +5,8 @@
 Random weights of BART-large's shape with the rows and settings of facebook/bart-large-cnn, beside
 transformers: each arm is a fresh process that imports, loads, and summarizes one article with
 4 beams; all arms in turn, round after round. Printed: seconds from the start of the process to the
-summary (median, spread), and the peak of its resident memory, pages of the weights file included.
+summary (median, spread), the peak of its resident memory, pages of the weights file included, and
+where the seconds of bart's last round went.
 """
 
 from __future__ import annotations
@@ -20,10 +21,27 @@ from pathlib import Path
 
 ARTICLE = "The mayor of Glenford opened the new bridge across the river on Monday morning. " * 20
 OURS = """
-import sys
+import sys, time
+marks = [("start", time.time())]
+def timed(owner, name, label):
+    def call(*given, **named):
+        begin = time.time()
+        result = wrapped(*given, **named)
+        marks.append((label, time.time() - begin))
+        return result
+    wrapped = getattr(owner, name)
+    setattr(owner, name, call)
 from bart_cli import Summarizer
+from bart_cli.inference import engine, generate, load
+marks.append(("imports", time.time() - marks[0][1]))
+timed(engine.Engine, "__init__", "packing")
+timed(engine.Engine, "encode", "encoder")
+timed(generate, "_search", "decoder")
+begin = time.time()
 model = Summarizer.from_pretrained(sys.argv[1], precision=sys.argv[2], device="cpu")
+marks.append(("loading", time.time() - begin - dict(marks)["packing"]))
 model.summarize([sys.argv[3]])
+print(*(f"{label}={seconds:.2f}" for label, seconds in marks[1:]))
 """
 THEIRS = """
 import sys, torch, transformers
@@ -57,8 +75,8 @@ def make_model(folder: Path, tokens: int) -> None:
     save_model(folder, Bart(config).bfloat16(), tokenizer, generation)
 
 
-def measure(folder: Path, code: str, precision: str) -> tuple[float, float]:
-    """Seconds, and GB of resident memory at most."""
+def measure(folder: Path, code: str, precision: str) -> tuple[float, float, str]:
+    """Seconds, GB of resident memory at most, and the seconds of each stage."""
     start = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-c", code + PEAK, str(folder), precision, ARTICLE],
@@ -69,7 +87,8 @@ def measure(folder: Path, code: str, precision: str) -> tuple[float, float]:
     seconds = time.perf_counter() - start
     if process.returncode:
         raise SystemExit(process.stderr)
-    return seconds, int(process.stdout.split()[-1]) / 2**20
+    *stages, peak = process.stdout.split()
+    return seconds, int(peak) / 2**20, ", ".join(stages)
 
 
 def main() -> None:
@@ -81,15 +100,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "bart-large-cnn"
         make_model(folder, given.tokens)
-        found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in given.arms}
+        found: dict[str, list[tuple[float, float, str]]] = {arm: [] for arm in given.arms}
         for _ in range(given.rounds):
             for arm in given.arms:
                 found[arm].append(measure(folder, *ARMS[arm]))
     for arm, rows in found.items():
-        seconds, memory = zip(*rows, strict=True)
+        seconds, memory, stages = zip(*rows, strict=True)
         print(
             f"{arm:18} {statistics.median(seconds):6.1f} s "
-            f"({min(seconds):.1f} … {max(seconds):.1f}), {max(memory):.2f} GB"
+            f"({min(seconds):.1f} … {max(seconds):.1f}), {max(memory):.2f} GB  {stages[-1]}"
         )
 
 
