@@ -57,7 +57,13 @@ def command(
     [bold]bart sweep --preset tiny-cpu --data shards
     --grid 'denoising.schemes=[mask],[permute,infill]'[/bold]
     """
-    from bart_cli.training.sweep import Trial, parse_grid, run_sweep, trials_of
+    from bart_cli.training.sweep import (
+        Trial,
+        parse_grid,
+        require_own_folder,
+        run_sweep,
+        trials_of,
+    )
 
     kind = _kind(settings)
     values = parse_grid(grid or [])
@@ -67,6 +73,12 @@ def command(
         raise UsageError("--grid does not accept training.seed", hint="Pass --seeds N.")
     out = out_folder or Path("runs") / f"sweep-{settings.name}"
     options = {"data.path": data, "init_from": init_from}
+    given = {text.partition("=")[0].strip(): f"--set {text}" for text in settings.sets or []}
+    given |= {"data.path": f"--data {data}"} if data else {}
+    given |= {"init_from": f"--init-from {init_from}"} if init_from else {}
+    if twice := given.keys() & values.keys():
+        key = min(twice)
+        raise UsageError(f"--grid {key}: {given[key]} sets it as well", hint="Drop one of them.")
 
     def configure(trial: Trial | None) -> PretrainConfig | FinetuneConfig:
         own = replace(settings, sets=[*(settings.sets or []), *(trial.sets if trial else [])])
@@ -81,6 +93,11 @@ def command(
     first = configure(None).training.seed
     trials = trials_of(values, range(first, first + seeds))
     configs = {trial: configure(trial) for trial in trials}  # checks all before training any
+    same: dict[str, Trial] = {}
+    for trial, config in configs.items():
+        other = same.setdefault(config.model_dump_json(), trial)
+        if other is not trial:
+            raise UsageError(f"--grid: {trial.name} is the same as {other.name}")
     reporter = make_reporter()
     from bart_cli.training.sweep import EVALUATION
 
@@ -101,6 +118,8 @@ def command(
             raise UsageError("no data", hint="Pass --data with a folder of pairs (train.jsonl, …).")
         if evaluate:
             require("the final evaluation", "eval", otherwise="pass --no-evaluate")
+
+    require_own_folder(out, trials)
 
     def train(trial: Trial, run: Path) -> bool:
         config = configs[trial]

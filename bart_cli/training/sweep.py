@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import strict_json, write_text
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import exclusive
@@ -101,6 +101,24 @@ def trials_of(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[T
     if len({trial.name for trial in trials}) < len(trials):
         raise UsageError("--grid: two combinations have the same folder name")
     return trials
+
+
+def require_own_folder(out: Path, trials: Sequence[Trial]) -> None:
+    """Check that `out` has no runs but those of this sweep, which may have grown.
+
+    Raises:
+        UsageError: `out` is a run folder or has runs of another sweep.
+    """
+    if (out / "config.yaml").exists():
+        raise UsageError(f"{out} is a run folder", hint=START_ANEW)
+    own = {trial.name for trial in trials}
+    others = sorted({path.parent.name for path in out.glob("*/config.yaml")} - own)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise UsageError(
+            f"{out} holds runs that are not of this sweep: {others[0]}{more}",
+            hint="Choose another --out, or add their values to --grid and --seeds.",
+        )
 
 
 @exclusive
