@@ -1,6 +1,6 @@
-"""Text in the encodings that pages of the web declare."""
+"""Text in encodings that web pages declare."""
 
-LETTERS = {  # label -> (codec, text): what a browser decodes by the label
+LETTERS = {  # label -> (codec, text), as a browser decodes the label
     "utf-8": ("utf-8", "Żółty most, мост, 橋"),
     "utf-16le": ("utf-16-le", "Żółty most, мост, 橋"),
     "iso-8859-1": ("cp1252", "The “café” – for 5 €"),

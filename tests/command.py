@@ -1,4 +1,4 @@
-"""The real command in a process of its own, as a user without a terminal runs it."""
+"""Run the real command in a separate process, as a user without a terminal."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Most of a short command's time is the import of these. A server imports them once, and each
-# command is forked from it; bart itself is imported anew by every command.
+# A short command spends most of its time importing these. A server imports them once, and each
+# command is forked from it; every command imports bart itself again.
 IMPORTED = ["numpy", "pydantic", "pyarrow", "rich.console", "torch", "tokenizers", "typer", "yaml"]
-# The same for training, whose optimizer imports torch._dynamo.
+# The same for training; its optimizer imports torch._dynamo.
 IMPORTED += ["torch._dynamo", "torch.distributed.tensor", "torch.utils.tensorboard"]
 IMPORTED += ["matplotlib.pyplot", "pyarrow.parquet"]
 TIMEOUT = 300  # seconds
 
 
 class Command:
-    """`bart ARGUMENTS`, started in a session of its own: `signal` reaches all its processes."""
+    """`bart ARGUMENTS`, started in a new session; `signal` reaches all of its processes."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ def start(
 
 
 def start_ranks(processes: int, *arguments: object, **environment: str) -> list[Command]:
-    """Start `bart ARGUMENTS` as that many ranks, as `srun` does on one node."""
+    """Start `bart ARGUMENTS` as several ranks, like `srun` on one node."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -92,19 +92,19 @@ def start_ranks(processes: int, *arguments: object, **environment: str) -> list[
 def bart(
     *arguments: object, stdin: str = "", cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """`bart ARGUMENTS`: exit code and what it printed. `environment`: variables that it sees."""
+    """Run `bart ARGUMENTS` with these variables; return the exit code and the output."""
     return decoded(run(*arguments, stdin=stdin.encode(), cwd=cwd, **environment))
 
 
 def run(
     *arguments: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """As `bart`, in bytes."""
+    """Do the same as `bart`, with output in bytes."""
     return start(*arguments, stdin=stdin, cwd=cwd, **environment).wait()
 
 
 def decoded(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
-    """The same with text."""
+    """Convert the output to text."""
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
@@ -113,9 +113,9 @@ def decoded(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedPro
 def _main(
     words: Sequence[str], cwd: str, environment: Mapping[str, str], files: Sequence[Path]
 ) -> None:
-    """What `python -m bart_cli` does, in a forked process."""
+    """Run `python -m bart_cli` in a forked process."""
     os.setsid()
-    multiprocessing.set_start_method(None, force=True)  # the system's, no longer "forkserver"
+    multiprocessing.set_start_method(None, force=True)  # the system default
     for number, file in enumerate(files):
         descriptor = os.open(file, os.O_RDWR)
         os.dup2(descriptor, number, inheritable=True)

@@ -15,14 +15,14 @@ from hypothesis import settings
 from bart_cli.config.model import ModelConfig
 from bart_cli.tokenizer import Tokenizer
 
-# Models this small gain nothing from a second thread, and threads that wait for each other on busy
-# cores lose a factor of six. The variable is for the commands that tests start.
+# Models this small gain nothing from a second thread, and on busy cores, threads that wait for each
+# other are six times slower. The variable is for the commands started by tests.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Trackio reads its variable when it is imported.
 os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="bart-tests-")
 atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
-# No test asserts on time, and 200 ms are few for an example on a machine with other work.
+# No test asserts on time, and 200 ms per example is too little on a busy machine.
 settings.register_profile("bart", deadline=None)
 settings.load_profile("bart")
 
@@ -36,7 +36,7 @@ SENTENCES = (
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real data that developers keep beside the checkout; tests skip where it is missing."""
+    """Real data that developers keep next to the checkout; tests skip if it is missing."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the optional real data (shared/data beside the checkout) is not here")
@@ -45,18 +45,18 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Tokenizer:
-    """A byte-level BPE with 400 entries, learned from a few sentences."""
+    """A byte-level BPE with 400 entries, trained on a few sentences."""
     return Tokenizer.train(SENTENCES * 50, vocab_size=400)
 
 
 @pytest.fixture(params=[False, True], ids=["post-LN", "Pre-LN"])
 def tiny_config(request: pytest.FixtureRequest) -> ModelConfig:
-    """A model of two variants, small enough for a test of milliseconds, without dropout."""
+    """A post-LN and a Pre-LN model without dropout, small enough to run in milliseconds."""
     return tiny_model_config(pre_layer_norm=request.param)
 
 
 def tiny_model_config(**changes: object) -> ModelConfig:
-    """The configuration of a model with 2 + 2 layers of width 32 and 400 tokens."""
+    """Return the configuration of a model with 2 + 2 layers, width 32 and 400 tokens."""
     settings: dict[str, object] = {
         "vocab_size": 400,
         "d_model": 32,

@@ -1,4 +1,4 @@
-"""Lines that a summarizer on the open internet meets: JSON lines, most of them broken or odd."""
+"""Hostile JSON lines for a summarizer: most of them are broken or odd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS: dict[str, Callable[[Random, int], bytes]] = {
 
 
 def hostile_lines(count: int, rng: Random, *, big: int) -> Iterator[bytes]:
-    """`count` lines of all kinds in turn, with their ends; those of `big` bytes are rarer."""
+    """Yield `count` lines of all kinds in turn, with line ends; lines of `big` bytes are rarer."""
     names = list(KINDS)
     for number in range(count):
         name = names[number % len(names)]

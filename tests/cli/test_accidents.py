@@ -29,7 +29,7 @@ def pretrain(config: Path, run: Path, processes: int) -> list[str]:
 
 
 def start(arguments: Sequence[str], until: Callable[[], bool]) -> subprocess.Popen[str]:
-    """Start a command, as the leader of a process group, and wait for a moment of its work."""
+    """Start a command as the leader of a process group, and wait for a point in its work."""
     process = subprocess.Popen(
         arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -41,7 +41,7 @@ def start(arguments: Sequence[str], until: Callable[[], bool]) -> subprocess.Pop
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that a command has started, and those that they have started."""
+    """Return the descendants of a process."""
     return psutil.Process(process.pid).children(recursive=True)
 
 
@@ -70,7 +70,7 @@ def test_preprocessing_ends_with_its_workers(
     process = start(preprocess(corpus, tmp_path / "out"), lambda: any(reports.glob("*.json")))
     children = family(process)
     if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # as a terminal does
+        os.killpg(process.pid, how)  # like a terminal
     else:
         process.send_signal(how)
     if how == signal.SIGKILL:
@@ -108,7 +108,7 @@ def test_a_run_is_exclusive_and_its_processes_end_with_it(config: Path, tmp_path
     assert summary.epoch
     assert summary.ends
     children = family(process)
-    assert len(children) >= 4  # ranks, and a process of each that loads data
+    assert len(children) >= 4  # ranks, each with a data loader process
     process.kill()
     process.communicate()
     assert_gone(children)

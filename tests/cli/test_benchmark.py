@@ -44,7 +44,7 @@ def test_training_is_compared_with_transformers_and_a_batch_too_large_fails_only
         ("bart", 1000000000, "out of memory"),
         ("transformers", 1000000000, "out of memory"),
     ]
-    assert rows[0]["tokens"] == rows[1]["tokens"]  # the very same batches
+    assert rows[0]["tokens"] == rows[1]["tokens"]  # the same batches
     assert 0 < rows[0]["mfu_measured"] < 1  # type: ignore[operator]
     assert "Hottest operators" in result.stdout
     trace = json.loads((tmp_path / "trace-bart-fp32-1x128.json").read_text())
@@ -128,7 +128,7 @@ def test_a_trained_model_and_real_pairs_can_replace_random_ones(
     assert decoded.returncode == 0, decoded.stderr
     length = len(tiny_tokenizer.encode_batch([row["article"]])[0])
     tokens = [t - 2 * length for t in json.loads(decoded.stdout)[0]["tokens"]]
-    assert all(2 <= count <= 2 * 8 for count in tokens)  # decoded as the model was saved
+    assert all(2 <= count <= 2 * 8 for count in tokens)  # the saved settings
     trained = bart(
         *("benchmark", "train", "--preset", "tiny-cpu-finetune", "--data", pairs, "--json"),
         *("--batch-size", 2, "--precision", "fp32", "--processes", 1, *SMALL, *QUICK),
@@ -153,7 +153,7 @@ def test_under_a_launcher_the_ranks_measure_themselves(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Weak scaling") == 1  # rank 0 tells
+    assert result.stdout.count("Weak scaling") == 1  # rank 0 reports
     assert result.stderr.count("1/1 rows") == 1
     assert [row["items"] for row in lines(tmp_path)] == [[4, 4, 4]]
 

@@ -1,4 +1,4 @@
-"""The real command: what it prints, where, and with which exit code."""
+"""The real command: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ bart = partial(run_bart, **OFFLINE, OMP_NUM_THREADS="1", COLUMNS="120")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
-    """A tokenizer, a corpus and pairs."""
+    """Write a tokenizer, a corpus and pairs."""
     folder = tmp_path_factory.mktemp("cli")
     tiny_tokenizer.save(folder / "tokenizer")
     (folder / "empty.txt").touch()

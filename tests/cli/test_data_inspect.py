@@ -39,7 +39,7 @@ def test_samples_are_shown_with_their_noised_form(shards: Path) -> None:
     for example in folder["examples"]:
         kept = [p for p in example["noised"] if p["sentence"] is not None]
         visible = [p for p in example["original"] if not p["hidden"]]
-        # What is not hidden on the left is what is left on the right, sentence by sentence.
+        # The visible words on the left equal the words on the right, sentence by sentence.
         for sentence in {p["sentence"] for p in example["original"]}:
             left, right = (
                 "".join(p["text"] for p in side if p["sentence"] == sentence)

@@ -1,4 +1,4 @@
-"""`bart doctor`: what it finds, what it advises, and when it fails."""
+"""`bart doctor`: its checks, its advice, and its failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_doctor_describes_this_machine_and_exits_with_0() -> None:
     assert found["torch"]["found"] == torch.__version__
     assert "fp32" in found["precisions"]["found"]
     assert found["presets"]["found"].startswith(f"{len(preset_names())} ")
-    # The tests' environment names a hub at which nobody listens.
+    # The environment of the tests sets a hub address on which nothing listens.
     assert found["hub"]["state"] == "note"
     assert "127.0.0.1:9 does not respond" in found["hub"]["found"]
     assert "HF_ENDPOINT" in found["hub"]["advice"]

@@ -1,4 +1,4 @@
-"""`bart download common-crawl` through the real command, from a server with CC-NEWS's layout."""
+"""`bart download common-crawl` as a real command, from a server with the layout of CC-NEWS."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_filters_and_dry_run(crawl: Path, tmp_path: Path) -> None:
 
 
 def die_of_the_second(job: WarcJob) -> WarcReport:
-    """What a parser in C does to its process that meets the wrong page."""
+    """Crash the process, like a parser written in C on a malformed page."""
     if job.warc.name == NAMES[1]:
         os.abort()
     return extract_warc(job)
@@ -286,7 +286,7 @@ def test_a_dry_run_continues_after_a_missing_warc(crawl: Path) -> None:
 
 
 def test_without_an_end_a_later_run_keeps_the_day_of_the_first(crawl: Path, tmp_path: Path) -> None:
-    """The last day is today: on the next day the same command named another download."""
+    """The last day defaults to today, so on the next day the command meant another download."""
     from bart_cli.data.download.common_crawl import end_of_first_run
 
     assert end_of_first_run(tmp_path / "cc") is None
@@ -322,7 +322,7 @@ def test_invalid_options_give_one_line(
 
 
 def test_pages_in_twelve_charsets_give_their_text(tmp_path: Path) -> None:
-    """The charset is declared by HTTP, by <meta>, by both differently (HTTP wins), or not."""
+    """The charset is declared by HTTP, by <meta>, by both (HTTP wins), or not at all."""
     pages, expected = [], []
     for label, (codec, letters) in LETTERS.items():
         sentence = f"{letters}. {letters}, 1; {letters}, 2."

@@ -1,4 +1,4 @@
-"""`bart download` of Wikipedia, OpenWebText, CNN-DM and XSum: from a loopback hub, from files."""
+"""`bart download` of Wikipedia, OpenWebText, CNN-DM and XSum from a local hub and from files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def bart(
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small data sets with the layout and the names of the real ones."""
+    """Write small data sets with the layout and the names of the real ones."""
     root = tmp_path_factory.mktemp("hub")
 
     def write(path: str, columns: dict[str, list[str]]) -> None:
@@ -273,7 +273,7 @@ def archive(files: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def test_openwebtext_archives_as_downloaded(tmp_path: Path) -> None:
-    """Inner archives became two documents that begin with 7zXZ."""
+    """Inner archives once became two documents starting with 7zXZ."""
     inner = {
         f"openwebtext/urlsf_subset00-{n}_data.xz": lzma.compress(
             archive({"._1.txt": b"\0\xff", f"{n}-a.txt": b"One.", f"{n}-b.txt": b"Two.\n\nMore."})
@@ -333,7 +333,7 @@ def test_a_partial_conversion_is_refused_and_a_script_names_the_complete_copy(
 
 
 def test_odd_names_in_an_archive_stay_one_word(tmp_path: Path) -> None:
-    """A name that is not UTF-8 stopped the run; one with a line feed broke the line."""
+    """A name that is not UTF-8 once stopped the run; a line feed in a name broke the line."""
     archive = tmp_path / "odd.xz"
     with tarfile.open(archive, "w:xz", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
         for name in ("caf\xe9.txt", "two\n words.txt", "three\t.txt"):
@@ -350,7 +350,7 @@ def test_odd_names_in_an_archive_stay_one_word(tmp_path: Path) -> None:
 
 
 def test_archives_with_equal_names_are_refused(tmp_path: Path) -> None:
-    """One of them was lost without a word: their files of text have one name too."""
+    """One of them was once silently lost, because their text files have the same name."""
     for folder in "ab":
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.xz").write_bytes(b"")
@@ -398,7 +398,7 @@ def test_xsum_from_its_files(tmp_path: Path) -> None:
 
 
 def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
-    """XSum's downloader writes [XSUM] and INTRODUCTION; its buttons are no text."""
+    """XSum's downloader writes [XSUM] and INTRODUCTION; labels of buttons are not text."""
     body = "[XSUM]URL[XSUM]\nu\n\n[XSUM]INTRODUCTION[XSUM]\nA bridge.\n\n[XSUM]RESTBODY[XSUM]\n"
     data = {f"x/{n}.data": f"{body}Share this with\nOne.\nTwo.\n".encode() for n in "123"}
     (tmp_path / "x.tar.gz").write_bytes(archive(data, "w:gz"))
@@ -552,7 +552,7 @@ def test_a_hub_corpus_is_streamed_by_its_id(tmp_path: Path) -> None:
             "web-1-1x0 Page 1-0.\nweb-1-1x1 Page 1-1.\n"
         )
         kept = (source / "web-00000.txt").stat().st_mtime_ns
-        (source / "web-00001.txt").unlink()  # as after a run that was killed
+        (source / "web-00001.txt").unlink()  # as left by a killed run
         again = run("first", *columns, "--limit", 6)
         assert again.returncode == 0, again.stderr
         assert (source / "web-00000.txt").stat().st_mtime_ns == kept

@@ -1,4 +1,4 @@
-"""`bart evaluate` as a user gives it: processes, stops, wrong input."""
+"""`bart evaluate` as a user runs it: processes, stops, invalid input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conftest import SENTENCES, tiny_model_config
 
 ARTICLES = 24
 PARAMETERS = inspect.signature(evaluate_command.command).parameters
-# The same threads everywhere: sums of floats depend on them.
+# The same number of threads everywhere: sums of floats depend on it.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "120"}
 
 
@@ -38,7 +38,7 @@ def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
-    """A model with random weights and pairs of many lengths, in three forms."""
+    """Write a model with random weights and pairs of many lengths, in three formats."""
     root = tmp_path_factory.mktemp("evaluate")
     torch.manual_seed(0)
     model = Bart(tiny_model_config(max_position_embeddings=128))
@@ -69,7 +69,7 @@ def options(folder: Path, out: Path) -> list[object]:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation that nothing disturbed."""
+    """Run an uninterrupted evaluation."""
     out = tmp_path_factory.mktemp("whole")
     result = evaluate(*options(folder, out), "--json")
     assert result.returncode == 0, result.stderr
@@ -103,7 +103,7 @@ def test_two_processes_find_the_same_as_one(folder: Path, whole: Path, tmp_path:
     result = evaluate(*options(folder, tmp_path), "--processes", 2, "--json")
     assert result.returncode == 0, result.stderr
     assert_equal_results(whole, tmp_path)
-    report = json.loads(result.stdout)  # one document: only rank 0 speaks
+    report = json.loads(result.stdout)  # one document: only rank 0 prints
     assert report["settings"]["devices"] == ["2 x cpu (1 thread)"]
 
 
@@ -120,7 +120,7 @@ def test_other_batches_give_the_same_summaries(folder: Path, whole: Path, tmp_pa
 
 
 def stop(arguments: list[object], out: Path, how: signal.Signals) -> tuple[int, str]:
-    """Start, send a signal to all once a round is written down; the exit code and the words."""
+    """Start, signal all processes once a round is saved; return the exit code and the output."""
     with subprocess.Popen(
         command(*arguments),
         env=ENVIRONMENT,
@@ -160,7 +160,7 @@ def test_a_killed_evaluation_resumes_with_another_number_of_processes(
     assert rounds[: len(kept) - 1] == kept[:-1]
     report = json.loads(result.stdout)
     assert report["settings"]["devices"] == [f"{n} x cpu (1 thread)" for n in (before, after)]
-    # The numbers are of the whole, not of what was decoded last.
+    # The numbers are for all articles, not only for those decoded last.
     seconds = [b["seconds"] for line in rounds[1:] for b in json.loads(line)["batches"]]
     assert len(seconds) == report["settings"]["batches"] == ARTICLES / 2
     assert report["latency"]["mean"] == pytest.approx(sum(seconds) / len(seconds))
@@ -253,7 +253,7 @@ def test_articles_longer_than_the_model_are_truncated(folder: Path, tmp_path: Pa
 def test_a_named_gpu_means_one_process(
     monkeypatch: pytest.MonkeyPatch, device: str, processes: int | None, started: int | None
 ) -> None:
-    """Of several GPUs each gets a process by default, and all of them cannot decode on one."""
+    """By default, each GPU gets a process; several processes cannot share one GPU."""
     asked: list[int | None] = []
 
     def start(count: int | None, **_: object) -> None:

@@ -68,7 +68,7 @@ NEEDS = {
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
-    """Shards, pairs, a tokenizer, a text and a page."""
+    """Write shards, pairs, a tokenizer, a text and a page."""
     (tmp_path / "a.txt").write_text("\n\n".join([" ".join(SENTENCES)] * 40), encoding="utf-8")
     (tmp_path / "page.html").write_text(f"<html><body><p>{SENTENCES[0]}</p></body></html>")
     tiny_tokenizer.save(tmp_path / "bpe")

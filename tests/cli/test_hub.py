@@ -1,4 +1,4 @@
-"""Models and tokenizers by hub id, through a hub on loopback and the real client."""
+"""Models and tokenizers by hub id, through a local hub and the real client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bart launch slurm`: a script that bash runs, with a SLURM that is played on this machine."""
+"""`bart launch slurm`: bash runs the script, with simulated SLURM commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.command import bart
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
 
 SRUN = """#!/bin/bash
-# Two tasks of a step, with the variables that srun sets.
+# Two tasks of a job step, with the variables set by srun.
 for rank in 0 1; do
     SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 SLURM_STEP_NUM_TASKS=2 \\
         SLURM_STEP_TASKS_PER_NODE="2(x1)" "$@" &

@@ -1,4 +1,4 @@
-"""How the command behaves towards people and pipes: help, suggestions, completion, colour."""
+"""Behavior in terminals and pipes: help, suggestions, completion, color."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.cli.test_commands import BART, bart
 from tests.conftest import SENTENCES
 
 COLOUR = re.compile(rb"\x1b\[[0-9;]*3[0-7]")
-SILENT = {"launch slurm", "serve"}  # what it prints is a program already
+SILENT = {"launch slurm", "serve"}  # its output is itself a script
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Every sub-command that does something, with its name."""
+    """Yield every command that is not a group, with its name."""
     if hasattr(command, "commands"):
         for name, inner in command.commands.items():
             yield from leaves(inner, (*path, name))
@@ -146,7 +146,7 @@ def test_verbose_shows_where_an_error_came_from() -> None:
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> bytes:
-    """What the command writes to a terminal, both streams."""
+    """Run the command in a terminal and return what it writes, both streams."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [*BART, *arguments],
@@ -162,7 +162,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> bytes:
     while True:
         try:
             chunk = os.read(controller, 65536)
-        except OSError:  # the other side is closed
+        except OSError:  # the other end is closed
             break
         if not chunk:
             break

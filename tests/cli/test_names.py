@@ -1,4 +1,4 @@
-"""Names in brackets are names, not styles of the terminal."""
+"""Names in brackets are not interpreted as terminal styles."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def test_a_run_is_shown_under_its_own_name(
     monkeypatch.setattr(console.out, "width", 400)
     runs.list_runs(Path())
     runs.compare([Path(name), Path("other")])
-    # As a run, and as the value of a setting.
+    # As a run and as the value of a setting.
     assert capsys.readouterr().out.count(name) == 3

@@ -1,4 +1,4 @@
-"""One file or a data set of the hub as pairs, by the real commands."""
+"""One file or a hub data set as pairs, in real commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = [
 
 @pytest.fixture
 def pairs(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
-    """One file of pairs, and a tokenizer beside it."""
+    """Write a file of pairs and a tokenizer."""
     path = tmp_path / "one" / "news.jsonl"
     path.parent.mkdir()
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -52,7 +52,7 @@ def test_a_model_is_trained_validated_and_scored_on_parts_of_one_file(
     assert len(rows) == 4
     assert "validation_loss" in (run / "metrics.jsonl").read_text()
 
-    # The run's own file: its test part. Another file: all of it, whatever the run divided.
+    # Of the run's own file, its test split; of another file, all pairs.
     table = tmp_path / "other.csv"
     table.write_text("Text,HIGHLIGHTS\nThe mayor, a poet., Poet.\n".replace("r, a", "r. A"))
     for data, count in ((pairs, 4), (table, 1)):

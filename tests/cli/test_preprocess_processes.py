@@ -1,4 +1,4 @@
-"""Preprocessing as processes: killed and started again, and on workers started by hand."""
+"""Preprocessing in processes: killed and restarted, and with manually started workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILES = 10
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
-    """Ten files, so ten tasks; a tokenizer beside them."""
+    """Write ten files, hence ten tasks, and a tokenizer."""
     root = tmp_path_factory.mktemp("corpus")
     (root / "source").mkdir()
     for number in range(FILES):
@@ -114,7 +114,7 @@ def test_a_scheduler_that_does_not_answer_is_named(
 
 @contextmanager
 def dask_cluster(folder: Path, workers: int) -> Iterator[str]:
-    """`dask scheduler` and `dask worker` processes as one starts them on a cluster."""
+    """Start `dask scheduler` and `dask worker` processes as on a cluster."""
     import json
 
     file = folder / "scheduler.json"
@@ -133,7 +133,7 @@ def dask_cluster(folder: Path, workers: int) -> Iterator[str]:
             deadline = time.monotonic() + 60
             while not file.is_file() and time.monotonic() < deadline:
                 time.sleep(0.05)
-        time.sleep(0.5)  # the file is not written at once
+        time.sleep(0.5)  # the file takes a moment to appear
         yield json.loads(file.read_text())["address"]
     finally:
         for process in processes:

@@ -1,4 +1,4 @@
-"""`bart runs` through the real command, over real runs."""
+"""`bart runs` as a real command, on real runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bart serve` as its clients meet it: one server in a process of its own for all tests."""
+"""`bart serve` as seen by its clients: one server in a separate process for all tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LIMITS += ["--max-beams", "63"]
 
 @dataclass
 class Service:
-    """A running server, and the same model in this process."""
+    """Start a server, and load the same model in this process."""
 
     process: subprocess.Popen[str]
     port: int
@@ -52,7 +52,7 @@ class Service:
     def ask(
         self, path: str, body: object = None, method: str | None = None, **headers: str
     ) -> tuple[int, Any]:
-        """Status and JSON (or text) of an answer."""
+        """Return status and JSON (or text) of a response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         sent = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -122,7 +122,7 @@ def test_summaries_equal_the_summarizer_whatever_the_batch(service: Service) -> 
     texts = [*SENTENCES, " ".join(SENTENCES * 5), "東京で雨が降った。", "x"]
     options: list[dict[str, Any]] = [
         {},
-        {"beams": 4, "max_length": 5},  # the model's min_length yields, as on the command line
+        {"beams": 4, "max_length": 5},  # the model's min_length is lowered, as on the command line
         {"sample": True, "beams": 1, "seed": 3, "temperature": 2.0},
         {"long": "chunk"},
     ]
@@ -235,7 +235,7 @@ def test_the_model_is_described_without_paths(service: Service) -> None:
 
 
 def pdf(text: str) -> bytes:
-    """The smallest PDF that shows a line."""
+    """Build a minimal PDF with one line of text."""
     stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
     parts = [
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -280,7 +280,7 @@ def test_files_become_texts(service: Service) -> None:
 
 
 def chromium(*more: str) -> Any:
-    """Debian's browser without a window, or a skip."""
+    """Start a headless browser, or skip the test."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
@@ -331,7 +331,7 @@ def test_the_page_in_a_browser(service: Service, tmp_path: Path) -> None:
         first.send_keys(Keys.ENTER)
         assert first.get_attribute("aria-pressed") == "true"
         problems = [row["message"] for row in browser.get_log("browser")]
-        # The first look at the model without a key is the only thing that the console may show.
+        # The console may only show the first request for the model, which has no key yet.
         assert [line for line in problems if "401" not in line] == []
     finally:
         browser.quit()
@@ -344,7 +344,7 @@ def test_texts_of_a_disconnected_client_are_not_decoded(service: Service) -> Non
     head = f"POST /v1/summarize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     began = time.monotonic()
-    for _ in range(10):  # minutes of decoding, were they not canceled
+    for _ in range(10):  # would decode for minutes if not canceled
         with socket.create_connection(("127.0.0.1", service.port)) as client:
             client.sendall(head.encode() + body)
             time.sleep(0.05)

@@ -168,7 +168,7 @@ def test_one_bad_file_of_a_folder_does_not_stop_the_others(model: Path, texts: P
         ("a.txt --out .", "--out . is a folder"),
         ("- -", "named twice"),
         ("a.txt --device cuda:99", "device=cuda:99"),
-        ("a.txt --beams 0 --model none", "options: generation.beams=0"),  # before a model is sought
+        ("a.txt --beams 0 --model none", "options: generation.beams=0"),  # before loading
         ("a.txt --return-sequences 5", "needs at least as many beams (beams="),
         ("a.txt --max-length 65", "max_length of 65 tokens exceeds the model's 64"),
     ],
@@ -191,7 +191,7 @@ def test_an_interrupted_file_of_json_lines_resumes(
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert summarize(model, texts, "--out", whole).returncode == 0
     command = [*BART, "--model", str(model), str(texts), "--out", str(out), "--batch-size", "1"]
-    # Killed when the second line is written: by a file size limit, which no handler softens.
+    # Killed while the second line is written, by a file size limit, which cannot be handled.
     limit = len(b"".join(whole.read_bytes().splitlines(keepends=True)[:2])) + 20
     code = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({limit}, {limit}))"
     code += "; import runpy; runpy.run_module('bart_cli', run_name='__main__', alter_sys=True)"
@@ -278,7 +278,7 @@ def test_control_characters_of_the_input_do_not_reach_the_terminal(
     assert "\x1b]" not in text
     assert "\x9b" not in text
     assert "evil\ufffd]0;title\ufffd[bold]:smile:.txt" in text
-    styled = re.sub(r"\x1b\[[0-9;]*m", "", text)  # rich's own colours
+    styled = re.sub(r"\x1b\[[0-9;]*m", "", text)  # rich's own colors
     assert not CONTROL.search(styled), styled
 
 

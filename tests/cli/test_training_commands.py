@@ -1,4 +1,4 @@
-"""Training commands as a user gives them: phases, distillation, the evaluation at the end."""
+"""Training commands as a user runs them: phases, distillation, the final evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = ["--max-steps", "3", "--warmup-steps", "1", "--global-batch", "8", "--mi
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
-    """Shards of 128 and 512 tokens, and pairs, with a tiny tokenizer."""
+    """Write shards of 128 and 512 tokens, pairs, and a tiny tokenizer."""
     root = tmp_path_factory.mktemp("commands")
     (root / "a.txt").write_text("\n\n".join([" ".join(SENTENCES)] * 40), encoding="utf-8")
     tiny_tokenizer.save(root / "bpe")
@@ -116,7 +116,7 @@ def test_a_distilled_student_is_trained_and_scored(folder: Path, tmp_path: Path)
     assert "lead-1" in student.stdout
     metrics = tmp_path / "student" / "final-evaluation" / "metrics.json"
     scores = json.loads(metrics.read_text())
-    # The teacher is not needed any more. Older versions scored other weights of a run.
+    # The teacher is no longer needed. Older versions scored the wrong weights of a run.
     shutil.rmtree(tmp_path / "teacher")
     ledger = metrics.with_name("progress.jsonl")
     ledger.write_text(re.sub('"model": "....', '"model": "0000', ledger.read_text(), count=1))

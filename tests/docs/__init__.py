@@ -1,1 +1,1 @@
-"""The documentation, run."""
+"""Run the documentation."""

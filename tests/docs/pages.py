@@ -20,7 +20,7 @@ FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. `reason`: why it is only parsed; None: it is run."""
+    """A fenced block. `reason`: why it is only parsed; None: it is run."""
 
     page: str
     line: int
@@ -30,7 +30,7 @@ class Block:
 
 
 def read_blocks(page: str) -> list[Block]:
-    """The blocks of a page in order."""
+    """Parse the blocks of a page, in order."""
     content = (ROOT / page).read_text(encoding="utf-8")
     return [
         Block(page, content.count("\n", 0, m.start()) + 1, m["language"], m["text"], m["reason"])
@@ -40,7 +40,7 @@ def read_blocks(page: str) -> list[Block]:
 
 @dataclass(frozen=True)
 class Command:
-    """One program call: its words, where its input comes from, where its output goes."""
+    """A program call: its arguments, the source of its input and the target of its output."""
 
     words: tuple[str, ...]
     from_pipe: bool
@@ -48,7 +48,7 @@ class Command:
 
 
 def commands(text: str) -> list[Command]:
-    """The calls of a block, in order. Understood are comments, `\\`, `&&`, `|`, `>` and `&`."""
+    """Parse the calls of a block, in order, with comments, `\\`, `&&`, `|`, `>` and `&`."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)

@@ -20,14 +20,14 @@ import pytest
 from bart_cli.cli import app
 from tests.docs.pages import ROOT, Command
 
-# A BART of the presets' architecture, but for its size.
+# The architecture of the presets, only smaller.
 SMALL_MODEL = """model.d_model=32 model.encoder_layers=1 model.decoder_layers=1
     model.encoder_attention_heads=2 model.decoder_attention_heads=2
     model.encoder_ffn_dim=32 model.decoder_ffn_dim=32""".split()
 SMALL_RUN = """training.max_steps=3 schedule.warmup_steps=1 training.global_batch=8
     training.micro_batch=2 training.log_every=1 training.checkpoint_every=2
     training.precision=fp32""".split()
-# A run that has to learn something: its scores are above 0.
+# This run has to learn something, so that its scores are above 0.
 LEARNING_RUN = """training.max_steps=80 training.checkpoint_every=40 schedule.warmup_steps=5
     optimizer.learning_rate=1e-2""".split()
 SMALL_LOADER = ["data.workers=0", "data.streams=8"]
@@ -53,7 +53,7 @@ ROWS = ["--repeats", "3", "--seconds", "0.1", "--warmup", "0"]
 
 @dataclass
 class Stage:
-    """Where commands run, and what the last ones printed."""
+    """The folder in which commands run, and the output of the last ones."""
 
     folder: Path
     patch: pytest.MonkeyPatch
@@ -61,11 +61,11 @@ class Stage:
     printed: list[str] = field(default_factory=list)
 
     def run(self, command: Command, given: str) -> str:
-        """Run one command with this standard input, successfully; its standard output."""
+        """Run one command with this standard input, check its success, and return its output."""
         name, *arguments = command.words
         if name.endswith("bart"):
             words = cheap(arguments, self.crawl)
-            # The hub's client reads its address when it is imported: a process of its own.
+            # The hub client reads its address when it is imported, hence a separate process.
             hub = "facebook/" in " ".join(words) or words[0] == "download"
             program = [sys.executable, "-m", "bart_cli", *words]
             out = self._program(program, given, self.folder) if hub else self._bart(words, given)
@@ -102,7 +102,7 @@ class Stage:
 
 
 def cheap(arguments: list[str], crawl: str) -> list[str]:
-    """The same command on little data and a small model; what is added comes last, and so wins."""
+    """Change a command to use little data and a small model; added options come last and win."""
     command = arguments[0]
     sets: list[str] = []
     more: list[str] = []
@@ -148,7 +148,7 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
 
 
 def write_languages(folder: Path) -> None:
-    """`text-XX` and `pairs-XX`: a corpus and pairs in Russian and in German."""
+    """Write `text-XX` and `pairs-XX`: a corpus and pairs in Russian and in German."""
     for language, (towns, things, article, summary) in NEWS.items():
         pairs = [
             {"article": article.format(town, thing), "summary": summary.format(thing)}
@@ -166,7 +166,7 @@ def write_languages(folder: Path) -> None:
 
 
 def environment(patch: pytest.MonkeyPatch, hub: str, cache: Path) -> None:
-    """Variables of the commands and of the processes that they start."""
+    """Set variables for the commands and for the processes that they start."""
     for name, value in {
         "HF_ENDPOINT": hub,
         "HF_HOME": str(cache),

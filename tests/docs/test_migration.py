@@ -1,4 +1,4 @@
-"""The table of the reference's options: none without an answer, and every answer exists."""
+"""docs/migration.md maps every option of the reference, and only to options that exist."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PRED_BS PRELN""".split()
 
 
 def section(title: str) -> str:
-    """The text below a heading, up to the next of its rank."""
+    """Return the text below a heading, up to the next heading of the same level."""
     return PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
@@ -99,7 +99,7 @@ def test_no_replacement_is_empty() -> None:
 
 def test_replacements_only_name_existing_options_settings_and_presets() -> None:
     known_options = set(options(typer.main.get_command(build_app(None, everything=True))))
-    known_options |= {"--tag", "--ipc=host", "--volume", "--cpu-bind"}  # of docker and srun
+    known_options |= {"--tag", "--ipc=host", "--volume", "--cpu-bind"}  # options of docker and srun
     known_keys = {
         key
         for kind in (PretrainConfig, FinetuneConfig)

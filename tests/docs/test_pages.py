@@ -1,4 +1,4 @@
-"""Every block of commands of README and docs is run, or parsed where a comment says why."""
+"""Run every block of commands in README and docs, or parse it if a comment says why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stage(
     hub: Path,  # noqa: F811
     crawl: Path,  # noqa: F811
 ) -> Iterator[Stage]:
-    """The folder in which the tour was worked through, from top to bottom."""
+    """Run the tour from top to bottom, and return its folder."""
     folder = tmp_path_factory.mktemp("pages")
     torch.manual_seed(0)
     sizes = {"vocab_size": tiny_tokenizer.vocab_size, "max_position_embeddings": 1024}
@@ -68,7 +68,7 @@ def stage(
 
 
 def run_page(stage: Stage, page: str) -> None:
-    """Run the blocks of a page in order, and hold the output that it shows against the real one."""
+    """Run the blocks of a page in order, and compare the shown output with the real output."""
     stage.patch.chdir(stage.folder)
     source = (ROOT / page).read_text(encoding="utf-8")
     printed = ""
@@ -89,7 +89,7 @@ def run_page(stage: Stage, page: str) -> None:
 
 
 def lines_made_up(shown: str, printed: str) -> list[str]:
-    """Lines with a word that was not printed. Numbers differ: the test's data are few."""
+    """Return lines with a word that was not printed. Numbers differ, because the data is small."""
     known = set(WORD.findall(printed))
     return [line for line in shown.splitlines() if not known.issuperset(WORD.findall(line))]
 
@@ -135,7 +135,7 @@ def test_commands_that_are_not_run_are_parsed(block: Block) -> None:
 
 
 def parse(words: list[str]) -> None:
-    """Raise for a sub-command, an option, a value or a preset that is not there."""
+    """Raise for a sub-command, an option, a value or a preset that does not exist."""
     command, name = PARSER, "bart"
     while hasattr(command, "commands"):
         name, *words = words
@@ -144,7 +144,7 @@ def parse(words: list[str]) -> None:
     preset = context.params.get("preset") or context.params.get("presets") or []
     for chosen in [preset] if isinstance(preset, str) else preset:
         task = load_preset(chosen).get("task")
-    if name == "slurm":  # the rest belongs to the command of the preset
+    if name == "slurm":  # the rest are options of the command of the preset
         parse([str(task), *context.args])
 
 

@@ -1,4 +1,4 @@
-"""Undisturbed runs, made once for all tests that compare with one."""
+"""Uninterrupted runs, made once for all tests that compare with them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.unit.training.test_runs import shards  # noqa: F401
 
 @pytest.fixture(scope="session")
 def noisy(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
-    """Settings with dropout: a resumed run has to draw it again."""
+    """Settings with dropout, which a resumed run has to draw again."""
     return write_config(shards, tmp_path_factory.mktemp("noisy") / "config.yaml", 0.1)
 
 
 @pytest.fixture(scope="session")
 def plain(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
-    """Settings without dropout, which is drawn anew for each rank."""
+    """Settings without dropout, which would differ between ranks."""
     return write_config(shards, tmp_path_factory.mktemp("plain") / "config.yaml", 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Training runs of the real command for the tests beside it: started, stopped, finished."""
+"""Start, stop and finish training runs of the real command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS, STOP = 20, 7
 
 
 def write_config(shards: Path, path: Path, dropout: float) -> Path:
-    # Noise is on; validation too, which must not disturb anything.
+    # With noise, and with validation, which must not affect the training.
     settings = pretrain_config(
         shards, max_steps=STEPS, log_every=1, checkpoint_every=3, micro_batch=2, validate_every=6
     )
@@ -36,7 +36,7 @@ def finish(config: Path, run: Path, *more: object) -> None:
 
 
 def finish_ranks(processes: int, *arguments: object) -> str:
-    """The ranks as `srun` starts them; what rank 0 printed: the others print nothing."""
+    """Run the ranks like `srun`; return the output of rank 0 (the others print nothing)."""
     results = [decoded(rank.wait()) for rank in start_ranks(processes, *arguments)]
     assert [result.returncode for result in results] == [0] * processes, results
     assert not any(result.stdout for result in results[1:])
@@ -46,19 +46,19 @@ def finish_ranks(processes: int, *arguments: object) -> str:
 def stop_after(
     config: Path, run: Path, how: signal.Signals, *more: object, processes: int = 1
 ) -> int:
-    """Start the run and send a signal once a step past STOP is logged; the exit code of rank 0."""
+    """Start the run, send a signal once a step past STOP is logged; return rank 0's exit code."""
     words = pretrain(config, run, *more)
     ranks = start_ranks(processes, *words) if processes > 1 else [start(*words)]
     wait_for_step(run, STOP, ranks[0])
     assert all(rank.running for rank in ranks), "the run ended before it could be stopped"
-    for rank in ranks:  # to their groups, as a terminal, `timeout` and SLURM do
+    for rank in ranks:  # to their process groups, like a terminal, `timeout` and SLURM
         rank.signal(how)
     first, *_ = [rank.wait() for rank in ranks]
     return first.returncode
 
 
 def wait_for_step(run: Path, step: int, command: Command) -> None:
-    """Raise with its last words when the command ends before."""
+    """Wait until the run has logged a step; raise with the output if the command ends first."""
     while not any(row["step"] >= step for row in read_metrics(run)):
         assert command.running, command.wait().stderr.decode()
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Every instruction set computes by fast kernels: oneDNN's reference code is 100 times slower."""
+"""Every instruction set uses fast kernels: oneDNN's reference code is 100 times slower."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# None: the machine's own. Those that the machine lacks change nothing.
+# None: the machine's own. Instruction sets that the machine lacks have no effect.
 INSTRUCTION_SETS = (None, "AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16")
 PRODUCTS = ("matmul", "inner_product", "convolution")
 

@@ -1,4 +1,4 @@
-"""Several processes: the same batches, the same losses, one voice."""
+"""Several processes: the same batches, the same losses, output of one rank."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_two_processes_of_torchrun_have_the_losses_of_one(
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["step"] == STEPS  # one document: only rank 0 speaks
+    assert json.loads(result.stdout)["step"] == STEPS  # one document: only rank 0 prints
     assert losses(tmp_path / "run") == pytest.approx(losses(whole_plain), rel=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""kill -9, SIGTERM and another number of processes: the run goes on as if nothing had happened."""
+"""A run resumes as if uninterrupted after kill -9, SIGTERM and on more processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_killed_run_survives_a_full_disk_and_ends_bit_for_bit(
     before = list_checkpoints(run)
     assert str(STEPS) not in before[-1].name
     size = (before[-1] / "model/model.safetensors").stat().st_size // 2
-    # As if the disk ended in the middle of the weights: Python ignores SIGXFSZ.
+    # Like a disk that gets full while the weights are written: Python ignores SIGXFSZ.
     command = start(*pretrain(noisy, run))
     resource.prlimit(command.pid, resource.RLIMIT_FSIZE, (size, size))
     result = decoded(command.wait())
@@ -43,7 +43,7 @@ def test_a_killed_run_survives_a_full_disk_and_ends_bit_for_bit(
     assert f"the run resumes from {before[-1]}" in result.stderr
     assert "Traceback" not in result.stderr
     assert list_checkpoints(run) == before
-    finish(noisy, run)  # room again
+    finish(noisy, run)  # space is free again
     finish(noisy, tmp_path / "whole")
     assert_equal_runs(tmp_path / "whole", run)
 
@@ -122,7 +122,7 @@ def test_a_run_of_one_process_resumes_with_four(
 def test_invalid_settings_are_reported_once(noisy: Path, tmp_path: Path) -> None:
     result = bart(*pretrain(noisy, tmp_path / "run", "--processes", 3))
     assert result.returncode == 2
-    # 8 sequences do not divide among 3 processes: said once, for all.
+    # 8 sequences are not divisible by 3 processes; reported once for all of them.
     assert result.stderr.count("error:") == 1
     assert "training.global_batch=8 is not divisible by the number of ranks (3)" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""What `bart export` writes, in the hands of `transformers`: the same ids, logits and summaries."""
+"""Exported models in `transformers` give the same ids, logits and summaries."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_transformers_generates_the_same_with_the_exported_settings(
 def test_ctranslate2_converts_an_export(
     tiny_tokenizer: Tokenizer, tmp_path: Path, tiny_config: ModelConfig
 ) -> None:
-    """Its own converter reads more of config.json than transformers; its beams find the same."""
+    """CTranslate2's converter reads more of config.json than transformers; its beams agree."""
     ctranslate2 = pytest.importorskip("ctranslate2")
     from ctranslate2.converters import TransformersConverter
 
@@ -98,7 +98,7 @@ def test_an_export_with_another_special_token_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No text shows these ids."""
+    """No text contains these ids, so only the comparison of special ids can find this."""
     save_model(tmp_path / "model", Bart(tiny_config), tiny_tokenizer)
 
     def save(tokenizer: Tokenizer, folder: Path) -> None:

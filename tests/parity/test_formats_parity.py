@@ -1,4 +1,4 @@
-"""`transformers` loads our folders as they are, and we load its folders."""
+"""`transformers` loads our folders unchanged, and we load its folders."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ VOCABULARY = 60
 
 
 def models(seed: int, *, pre_layer_norm: bool) -> tuple[Bart, torch.nn.Module]:
-    """Random twins. Large weights make sharp distributions, so that ties do not decide."""
+    """Make equal random models. Large weights give sharp distributions without ties."""
     torch.manual_seed(seed)
     config = tiny_model_config(vocab_size=VOCABULARY, pre_layer_norm=pre_layer_norm, init_std=0.3)
     ours = Bart(config).eval()
@@ -42,7 +42,7 @@ def models(seed: int, *, pre_layer_norm: bool) -> tuple[Bart, torch.nn.Module]:
 
 
 def random_options(pick: random.Random) -> dict[str, object]:
-    """Options under our names."""
+    """Draw options with our names."""
     beams = pick.choice([1, 2, 4, 6])
     longest = pick.choice([2, 4, 9, 16, 24])
     return {
@@ -62,7 +62,7 @@ def random_options(pick: random.Random) -> dict[str, object]:
 def their_tokens(
     theirs: torch.nn.Module, sources: list[list[int]], options: dict[str, object]
 ) -> list[list[int]]:
-    """Generated ids without start token and padding, `return_sequences` rows per source."""
+    """Return generated ids without start token and padding, `return_sequences` rows per source."""
     width = max(map(len, sources))
     ids = torch.tensor([row + [1] * (width - len(row)) for row in sources])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in sources])
@@ -103,7 +103,7 @@ def test_equals_transformers_token_for_token(seed: int, pre_layer_norm: bool) ->
         ]
         expected = their_tokens(theirs, sources, options)
         found = generate(ours, sources, GenerationConfig.model_validate(options), batch_size=3)
-        # Padding and the unfinished look alike behind a cut row: compare what was generated.
+        # Padding and truncation look the same at the end of a row: compare the generated ids.
         flat = [h.tokens for hypotheses in found for h in hypotheses]
         width = min(len(row) for row in expected)
         assert width >= 1
@@ -116,7 +116,7 @@ def test_equals_transformers_token_for_token(seed: int, pre_layer_norm: bool) ->
     assert ended, "no hypothesis ended early: the cases test too little"
 
 
-# One saved setting: theirs -> ours. Ids are below the vocabulary of 60.
+# A saved setting of transformers -> ours. Ids are below the vocabulary size of 60.
 SETTINGS: list[tuple[dict[str, object], dict[str, object]]] = [
     ({"forced_bos_token_id": 7}, {"forced_bos": True, "forced_bos_token": 7}),
     ({"forced_bos_token_id": 0}, {"forced_bos": True, "forced_bos_token": 0}),
@@ -157,7 +157,7 @@ def _settings(chosen: list[int]) -> tuple[dict[str, object], dict[str, object]]:
 
 def _chosen(pick: random.Random, beams: int) -> list[list[int]]:
     numbers = list(range(len(SETTINGS)))
-    if beams > 1:  # two forced tokens tie, and ties between beams have no order
+    if beams > 1:  # two forced tokens tie, and the order of tied beams is not defined
         numbers.remove(TIE)
     alone = [[number] for number in numbers]
     return alone + [pick.sample(numbers, pick.randint(2, 5)) for _ in range(12)]
@@ -171,7 +171,7 @@ def test_saved_settings_equal_transformers_alone_and_together(seed: int, beams: 
     changed = set()
     for chosen in _chosen(pick, beams):
         their_options, our_options = _settings(chosen)
-        # Rows of one length: their constraints also count the padding of a batch.
+        # Rows of equal length: constraints of transformers also count the padding of a batch.
         length = pick.randint(3, 9)
         sources = [[0, *(pick.randrange(4, VOCABULARY) for _ in range(length)), 2] for _ in "abc"]
         base = {"beams": beams, "max_length": 14, "length_penalty": 1.0, "no_repeat_ngram": 2}

@@ -1,4 +1,4 @@
-"""LDDL's own loader reads our shards; we read shards that have LDDL's column only."""
+"""LDDL's own loader reads our shards, and we read shards with only LDDL's column."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_tokenizer: Tokenizer,
 ) -> Path:
-    """Shards of a number of samples that four does, or does not, divide."""
+    """Write shards with a number of samples that is, or is not, divisible by four."""
     root = tmp_path_factory.mktemp("lddl")
     lines = [f"doc-{i} Number {i}. {SENTENCES[i % 4]}\n" for i in range(request.param)]
     (root / "a.txt").write_text("".join(lines), encoding="utf-8")
@@ -62,7 +62,7 @@ def test_lddl_iterates_over_our_shards(folder: Path, workers: int) -> None:
     seen = list(DataLoader(dataset, batch_size=None, num_workers=workers))
     ours = [t for path in paths for t in pq.read_table(path)["sentences"].to_pylist()]
     smallest = min(json.loads((folder / ".num_samples.json").read_text()).values())
-    # LDDL takes as many samples from each shard as the smallest one has.
+    # LDDL reads as many samples from each shard as the smallest shard has.
     assert len(seen) == len(dataset) == smallest * SHARDS
     assert not Counter(seen) - Counter(ours)
     assert len(set(seen)) > len(seen) // 2
@@ -76,7 +76,7 @@ def test_shards_with_ldds_column_only_give_the_same_tokens(
         pq.write_table(table, tmp_path / path.name)
         theirs = read_shard(tmp_path / path.name, tiny_tokenizer)
         ours = read_shard(path, tiny_tokenizer)
-        if path.name != "shard-0.parquet":  # there, one sample may be cut inside a sentence
+        if path.name != "shard-0.parquet":  # then one sample may be split inside a sentence
             assert theirs.tokens.values.tolist() == ours.tokens.values.tolist()
             assert theirs.sentences.values.tolist() == ours.sentences.values.tolist()
         assert len(theirs) == len(ours)

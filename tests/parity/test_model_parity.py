@@ -23,7 +23,7 @@ from tests.conftest import tiny_model_config
 
 
 def reference(config: ModelConfig) -> torch.nn.Module:
-    """A model of `transformers` with the shape of ours and random weights."""
+    """Make a model of `transformers` with our architecture and random weights."""
     settings = {k: v for k, v in to_hf(config).items() if k not in ("architectures", "model_type")}
     if config.pre_layer_norm:
         return MBartForConditionalGeneration(MBartConfig(**settings)).eval()
@@ -31,7 +31,7 @@ def reference(config: ModelConfig) -> torch.nn.Module:
 
 
 def twin(theirs: torch.nn.Module, config: ModelConfig) -> Bart:
-    """Our model with their weights; every one of our parameters must get one."""
+    """Make our model with these weights; every parameter of ours must get one."""
     ours = Bart(config).eval()
     state = theirs.state_dict()
     ours.load_state_dict({name: state[name] for name in ours.state_dict()})
@@ -39,7 +39,7 @@ def twin(theirs: torch.nn.Module, config: ModelConfig) -> Bart:
 
 
 def padded_batch(config: ModelConfig, lengths: list[int], targets: list[int]) -> dict[str, Tensor]:
-    """Random ids with ragged padding on both sides."""
+    """Make random ids with padding of varying length on both sides."""
     generator = torch.Generator().manual_seed(7)
 
     def ids(rows: list[int]) -> tuple[Tensor, Tensor]:

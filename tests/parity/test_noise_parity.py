@@ -21,7 +21,7 @@ from bart_cli.tokenizer import Tokenizer
 
 # 10,000 with BART_NOISE_SAMPLES=10000: a minute of one core.
 SAMPLES = int(os.environ.get("BART_NOISE_SAMPLES", "2000"))
-MASK, RANDOM = -1, -2  # beside positions in the original
+MASK, RANDOM = -1, -2  # besides positions in the original
 Row = list[int]
 
 
@@ -32,7 +32,7 @@ def tokenizer(shared_data: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def samples(shared_data: Path, tokenizer: Tokenizer) -> tuple[Ragged, Ragged]:
-    """Stretches of 24 to 71 tokens of real articles; a sentence ends at a full stop."""
+    """Extract spans of 24 to 71 tokens from real articles; sentences end at a full stop."""
     rng = np.random.default_rng(0)
     articles = [
         json.loads(line)["article"]
@@ -63,7 +63,7 @@ def ragged(rows: list[np.ndarray]) -> Ragged:
 
 
 class Fairseq:
-    """The noise of one sample after the other, as lists of positions, MASK and RANDOM."""
+    """Noise one sample after the other, into lists of positions, MASK and RANDOM."""
 
     def __init__(self, config: DenoisingConfig) -> None:
         self.config = config
@@ -135,7 +135,7 @@ class Fairseq:
 
 
 def statistics(row: Row, length: int) -> list[float]:
-    """Numbers that tell the schemes apart, of one sample."""
+    """Compute statistics of one sample that distinguish the schemes."""
     ids = np.array(row)
     old = ids[ids >= 0]
     kept = np.diff(ids)[(ids[1:] >= 0) & (ids[:-1] >= 0)] == 1

@@ -1,4 +1,4 @@
-"""Our ROUGE numbers are those of `rouge-score` called directly."""
+"""Our ROUGE scores equal those of `rouge-score` called directly."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ SMALL = {
 
 
 def kobart(folder: Path) -> transformers.PreTrainedModel:
-    """BPE with metaspaces; no post-processor: nothing is put around a text; </s> is 1."""
+    """BPE with metaspaces, without a post-processor, so texts get no special tokens; </s> is 1."""
     special = ["<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>"]
     backend = Backend(models.BPE(unk_token="<unk>"))
     backend.normalizer = normalizers.NFKC()
@@ -80,7 +80,7 @@ def kobart(folder: Path) -> transformers.PreTrainedModel:
 
 
 def chinese(folder: Path) -> transformers.PreTrainedModel:
-    """BERT's tokenizer: WordPiece with nothing but vocab.txt; [CLS] and [SEP] are its ends."""
+    """BERT's tokenizer: WordPiece with only vocab.txt; texts are enclosed in [CLS] and [SEP]."""
     pieces = ["[PAD]", *(f"[unused{i}]" for i in range(1, 20)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces += [*sorted(set(CHINESE.lower()) - {" "}), "the", "##e", "clos", "##ed", "##d", "##9"]
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), "utf-8")
@@ -101,7 +101,7 @@ def chinese(folder: Path) -> transformers.PreTrainedModel:
 
 
 def barthez(folder: Path) -> transformers.PreTrainedModel:
-    """Unigram; a BART by its blocks, an mBART by its last LayerNorm."""
+    """Unigram; mBART's architecture with BART's special tokens."""
     backend = unigram(FRENCH, [])
     backend.normalizer = normalizers.Sequence(
         [
@@ -123,7 +123,7 @@ def barthez(folder: Path) -> transformers.PreTrainedModel:
 
 
 def mbart25(folder: Path) -> transformers.PreTrainedModel:
-    """Unigram; </s> and the language stand behind the text, and the decoder begins with it."""
+    """Unigram; </s> and the language follow the text, and the decoder starts with the language."""
     backend = unigram(ENGLISH, CODES)
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
@@ -139,7 +139,7 @@ def mbart25(folder: Path) -> transformers.PreTrainedModel:
 
 
 def mbart50(folder: Path) -> transformers.PreTrainedModel:
-    """Unigram; the language stands before the text, and is the first generated token."""
+    """Unigram; the language precedes the text, and is the first generated token."""
     backend = unigram(ENGLISH, CODES)
     backend.normalizer = normalizers.Replace(Regex(" {2,}"), " ")
     code = backend.token_to_id("en_XX")
@@ -173,7 +173,7 @@ def unigram(text: str, codes: list[str]) -> Backend:
     trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>")
     backend.train_from_iterator([text, "<s> <m>"] * 9, trainer)
     model = json.loads(backend.to_str())["model"]
-    # As in the real files, special tokens are pieces with the best score of all.
+    # As in the real files, special tokens are pieces with the best score.
     pieces = [(token, score) for token, score in model["vocab"]]
     pieces += [(token, 0.0) for token in [*codes, "<mask>"]]
     backend.model = models.Unigram(pieces, unk_id=3)
@@ -208,7 +208,7 @@ KINDS: dict[str, tuple[Callable[[Path], transformers.PreTrainedModel], str]] = {
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each kind."""
+    """Make a folder for each type of tokenizer."""
     folders = {}
     for name, (make, _) in KINDS.items():
         folder = folders[name] = tmp_path_factory.mktemp(name)
@@ -221,7 +221,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def their_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
-    """As `transformers` runs the files, whatever class would build from parts of them."""
+    """Load the files as they are, not through a class that rebuilds the tokenizer from parts."""
     if not (folder / "tokenizer.json").is_file():
         return transformers.BertTokenizer.from_pretrained(folder)
     return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
@@ -372,7 +372,7 @@ def test_fine_tuning_mbart50_and_decoding_in_its_language(
 def test_fine_tuning_forces_the_first_token_of_the_targets(
     zoo: dict[str, Path], tmp_path: Path, kind: str, forced: bool
 ) -> None:
-    """KoBART's <s> is its </s>: forced, every summary would be empty."""
+    """KoBART's <s> equals its </s>: if it were forced, every summary would be empty."""
     text = KINDS[kind][1]
     line = json.dumps({"article": text, "summary": text[:20]}, ensure_ascii=False)
     (tmp_path / "train.jsonl").write_text(f"{line}\n", "utf-8")
@@ -390,7 +390,7 @@ def test_fine_tuning_forces_the_first_token_of_the_targets(
     summarizer = Summarizer.from_pretrained(result.model)
     assert summarizer.generation.forced_bos is forced
     assert summarizer.summarize(text).text
-    preset = ConfigOptions(preset="cnn-dm-dgxa100-1gpu-bf16")  # for models that begin with <s>
+    preset = ConfigOptions(preset="cnn-dm-dgxa100-1gpu-bf16")  # for models that start with <s>
     for source, asked in ((zoo[kind], None), (result.model, None), (zoo[kind], True)):
         options = {"model_path": str(source), "generation.forced_bos": asked}
         evaluated, _ = load_with_model(

@@ -36,7 +36,7 @@ def test_twenty_steps_equal_a_plain_transformers_loop(
     config = config.model_copy(
         update={
             "model": config.model.model_copy(update=model),
-            # The gradient of a key's bias is 0 but for rounding: epsilon must be larger than that.
+            # The gradient of a key bias is 0 except for rounding errors: epsilon must be larger.
             "optimizer": config.optimizer.model_copy(
                 update={"learning_rate": 1e-3, "weight_decay": 0.1, "epsilon": 1e-6}
             ),
@@ -53,7 +53,7 @@ def test_twenty_steps_equal_a_plain_transformers_loop(
     losses, norms = transformers_loop(theirs, config, shards, tokenizer)
     assert [row["loss"] for row in rows] == pytest.approx(losses, rel=1e-4)
     assert [row["gradient_norm"] for row in rows] == pytest.approx(norms, rel=1e-3)
-    # Every weight ends where theirs does.
+    # Every weight ends with the same value.
     ours = load_model(tmp_path / "run" / "model").model.state_dict()
     for name, tensor in theirs.state_dict().items():
         if name in ours:
@@ -62,7 +62,7 @@ def test_twenty_steps_equal_a_plain_transformers_loop(
 
 
 def transformers_loop(theirs, config, folder: Path, tokenizer: Tokenizer):  # type: ignore[no-untyped-def]
-    """Losses and gradient norms of STEPS steps, written as one writes them without us."""
+    """Compute losses and gradient norms of STEPS steps in a plain training loop."""
     training, settings = config.training, config.optimizer
     parameters = list(theirs.parameters())
     optimizer = torch.optim.AdamW(

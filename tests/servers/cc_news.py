@@ -1,4 +1,4 @@
-"""The layout of CC-NEWS on disk: a listing a month and real WARC files, to be served."""
+"""Write the layout of CC-NEWS to be served: a listing per month and real WARC files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SENTENCE = "The council of {place} voted on {day} to repair the old bridge over 
 
 @dataclass(frozen=True)
 class News:
-    """A page of the crawl and what its server answered."""
+    """A page of the crawl and the response of its server."""
 
     url: str
     html: bytes
@@ -21,7 +21,7 @@ class News:
 
 
 def news_page(place: str, day: str, *, language: str = "en", dated: bool = True) -> News:
-    """A page with navigation, an article of three paragraphs, and a footer."""
+    """Build a page with navigation, an article of three paragraphs, and a footer."""
     text = {
         "en": SENTENCE * 5,
         "de": "Der Rat von {place} beschloss am {day}, die alte Brücke über den Fluss zu "
@@ -37,7 +37,7 @@ def news_page(place: str, day: str, *, language: str = "en", dated: bool = True)
 
 
 def write_warc(path: Path, pages: Sequence[News]) -> list[int]:
-    """Write pages as gzipped WARC records (request records between them); where each begins."""
+    """Write pages as gzipped WARC records, with request records; return their offsets."""
     path.parent.mkdir(parents=True, exist_ok=True)
     positions = []
     with path.open("wb") as stream:
@@ -63,7 +63,7 @@ def _record(kind: str, url: str, identity: str, block: bytes) -> bytes:
 
 
 def write_listing(root: Path, month: str, names: Sequence[str]) -> list[str]:
-    """Write `warc.paths.gz` of a month ('2016/09'); the paths of its files below `root`."""
+    """Write `warc.paths.gz` of a month ('2016/09') with the paths of its files in `root`."""
     paths = [f"crawl-data/CC-NEWS/{month}/{name}" for name in names]
     listing = root / f"crawl-data/CC-NEWS/{month}/warc.paths.gz"
     listing.parent.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ class Faults:
 
 @contextmanager
 def serve_hub(repositories: Path, faults: Faults | None = None) -> Iterator[str]:
-    """Serve `repositories/<owner>/<name>/…` as models and as data sets; the endpoint's URL."""
+    """Serve `repositories/<owner>/<name>/…` as models and data sets; yield the endpoint's URL."""
     faults = faults or Faults()
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ def serve_hub(repositories: Path, faults: Faults | None = None) -> Iterator[str]
         def do_HEAD(self) -> None:
             self._answer(with_body=False)
 
-        def do_POST(self) -> None:  # paths-info: a form with the paths that are asked for
+        def do_POST(self) -> None:  # paths-info: a form with the requested paths
             length = int(self.headers.get("content-length", 0))
             body = self.rfile.read(length)
             asked = (
@@ -77,9 +77,7 @@ def serve_hub(repositories: Path, faults: Faults | None = None) -> Iterator[str]
             if path.startswith("cdn/"):
                 self._send_large(repositories / path.removeprefix("cdn/"), with_body)
                 return
-            if (
-                path.startswith("api/") and path.count("/") < 3
-            ):  # things that clients can do without
+            if path.startswith("api/") and path.count("/") < 3:  # optional for clients
                 self._send(404, b"{}", {}, with_body)
                 return
             if path.startswith("api/"):

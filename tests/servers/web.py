@@ -1,4 +1,4 @@
-"""A file server on loopback that speaks ranges, and misbehaves when it is told to."""
+"""A local file server that supports ranges and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Web:
 
 @contextmanager
 def serve_files(root: Path) -> Iterator[Web]:
-    """Serve the files below `root`."""
+    """Serve the files in `root`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -80,7 +80,7 @@ def serve_files(root: Path) -> Iterator[Web]:
                 piece = body[begin : begin + step]
                 try:
                     self.wfile.write(piece)
-                except OSError:  # the client was killed: that is what the test is about
+                except OSError:  # the client was killed by the test
                     return
                 web.bytes_sent[path] += len(piece)
                 if fault == "slow":

@@ -1,4 +1,4 @@
-"""The image's recipe: what it copies is there and let through, torch stays, nobody is root."""
+"""The Dockerfile: copied files exist and are not ignored, torch is kept, the user is not root."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_image_runs_the_command_as_an_unprivileged_user(stage: str) -> None:
 
 def test_the_serve_stage_is_the_cpu_stage_with_another_entry_point() -> None:
     (serve,) = [stage for stage in EVERY if stage not in STAGES]
-    assert serve.startswith("cpu AS serve\n")  # and so its user
+    assert serve.startswith("cpu AS serve\n")  # and hence its user
     assert "USER" not in serve
     assert 'ENTRYPOINT ["bart", "serve", "--host", "0.0.0.0"]' in serve
 

@@ -1,4 +1,4 @@
-"""Extras: the table matches pyproject.toml; the line to type is right in a clone and outside."""
+"""Extras match pyproject.toml, and install commands are right in a clone and outside."""
 
 from __future__ import annotations
 

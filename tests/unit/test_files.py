@@ -1,4 +1,4 @@
-"""JSON of whatever a run holds, as every parser reads it."""
+"""JSON that every parser accepts, for any content of a run."""
 
 from __future__ import annotations
 

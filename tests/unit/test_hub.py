@@ -1,4 +1,4 @@
-"""What is fetched from a hub with the real one's habits, and what is said when it cannot be."""
+"""Downloads from a hub that behaves like the real one, and errors if they fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.servers.hub import Faults, serve_hub
 
 pytestmark = pytest.mark.slow
 
-# The library reads its environment when it is imported: one process for many downloads.
+# The library reads its environment when it is imported, so one process makes many downloads.
 DRIVER = """
 import json, os, sys
 from bart_cli.errors import BartError
@@ -47,7 +47,7 @@ def fetch(endpoint: str, home: Path, *names: str | tuple[str, str]) -> list[list
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stderr == ""  # nothing around the one line
+    assert result.stderr == ""  # only one line
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import bart_cli
 
 PACKAGE = Path(bart_cli.__file__).parent
-# From the top. A layer is a folder or a module; those of one line do not know one another.
+# From the top. A layer is a folder or a module; those on one line do not import each other.
 ORDER = (
     "cli",
     "demo doctor serve benchmark",
@@ -30,7 +30,7 @@ TOGETHER = {("tokenizer", "tokenizer_files")}
 
 
 def imports(path: Path) -> set[str]:
-    """Layers that a module imports, inside functions too."""
+    """Return the layers that a module imports, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bart_cli."):

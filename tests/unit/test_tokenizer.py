@@ -85,6 +85,6 @@ def test_a_vocabulary_too_small_for_the_bytes_is_refused() -> None:
 
 
 def test_a_vocabulary_too_large_for_memory_is_refused() -> None:
-    """The trainer aborts the whole process when it cannot reserve what it is asked for."""
+    """The trainer aborts the whole process if it cannot allocate the memory."""
     with pytest.raises(UsageError, match="a vocabulary of 1000000000000 is too large"):
         Tokenizer.train(["a b"], vocab_size=10**12)

@@ -51,7 +51,7 @@ BRITISH = (
 
 
 def forbidden(text: str) -> list[str]:
-    """Phrases that read as translated, and British spellings, across line breaks of code."""
+    """Find phrases that sound translated, and British spellings, across line breaks of code."""
     text = re.sub(r'"\s*\n\s*f?"', "", text)  # a string in several parts
     text = re.sub(r"\n\s*#", " ", text)  # a comment of several lines
     plain = " ".join(text.lower().split())

@@ -1,1 +1,1 @@
-"""Stand-ins for published models: their files as they are, the weights small and random."""
+"""Stand-ins for published models: the same files, with small random weights."""

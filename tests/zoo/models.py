@@ -25,7 +25,7 @@ Storage = Literal[
 STORAGES: tuple[Storage, ...] = Storage.__args__  # type: ignore[attr-defined]
 Files = Literal["new", "old", "both"]  # tokenizer.json; vocab.json and merges.txt; all of them
 
-# Narrow layers. Everything below is said beside them, as in the published file.
+# Narrow layers; all other settings below are as in the published files.
 NARROW = {
     "d_model": 16,
     "encoder_layers": 2,
@@ -86,7 +86,7 @@ DISTILLED = {
 }
 IDS = {"bos_token_id": 0, "decoder_start_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
 
-# Name -> what config.json holds besides COMMON. `missing`: rows fewer than entries.
+# Name -> content of config.json besides COMMON. `missing`: number of entries without a row.
 CONFIGS: dict[str, dict[str, object]] = {
     "bart-base": {
         "architectures": ["BartModel"],
@@ -193,7 +193,7 @@ def build(
     if not classifies:
         state["final_logits_bias"] = torch.zeros(1, rows)
         if storage not in ("no bias", "no model. prefix"):
-            state["final_logits_bias"][0, 2] = 5.0  # so that some hypotheses end early
+            state["final_logits_bias"][0, 2] = 5.0  # makes some hypotheses end early
     _save(folder, state, storage)
     settings = {n: v for n, v in (settings | changes).items() if n not in changes or v is not None}
     _write(folder / "config.json", settings)
@@ -222,7 +222,7 @@ def _save(folder: Path, state: dict[str, Tensor], storage: Storage) -> None:
         state |= dict.fromkeys(places.values(), embedding)
     elif storage == "no bias":
         del state["final_logits_bias"]
-    elif storage == "no model. prefix":  # as BartModel saves itself
+    elif storage == "no model. prefix":  # as saved by BartModel
         del state["final_logits_bias"]
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
         state |= {f"{side}.embed_tokens.weight": embedding for side in ("encoder", "decoder")}
@@ -250,7 +250,7 @@ def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def _save_tokenizer(folder: Path, tokenizer: Tokenizer, files: Files) -> None:
-    """Old files: the vocabulary alone, its special tokens listed; new ones: tokenizer.json."""
+    """Write old tokenizer files (vocabulary and list of special tokens) or tokenizer.json."""
     tokenizer.save(folder)
     _write(folder / "tokenizer_config.json", {"model_max_length": 1024})
     if files == "old":

@@ -32,7 +32,7 @@ transformers.logging.disable_progress_bar()
 
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
-    """Articles of different length; the longest does not fit 1,024 positions."""
+    """Articles of different lengths; the longest one exceeds 1,024 positions."""
     file = DATA / "cnn_dm/test.jsonl"
     if not file.is_file():
         return SHORT + LONG
@@ -49,7 +49,7 @@ def tokenizer(tiny_tokenizer: Tokenizer) -> Tokenizer:
 
 
 def assert_equal(folder: Path, texts: list[str]) -> None:
-    """Both sides read the folder and nothing else."""
+    """Both sides read only the folder."""
     loaded = load_for_inference(str(folder))
     assert loaded.saved is not None
     positions = loaded.model.config.max_position_embeddings
@@ -102,7 +102,7 @@ def test_old_and_new_settings_are_read(
 
 
 def test_positions_not_divisible_by_8(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """Of KoBART, 1,026; its texts are cut there."""
+    """KoBART has 1,026 positions; its texts are truncated there."""
     build("bart-large-xsum", tmp_path / "m", tiny_tokenizer)
     theirs = transformers.BartForConditionalGeneration.from_pretrained(tmp_path / "m")
     config = transformers.BartConfig.from_pretrained(tmp_path / "m")

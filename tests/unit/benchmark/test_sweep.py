@@ -1,4 +1,4 @@
-"""Arms in processes of their own: what happens when one dies, and when the user has enough."""
+"""Cases in separate processes: what happens when one dies or the user interrupts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tiny_arm(*sizes: int, **changes: object) -> ArmSpec:
 
 
 class Impatient(Reporter):
-    """A user who presses Ctrl-C after the first row."""
+    """Raise KeyboardInterrupt after the first row."""
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:

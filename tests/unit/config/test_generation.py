@@ -1,4 +1,4 @@
-"""Decoding settings come from the model, then a preset or file, then options, and say so."""
+"""Decoding settings come from the model, then a preset or file, then options."""
 
 from __future__ import annotations
 

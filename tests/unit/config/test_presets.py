@@ -1,4 +1,4 @@
-"""Presets: every one is valid, holds the published settings, and errors name the key."""
+"""Every preset is valid and has the published settings, and errors name the key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FINETUNE = {
 
 
 def assert_reference_optimizer(optimizer: OptimizerConfig, schedule: ScheduleConfig) -> None:
-    """What the reference's code sets in every published run (docs/migration.md)."""
+    """Check what the reference's code sets in every published run (docs/migration.md)."""
     assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
     assert (optimizer.weight_decay, optimizer.decay_layer_norms) == (0.1, True)
     assert (optimizer.clip_norm, optimizer.trust_without_decay) == (0.1, False)
@@ -43,7 +43,7 @@ def assert_reference_optimizer(optimizer: OptimizerConfig, schedule: ScheduleCon
     assert shape == ("polynomial", 1.0, 1e-7)
 
 
-# How the published runs decoded; XSum's first token was free.
+# Decoding settings of the published runs; XSum's first token was not forced.
 GENERATION = {
     "cnn-dm": {
         "beams": 4,
@@ -73,7 +73,7 @@ def test_every_preset_is_valid_described_and_survives_yaml(name: str, tmp_path: 
     save_config(config, tmp_path / "config.yaml")
     kind = type(config)
     again = load_config(kind, config_file=tmp_path / "config.yaml")
-    if not isinstance(again, PretrainConfig):  # says where it was read from
+    if not isinstance(again, PretrainConfig):  # has the source of the setting
         assert set(again.generation_sources.values()) == {str(tmp_path / "config.yaml")}
         again = again.model_copy(update={"generation_sources": {}})
     assert again == config
@@ -206,7 +206,7 @@ def test_an_option_can_make_a_setting_of_the_preset_ineffective(tmp_path: Path) 
     assert config.schedule.end_learning_rate == 0
     assert not config.optimizer.decay_layer_norms
     assert config.model.d_model == 1024
-    own = tmp_path / "own.yaml"  # but not within one file
+    own = tmp_path / "own.yaml"  # but not in a single file
     own.write_text("training: {patience: 3}\n")
     with pytest.raises(UsageError, match=r"own.yaml: training: patience=3"):
         load_config(FinetuneConfig, config_file=own, sets=["training.max_steps=3"])

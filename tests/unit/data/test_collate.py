@@ -28,7 +28,7 @@ def test_every_row_occurs_once_within_the_limits(
 
 
 def test_padding_does_not_exceed_the_models_positions() -> None:
-    """KoBART has 1,026 positions, which 8 does not divide."""
+    """KoBART has 1,026 positions, which is not divisible by 8."""
     rows = [[5] * length for length in (18, 3)]
     for positions, width in ((None, 24), (18, 18), (20, 20), (24, 24), (99, 24)):
         batch = make_batch(rows, rows, pad_id=1, decoder_start_id=2, positions=positions)

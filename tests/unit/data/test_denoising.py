@@ -1,4 +1,4 @@
-"""Properties of the noise."""
+"""Properties of the noising schemes."""
 
 from __future__ import annotations
 
@@ -147,21 +147,21 @@ def test_spans_of_length_zero_insert_masks() -> None:
     words = len(WORDS) * 3
     noised = noise(samples, 5, poisson_lambda=0.5, random_ratio=0.0, schemes=["infill"])
     lengths = [sum(TOKENIZER.word_starts()[row]) for row in noised]  # <mask> counts as a word
-    # With lambda 0.5 most draws are zero, so that more masks come in than words go.
+    # With lambda 0.5, most draws are zero, so more masks are inserted than words removed.
     assert np.mean(lengths) > words
 
 
 def test_span_lengths_follow_the_poisson_distribution() -> None:
     lengths, counts = poisson_spans(np.full(2000, 90), keys_of(2000, 1), 3.5)
     inner = np.concatenate([row[: n - 1] for row, n in zip(lengths, counts, strict=True)])
-    assert inner.mean() == pytest.approx(3.5, rel=0.03)  # the last of a row is cut to fit
+    assert inner.mean() == pytest.approx(3.5, rel=0.03)  # the last one is shortened
     assert inner.var() == pytest.approx(3.5, rel=0.06)
     assert (lengths.sum(1) == 90).all()
 
 
 @pytest.mark.parametrize("rate", [1e-9, 0.0, float("nan"), float("inf"), 51])
 def test_spans_too_long_for_memory_are_refused(rate: float) -> None:
-    """With spans of next to nothing, next to infinitely many are drawn to cover the ratio."""
+    """With a tiny mean length, an enormous number of spans would be needed to cover the ratio."""
     with pytest.raises(ValidationError, match="poisson_lambda"):
         DenoisingConfig(poisson_lambda=rate)
 
@@ -192,7 +192,7 @@ def test_every_noise_recipe_has_its_documented_effect(
     samples: list[list[list[str]]], seed: int, given: dict[str, object]
 ) -> None:
     config = DenoisingConfig()
-    for key, value in given.items():  # without those that have no effect
+    for key, value in given.items():  # without settings that have no effect
         try:
             config = DenoisingConfig.model_validate(
                 config.model_dump() | {"schemes": given["schemes"], key: value}

@@ -113,7 +113,7 @@ def test_small_files_share_a_task(tmp_path: Path) -> None:
 def test_an_endless_document_is_split_between_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """A line of 50 MB was one block."""
+    """A line of 50 MB was once a single block."""
     monkeypatch.setattr(documents, "BLOCK_BYTES", 1000)
     (tmp_path / "a.txt").write_text(f"id-1 {text}\nid-2 End.\n", encoding="utf-8")
     blocks = plan_blocks(tmp_path, "lines", 1000)
@@ -127,7 +127,7 @@ def test_an_endless_document_is_split_between_words(
 def test_white_space_of_a_long_text_is_folded_in_little_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A list of all words took twelve times the memory of the text."""
+    """A list of all words once took twelve times the memory of the text."""
     monkeypatch.setattr(documents, "LONG", 1000)
     text = "\n a\t b\u2003c" * 50_000 + " end \n"
     tracemalloc.start()
@@ -164,7 +164,7 @@ def test_invalid_utf8_is_reported(tmp_path: Path, content: bytes, message: str, 
 
 
 def test_the_share_of_cut_tokens_is_counted(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
-    """Text-only shards, as LDDL writes them."""
+    """Write text-only shards like LDDL."""
     texts = pa.table({"sentences": ["word " * 200, "word"]})
     pq.write_table(texts, tmp_path / "shard-0.parquet")
     lengths = open_shards(tmp_path).read(0, tiny_tokenizer).tokens.lengths

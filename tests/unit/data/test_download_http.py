@@ -1,4 +1,4 @@
-"""Files over HTTP: what a server can do wrong, and what must be on disk afterwards."""
+"""Downloads over HTTP from misbehaving servers, and the files that they must leave on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_file_is_complete_whatever_the_server_does(
         fetcher().fetch(f"{web.url}/a.bin", tmp_path / "out" / "a.bin")
     assert (tmp_path / "out" / "a.bin").read_bytes() == CONTENT
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.bin"]
-    # After a cut only the rest is asked for, but for the chunk that was on its way.
+    # After a dropped connection, only the rest is requested, except for the chunk in transit.
     cuts = sum(fault in ("cut", "short") for fault in faults)
     assert web.bytes_sent["a.bin"] <= len(CONTENT) + cuts * CHUNK
 
@@ -102,14 +102,14 @@ def test_all_threads_pause_for_a_busy_server(tmp_path: Path) -> None:
 
     def sleep(seconds: float) -> None:
         asked.append(web.requests["b"])
-        if len(asked) == 1:  # while one thread waits, another wants a file
+        if len(asked) == 1:  # while one thread waits, another requests a file
             assert client.read(f"{web.url}/b") == b"b"
 
     client = Fetcher(sleep=sleep)
     with serve_files(tmp_path) as web:
         web.faults["a"] = [503]
         assert client.read(f"{web.url}/a") == b"a"
-    assert asked[:2] == [0, 0]  # the second waits as well before it asks
+    assert asked[:2] == [0, 0]  # the second thread waits as well before its request
 
 
 def test_retry_after_in_both_formats() -> None:

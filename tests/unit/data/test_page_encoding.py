@@ -1,4 +1,4 @@
-"""Generated pages in many encodings, declared in every place: the text is what was written."""
+"""Generated pages in many encodings, declared in every way, are decoded to their text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs as people have them: every form gives the same pairs, and what is wrong is named."""
+"""Pairs in common formats: every format gives the same pairs, and errors name the problem."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ TEXTS = st.lists(SPELLED | CHARACTERS, max_size=6).map("".join)
 
 
 def expected(rows: Rows) -> Rows:
-    """What the reader is to make of rows: no byte order mark, no empty side, no duplicate."""
+    """Return the pairs expected from rows: no byte order mark, no empty side, no duplicate."""
     found: Rows = []
     for row in rows:
         source, target = (side.replace("\ufeff", "").strip() for side in row)
@@ -358,7 +358,7 @@ def test_prepared_pairs_keep_empty_articles_and_their_language(
         for data in (raw, ready):
             source = open_pairs(data)
             assert len(source.read(split, keep_empty=split != "train").pairs) == scored
-            # A loss counts no pair without an article, and a limit counts the others.
+            # The loss ignores pairs without an article, and the limit counts only the others.
             assert len(load_encoded(source, split, None, data, tiny_tokenizer).sources) == 5
             assert len(load_encoded(source, split, 4, data, tiny_tokenizer).sources) == 4
 

@@ -1,4 +1,4 @@
-"""Preprocessing: nothing lost, borders kept, the same bytes whatever the number of workers."""
+"""Preprocessing loses nothing, keeps boundaries, and gives the same bytes for any workers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_packing_loses_nothing_and_never_overfills(sentences: list[list[int]], r
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(6, 30))
 def test_samples_are_split_between_characters(text: str, room: int) -> None:
-    """Text without spaces (Chinese, emoji): readers of `sentences` would lose letters."""
+    """Text without spaces (Chinese, emoji): readers of `sentences` would lose characters."""
     text = text.translate(dict.fromkeys(map(ord, "<>")))  # no special token
     ids = WORDS.encode_batch([text], special=False)
     parts = [WORDS.decode(s.sentences[0]) for s in pack(ids, room, STARTS, CHARACTERS)]
@@ -142,7 +142,7 @@ def shards(tmp_path: Path, tokenizer: Tokenizer, name: str, **settings: object) 
         workers=1,
         reporter=Reporter(),
     )
-    # Dask would leave OMP_NUM_THREADS=1 behind, and torch would train on one core.
+    # Otherwise Dask would leave OMP_NUM_THREADS=1 set, and torch would train on one core.
     assert dict(os.environ) == environment
     return out
 
@@ -213,7 +213,7 @@ def test_exact_duplicates_are_removed_across_inputs(
     report = json.loads(
         (shards(tmp_path, tiny_tokenizer, "out", deduplicate=True) / "report.json").read_text()
     )
-    # Documents 0 and 4 of the corpus differ in length, so 5 + 1 distinct texts are there.
+    # Documents 0 and 4 of the corpus differ in length, so there are 5 + 1 distinct texts.
     assert (report["documents"], report["duplicates"]) == (6, 3)
     plain = json.loads((shards(tmp_path, tiny_tokenizer, "plain") / "report.json").read_text())
     assert (plain["documents"], plain["duplicates"]) == (9, 0)
@@ -241,7 +241,7 @@ def test_shards_are_never_all_of_one_size(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
-    """A folder with a corpus, and its shards in `whole`."""
+    """Write a corpus, and its shards to `whole`."""
     folder = tmp_path_factory.mktemp("finished")
     corpus(folder / "corpus", 20)
     shards(folder, tiny_tokenizer, "whole")

@@ -27,7 +27,7 @@ COUNTS = (7, 6, 7)
 
 @pytest.fixture
 def shards(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
-    """Three shards; every sample has its number as a word, so that it can be told apart."""
+    """Write three shards; every sample contains its number as a word."""
     number = 0
     for shard, count in enumerate(COUNTS):
         texts = []
@@ -225,7 +225,7 @@ def test_a_rank_keeps_only_the_shards_of_its_streams_in_every_epoch(
     reader = loader._steps._reader
     held = []
     files = len(list(Path("/proc/self/fd").iterdir()))
-    for _, _ in zip(loader, range(12 * 5), strict=False):  # 12 steps an epoch
+    for _, _ in zip(loader, range(12 * 5), strict=False):  # 12 steps per epoch
         held.append(len(reader._cache))
         values = next(iter(reader._cache.values())).tokens.values
         assert values.dtype == np.uint16
@@ -233,7 +233,7 @@ def test_a_rank_keeps_only_the_shards_of_its_streams_in_every_epoch(
         mapped = sum(line.endswith("(deleted)") and tempfile.gettempdir() in line for line in maps)
         assert mapped >= 2 * held[-1]  # tokens and sentence lengths
     assert max(held) <= 8 // world_size + 1
-    assert len(list(Path("/proc/self/fd").iterdir())) <= files + 1  # the mappings keep no file open
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files + 1  # the maps keep no file open
 
 
 def test_a_loader_can_be_sent_to_workers_that_are_not_forked(

@@ -1,4 +1,4 @@
-"""The embedded sample: reproducible, well-formed, and a task that needs reading."""
+"""The built-in sample is reproducible, well-formed, and a task that requires reading."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(
 def test_an_interrupted_sample_resumes_and_is_not_mixed_with_another(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A smaller sample in the folder of a larger one left files of both, without a manifest."""
+    """A smaller sample in the folder of a larger one once left files of both, and no manifest."""
     monkeypatch.setattr("bart_cli.data.download.sample.FILE_BYTES", 20_000)
     sizes = {"megabytes": 0.1, "train": 5, "validation": 2, "test": 2}
 
@@ -104,7 +104,7 @@ def test_the_beginning_of_an_article_does_not_contain_its_news(sample: Path) -> 
         )
         for row in test[:30]
     ]
-    assert score < sum(best) / len(best) < 60  # selecting helps, copying is not enough
+    assert score < sum(best) / len(best) < 60  # extraction helps, but copying is not enough
 
 
 def test_the_extracted_text_is_clean(sample: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sentence splitting and word starts in scripts other than Latin, and in languages but English."""
+"""Sentence splitting and word starts in other scripts and languages than English."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ GOLDEN = {
     "ko": ["시장이 다리를 열었다.", "사람들이 기뻐했다!", "정말?"],
     "pl": ["Prof. Nowak mieszka przy ul. Długiej, tzn. w centrum.", "Ma 5 tys. książek."],
 }
-# A text for each of the golden rules of the Pragmatic Segmenter for English. One rule fails, and is
-# left out: "1) The red box 2) The blue box", whose items end without a mark.
+# A text for each golden rule of the Pragmatic Segmenter for English. One rule fails and is left
+# out: "1) The red box 2) The blue box", where items end without punctuation.
 ENGLISH = [
     ["It rained all day.", "The match was called off."],
     ["Who won?", "Nobody knows."],
@@ -177,7 +177,7 @@ def test_the_masked_share_of_chinese_text_is_the_ratio(corpus: str) -> None:
     generator = random.Random(1)
     texts = [chinese(generator) for _ in range(300)]
     learned_from = texts if corpus == "chinese" else ["The mayor opened the bridge."]
-    tokenizer = Tokenizer.train(learned_from, 600)  # learned from English: bytes of characters
+    tokenizer = Tokenizer.train(learned_from, 600)  # trained on English: bytes of characters
     rows = tokenizer.encode_batch(texts, special=False)
     tokens = Ragged(np.array([t for r in rows for t in r]), np.array([len(r) for r in rows]))
     sentences = Ragged(tokens.lengths, np.ones(len(rows), dtype=np.int64))
@@ -188,7 +188,7 @@ def test_the_masked_share_of_chinese_text_is_the_ratio(corpus: str) -> None:
     kept = np.array([(origins.row(i) >= 0).sum() for i in range(len(rows))])
     shares = 1 - kept / tokens.lengths
     assert abs(1 - kept.sum() / tokens.lengths.sum() - 0.3) < 0.01
-    assert shares.min() > 0.1  # of each sample, not only of all
+    assert shares.min() > 0.1  # for each sample, not only in total
     assert shares.max() < 0.5
 
 

@@ -47,7 +47,7 @@ LENGTHS = st.lists(st.integers(3, 60), min_size=1, max_size=40)
 
 
 def numbered(lengths: list[int], tokenizer: Tokenizer) -> EncodedPairs:
-    """Pairs whose targets tell them apart: pair i is [0, 10 + i, 2]."""
+    """Make pairs identified by their targets: pair i is [0, 10 + i, 2]."""
     sources = [[0, *[7] * (length - 2), 2] for length in lengths]
     targets = [[0, 10 + number, 2] for number in range(len(lengths))]
     return EncodedPairs(
@@ -68,7 +68,7 @@ def steps(
 
 
 def members(step: list[Batch]) -> list[tuple[Row, int]]:
-    """Source and number of each pair of a step, sorted by number."""
+    """Return source and number of each pair of a step, sorted by number."""
     rows = [
         (tuple(source[mask].tolist()), int(labels[labels != IGNORE][1]))
         for batch in step
@@ -88,7 +88,7 @@ def test_every_pair_occurs_once_per_epoch_with_its_summary(
     rows = [row for step in found for row in members(step)]
     numbers = [number - 10 for _, number in rows]
     assert set(numbers) == set(range(len(lengths)))
-    assert len(rows) == enough * batch  # what is too many belongs to the next epoch
+    assert len(rows) == enough * batch  # the excess belongs to the next epoch
     assert all(len(source) == lengths[number - 10] for source, number in rows)
 
 
@@ -205,7 +205,7 @@ def table_of(file: Path) -> pa.Table:
 def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_tables(
     tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many record batches; a limit inside of one; rows cut; ids without an embedding."""
+    """Many record batches, a limit inside one, truncated rows, ids without an embedding."""
     for module in ("bart_cli.data.pair_ids", "bart_cli.data.pair_files"):
         monkeypatch.setattr(f"{module}.ROWS", 3)
     rows = [{"article": f"{s} {i}", "summary": s[: 3 + i]} for i, s in enumerate(SENTENCES)]
@@ -229,7 +229,7 @@ def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_
         str(open_pairs(SummarizationDataConfig(path=folder)).digests("train"))
         for folder in (new, old)
     }
-    assert len(digests) == 1  # identity is that of the content, whatever the form
+    assert len(digests) == 1  # the digest depends on the content, not on the format
     fitted = tiny_tokenizer.fitted(tiny_tokenizer.vocab_size - 40)
     before = pa.total_allocated_bytes()
     for limit in (None, 1, 5, 6):
@@ -252,7 +252,7 @@ def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_
 def test_ids_of_another_vocabulary_are_not_used_whatever_tokenizer_is_saved_with_them(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
-    """What a second run with another tokenizer leaves that is killed before its end."""
+    """A second run with another tokenizer is killed before its end."""
     (tmp_path / "train.jsonl").write_text(json.dumps({"article": "A b c.", "summary": "A."}))
     other = Tokenizer.train(SENTENCES[2:], vocab_size=300)
     preprocess_summarization(

@@ -1,4 +1,4 @@
-"""The identity of tables: the same content in any form and cut, and no other."""
+"""Digests of tables are equal if and only if the content is, in any format and chunking."""
 
 from __future__ import annotations
 

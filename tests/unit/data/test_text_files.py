@@ -1,4 +1,4 @@
-"""Text files in several encodings, packed, and files that are no text."""
+"""Text files in several encodings, compressed files, and files that are not text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WARC files: what is whole is read, what is damaged is told."""
+"""WARC files: complete records are read, damaged ones are reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.servers.cc_news import News, write_warc
 
 
 def record(number: int) -> bytes:
-    """A gzip member with a page that hardly compresses."""
+    """Make a gzip member of a page that hardly compresses."""
     html = b"<html>" + Random(number).randbytes(300).hex().encode() + b"</html>"
     http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + html
     head = (
@@ -27,7 +27,7 @@ def record(number: int) -> bytes:
 
 @pytest.mark.parametrize("cut", [40, 150, 300])
 def test_a_file_truncated_in_its_last_record_is_reported(tmp_path: Path, cut: int) -> None:
-    """Half of a page was taken for the whole of it."""
+    """Half of a page was once taken for the whole page."""
     path = tmp_path / "a.warc.gz"
     whole = b"".join(record(number) for number in range(4))
     path.write_bytes(whole)

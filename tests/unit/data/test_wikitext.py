@@ -1,4 +1,4 @@
-"""Wikitext: no word lost or glued, no hole in a sentence, time linear in the length."""
+"""Wikitext: no lost or joined words, no gaps in sentences, time linear in the length."""
 
 # ruff: noqa: E501
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The word cache: the tokenizer's own ids for any text."""
+"""The word cache gives the same ids as the tokenizer for any text."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_thread_that_clears_the_cache_does_not_affect_another(
 
         def encode_batch(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
             others, self.others = self.others, ()
-            for text in others:  # another thread has its turn
+            for text in others:  # lets another thread run
                 cache.encode([text])
             return super().encode_batch(texts, **options)
 

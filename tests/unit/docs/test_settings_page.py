@@ -1,4 +1,4 @@
-"""docs/settings.md lists every setting as the configuration has it."""
+"""docs/settings.md matches the configuration."""
 
 from __future__ import annotations
 

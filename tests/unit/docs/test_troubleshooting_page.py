@@ -1,4 +1,4 @@
-"""The error lines that docs/troubleshooting.md quotes are those of the package."""
+"""The error messages quoted in docs/troubleshooting.md exist in the package."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def test_every_quoted_error_occurs_in_the_package() -> None:
     quoted = OURS.findall(PAGE.read_text(encoding="utf-8"))
     assert len(quoted) > 15
     for quote in quoted:
-        for part in quote.split("…"):  # stands for what differs
+        for part in quote.split("…"):  # placeholder for the variable part
             assert any(part.strip() in text for text in texts), quote

@@ -1,4 +1,4 @@
-"""BERTScore, judged by the `bert-score` package on small encoders with random weights."""
+"""BERTScore, compared with the `bert-score` package on small encoders with random weights."""
 
 from __future__ import annotations
 

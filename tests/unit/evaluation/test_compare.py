@@ -1,4 +1,4 @@
-"""Paired bootstrap, judged by all possible draws, scored by rouge-score and sacrebleu."""
+"""Paired bootstrap, compared with all possible resamples, and with rouge-score and sacrebleu."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ B = ["the mayor opened the new bridge", "snow came", "the team won the cup", "pr
 
 
 def exact_p(score_a: list[float], score_b: list[float]) -> float:
-    """Share of all draws in which the better system is not ahead."""
+    """Compute the share of all resamples in which the better system is not ahead."""
     ahead = np.array(score_b) - np.array(score_a)
     return float((np.sign(ahead.mean()) * ahead <= 0).mean())
 

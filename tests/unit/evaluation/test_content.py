@@ -1,4 +1,4 @@
-"""Measures beside ROUGE, judged by counts made by hand and by a brute-force count of n-grams."""
+"""Content metrics, compared with manual counts and a brute-force count of n-grams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that an evaluation does not take for its own."""
+"""Folders that an evaluation refuses to write to."""
 
 from __future__ import annotations
 

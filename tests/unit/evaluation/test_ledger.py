@@ -1,4 +1,4 @@
-"""What is kept of a stopped evaluation, and what is not taken for it."""
+"""Resuming a stopped evaluation from its ledger, and refusing others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCHES = [
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """Three articles in two rounds."""
+    """Write a ledger of three articles in two rounds."""
     ledger = open_ledger(tmp_path, ORIGIN)
     ledger.begin(articles=3, cut=1)
     ledger.append(BATCHES[:1], 2.0, "1 x cpu")

@@ -1,4 +1,4 @@
-"""The report: whole, escaped, and content without a network."""
+"""The report is complete, escaped, and needs no network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOSTILE = """<script src="http://evil/x.js">alert(1)</script> & "quotes' <img sr
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page."""
+    """Collects tags, attributes and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""ROUGE of text that is not English: words of any script."""
+"""ROUGE of text in other languages than English: words of any script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of decoding: products, the best tokens, steps of unchanging shapes, precision."""
+"""Parts of decoding: products, top tokens, steps with static shapes, precision."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_row_in_int8_does_not_depend_on_its_neighbors() -> None:
 
 
 def logits_of(engine: Engine, reorder: bool) -> torch.Tensor:
-    """Logits [STEPS, R, V] of fixed tokens; with `reorder`, beams change places in between."""
+    """Compute logits [STEPS, R, V] of fixed tokens; `reorder`: permute beams in between."""
     torch.manual_seed(1)
     source = torch.randint(4, 400, (2, 16))
     mask = torch.arange(16) < torch.tensor([[16], [9]])
@@ -80,7 +80,7 @@ def logits_of(engine: Engine, reorder: bool) -> torch.Tensor:
 
 
 def test_steps_agree_with_teacher_forcing() -> None:
-    """Histories change places as in a search; every row is checked against its own prefix."""
+    """Histories are reordered as in beam search; every row is compared with its own prefix."""
     torch.manual_seed(0)
     for pre_layer_norm in (False, True):
         model = Bart(tiny_model_config(pre_layer_norm=pre_layer_norm)).eval()
@@ -149,7 +149,7 @@ def test_a_captured_step_gives_the_same_result_on_a_gpu() -> None:
 
 
 def test_a_step_is_captured_on_the_device_that_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two GPUs the current one need not be that of `--device cuda:1`."""
+    """With two GPUs, the current one may differ from `--device cuda:1`."""
     current: list[torch.device] = []
     captured: list[tuple[list[torch.device], object]] = []
 

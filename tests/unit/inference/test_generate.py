@@ -1,4 +1,4 @@
-"""What `generate` promises whatever the batch: order, independence, settings, limits."""
+"""`generate` for any batch: order, independence of rows, settings, limits."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_training_mode_is_restored(model: Bart) -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_the_only_token_of_a_hypothesis_is_its_end(model: Bart, beams: int) -> None:
-    """As in transformers, which forces the end after the beginning."""
+    """As in transformers, the end is forced after the beginning."""
     shortest = GenerationConfig(beams=beams, max_length=2, forced_bos=True, forced_eos=True)
     assert texts(generate(model, articles(2), shortest)) == [[[2]], [[2]]]
 

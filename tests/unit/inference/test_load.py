@@ -1,4 +1,4 @@
-"""A model and its tokenizer have to fit before anything is decoded."""
+"""A model and its tokenizer must match before anything is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integer products: equal to the floating-point product of what was quantized, on any processor."""
+"""Integer products equal the floating-point products of the quantized values on any CPU."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def test_close_to_the_fp32_product(rows: int, inputs: int, outputs: int) -> None
     weight = torch.randn(outputs, inputs, generator=generator)
     bias = torch.randn(outputs, generator=generator)
     found = Int8Product(weight, bias)(x)
-    # Half a step of 1/63 for each row and of 1/127 for each weight, in the worst direction.
+    # Half a step of 1/63 for each row and of 1/127 for each weight, in the worst case.
     largest_x, largest_w = x.abs().amax(1, keepdim=True), weight.abs().amax(1)
     bound = inputs * largest_x * largest_w * (0.5 / 63 + 0.5 / 127 + 0.25 / 63 / 127)
     assert ((found - (x @ weight.T + bias)).abs() <= bound + 1e-4).all()
 
 
 def test_pairs_of_the_largest_products_do_not_saturate() -> None:
-    """16-bit sums of two products, as processors without VNNI make them, would clip these."""
+    """16-bit sums of two products, as computed by CPUs without VNNI, would saturate here."""
     product = BytesTimesInt8(torch.full((32, 64), 127, dtype=torch.int8))
     found = product(torch.tensor([[1.0], [-1.0]]).expand(2, 64).contiguous())
     assert torch.allclose(found, torch.tensor([[127.0 * 64], [-127.0 * 64]]).expand(2, 32))

@@ -1,4 +1,4 @@
-"""The model: what does not change its result."""
+"""Changes that must not affect the results of the model."""
 
 from __future__ import annotations
 

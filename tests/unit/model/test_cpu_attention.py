@@ -1,4 +1,4 @@
-"""Attention for bf16 training on a CPU: values and gradients of the exact one."""
+"""Attention for bf16 training on a CPU has the values and gradients of exact attention."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_values_and_gradients_are_those_of_exact_attention(
 ) -> None:
     monkeypatch.setattr(cpu_attention, "BLOCK", block)
     torch.manual_seed(queries + keys)
-    # As the model makes them: [B, T, H, E] seen as [B, H, T, E].
+    # Like in the model: [B, T, H, E] viewed as [B, H, T, E].
     parts = [torch.randn(3, n, 4, 16).bfloat16().transpose(1, 2) for n in (queries, keys, keys)]
     grad = torch.randn(3, queries, 4, 16).bfloat16().transpose(1, 2)
     mask = None
@@ -54,7 +54,7 @@ def test_dropout_drops_its_share_of_the_weights_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     q, k = (torch.randn(2, 2, 64, 8).bfloat16().requires_grad_() for _ in range(2))
     v = torch.eye(64, dtype=torch.bfloat16).expand(2, 2, 64, 64).clone().requires_grad_()
-    weights = attend(q, k, v, None, True, 0.25)  # values that show the weights themselves
+    weights = attend(q, k, v, None, True, 0.25)  # values that reveal the weights
     seen = torch.ones(64, 64, dtype=torch.bool).tril().expand_as(weights)
     assert not weights[~seen].any()
     assert math.isclose((weights[seen] == 0).float().mean().item(), 0.25, abs_tol=0.02)

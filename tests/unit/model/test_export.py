@@ -1,4 +1,4 @@
-"""Exports are checked before they are there, and say what does not fit."""
+"""Exports are verified before they appear, and errors describe the mismatch."""
 
 from __future__ import annotations
 

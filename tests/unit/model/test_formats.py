@@ -1,4 +1,4 @@
-"""Models are read from every known layout, and damage is named."""
+"""Models are loaded from every supported format, and damage is reported."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_fairseq_checkpoint_is_loaded_and_its_shape_inferred(
     state["encoder.embed_tokens.weight"] = state["decoder.embed_tokens.weight"] = embedding
     state["encoder.version"] = torch.tensor([3.0])
     state["classification_heads.mnli.dense.weight"] = torch.zeros(3, 3)
-    # The heads of the decoder are not stated: 64 wide.
+    # The number of decoder heads is not stated: they are 64 wide.
     args = argparse.Namespace(arch="bart_base", encoder_attention_heads=4)
     content = {"args": args, "model": state}
     torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
@@ -175,13 +175,13 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Runs a command when it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, command: str) -> None:
         self.command = command
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        """See pickle."""
+        """Return the command to run, for pickle."""
         return os.system, (self.command,)
 
 
@@ -318,7 +318,7 @@ def test_a_checkpoint_of_fairseq_with_fused_copies_and_a_hydra_configuration(
         parts = [state[f"{layer}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
         state[f"{layer}.in_proj_{kind}"] = torch.cat(parts)
         state[f"{layer}.out_proj.{kind}"] = state[f"{layer}.self_attn.out_proj.{kind}"]
-        # Before 0.8 there was one matrix only.
+        # Before 0.8, there was only one matrix.
         first = "decoder.layers.1.self_attn"
         parts = [state.pop(f"{first}.{part}_proj.{kind}") for part in "qkv"]
         state[f"{first}.in_proj_{kind}"] = torch.cat(parts)

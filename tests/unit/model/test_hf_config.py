@@ -1,4 +1,4 @@
-"""Decoding settings of a model folder mean what they mean to `transformers`."""
+"""Decoding settings of a model folder have the same meaning as in `transformers`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_numbers_of_new_tokens_take_precedence_over_lengths() -> None:
 def test_sampling_uses_the_top_k_of_transformers_by_default() -> None:
     assert read(num_beams=1, do_sample=True)["top_k"] == 50
     assert read(num_beams=1, do_sample=True, top_k=0)["top_k"] == 0
-    assert read(num_beams=1)["top_k"] == 50  # of --sample
+    assert read(num_beams=1)["top_k"] == 50  # for --sample
 
 
 def test_the_old_name_of_the_forced_first_token_is_known() -> None:
@@ -71,7 +71,7 @@ def test_special_ids_are_kept_if_they_differ_from_the_model() -> None:
     assert (found["forced_bos"], found["forced_bos_token"]) == (True, None)
     assert found["end_tokens"] is found["forced_eos_tokens"] is found["start_token"] is None
     other = {"forced_bos_token_id": 9, "forced_eos_token_id": [2, 7], "eos_token_id": [2, 8]}
-    found = read(**other, bos_token_id=0)  # the start is <s> where the file names no other
+    found = read(**other, bos_token_id=0)  # the start token defaults to <s>
     assert (found["forced_bos_token"], found["start_token"]) == (9, 0)
     assert (found["forced_eos_tokens"], found["end_tokens"]) == ((2, 7), (2, 8))
     assert not read(forced_bos_token_id=None)["forced_bos"]

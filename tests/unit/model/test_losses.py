@@ -1,4 +1,4 @@
-"""The chunked loss equals PyTorch's own, in value and gradients."""
+"""The chunked loss has the value and gradients of PyTorch's loss."""
 
 from __future__ import annotations
 

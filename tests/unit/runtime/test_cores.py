@@ -1,4 +1,4 @@
-"""Cores that a container leaves to the process, as the kernel's control groups tell it."""
+"""Cores available in a container, according to its control groups."""
 
 from __future__ import annotations
 

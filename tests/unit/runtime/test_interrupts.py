@@ -1,4 +1,4 @@
-"""Processes are started from several threads at once."""
+"""Several threads start processes at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two commands for one output: the second is refused, a dead one stands in nobody's way."""
+"""Two commands for one output: the second is refused, unless the first is dead."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @exclusive
 def write(text: str, out: Path) -> str:
-    """A function that writes `out` twice at the same time."""
+    """Run a function that writes `out` twice at the same time."""
     return write(text, out) if text == "twice" else text
 
 
@@ -46,7 +46,7 @@ def test_the_second_command_is_refused_with_the_name_of_the_first(
     me = f"in use by another bart command \\(process {os.getpid()} on "
     with pytest.raises(UsageError, match=me):
         write("twice", out)
-    assert not out.parent.exists()  # nothing was written: nothing stays
+    assert not out.parent.exists()  # nothing was written, so nothing remains
     assert write("once", out=out) == "once"
     with (
         locked_path(tmp_path / "file.txt", Reporter()),
@@ -69,7 +69,7 @@ def test_neither_a_killed_command_nor_a_forked_child_keeps_the_lock(
         with pytest.raises(UsageError, match=str(process.pid)), locked_folder(tmp_path, Reporter()):
             pass
         process.kill()
-    assert (tmp_path / ".lock").is_file()  # the file stays, the lock does not
+    assert (tmp_path / ".lock").is_file()  # the file remains, but not the lock
     assert holder(tmp_path) is None
     with locked_folder(tmp_path, Reporter()):
         child = os.fork()

@@ -1,4 +1,4 @@
-"""Memory that is left to a process: the least of the machine, its control groups and ulimit."""
+"""Available memory: the minimum over the machine, the control groups and ulimit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 2**20
 
 @pytest.fixture
 def machine(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A machine with 8 GiB available; the process is in the group /pod/box."""
+    """Simulate a machine with 8 GiB available; the process is in the group /pod/box."""
     group(tmp_path / "proc", meminfo=f"MemTotal: 99 kB\nMemAvailable:  {8192 * 1024} kB\n")
     (tmp_path / "cgroup").write_text("0::/pod/box\n")
     return tmp_path / "fs", tmp_path / "cgroup", tmp_path / "proc"

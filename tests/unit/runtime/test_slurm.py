@@ -1,4 +1,4 @@
-"""The job script as text; that bash runs it is tested with the command."""
+"""The text of the job script; the test of the command runs it with bash."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_run_is_found_by_out(arguments: tuple[str, ...]) -> None:
 
 
 def test_a_task_gets_its_cores_and_the_job_its_nodes() -> None:
-    """Without these, SLURM gives a task one core and a share of the memory."""
+    """Without these options, SLURM gives a task one core and a share of the memory."""
     script = slurm_script(job())
     for line in ("#SBATCH --cpus-per-task=6", "#SBATCH --mem=0", "#SBATCH --exclusive"):
         assert f"{line}\n" in script

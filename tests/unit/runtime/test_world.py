@@ -1,4 +1,4 @@
-"""The process group: what is left of it when the world is left."""
+"""Joining and leaving the process group, and devices of ranks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def threads():
 
 with join_world() as world:
     assert world.sum(1) == 2
-    import torch.distributed.fsdp  # as training does, once it knows that it shards
+    import torch.distributed.fsdp  # like training with sharding
     assert any("gloo" in name for name in threads()), threads()
 assert not any("gloo" in name for name in threads()), threads()
 """
@@ -51,7 +51,7 @@ def test_no_thread_of_the_process_group_is_left_to_abort_the_exit(tmp_path: Path
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A machine with 8 GPUs and no launcher; tests change both."""
+    """Simulate a machine with 8 GPUs and no launcher, which tests can change."""
     for name in LAUNCHERS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

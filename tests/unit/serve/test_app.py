@@ -1,4 +1,4 @@
-"""The application without a socket or a worker: limits, access, and the form of errors."""
+"""The application without a socket or a worker: limits, access, and format of errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def never(_: int) -> Loaded:
 
 
 def make_server(**limits: object) -> Server:
-    """A server with a model whose pool has no worker: texts wait."""
+    """Make a server with a model, but without workers, so texts stay in the queue."""
     config = ServeConfig.model_validate(limits)
     pool = Pool(never, max_queue=config.max_queue, warn=print)
     pool.served = SERVED
@@ -46,7 +46,12 @@ def ask(
     leaves: bool = False,
     **headers: str,
 ) -> tuple[int, Any, dict[str, str]]:
-    """Status, content and headers. parts: of a body without end; leaves: after the body."""
+    """Return status, content and headers.
+
+    Args:
+        parts: parts of a body without a declared length.
+        leaves: disconnect after the body.
+    """
     sent = {"host": "localhost", "content-type": "application/json"} | headers
     path, _, query = path.partition("?")
     scope = {
@@ -84,7 +89,7 @@ def test_a_request_past_the_time_limit_leaves_the_queue() -> None:
     assert (status, answer["error"]["message"]) == (504, "no result within 0.01 s")
     assert server.pool.waiting == 0
     status, content, _ = ask(server, "/v1/summarize/stream", TEXT)
-    assert status == 200  # sent before the end was known
+    assert status == 200  # sent before the end of the body
     assert "event: error\n" in content
     assert "no result within 0.01 s" in content
 
@@ -111,7 +116,7 @@ def test_a_full_queue_returns_when_to_try_again() -> None:
     status, _, headers = ask(server, "/v1/summarize", {"text": ["a", "b", "c"]})
     assert status == 429
     assert int(headers["retry-after"]) >= 1
-    assert server.pool.waiting == 0  # all texts of a request are queued, or none
+    assert server.pool.waiting == 0  # either all texts of a request are queued, or none
     server.reading = MOST_FILES
     assert ask(server, "/v1/text?name=a.txt", b"x")[0] == 429
     server.pool.served = None

@@ -1,4 +1,4 @@
-"""Which sentences of a text a summary's sentences share words with."""
+"""Sentences of a text that share words with the sentences of its summary."""
 
 from __future__ import annotations
 

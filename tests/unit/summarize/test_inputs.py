@@ -1,4 +1,4 @@
-"""What `bart summarize` is given becomes texts, or failures that say why."""
+"""Inputs of `bart summarize` become texts, or failures with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long texts in pieces: nothing lost, each piece fits, borders at ends of sentences."""
+"""Long texts are split into pieces that fit, at sentence ends, without loss."""
 
 from __future__ import annotations
 

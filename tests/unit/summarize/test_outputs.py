@@ -1,4 +1,4 @@
-"""Files of results that were interrupted, and other processes at work on them."""
+"""Interrupted result files, and other processes that write to them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECORD = '{"summary": "a"}\n'
 
 
 class Stopped(Task):
-    """Ctrl-C after the first results."""
+    """Raise KeyboardInterrupt after the first results."""
 
     def advance(self, amount: float = 1, detail: str = "") -> None:
         if amount:

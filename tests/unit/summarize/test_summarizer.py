@@ -28,7 +28,7 @@ from bart_cli.summarize.summarizer import SummariesInterrupted
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES, tiny_model_config
 
-# The package's own `generate` is the function of that name.
+# `bart_cli.generate` is the function, so get the module by its name.
 generate_module = import_module("bart_cli.inference.generate")
 
 
@@ -209,7 +209,7 @@ def test_a_missing_device_is_refused(folder: Path, device: str) -> None:
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
-    """Ctrl-C when that many batches are decoded."""
+    """Raise KeyboardInterrupt after this many batches."""
     real, left = generate_module._decode, [batches]
 
     def decode(*arguments: Any) -> Any:

@@ -37,14 +37,14 @@ def test_flops_agree_with_torchs_counter() -> None:
     config = tiny_model_config(d_model=32)
     model = Bart(config).train()
     source, target = torch.randint(3, 90, (2, 24)), torch.randint(3, 90, (2, 8))
-    # The counter does not know the fused attention of CPUs; the plain one is matrix products.
+    # The counter does not support the fused attention of CPUs, but plain matrix products.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         hidden = model(source, None, target)
         linear_cross_entropy(
             hidden, model.model.shared.weight, model.final_logits_bias, target
         ).backward()
     ours = training_flops(config, torch.tensor([24, 24]), torch.tensor([8, 8]))
-    # We count half of causal attention: what a query may look at. The counter sees all of it.
+    # We count only the half of causal attention that is not masked; the counter counts all.
     later = 3 * 2 * config.decoder_layers * (config.d_model * 8 * 8) * len(target)
     assert ours + later == counter.get_total_flops()
 

@@ -33,7 +33,7 @@ from tests.conftest import tiny_model_config
 
 
 class Skipping(torch.optim.SGD):
-    """Skips a step on the device, as the fused AdamW does, which has no kernel for `meta`."""
+    """Skips a step on the device like fused AdamW, which has no kernel for `meta`."""
 
     _step_supports_amp_scaling = True
     found_inf: torch.Tensor

@@ -1,4 +1,4 @@
-"""Memory of a run: estimated exactly, checked before the start, and a micro-batch that fits."""
+"""Memory of a run: exact estimates, the check before the start, and `--micro-batch auto`."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_auto_is_the_same_run_in_micro_batches_that_fit_and_resume_keeps_it(
     auto, four, told = tmp_path / "auto", tmp_path / "four", Told()
     leave(monkeypatch, 5, 1 / fitting.SPARE)
     run_pretrain(pretrain_config(shards, micro_batch="auto", **settings), auto, reporter=told)
-    assert "micro-batch 4, 2 per step" in told.lines  # 5 fit; 8 are cut evenly
+    assert "micro-batch 4, 2 per step" in told.lines  # 5 fit; 8 are divided evenly
     assert "micro_batch: 4" in (auto / "config.yaml").read_text()
     run_pretrain(pretrain_config(shards, micro_batch=4, **settings), four, reporter=Reporter())
     assert comparable(auto) == comparable(four)

@@ -1,4 +1,4 @@
-"""Folders that look like runs and are none."""
+"""Folders that look like runs, but are not."""
 
 from __future__ import annotations
 

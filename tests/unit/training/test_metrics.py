@@ -1,4 +1,4 @@
-"""The log of a run: cut, damaged, and on a full disk."""
+"""The log of a run: truncated, damaged, and on a full disk."""
 
 from __future__ import annotations
 

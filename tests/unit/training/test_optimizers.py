@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 class Fused(torch.optim.Optimizer):
-    """What apex's optimizers share: steps counted by group, `zero_grad` without arguments."""
+    """Base class of apex's optimizers: steps counted per group, `zero_grad` without arguments."""
 
     def zero_grad(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
@@ -33,7 +33,7 @@ class Fused(torch.optim.Optimizer):
                 parameter.grad = None
 
     def moments(self, group: dict[str, Any], p: Tensor, g: Tensor) -> Tensor:
-        """Bias-corrected m / (sqrt(v) + eps)."""
+        """Compute the bias-corrected m / (sqrt(v) + eps)."""
         state, (b1, b2), t = self.state[p], group["betas"], group["step"]
         if not state:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
@@ -73,7 +73,7 @@ class FusedLAMB(Fused):
                 if (self.use_nvlamb or group["weight_decay"] != 0) and p.norm() > 0 < u.norm():
                     ratio = p.norm() / u.norm()
                 p.sub_(group["lr"] * ratio * u)
-                p.grad.copy_(u)  # as the kernel does
+                p.grad.copy_(u)  # like the kernel
 
 
 class FusedAdam(Fused):
@@ -108,7 +108,7 @@ Build = Callable[[Bart], torch.optim.Optimizer]
 
 
 def after_100_steps(model: Bart, build: Build, clip_in_loop: float) -> dict[str, Tensor]:
-    """Weights after 100 updates of the loop, from gradients whose norm is 0.01 to 10."""
+    """Return the weights after 100 updates of the loop, with gradient norms of 0.01 to 10."""
     torch.manual_seed(1)
     optimizer, parameters = build(model), list(model.parameters())
     job: Any = SimpleNamespace(
@@ -127,7 +127,7 @@ def after_100_steps(model: Bart, build: Build, clip_in_loop: float) -> dict[str,
 
 
 def reference_groups(model: Bart) -> list[dict[str, Any]]:
-    """The reference's own rule for weight decay."""
+    """Return whether the reference decays a parameter."""
     no_decay = ["bias", "LayerNorm.weight"]
     named = list(model.named_parameters())
     spared = [any(part in name for part in no_decay) for name, _ in named]
@@ -140,7 +140,7 @@ def reference_groups(model: Bart) -> list[dict[str, Any]]:
 
 
 def reference_optimizer(model: Bart, name: str, **extra: Any) -> torch.optim.Optimizer:
-    """As the reference builds it."""
+    """Build the optimizer like the reference."""
     groups = reference_groups(model)
     if name == "nvlamb":
         return FusedLAMB(groups, lr=5e-3, eps=1e-8, max_grad_norm=0.1, **extra)
@@ -217,7 +217,7 @@ def test_a_gradient_of_zeros_does_not_break_nvlamb() -> None:
 
 
 def reference_rates(name: str, warmup: int, steps: int) -> list[float]:
-    """Rates of steps 1, 2, …: transformers' schedule, moved on before the optimizer steps."""
+    """Return the rates of steps 1, 2, …: transformers' schedule, advanced before each step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=5e-3)
     make = {
         "polynomial": theirs.get_polynomial_decay_schedule_with_warmup,

@@ -1,4 +1,4 @@
-"""Run folders that are begun again: other data, a bad end, a rollback, more steps."""
+"""Resuming run folders: other data, a non-finite loss, a rollback, more steps."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_run_is_bound_to_the_content_of_its_pairs(
         run_finetune(config, tmp_path / "run", reporter=Reporter())
     file.write_text(before)
     assert run_finetune(config, tmp_path / "run", reporter=Reporter()).step == 2
-    # What the run is asked to read and write reaches those who use it.
+    # The caller's settings reach the functions that read and write.
     for checkpoint in ("last", "2"):
         summarizer = Summarizer.from_pretrained(tmp_path / "run", checkpoint=checkpoint)
         assert summarizer.source_length == 60
@@ -106,7 +106,7 @@ def test_a_run_is_bound_to_the_content_of_its_pairs(
 
 @pytest.fixture
 def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights that a rate above 0.1 has changed in 4 steps give NaN for ever."""
+    """After 4 steps with a rate above 0.1, the weights give NaN forever."""
     original, moved = loop.update, []
 
     def update(job: Any, parameters: Any, rate: float) -> float:
@@ -134,8 +134,8 @@ def test_a_run_with_a_non_finite_loss_resumes_from_the_last_good_checkpoint_with
     assert f"lower --learning-rate with the same --out: the run resumes from {run}" in (
         caught.value.hint or ""
     )
-    assert steps(run) == [3]  # step 4 was written, and gave NaN
-    with pytest.raises(BartError, match="up to step 6"):  # the same rate leads to the same end
+    assert steps(run) == [3]  # step 4 was saved, and gave NaN
+    with pytest.raises(BartError, match="up to step 6"):  # the same rate fails again
         start(high, run)
     with pytest.raises(UsageError, match=r"other settings: training\.seed=1"):
         start(changed(config, "training", seed=1), run)
@@ -143,7 +143,7 @@ def test_a_run_with_a_non_finite_loss_resumes_from_the_last_good_checkpoint_with
     assert [row["step"] for row in read_metrics(run)] == [1, 2, 3, 4, 5, 6, 7]
     assert (run / "abandoned-1" / "metrics.jsonl").is_file()
     with pytest.raises(UsageError, match=r"learning_rate=0\.5 \(was 0\.01\)"):
-        start(high, run)  # what has ended well is another run with another rate
+        start(high, run)  # a finished run cannot change its rate
 
 
 @pytest.mark.usefixtures("diverging")
@@ -180,7 +180,7 @@ def test_a_rollback_happens_once_and_sets_the_old_branch_aside(
     assert {row["step"] for row in read_metrics(aside)} == {3, 4, 5, 6}
     assert {"best", "model", "done.json"} <= {path.name for path in aside.iterdir()}
     assert json.loads((run / "best" / "step.json").read_text())["step"] == 2
-    # The same command again, as after a requeue: it goes on, even when PATH is gone by now.
+    # The same command again, as after a requeue, resumes even if PATH no longer exists.
     shutil.rmtree(back)
     assert start(stopping, run, resume=back).step == 4
     assert start(config, run, resume=back).outcome == "done"
@@ -221,6 +221,6 @@ def test_the_best_checkpoints_are_kept_besides_the_last(
     )
     run = tmp_path / "run"
     start(config, run)
-    # 2 and 3 have the best losses; 1 was among them for a while.
+    # 2 and 3 have the best losses; 1 was among the best for a while.
     assert steps(run) == [2, 3, 5, 6]
     assert json.loads((run / "best" / "step.json").read_text())["step"] == 2

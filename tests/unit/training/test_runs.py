@@ -1,4 +1,4 @@
-"""Runs: resume bit for bit, name what is wrong, keep what was good."""
+"""Runs resume bit for bit, report errors, and keep good checkpoints."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.conftest import SENTENCES, tiny_model_config
 
 pytestmark = pytest.mark.slow
 
-# Measured since the last line of the log, or since the process began.
+# Measured since the last row of the log, or since the process started.
 MEASURED = {"seconds", "sequences_per_second", "tokens_per_second", "padding"}
 
 
@@ -114,7 +114,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 class StopAt(Reporter):
-    """Sends ourselves a signal when the loop has taken so many steps."""
+    """Sends a signal to this process after this many steps of the loop."""
 
     def __init__(self, step: int, number: int) -> None:
         self.left, self.number = step, number
@@ -165,7 +165,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 def test_a_compiled_model_trains_alike(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Traced and differentiated as always, but not translated to C++, which takes a minute.
+    # Traced and differentiated as usual, but not compiled to C++, which would take a minute.
     monkeypatch.setattr(Bart, "compile", partialmethod(Bart.compile, backend="aot_eager"))
     found = []
     for compiled in (False, True):
@@ -276,7 +276,7 @@ def test_a_bad_step_is_skipped_and_counted_and_the_run_continues(
     run = tmp_path / "run"
     assert run_pretrain(config, run, reporter=Reporter()).outcome == "done"
     assert [row["skipped"] for row in read_metrics(run)] == [0, 0, 1, 1, 1, 1]
-    # Of step 3 nothing is left, and no checkpoint of it is taken for a good one.
+    # Nothing of step 3 is left, and none of its checkpoints is considered good.
     assert [path.name[-1] for path in list_checkpoints(run)] == ["1", "2", "4", "5", "6"]
     weights = load_file(run / "model/model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
@@ -315,7 +315,7 @@ def test_a_run_records_the_actual_model_not_the_preset(
     assert run_finetune(config, tmp_path / "fine", reporter=Reporter()).step == 1
     saved = load_config(FinetuneConfig, config_file=tmp_path / "fine/config.yaml").model
     assert (saved.d_model, saved.encoder_layers, saved.decoder_layers) == (32, 2, 1)
-    # The same command goes on all the same; another dropout is another run.
+    # The same command still resumes; another dropout rate is another run.
     assert run_finetune(config, tmp_path / "fine", reporter=Reporter()).step == 2
     other = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.3})})
     with pytest.raises(UsageError, match=r"model\.dropout=0\.3 \(was 0\.1\)"):
@@ -362,7 +362,7 @@ def test_a_stop_is_honored_while_a_validation_decodes(
             reporter=Reporter(),
         )
     assert (result.outcome, result.step) == (f"stopped by {how}", 2)
-    run_finetune(config, tmp_path / "parts", reporter=Reporter())  # makes up for the validation
+    run_finetune(config, tmp_path / "parts", reporter=Reporter())  # repeats the validation
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 

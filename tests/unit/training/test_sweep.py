@@ -1,4 +1,4 @@
-"""Grids, and what becomes of runs that fail."""
+"""Grids and failing runs of sweeps."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Points = Counter[tuple[str, int, float]]  # name, step, value -> how often
 
 
 class Server:
-    """What fake trackers have received, by the id of their run."""
+    """Data received by fake trackers, by the id of their run."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[str, int]]] = {}
@@ -44,7 +44,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A server of which wandb and mlflow are clients."""
+    """Start a server for clients of wandb and mlflow."""
     server = Server()
 
     class Fake:
@@ -79,7 +79,7 @@ class Told(Reporter):
 
 
 def rows(*steps: int) -> list[dict[str, Any]]:
-    """Rows of the log, with a validation every ten steps."""
+    """Make rows of a log with a validation every ten steps."""
     found: list[dict[str, Any]] = []
     for step in steps:
         found.append({"step": step, "loss": 1.0, "gradient_norm": float("nan")})
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_in_the_same_tracker_run_without_a_point_twice(
     for row in rows(10):
         tracking.log(row)
     tracking = begin(tmp_path, rows(5, 10), 10, told)
-    for row in [*rows(10)[1:], *rows(15, 20)]:  # the validation that a stop had postponed first
+    for row in [*rows(10)[1:], *rows(15, 20)]:  # the postponed validation first
         tracking.log(row)
     tracking.close("done")
     assert server.points == {"run0": points(5, 10, 15, 20)}
@@ -172,7 +172,7 @@ def test_a_tracker_that_cannot_be_started_stops_a_new_run(tmp_path: Path, server
 
 
 def wandb_records(run: Path) -> Iterator[Any]:
-    """The records of all offline files of a run, in the order of their writing."""
+    """Read the records of all offline files of a run, in the order of writing."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     for path in sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime):
@@ -254,7 +254,7 @@ def in_tensorboard(run: Path) -> Points:
 
 
 class Boom(Reporter):
-    """Fails when a validation has been reported for the second time."""
+    """Fails after the second validation has been reported."""
 
     reports = 0
 
@@ -291,7 +291,7 @@ def test_every_tracker_has_the_points_of_tensorboard_after_a_failure_and_a_resum
         run_pretrain(config, run, reporter=Boom())
     kept = json.loads((run / FILE).read_text())
     assert kept["wandb"]["sent"]["loss"] == 4
-    # As a kill leaves it.
+    # As left by a kill.
     for entry in kept.values():
         entry |= {"sent": {}, "live": True}
     write_text(run / FILE, json.dumps(kept))

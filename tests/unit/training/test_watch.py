@@ -1,4 +1,4 @@
-"""The page of `bart runs watch`: it follows a run, ends with it, and needs no network."""
+"""The page of `bart runs watch` follows a run, ends with it, and needs no network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def reloads(page: Page) -> bool:
 
 @pytest.fixture
 def asleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
-    """What happens during the next naps of the command."""
+    """Replace sleeping with these actions, one per call."""
     naps: list[Callable[[], None]] = []
     monkeypatch.setattr(watch.time, "sleep", lambda _: naps.pop(0)())
     yield naps

@@ -1,4 +1,4 @@
-"""The whole road through the real command, small: every file that it promises is there."""
+"""Run the whole pipeline with the real command on little data, and check its output files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_demo_reports_losses_scores_and_examples(demo: tuple[Path, dict]) ->
 
 
 def test_no_stage_takes_threads_from_the_next(demo: tuple[Path, dict]) -> None:
-    """Dask's workers are told OMP_NUM_THREADS=1; the stages after preprocessing are not."""
+    """Dask's workers get OMP_NUM_THREADS=1, but the stages after preprocessing do not."""
     for run in ("finetuned-pre-trained", "finetuned-from-scratch"):
         metrics = json.loads((demo[0] / run / "evaluation-test" / "metrics.json").read_text())
         assert metrics["settings"]["devices"] == ["1 x cpu (2 threads)"]
