@@ -38,7 +38,7 @@ def list_runs(
             summary.task,
             summary.state,
             f"{summary.step:,}/{summary.max_steps:,}",
-            _number(summary.epoch, 2),
+            _epoch(summary, "/"),
             _number(summary.last_loss),
             _number(summary.best_validation_loss),
             _number(summary.sequences_per_second, 1),
@@ -108,7 +108,7 @@ def _rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("task", summary.task),
         ("state", summary.state),
         ("step", f"{summary.step:,} of {summary.max_steps:,}"),
-        ("epoch", _number(summary.epoch, 2)),
+        ("epoch", _epoch(summary, " of ")),
         ("ends", _time(summary.ends)),
         ("loss", f"{_number(summary.first_loss)} -> {_number(summary.last_loss)}"),
         ("best validation loss", _number(summary.best_validation_loss)),
@@ -118,6 +118,11 @@ def _rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("checkpoints", ", ".join(summary.checkpoints) or "none"),
         ("evaluations", ", ".join(summary.evaluations) or "none"),
     ]
+
+
+def _epoch(summary: RunSummary, between: str) -> str:
+    total = "" if summary.epochs is None else f"{between}{summary.epochs:g}"
+    return _number(summary.epoch, 2) + total
 
 
 def _time(text: str | None) -> str:

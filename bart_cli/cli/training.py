@@ -36,6 +36,9 @@ class TrainingOptions:
     max_steps: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))] = (
         None
     )
+    epochs: Annotated[
+        float | None, typer.Option(help=field_help(TrainingConfig, "epochs"))
+    ] = None
     global_batch: Annotated[
         int | None, typer.Option(help=field_help(TrainingConfig, "global_batch"))
     ] = None
@@ -67,6 +70,7 @@ class TrainingOptions:
         """Return values by configuration key; None means not given."""
         return {
             "training.max_steps": self.max_steps,
+            "training.epochs": self.epochs,
             "training.global_batch": self.global_batch,
             "training.micro_batch": self.micro_batch,
             "optimizer.learning_rate": self.learning_rate,

@@ -28,6 +28,11 @@ Tree = dict[str, Any]
 Kind = TypeVar("Kind", bound=Section)
 
 TASKS = ("pretrain", "finetune", "model")
+# Two settings of one number: that of the later layer counts, and in one layer the second.
+EITHER = (
+    ("training.max_steps", "training.epochs"),
+    ("schedule.warmup_steps", "schedule.warmup_ratio"),
+)
 
 
 def preset_folder() -> Path:
@@ -91,12 +96,12 @@ def load_config(
         origin = f"preset '{preset}'"
         sections = _sections_for(kind, load_preset(preset), origin)
         layers.append((origin, sections.get("generation", {})))
-        merge(tree, sections)
+        _lay(tree, sections)
     if config_file is not None:
         origin = str(config_file)
         sections = _sections_for(kind, _with_bases(config_file, seen=()), origin)
         layers.append((origin, sections.get("generation", {})))
-        merge(tree, sections)
+        _lay(tree, sections)
     before = deepcopy(tree)
     given: Tree = {}
     for key, value in (options or {}).items():
@@ -109,7 +114,8 @@ def load_config(
         _check_key(kind, key.strip())
         _put(given, key.strip(), _parse_value(text, assignment))
     layers.append(("options", given.get("generation", {})))
-    merge(tree, given)
+    _require_one_of_each(given)
+    _lay(tree, given)
     if "generation" in kind.model_fields and all(isinstance(own, dict) for _, own in layers):
         resolved = resolve_generation(layers)
         tree["generation"], tree["generation_sources"] = resolved.values, resolved.sources
@@ -148,6 +154,25 @@ def merge(base: Tree, other: Mapping[str, Any]) -> None:
             base[key] = dict(value) if isinstance(value, Mapping) else value
 
 
+def _lay(tree: Tree, layer: Mapping[str, Any]) -> None:
+    """Merge a layer over the ones before it, and drop the twin of a setting that it states."""
+    stated = dict(flatten(layer))
+    for pair in EITHER:
+        for key, twin in (pair, pair[::-1]):
+            if stated.get(key) is not None and stated.get(twin) is None and _has(tree, twin):
+                _drop(tree, twin)
+    merge(tree, layer)
+
+
+def _require_one_of_each(given: Tree) -> None:
+    """Raise for options that state one number in two ways."""
+    stated = dict(flatten(given))
+    for pair in EITHER:
+        if all(stated.get(key) is not None for key in pair):
+            both = " and ".join(f"{key}={stated[key]}" for key in pair)
+            raise UsageError(f"options: {both} set the same number", hint="Pass only one of them.")
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield (`section.key`, value) for every leaf, in order."""
     for key, value in tree.items():
@@ -177,8 +202,8 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
     bases = own.pop("extends", [])
     tree: Tree = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merge(tree, _with_bases(_preset_file(base), (*seen, path)))
-    merge(tree, own)
+        _lay(tree, _with_bases(_preset_file(base), (*seen, path)))
+    _lay(tree, own)
     return tree
 
 

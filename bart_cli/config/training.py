@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bart_cli.config.base import Section, refuse_idle
 from bart_cli.errors import UsageError
@@ -59,6 +59,9 @@ class ScheduleConfig(Section):
         "polynomial", description="decay after warm-up"
     )
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    warmup_ratio: float | None = Field(
+        None, ge=0, le=1, description="warm-up as a share of all steps; sets warmup_steps"
+    )
     power: float = Field(1.0, gt=0, le=10, description="exponent of the polynomial decay")
     end_learning_rate: float = Field(0.0, ge=0, description="learning rate at the last step")
     cycles: int = Field(1, ge=1, description="number of cycles of cosine_restarts")
@@ -79,6 +82,11 @@ class TrainingConfig(Section):
     """The training loop: steps, batches, precision, checkpoints and validation."""
 
     max_steps: int = Field(1000, ge=1, description="optimizer steps in total")
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="passes over the training data in total; sets max_steps",
+    )
     global_batch: int = Field(
         64,
         ge=1,
@@ -103,7 +111,9 @@ class TrainingConfig(Section):
         ("tensorboard",),
         description="trackers to log to besides metrics.jsonl: tensorboard, wandb, mlflow, trackio",
     )
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    checkpoint_every: int | Literal["epoch"] = Field(
+        500, description="steps between checkpoints; epoch: one epoch, in whole steps"
+    )
     keep_last: int = Field(
         2,
         ge=1,
@@ -115,8 +125,9 @@ class TrainingConfig(Section):
     keep_best: int = Field(
         0, ge=0, description="best checkpoints (by select_by) to keep in addition"
     )
-    validate_every: int | None = Field(
-        None, ge=1, description="steps between validations; null: none"
+    validate_every: int | Literal["epoch"] | None = Field(
+        None,
+        description="steps between validations; epoch: one epoch, in whole steps; null: none",
     )
     max_bad_steps: int = Field(
         10, ge=1, description="stop after this many consecutive steps with a non-finite loss"
@@ -155,13 +166,18 @@ class TrainingConfig(Section):
     def _names(cls, value: object) -> object:
         return [name for name in value.split(",") if name] if isinstance(value, str) else value
 
-    @field_validator("micro_batch", mode="before")
+    @field_validator("micro_batch", "checkpoint_every", "validate_every", mode="before")
     @classmethod
-    def _number_or_auto(cls, value: object) -> object:
+    def _number_or_word(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.field_name == "validate_every":
+            return None
+        word = "auto" if info.field_name == "micro_batch" else "epoch"
         text = str(value)
-        if text != "auto" and not (text.isdecimal() and int(text)):
-            raise ValueError("input should be a whole number greater than or equal to 1, or auto")
-        return value if text == "auto" else int(text)
+        if text != word and not (text.isdecimal() and int(text)):
+            raise ValueError(
+                f"input should be a whole number greater than or equal to 1, or {word}"
+            )
+        return word if text == word else int(text)
 
     @property
     def micro_batch_size(self) -> int:

@@ -135,6 +135,22 @@ def load_prepared(
     return _pairs(_first_rows(batches, limit), data, tokenizer)
 
 
+def count_pairs(source: PairSource, split: str, limit: int | None = None) -> int:
+    """The number of pairs that `load_encoded` returns, without tokenizing them.
+
+    Raises:
+        UsageError: see PairSource.read.
+    """
+    table = source.prepared(split)
+    if table is None or vocabulary_of(table) is None:
+        return sum(1 for _ in source.stream(Split(split), limit))
+    if table.form == "Arrow":
+        rows = sum(batch.num_rows for batch in _mapped(table))
+    else:
+        rows = pq.read_metadata(table.path).num_rows
+    return rows if limit is None else min(rows, limit)
+
+
 def encode_pairs(
     pairs: Iterable[Pair],
     data: SummarizationDataConfig,

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
-from bart_cli.data.pair_ids import EncodedPairs, encode_pairs, load_encoded, load_prepared
+from bart_cli.data.pair_ids import (
+    EncodedPairs,
+    count_pairs,
+    encode_pairs,
+    load_encoded,
+    load_prepared,
+)
 from bart_cli.data.pairs import PairSource, Split, open_pairs
 from bart_cli.data.summarization_loader import (
     SummarizationLoader,
@@ -23,6 +29,7 @@ from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run
 from bart_cli.training.distillation import keep_layers
 from bart_cli.training.fit import fit
+from bart_cli.training.length import in_steps
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import find_start
@@ -51,13 +58,15 @@ def run_finetune(
     """
     with join_world() as world, held_by_rank_0(run, world, reporter):
         reporter = reporter if world.leads else Reporter()
-        data, training = config.data, config.training
+        data = config.data
         if data.path is None:
             raise UsageError("no data: pass --data with a folder of pairs (train.jsonl …)")
         tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
         tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
         config = _match_targets(config, tokenizer)
         source = open_pairs(data)
+        config = in_steps(config, lambda: _count(source, data, world), reporter)
+        training = config.training
         check_run(config, world, [])
         if training.validate_every is not None and "validation" not in source.splits:
             raise UsageError(
@@ -110,6 +119,12 @@ def run_finetune(
             room=room,
             reporter=reporter,
         )
+
+
+def _count(source: PairSource, data: SummarizationDataConfig, world: World) -> int:
+    """Count the training pairs on rank 0."""
+    number = world.on_rank_0(lambda: count_pairs(source, "train", data.n_train))
+    return world.broadcast(number or 0)
 
 
 def _digests(config: FinetuneConfig, source: PairSource, tokenizer: Tokenizer) -> dict[str, str]:

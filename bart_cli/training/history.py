@@ -28,6 +28,7 @@ class RunSummary:
     Attributes:
         state: the outcome, "running" or "not finished".
         epoch: passes over the data so far.
+        epochs: passes in total, if the length of the run was given so.
         ends: estimated end of a running run (local time, ISO 8601).
     """
 
@@ -37,6 +38,7 @@ class RunSummary:
     step: int
     max_steps: int
     epoch: float | None
+    epochs: float | None
     ends: str | None
     first_loss: float | None
     last_loss: float | None
@@ -87,6 +89,7 @@ def summarize_run(run: Path) -> RunSummary:
         step=max(reached, default=0),
         max_steps=settings["training"]["max_steps"],
         epoch=steps[-1].get("epoch") if steps else None,
+        epochs=settings["training"].get("epochs"),
         ends=_end(run, steps, settings) if state == "running" else None,
         first_loss=losses[0] if losses else None,
         last_loss=losses[-1] if losses else None,

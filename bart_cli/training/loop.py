@@ -361,9 +361,9 @@ def reduce_dtype(training: TrainingConfig) -> torch.dtype:
     return torch.float32
 
 
-def due(step: int, every: int | None, training: TrainingConfig) -> bool:
+def due(step: int, every: int | str | None, training: TrainingConfig) -> bool:
     """Return whether an action that runs every `every` steps, and at the end, is due."""
-    return every is not None and (step % every == 0 or step == training.max_steps)
+    return isinstance(every, int) and (step % every == 0 or step == training.max_steps)
 
 
 def headline(row: Row) -> dict[str, str]:

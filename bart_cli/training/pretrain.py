@@ -21,6 +21,7 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run
 from bart_cli.training.fit import fit
+from bart_cli.training.length import in_steps
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import changes, find_start
@@ -50,6 +51,7 @@ def run_pretrain(
         reporter = reporter if world.leads else Reporter()
         data = config.data
         shards, tokenizer = check_pretrain(config, world)
+        config = in_steps(config, lambda: open_shards(shards).samples, reporter)
         content = _digests(config, shards, tokenizer) if world.leads else {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
@@ -162,7 +164,7 @@ def check_pretrain(
     if config.training.validate_every is not None:
         _validation_shards(config, shards)
     tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
-    check_run(config, world, problems)
+    check_run(in_steps(config, lambda: open_shards(shards).samples), world, problems)
     return shards, tokenizer
 
 

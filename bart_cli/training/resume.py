@@ -41,7 +41,8 @@ FREE = frozenset(
     """
     description training.time_limit training.keep_last training.keep_best training.max_bad_steps
     training.log_every training.loggers training.checkpoint_every training.micro_batch data.workers
-    """.split()
+    training.epochs schedule.warmup_ratio
+    """.split()  # epochs and warmup_ratio: the numbers of steps that result are compared
 )
 # Locations of the data; its content is compared by digests (data.json).
 LOCATIONS = frozenset("data.path data.validation_path data.tokenizer".split())
@@ -131,15 +132,18 @@ def changes(run: Path, config: TrainingRun, data: Mapping[str, str]) -> dict[str
     allowed = set(REMEDIES) if (run / FAILURE).is_file() else set()
     if config.training.max_steps > before.training.max_steps:
         allowed.add("training.max_steps")
-    wrong = [text for key, text in changed.items() if key not in allowed]
-    if wrong:
-        raise UsageError(
-            f"{run} holds a run with other settings: {'; '.join(wrong[:4])}", hint=START_ANEW
-        )
+        if config.schedule.warmup_ratio is not None:
+            allowed.add("schedule.warmup_steps")
+    # The data first: the number of steps may depend on it.
     if bound and (wrong := _other_data(bound, data)):
         raise UsageError(
             f"{run} was trained on other data: {'; '.join(wrong[:4])}",
             hint="Restore the data, or choose another --out.",
+        )
+    wrong = [text for key, text in changed.items() if key not in allowed]
+    if wrong:
+        raise UsageError(
+            f"{run} holds a run with other settings: {'; '.join(wrong[:4])}", hint=START_ANEW
         )
     return changed
 

@@ -17,7 +17,7 @@ from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
 def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     folder = tmp_path_factory.mktemp("runs")
     for name, changes in (
-        ("short", {"max_steps": 4, "validate_every": 2}),
+        ("short", {"epochs": 0.5, "validate_every": 2}),
         ("stopped", {"max_steps": 6, "time_limit": 1e-9}),
     ):
         run_pretrain(pretrain_config(shards, **changes), folder / name, reporter=Reporter())
@@ -32,6 +32,7 @@ def test_runs_are_listed_with_their_state(runs: Path) -> None:
     assert stopped["checkpoints"] == ["step-00000001"]
     text = bart("runs", "list", runs).stdout
     assert "4/4" in text
+    assert "/0.5" in text
     assert "not finished" in text
 
 

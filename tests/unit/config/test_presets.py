@@ -171,6 +171,27 @@ def test_values_come_from_preset_then_file_then_options_then_set(tmp_path: Path)
     assert config.optimizer.learning_rate == 1e-4
 
 
+def test_of_two_settings_of_one_number_that_of_the_later_layer_counts(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: tiny-cpu\ntraining: {epochs: 3}\nschedule: {warmup_ratio: 0.1}\n")
+
+    def found(*sets: str, **options: object) -> tuple[object, ...]:
+        config = load_config(PretrainConfig, sets=sets, **options)  # type: ignore[arg-type]
+        return config.training.epochs, config.training.max_steps, config.schedule.warmup_ratio
+
+    assert found("training.epochs=2", preset="tiny-cpu") == (2, 1000, None)
+    assert found(config_file=own) == (3, 1000, 0.1)
+    assert found("training.max_steps=5", config_file=own) == (None, 5, 0.1)
+    assert found("schedule.warmup_steps=5", config_file=own) == (3, 1000, None)
+    resolved = load_config(PretrainConfig, config_file=own)
+    training = resolved.training.model_copy(update={"max_steps": 77})
+    save_config(resolved.model_copy(update={"training": training}), tmp_path / "config.yaml")
+    assert found(config_file=tmp_path / "config.yaml") == (3, 77, 0.1)  # as a run has both
+    assert found(config_file=tmp_path / "config.yaml", preset="tiny-cpu") == (3, 77, 0.1)
+    with pytest.raises(UsageError, match=r"max_steps=5 and training.epochs=2 set the same"):
+        found("training.max_steps=5", "training.epochs=2")
+
+
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
@@ -235,6 +256,7 @@ def test_a_model_preset_gives_the_model_only() -> None:
             {"preset": "tiny-cpu", "options": {"training.max_steps": 0}},
             ["options: training.max_steps=0"],
         ),
+        ({"sets": ["training.validate_every=0"]}, ["training.validate_every=0", "or epoch"]),
         ({"sets": ["training.precision=int4"]}, ["training.precision=int4", "'fp32'"]),
         ({"sets": ["optimizer.learning_rate=.nan"]}, ["optimizer.learning_rate", "finite"]),
         (

@@ -85,7 +85,8 @@ def test_a_run_is_bound_to_the_content_of_its_pairs(
     pairs: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    config = finetune_config(pairs, training={"max_steps": 2, "time_limit": 1e-9})
+    # 3 epochs of 4 different pairs are 12 samples, or 2 steps of 8.
+    config = finetune_config(pairs, training={"epochs": 3, "time_limit": 1e-9})
     run_finetune(config, tmp_path / "run", reporter=Reporter())
     moved = pairs.rename(tmp_path / "moved")
     data = config.data.model_copy(update={"path": moved})
@@ -95,8 +96,18 @@ def test_a_run_is_bound_to_the_content_of_its_pairs(
     file.write_text(before.replace("Monday", "Friday"))
     with pytest.raises(UsageError, match=r"other data: train/train\.jsonl has changed"):
         run_finetune(config, tmp_path / "run", reporter=Reporter())
+    file.write_text(before.splitlines()[0] + "\n")  # one step is enough for these
+    with pytest.raises(UsageError, match=r"other data: train/train\.jsonl has changed"):
+        run_finetune(config, tmp_path / "run", reporter=Reporter())
     file.write_text(before)
-    assert run_finetune(config, tmp_path / "run", reporter=Reporter()).step == 2
+    result = run_finetune(config, tmp_path / "run", reporter=Reporter())
+    assert (result.step, result.outcome) == (2, "stopped by the time limit")
+    config = changed(config, "training", time_limit=None)
+    assert run_finetune(config, tmp_path / "run", reporter=Reporter()).outcome == "done"
+    longer = changed(config, "training", epochs=5)
+    assert run_finetune(longer, tmp_path / "run", reporter=Reporter()).step == 3
+    with pytest.raises(UsageError, match=r"training\.max_steps=2 \(was 3\)"):
+        run_finetune(config, tmp_path / "run", reporter=Reporter())
     # The caller's settings reach the functions that read and write.
     for checkpoint in ("last", "2"):
         summarizer = Summarizer.from_pretrained(tmp_path / "run", checkpoint=checkpoint)
