@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,13 @@ from bart_cli.cli.generation import (
 )
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
-from bart_cli.cli.training import TrainingOptions, show_result, start_workers, warn_once
+from bart_cli.cli.training import (
+    TrainingOptions,
+    as_document,
+    show_result,
+    start_workers,
+    warn_once,
+)
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.errors import UsageError
@@ -89,10 +94,13 @@ def command(
     scores = None
     begin = time.monotonic()
     with join_world():  # once, for training and evaluation
-        result = run_finetune(config, run, resume=training.resume, reporter=reporter)
+        result = run_finetune(
+            config, run, resume=training.resume, dry_run=training.dry_run, reporter=reporter
+        )
         if not as_json:
             show_result(result)
-        if evaluate and result.model is not None and "test" in open_pairs(config.data).splits:
+        finished = result.model is not None and not training.dry_run
+        if evaluate and finished and "test" in open_pairs(config.data).splits:
             limit = config.training.time_limit
             scores = run_evaluate(
                 evaluation_of(config, run),
@@ -102,7 +110,8 @@ def command(
                 reporter=reporter,
             )
     if as_json and result.leads:
-        print_json(asdict(result) | {"evaluation": scores.numbers() if scores else None})
+        rest = {} if training.dry_run else {"evaluation": scores.numbers() if scores else None}
+        print_json(as_document(result) | rest)
     elif scores is not None:
         show_scores(scores, run / "final-evaluation")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from bart_cli.cli.app import VOICES
 from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
-from bart_cli.cli.training import TrainingOptions, show_result, start_workers
+from bart_cli.cli.training import TrainingOptions, as_document, show_result, start_workers
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig, save_config
 from bart_cli.errors import UsageError
@@ -67,18 +67,20 @@ def command(
     config = configure(**locals())
     start_workers(training.processes, training.max_restarts)
     run = out_folder or settings.default_run("pretrain")
-    _run(config, run, training.resume, as_json)
+    _run(config, run, training, as_json)
 
 
-def _run(config: PretrainConfig, run: Path, resume: str, as_json: bool) -> bool:
+def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: bool) -> bool:
     """Train in this process and print the result; return whether the run is finished."""
     from bart_cli.training.pretrain import run_pretrain
 
-    result = run_pretrain(config, run, resume=resume, reporter=make_reporter())
+    result = run_pretrain(
+        config, run, resume=training.resume, dry_run=training.dry_run, reporter=make_reporter()
+    )
     if not as_json:
         show_result(result)
     elif result.leads:
-        print_json(asdict(result))
+        print_json(as_document(result))
     return result.model is not None
 
 
@@ -142,9 +144,14 @@ def _run_phases(
     size = max(1, count)
     check_phases(runs, World(0, size, device_of(0, size)))
     words = [*(word for word in sys.argv if word in VOICES), *(["--json"] if as_json else [])]
+    words += ["--dry-run"] if training.dry_run else []
+    first = next(iter(runs.values())).init_from
     for run, config in runs.items():
+        if training.dry_run and not Path(config.init_from or "", "model").is_dir():
+            # The previous phase has no weights yet: measure with others of the same architecture.
+            config = config.model_copy(update={"init_from": first})
         if not count:
-            finished = _run(config, run, training.resume, as_json)
+            finished = _run(config, run, training, as_json)
         else:
             with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
                 save_config(config, Path(file.name))
@@ -153,5 +160,5 @@ def _run_phases(
             if code:
                 raise typer.Exit(code)
             finished = (run / "done.json").is_file()
-        if not finished:
+        if not (finished or training.dry_run):
             return

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from bart_cli.cli.console import out
 from bart_cli.cli.options import field_help
@@ -16,8 +17,10 @@ from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingCo
 
 if TYPE_CHECKING:
     from bart_cli.progress import Reporter
+    from bart_cli.training.dry_run import Estimate
     from bart_cli.training.run import RunResult
 
+GB, GIB = 1e9, 2**30
 ProcessesOption = Annotated[
     int | None,
     typer.Option(
@@ -36,9 +39,7 @@ class TrainingOptions:
     max_steps: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))] = (
         None
     )
-    epochs: Annotated[
-        float | None, typer.Option(help=field_help(TrainingConfig, "epochs"))
-    ] = None
+    epochs: Annotated[float | None, typer.Option(help=field_help(TrainingConfig, "epochs"))] = None
     global_batch: Annotated[
         int | None, typer.Option(help=field_help(TrainingConfig, "global_batch"))
     ] = None
@@ -65,6 +66,14 @@ class TrainingOptions:
     max_restarts: Annotated[
         int, typer.Option(min=0, help="Maximum restarts after a worker dies.")
     ] = 0
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check everything, measure a step, and print length, memory, disk and hours; "
+            "write nothing.",
+        ),
+    ] = False
 
     def settings(self) -> dict[str, object]:
         """Return values by configuration key; None means not given."""
@@ -97,8 +106,13 @@ def warn_once(reporter: Reporter, notices: Sequence[str]) -> None:
 
 
 def show_result(result: RunResult) -> None:
-    """Print the result of a run."""
+    """Print the result of a run, or the estimate of a dry run."""
+    from bart_cli.training.dry_run import DryRun
+
     if not result.leads:
+        return
+    if isinstance(result, DryRun):
+        _show_estimate(result.estimate)
         return
     if result.first_loss is not None and result.last_loss is not None:
         out.print(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")
@@ -111,3 +125,48 @@ def show_result(result: RunResult) -> None:
     curves = result.run / "curves.png"  # missing if the run logged nothing
     also = f", curves in {curves}" if curves.is_file() else ""
     out.print(f"{result.outcome}: model in {result.model}{also}", soft_wrap=True)
+
+
+def as_document(result: RunResult) -> dict[str, Any]:
+    """Return the result as printed by `--json`."""
+    from bart_cli.training.dry_run import DryRun
+
+    return asdict(result.estimate if isinstance(result, DryRun) else result)
+
+
+def _show_estimate(found: Estimate) -> None:
+    """Print the estimate of a dry run as a table."""
+    measured = "1 step"
+    if found.measured_passes < found.passes:
+        measured = f"{found.measured_passes:,} of the {found.passes:,} passes of a step"
+    where = found.device if found.ranks == 1 else f"{found.ranks} ranks, {found.device}"
+    frozen = found.parameters - found.trained_parameters
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in found.memory.items() if size)
+    have = "" if found.memory_available is None else f" of {found.memory_available / GIB:.2f}"
+    each = " per rank" if found.ranks > 1 else ""
+    tokens = "" if found.tokens_per_epoch is None else f", {found.tokens_per_epoch:,} tokens"
+    begin = f"resumes after step {found.first_step:,}" if found.first_step else "new"
+    rows = {
+        "run": f"{found.run} ({begin})",
+        "model": found.model,
+        "parameters": f"{found.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""),
+        "optimizer": found.optimizer,
+        "schedule": found.schedule,
+        "precision": found.precision,
+        "batch": f"{found.global_batch:,} sequences per step: {found.micro_batch:,} per pass, "
+        f"{found.passes:,} {'passes' if found.passes > 1 else 'pass'} ({where})",
+        "data": f"{found.data}: {found.samples_per_epoch:,} samples{tokens} per epoch",
+        "length": f"{found.max_steps:,} steps, {found.epochs:.2f} epochs of "
+        f"{found.steps_per_epoch:,.1f} steps",
+        "memory": f"{found.memory_needed / GIB:.2f}{have} GiB{each}: {parts}",
+        "disk": f"{found.disk_needed / GB:.2f} GB at most, {found.disk_free / GB:.1f} GB free; "
+        f"checkpoints: {found.checkpoints:,} of {found.checkpoint_bytes / GB:.2f} GB",
+        "speed": f"{found.step_seconds:,.2f} s per step, {found.sequences_per_second:,.1f} "
+        f"sequences/s, {found.tokens_per_second:,.0f} tokens/s (measured: {measured})",
+        "time": f"{found.hours:,.2f} hours for {found.max_steps - found.first_step:,} steps, "
+        "without validation",
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)

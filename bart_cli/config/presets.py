@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 Kind = TypeVar("Kind", bound=Section)
 
 TASKS = ("pretrain", "finetune", "model")
-# Two settings of one number: that of the later layer counts, and in one layer the second.
+# Pairs of settings for one number. A later layer overrides both; within a layer the second wins.
 EITHER = (
     ("training.max_steps", "training.epochs"),
     ("schedule.warmup_steps", "schedule.warmup_ratio"),
@@ -155,7 +155,7 @@ def merge(base: Tree, other: Mapping[str, Any]) -> None:
 
 
 def _lay(tree: Tree, layer: Mapping[str, Any]) -> None:
-    """Merge a layer over the ones before it, and drop the twin of a setting that it states."""
+    """Merge a layer into the tree, and drop the counterparts (EITHER) of its settings."""
     stated = dict(flatten(layer))
     for pair in EITHER:
         for key, twin in (pair, pair[::-1]):
@@ -165,7 +165,7 @@ def _lay(tree: Tree, layer: Mapping[str, Any]) -> None:
 
 
 def _require_one_of_each(given: Tree) -> None:
-    """Raise for options that state one number in two ways."""
+    """Raise a UsageError for options that set one number twice."""
     stated = dict(flatten(given))
     for pair in EITHER:
         if all(stated.get(key) is not None for key in pair):

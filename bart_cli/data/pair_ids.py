@@ -136,7 +136,7 @@ def load_prepared(
 
 
 def count_pairs(source: PairSource, split: str, limit: int | None = None) -> int:
-    """The number of pairs that `load_encoded` returns, without tokenizing them.
+    """Count the pairs that `load_encoded` would return, without tokenizing them.
 
     Raises:
         UsageError: see PairSource.read.

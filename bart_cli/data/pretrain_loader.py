@@ -152,6 +152,7 @@ class PretrainLoader:
         )
         self._steps = _Steps(reader, share)
         self._workers = min(data.workers, usable_cores())
+        self.tokens_per_epoch = shards.tokens
 
     def __iter__(self) -> Iterator[list[Batch]]:
         if not self._workers:

@@ -67,6 +67,20 @@ class ShardFolder:
         """Total number of samples."""
         return sum(self.counts)
 
+    def tokens(self) -> int | None:
+        """Return the tokens of all samples, from the footers; None for shards without ids."""
+        total = 0
+        for path in self.paths:
+            footer = pq.read_metadata(path)
+            for number in range(footer.num_row_groups):
+                group = footer.row_group(number)
+                columns = map(group.column, range(group.num_columns))
+                ids = [c.num_values for c in columns if c.path_in_schema.startswith(IDS[0])]
+                if not ids:
+                    return None
+                total += ids[0]
+        return total
+
     def digests(self) -> dict[str, str]:
         """Return a digest of each shard's size and of both ends of its content, by file name.
 

@@ -53,6 +53,10 @@ class SummarizationLoader:
         self._lengths = pairs.sources.lengths
         self._epoch_order = lru_cache(maxsize=2)(self._compute_epoch_order)
 
+    def tokens_per_epoch(self) -> int:
+        """Return the tokens of all articles and summaries."""
+        return int(self._lengths.sum() + self._pairs.targets.lengths.sum())
+
     def __iter__(self) -> Iterator[list[Batch]]:
         share, start = self._share, self._share.start_sample
         while True:

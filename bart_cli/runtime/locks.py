@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.files import require_folder
 from bart_cli.progress import Reporter
 
@@ -64,6 +64,29 @@ def locked_folder(folder: Path, reporter: Reporter) -> Iterator[None]:
     require_folder(folder)
     with _created(folder), _locked(folder / ".lock", folder, reporter):
         yield
+
+
+def require_free(folder: Path) -> None:
+    """Check that a folder could be locked and written, without writing anything.
+
+    Raises:
+        UsageError: another command holds its lock.
+        BartError: it is not writable.
+    """
+    require_folder(folder)
+    if name := holder(folder):
+        raise _in_use(folder, name)
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    code = 0 if os.access(nearest, os.W_OK | os.X_OK) else errno.EACCES
+    if code := code if nearest.is_dir() else errno.ENOTDIR:
+        raise BartError(f"{folder}: {os.strerror(code)}")
+
+
+def _in_use(out: Path, name: str) -> UsageError:
+    return UsageError(
+        f"{out} is in use by another bart command ({name or 'which has just started'})",
+        hint="Wait until it has ended, or choose another --out.",
+    )
 
 
 @contextmanager
@@ -147,10 +170,7 @@ def _acquire(path: Path, out: Path) -> int:
             if time.monotonic() > deadline:
                 name = os.pread(descriptor, 300, 0).decode(errors="replace").strip()
                 os.close(descriptor)
-                raise UsageError(
-                    f"{out} is in use by another bart command ({name or 'which has just started'})",
-                    hint="Wait until it has ended, or choose another --out.",
-                ) from None
+                raise _in_use(out, name) from None
             time.sleep(0.1)
         except OSError:
             os.close(descriptor)

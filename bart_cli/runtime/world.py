@@ -23,7 +23,7 @@ from torch import Tensor
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from bart_cli.runtime.affinity import bind_cores
-from bart_cli.runtime.locks import locked_folder
+from bart_cli.runtime.locks import locked_folder, require_free
 from bart_cli.runtime.memory import keep_freed_memory
 from bart_cli.runtime.workers import end_with_parent
 
@@ -153,14 +153,22 @@ def join_world() -> Iterator[World]:
 
 
 @contextmanager
-def held_by_rank_0(folder: Path, world: World, reporter: Reporter) -> Iterator[None]:
+def held_by_rank_0(
+    folder: Path, world: World, reporter: Reporter, *, writes: bool = True
+) -> Iterator[None]:
     """Hold the lock of a folder, on rank 0 for all ranks.
+
+    Args:
+        writes: False: only check that the folder could be locked and written.
 
     Raises:
         UsageError: on every rank, if another command holds the lock.
     """
     with ExitStack() as stack:
-        world.on_rank_0(lambda: stack.enter_context(locked_folder(folder, reporter)))
+        if writes:
+            world.on_rank_0(lambda: stack.enter_context(locked_folder(folder, reporter)))
+        else:
+            world.on_rank_0(lambda: require_free(folder))
         yield
 
 

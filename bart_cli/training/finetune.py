@@ -28,6 +28,7 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run
 from bart_cli.training.distillation import keep_layers
+from bart_cli.training.dry_run import rehearse
 from bart_cli.training.fit import fit
 from bart_cli.training.length import in_steps
 from bart_cli.training.loop import Validate
@@ -45,18 +46,24 @@ KEPT_SAMPLES = 3  # summaries to keep of a validation
 
 
 def run_finetune(
-    config: FinetuneConfig, run: Path, *, resume: str = "auto", reporter: Reporter
+    config: FinetuneConfig,
+    run: Path,
+    *,
+    resume: str = "auto",
+    dry_run: bool = False,
+    reporter: Reporter,
 ) -> RunResult:
     """Fine-tune in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
         resume: auto, none, or a checkpoint folder.
+        dry_run: write nothing and return a `DryRun`, unless the run is finished.
 
     Raises:
         UsageError: the settings or the data are invalid; nothing was started.
         BartError: the run failed.
     """
-    with join_world() as world, held_by_rank_0(run, world, reporter):
+    with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
         reporter = reporter if world.leads else Reporter()
         data = config.data
         if data.path is None:
@@ -97,7 +104,8 @@ def run_finetune(
         config, room = fit(
             config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
         )
-        return run_training(
+        act = rehearse if dry_run else run_training
+        return act(
             config,
             run,
             world,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,10 +37,15 @@ SMALLER = (
 
 @dataclass(frozen=True)
 class Room:
-    """Memory that a run needs, and bytes available besides the weights (None: unknown)."""
+    """Memory that a run needs, and bytes available besides the weights (None: unknown).
+
+    Attributes:
+        at_once: sequences of the greatest length per forward pass.
+    """
 
     needs: Footprint
     available: int | None
+    at_once: int = 1
 
     def hint(self, micro_batch: int, *, failed: bool = False) -> str:
         """Suggest a setting that fits.
@@ -93,7 +98,11 @@ def fit(
         reporter.info(f"micro-batch {number}, {-(-share // number)} per step")
         chosen = training.model_copy(update={"micro_batch": number})
         config = config.model_copy(update={"training": chosen})
-    _check(config, room, longest[0], share, world, reporter)
+    at_once = min(config.training.micro_batch_size, share)
+    if (limit := getattr(config.data, "max_tokens", None)) is not None:
+        at_once = min(at_once, max(1, limit // longest[0]))
+    room = replace(room, at_once=at_once)
+    _check(room, world, reporter)
     return config, room
 
 
@@ -188,19 +197,9 @@ def _tried(
             torch.cuda.empty_cache()
 
 
-def _check(
-    config: PretrainConfig | FinetuneConfig,
-    room: Room,
-    longest: int,
-    share: int,
-    world: World,
-    reporter: Reporter,
-) -> None:
+def _check(room: Room, world: World, reporter: Reporter) -> None:
     """Report the memory that the run needs; warn if it may not fit, and fail if it cannot."""
-    number = config.training.micro_batch_size
-    at_once = min(number, share)
-    if (limit := getattr(config.data, "max_tokens", None)) is not None:
-        at_once = min(at_once, max(1, limit // longest))
+    at_once = room.at_once
     needed = room.needs.total(at_once)
     besides_weights = needed - room.needs.weights
     parts = room.needs.describe(at_once)

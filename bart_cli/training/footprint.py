@@ -79,15 +79,19 @@ class Footprint:
                 high = middle - 1
         return low
 
-    def describe(self, micro_batch: int) -> str:
-        """Format the parts as text, in GiB."""
-        parts = {
+    def parts(self, micro_batch: int) -> dict[str, int]:
+        """Return the bytes of each part."""
+        return {
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
             "copy for checkpoints": self.copy,
             "activations": self.activations(micro_batch),
         }
+
+    def describe(self, micro_batch: int) -> str:
+        """Format the parts as text, in GiB."""
+        parts = self.parts(micro_batch)
         text = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
         return f"{text} (micro-batch {micro_batch})"
 

@@ -1,6 +1,6 @@
-"""The length of a run in steps, once its data is known.
+"""Resolve the length of a run to steps.
 
-In: a configuration that counts in epochs, or in shares of the run. Out: the same in steps.
+In: a configuration with lengths in epochs or in shares of the run. Out: the same in steps.
 """
 
 from __future__ import annotations
@@ -8,22 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TypeVar
 
 from bart_cli.progress import Reporter
 from bart_cli.training.fit import Config
 
 
-def in_steps(
-    config: Config, samples: Callable[[], int], reporter: Reporter = Reporter()
-) -> Config:
-    """Resolve `epochs`, `warmup_ratio` and intervals of an epoch.
+def in_steps(config: Config, samples: Callable[[], int], reporter: Reporter = Reporter()) -> Config:
+    """Resolve `epochs`, `warmup_ratio` and intervals of one epoch to steps.
 
-    Batches cross the end of an epoch: the loader fills the batch that reaches it with samples of
-    the next. So only the last step of a run is rounded up, not that of every epoch.
+    The loader fills the last batch of an epoch with samples of the next epoch. Therefore only the
+    total is rounded up, not every epoch.
 
     Args:
-        samples: counts the samples of an epoch; called only if something depends on them.
+        samples: returns the samples of an epoch; called only if needed.
     """
     training, schedule = config.training, config.schedule
     changes: dict[str, int] = {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +80,15 @@ class Job:
     progress: Progress
     generation: GenerationConfig | None = None
     samples_per_epoch: int | None = None
+    tokens_per_epoch: Callable[[], int | None] | None = None
     validate: Validate | None = None
     save_best: Callable[[dict[str, Tensor]], None] | None = None
     trackers: Trackers | None = None
+
+    def end(self) -> None:
+        """Stop the processes of the loader."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
 
 
 def train(job: Job, reporter: Reporter) -> str:

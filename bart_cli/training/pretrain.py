@@ -20,6 +20,7 @@ from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run
+from bart_cli.training.dry_run import rehearse
 from bart_cli.training.fit import fit
 from bart_cli.training.length import in_steps
 from bart_cli.training.loop import Validate
@@ -36,22 +37,28 @@ from bart_cli.training.validation import mean_loss, validation_share
 
 
 def run_pretrain(
-    config: PretrainConfig, run: Path, *, resume: str = "auto", reporter: Reporter
+    config: PretrainConfig,
+    run: Path,
+    *,
+    resume: str = "auto",
+    dry_run: bool = False,
+    reporter: Reporter,
 ) -> RunResult:
     """Pre-train in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
         resume: auto, none, or a checkpoint folder.
+        dry_run: write nothing and return a `DryRun`, unless the run is finished.
 
     Raises:
         UsageError: the settings or the data are invalid; nothing was started.
         BartError: the run failed.
     """
-    with join_world() as world, held_by_rank_0(run, world, reporter):
+    with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
         reporter = reporter if world.leads else Reporter()
         data = config.data
         shards, tokenizer = check_pretrain(config, world)
-        config = in_steps(config, lambda: open_shards(shards).samples, reporter)
+        config = _in_steps(config, shards, reporter)
         content = _digests(config, shards, tokenizer) if world.leads else {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
@@ -73,7 +80,8 @@ def run_pretrain(
         config, room = fit(
             config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
         )
-        return run_training(
+        act = rehearse if dry_run else run_training
+        return act(
             config,
             run,
             world,
@@ -87,6 +95,13 @@ def run_pretrain(
             room=room,
             reporter=reporter,
         )
+
+
+def _in_steps(
+    config: PretrainConfig, shards: Path, reporter: Reporter = Reporter()
+) -> PretrainConfig:
+    """Resolve the length of the run with the number of samples in the shards."""
+    return in_steps(config, lambda: open_shards(shards).samples, reporter)
 
 
 def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
@@ -118,7 +133,7 @@ def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
                     raise UsageError(excess[0])
             elif tokenizer.fingerprint() != before[0].fingerprint():
                 raise UsageError("its tokenizer is not that of the first phase")
-            changes(run, config, _digests(config, shards, tokenizer))
+            changes(run, _in_steps(config, shards), _digests(config, shards, tokenizer))
         except UsageError as error:
             error.message = f"phase {run.name}: {error.message}"
             raise
@@ -164,7 +179,7 @@ def check_pretrain(
     if config.training.validate_every is not None:
         _validation_shards(config, shards)
     tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
-    check_run(in_steps(config, lambda: open_shards(shards).samples), world, problems)
+    check_run(_in_steps(config, shards), world, problems)
     return shards, tokenizer
 
 

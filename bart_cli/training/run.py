@@ -7,7 +7,8 @@ best/ (the model of the best validation), model/ (the final model), curves.png.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,9 @@ class Loader(Protocol):
     """Infinite iterable over the micro-batches of each step."""
 
     samples_per_epoch: int
+
+    def tokens_per_epoch(self) -> int | None:
+        """Return the tokens of an epoch; None: unknown."""
 
     def __iter__(self) -> Iterator[list[Batch]]: ...
 
@@ -156,12 +160,9 @@ def run_training(
         BartError: the loss was not finite, memory ran out, or the run was interrupted.
     """
     training = config.training
-    if warning := slow_precision(training.precision, world.device):
-        reporter.warn(warning)
-    optimizer, scaler = equip(model, training, config.optimizer, world, reporter.warn)
-    progress = Progress()
-    if start.checkpoint is not None:
-        progress = load_state(start.checkpoint, model, optimizer, scaler)
+    job = make_job(
+        config, run, world, model, tokenizer, make_loader, validate, generation, start, reporter
+    )
     written = config.model_copy(update={"model": model.config})
     trackers = world.on_rank_0(
         lambda: Trackers(
@@ -169,20 +170,78 @@ def run_training(
             [name for name in training.loggers if name != "tensorboard"],
             written.model_dump(mode="json"),
             read_metrics(run),
-            progress.step,
+            job.progress.step,
             reporter,
             fresh=start.branch,
         )
     )
     if world.leads:  # nothing else is written to the folder before this line
-        begin(run, written, data, start, progress, reporter)
-    progress = world.broadcast(progress)
+        begin(run, written, data, start, job.progress, reporter)
+    progress = job.progress = world.broadcast(job.progress)
 
     def save(folder: Path, weights: dict[str, Tensor]) -> None:
         with writing(folder, run), atomic_folder(folder) as temporary:
             write_weights(temporary, model.config, weights, tokenizer, generation)
             write_text(temporary / STEP, json.dumps({"step": progress.step}) + "\n")
 
+    job.save_best = partial(save, run / "best")
+    job.trackers = trackers
+    outcome = "failed"
+    try:
+        with explained(training, room, world):
+            outcome = train(job, reporter)
+    except NotFinite as error:
+        raise _not_finite(error, run, progress, world) from None
+    except KeyboardInterrupt:
+        raise BartError(
+            "interrupted twice: the steps since the last checkpoint are lost", exit_code=130
+        ) from None
+    finally:
+        if trackers is not None:
+            trackers.close(outcome)
+        job.end()
+    finished = outcome == "done" or outcome.startswith("stopped: no improvement")
+    weights = whole_weights(model) if finished else {}
+    if world.leads:
+        if finished:
+            save(run / "model", weights)
+            finish(run, outcome)
+        if curves := training_curves(read_metrics(run)):
+            draw_curves(run / "curves.png", curves)
+    world.barrier()
+    losses = finite_losses(read_metrics(run))
+    return RunResult(
+        run=run,
+        outcome=outcome,
+        step=progress.step,
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        best_step=progress.best_step if progress.best_score is not None else None,
+        model=run / "model" if finished else None,
+        leads=world.leads,
+    )
+
+
+def make_job(
+    config: TrainingRun,
+    run: Path,
+    world: World,
+    model: Bart,
+    tokenizer: Tokenizer,
+    make_loader: Callable[[Share], Loader],
+    validate: Validate | None,
+    generation: GenerationConfig | None,
+    start: Start,
+    reporter: Reporter,
+) -> Job:
+    """Make the inputs of the loop, at the position of the checkpoint; write nothing."""
+    training = config.training
+    if warning := slow_precision(training.precision, world.device):
+        reporter.warn(warning)
+    optimizer, scaler = equip(model, training, config.optimizer, world, reporter.warn)
+    progress = Progress()
+    if start.checkpoint is not None:
+        progress = load_state(start.checkpoint, model, optimizer, scaler)
     share = Share(
         global_batch=training.global_batch,
         micro_batch=training.micro_batch_size,
@@ -191,34 +250,30 @@ def run_training(
         start_sample=progress.samples,
     )
     loader = make_loader(share)
-    batches = iter(loader)
-    job = Job(
+    return Job(
         run=run,
         world=world,
         model=model,
         tokenizer=tokenizer,
         optimizer=optimizer,
         scaler=scaler,
-        batches=batches,
+        batches=iter(loader),
         training=training,
         optimizer_config=config.optimizer,
         schedule=schedule_of(config.optimizer, config.schedule, training.max_steps),
         progress=progress,
         generation=generation,
         samples_per_epoch=loader.samples_per_epoch,
+        tokens_per_epoch=loader.tokens_per_epoch,
         validate=validate,
-        save_best=partial(save, run / "best"),
-        trackers=trackers,
     )
-    outcome = "failed"
+
+
+@contextmanager
+def explained(training: TrainingConfig, room: Room, world: World) -> Iterator[None]:
+    """Raise a BartError with a hint for the errors of training steps that have a remedy."""
     try:
-        outcome = train(job, reporter)
-    except NotFinite as error:
-        raise _not_finite(error, run, progress, world) from None
-    except KeyboardInterrupt:
-        raise BartError(
-            "interrupted twice: the steps since the last checkpoint are lost", exit_code=130
-        ) from None
+        yield
     except torch.OutOfMemoryError:
         raise _out_of_memory(training, room, world) from None
     except RuntimeError as error:
@@ -241,31 +296,6 @@ def run_training(
             f"a data worker died: {error}",
             hint="If memory was short, lower data.workers. Rerun the command to resume.",
         ) from None
-    finally:
-        if trackers is not None:
-            trackers.close(outcome)
-        if isinstance(batches, Generator):
-            batches.close()
-    finished = outcome == "done" or outcome.startswith("stopped: no improvement")
-    weights = whole_weights(model) if finished else {}
-    if world.leads:
-        if finished:
-            save(run / "model", weights)
-            finish(run, outcome)
-        if curves := training_curves(read_metrics(run)):
-            draw_curves(run / "curves.png", curves)
-    world.barrier()
-    losses = finite_losses(read_metrics(run))
-    return RunResult(
-        run=run,
-        outcome=outcome,
-        step=progress.step,
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
-        best_step=progress.best_step if progress.best_score is not None else None,
-        model=run / "model" if finished else None,
-        leads=world.leads,
-    )
 
 
 def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -> BartError:

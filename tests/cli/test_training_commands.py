@@ -69,6 +69,27 @@ def test_phases_run_in_order_and_resume(folder: Path, tmp_path: Path) -> None:
     assert again.stderr.count("is already finished") == 2
 
 
+def test_dry_runs_of_phases_and_of_several_ranks_print_one_estimate_each(
+    folder: Path, tmp_path: Path
+) -> None:
+    phases = bart(
+        *("pretrain", "--phases", "dgxa100-1node-phase1,dgxa100-1node-phase2", "--dry-run"),
+        *("--data", folder / "shards", "--out", tmp_path / "run", *SMALL, *TINY),
+        *("--set", "data.streams=4", "--set", "data.workers=0"),
+    )
+    assert phases.returncode == 0, phases.stderr
+    assert phases.stdout.count("length ") == 2
+    ranks = bart(
+        *("finetune", "--preset", "tiny-cpu-finetune", "--data", folder / "pairs", *SMALL, *TINY),
+        *("--out", tmp_path / "ranks", "--dry-run", "--processes", 2, "--json"),
+        *("--set", "generation.max_length=12"),
+    )
+    assert ranks.returncode == 0, ranks.stderr
+    told = json.loads(ranks.stdout)
+    assert (told["ranks"], told["max_steps"], told["samples_per_epoch"]) == (2, 3, 4)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

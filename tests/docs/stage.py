@@ -118,6 +118,9 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
         more = "--megabytes 0.2 --test 4".split()
         sets = SMALL_RUN
     elif command in ("pretrain", "finetune"):
+        # The published model would have to be downloaded.
+        small = {"facebook/bart-base": "demo/finetuned-pre-trained"}
+        arguments = [small.get(word, word) for word in arguments]
         sets = [*([] if "--init-from" in arguments else SMALL_MODEL), *SMALL_RUN]
         learning = {"runs/finetuned-ru", "runs/finetuned-de"}.intersection(arguments)
         sets += LEARNING_RUN if learning else []

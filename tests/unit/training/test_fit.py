@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from bart_cli.config.data import PretrainDataConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.presets import preset_config
 from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
@@ -211,3 +215,54 @@ def test_out_of_memory_names_a_micro_batch_that_fits(
     problem = compiler_problem(CPU)
     assert problem is not None
     assert "a compiler (g++; CXX names another)" in problem
+
+
+@pytest.mark.parametrize("root", ["finetune-base", "finetune-large", "pretrain-base"])
+def test_the_presets_for_one_gpu_leave_room_on_it(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "GAPS", 1.0)
+    config = preset_config(f"{root}-24gb")
+    # The fused attention of a GPU keeps no probabilities, with dropout either.
+    found = footprint_of(config, attention_dropout=0.0)
+    # A GPU holds no copy for checkpoints, and logits (2 bytes) with copies in fp32 (8 bytes).
+    needs = replace(found, copy=0, logits=5 * found.logits, chunk=5 * found.chunk)
+    for size in (16, 24, 80):
+        preset = preset_config(f"{root}-{size}gb")
+        other = preset.training.model_copy(update={"micro_batch": config.training.micro_batch})
+        assert (preset.model, preset.data, other) == (config.model, config.data, config.training)
+        assert needs.total(preset.training.micro_batch_size) < 0.75 * size * 1e9, size
+
+
+def test_the_preset_for_a_cpu_leaves_room_in_its_memory() -> None:
+    config = preset_config("finetune-base-cpu")
+    assert "16 GB" in config.description
+    assert footprint_of(config).total(config.training.micro_batch_size) < 0.75 * 16e9
+
+
+def footprint_of(config: Any, **changes: object) -> Footprint:
+    """That of a preset's model, from models of 1 + 1 and 2 + 2 layers: each adds the same."""
+    data = config.data
+    lengths = (
+        (data.sequence_length,) * 2
+        if isinstance(data, PretrainDataConfig)
+        else (data.max_source_length, data.max_target_length)
+    )
+    one, two = (
+        asdict(
+            footprint(
+                empty_model(config, changes, n), config.training, config.optimizer, lengths, WORLD
+            )
+        )
+        for n in (1, 2)
+    )
+    more = config.model.encoder_layers - 1
+    return Footprint(**{name: one[name] + more * (two[name] - one[name]) for name in one})
+
+
+def empty_model(config: Any, changes: dict[str, object], layers: int) -> Bart:
+    sizes = {"encoder_layers": layers, "decoder_layers": layers}
+    shape = ModelConfig.model_validate(config.model.model_dump() | changes | sizes)
+    with torch.device("meta"):
+        model = Bart(shape)
+    return model.to_empty(device=CPU)
