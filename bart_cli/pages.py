@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else, no network and no script. Their templates: `templates/`."""
+"""Write self-contained HTML pages, without scripts or network access, from `templates/`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bart_cli.files import atomic_file
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Render a template, which escapes every text that comes from data, into a file."""
+    """Render a template to a file, atomically. All values are HTML-escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -21,6 +21,6 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     )
     page = environment.get_template(template).render(values)
     with atomic_file(path) as temporary:
-        # Lone surrogates, which HTML cannot hold, become the mark for what cannot be shown.
+        # Replace lone surrogates, which HTML cannot represent, by U+FFFD.
         clean = page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         temporary.write_text(clean, encoding="utf-8")

@@ -83,15 +83,15 @@ def compare(
 def watch(
     run: RunArgument,
     every: Annotated[int, typer.Option(min=1, help="Seconds between updates of the page.")] = 10,
-    once: Annotated[bool, typer.Option("--once", help="Write the page once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Write the page once and exit.")] = False,
     page: Annotated[
-        Path | None, typer.Option("--out", help="The page to write. Default: RUN/watch.html.")
+        Path | None, typer.Option("--out", help="Page to write. Default: RUN/watch.html.")
     ] = None,
 ) -> None:
     """Watch a run in a browser: curves, speed, validation and samples on one page.
 
-    The page is a file that reloads itself; it needs no network. The command ends with the run, or
-    on Ctrl-C. The page stays.
+    The page is a file that reloads itself and needs no network. The command ends with the run or on
+    Ctrl-C; the page remains.
     """
     from bart_cli.training.watch import watch_run, write_run_page
 
