@@ -55,7 +55,7 @@ class DecodingSpec(Section):
 
 
 class DataSpec(Section):
-    """A stage of the road from text to batches. `corpus`: one document a line, id first."""
+    """A stage from text to batches. `corpus`: one document per line, id first."""
 
     kind: Literal["data"] = "data"
     stage: DataStage

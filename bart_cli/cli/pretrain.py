@@ -128,7 +128,7 @@ def _run_phases(
         )
     if training.resume not in ("auto", "none"):
         raise UsageError(
-            f"--resume {training.resume} does not go with --phases: each phase is a run",
+            f"--resume {training.resume} cannot be combined with --phases: each phase is a run",
             hint="Pass it with the --preset and --out of its phase.",
         )
     count = processes_to_start(training.processes, training.max_restarts)

@@ -174,9 +174,7 @@ class TrainingConfig(Section):
         word = "auto" if info.field_name == "micro_batch" else "epoch"
         text = str(value)
         if text != word and not (text.isdecimal() and int(text)):
-            raise ValueError(
-                f"input should be a whole number greater than or equal to 1, or {word}"
-            )
+            raise ValueError(f"input should be an integer greater than or equal to 1, or {word}")
         return word if text == word else int(text)
 
     @property

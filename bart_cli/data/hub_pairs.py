@@ -145,7 +145,7 @@ class HubDataset:
     def _partial(self, split: str, revision: str | None) -> str:
         """Folder and size of an incomplete conversion (the hub stops at 5 GB), or "".
 
-        Errors of the hub are left to `load`, which may find the rows in its cache.
+        Hub errors are left to `load`, which may find the rows in its cache.
         """
         try:
             files = self._files(revision)

@@ -212,7 +212,7 @@ def insert(
         number: [B] tokens to insert into each sample.
         begins: [T] True at tokens before which one may be inserted; also allowed at the end.
     """
-    behind, rows = _words(text, begins)
+    starts, rows = _words(text, begins)
     words = np.diff(rows)
     number = np.where(words > 0, number, 0)
     ranks = random_ranks(keys, words + number)
@@ -222,7 +222,7 @@ def insert(
     written = new.draw(owners, ranks.ravel()[places] < random[owners], keys)
     nothing = np.zeros_like(places)
     spans = assign_words(places, ranks.shape[1], owners, number, nothing, rows)
-    return _rewrite(text, behind[spans.words], nothing, nothing + 1, owners, written)
+    return _rewrite(text, starts[spans.words], nothing, nothing + 1, owners, written)
 
 
 def fill(
@@ -242,7 +242,7 @@ def fill(
         replace: delete a span (0), replace it by one mask (1), or by a mask per token (-1). A span
             of length 0 always inserts a mask.
     """
-    behind, rows = _words(text, begins)
+    starts, rows = _words(text, begins)
     words = np.diff(rows)
     wanted = share(words, config.mask_ratio, keys, config)
     if replace == 0:
@@ -255,8 +255,8 @@ def fill(
         spans = overlapping_spans(rows, lengths, keys, keep_each=replace == -1)
     else:
         spans = disjoint_spans(rows, lengths, counts, keys)
-    first = behind[spans.words]
-    taken = behind[spans.words + spans.widths] - first
+    first = starts[spans.words]
+    taken = starts[spans.words + spans.widths] - first
     put = {0: np.zeros_like(taken), 1: np.ones_like(taken), -1: taken.copy()}[replace]
     put[spans.widths == 0] = 1
     if config.random_ratio:

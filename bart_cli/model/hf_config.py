@@ -212,7 +212,7 @@ def generation_from_hf(
     Args:
         settings: content of generation_config.json, or of the config.json of an older model.
         path: that file.
-        model: its special ids are the defaults; ids equal to them are left out of the result.
+        model: its special ids are the defaults; ids equal to them are omitted from the result.
 
     Raises:
         UsageError: a value is out of range.

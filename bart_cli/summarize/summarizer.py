@@ -47,7 +47,7 @@ class Summary:
         source_tokens: number of tokens of the text.
         used_tokens: how many of them the model read.
         pieces: number of pieces that were summarized.
-        missing: number of pieces left out because of an interruption.
+        missing: number of pieces that an interruption prevented.
     """
 
     text: str
@@ -230,7 +230,7 @@ class Summarizer:
         for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
             none = name == "max_tokens" and value is None
             if not none and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ArgumentError(f"{name}={value!r}: expected a whole number of at least 1")
+                raise ArgumentError(f"{name}={value!r}: expected an integer of at least 1")
         try:
             generation = check_section(GenerationConfig, self.generation.model_dump() | changes)
         except UsageError as error:
