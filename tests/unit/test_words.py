@@ -68,8 +68,9 @@ def forbidden(text: str) -> list[str]:
 
 def test_every_sentence_follows_the_style() -> None:
     code = [p for p in (ROOT / "bart_cli").rglob("*.py") if "sample" not in p.parts]  # it is data
+    pages = [*(ROOT / "bart_cli").rglob("*.jinja"), ROOT / "bart_cli" / "serve" / "page.html"]
     docs = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    found = {p: phrases for p in (*code, *docs) if (phrases := forbidden(p.read_text()))}
+    found = {p: phrases for p in (*code, *pages, *docs) if (phrases := forbidden(p.read_text()))}
     assert not found, "\n".join(f"{path}: {', '.join(found[path])}" for path in found)
 
 

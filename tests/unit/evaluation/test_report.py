@@ -74,7 +74,7 @@ def test_hostile_text_stays_text_and_nothing_is_fetched(tmp_path: Path) -> None:
 
 def test_the_report_has_all_documented_parts(tmp_path: Path) -> None:
     page = page_of("Plain words", tmp_path, articles=20)
-    for heading in ("Beside the baselines", "Lengths", "Speed", "Best", "Worst", "Settings"):
+    for heading in ("Comparison with baselines", "Lengths", "Speed", "Best", "Worst", "Settings"):
         assert heading in page.text
     for name in ("ROUGE-1", "ROUGE-Lsum", "lead-3", "p99", "generation.beams"):
         assert name in page.text

@@ -69,7 +69,7 @@ def test_the_page_follows_a_run_until_it_ends(run: Path, asleep: list[Callable[[
         found = read(page)
         assert reloads(found)
         assert "running" in found.text
-        assert "None so far" in found.text
+        assert "None yet" in found.text
         assert found.tags.count("polyline") == 6  # the loss has a gap
         append(run, {"step": 30, "validation_loss": 3.5, "rouge1": 20.25})
         samples = {"step": 30, "samples": [SAMPLE]}
@@ -127,7 +127,7 @@ def test_a_run_that_has_logged_nothing_has_a_page_and_a_folder_that_is_no_run_ha
 ) -> None:
     (run / "metrics.jsonl").unlink()
     write_run_page(run, run / "watch.html")
-    assert "Nothing is logged yet." in read(run / "watch.html").text
+    assert "Nothing logged yet." in read(run / "watch.html").text
     with pytest.raises(UsageError, match="not a run folder"):
         write_run_page(run.parent, run.parent / "watch.html")
     assert not (run.parent / "watch.html").exists()
