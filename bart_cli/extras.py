@@ -62,6 +62,14 @@ EXTRAS = {
         {"mlflow-skinny": "mlflow", "sqlalchemy": "sqlalchemy", "alembic": "alembic"},
     ),
     "trackio": Extra("training.loggers=trackio", {"trackio": "trackio"}),
+    "ctranslate2": Extra(
+        "bart export --format ctranslate2",
+        {"ctranslate2": "ctranslate2", "transformers": "transformers"},
+    ),
+    "onnx": Extra(
+        "bart export --format onnx",
+        {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+    ),
     "news": Extra(
         "bart download common-crawl --extractor news-please", {"news-please": "newsplease"}
     ),

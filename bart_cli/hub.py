@@ -10,6 +10,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import filter as matching
 from pathlib import Path
 from types import MappingProxyType
@@ -67,15 +68,11 @@ def fetch(
         BartError: the hub denies the request or cannot be reached, or the cache is not writable.
     """
     import huggingface_hub
-    from huggingface_hub.utils import logging
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     endpoint()
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UsageError(f"no such {what}: {name}", hint=_near(name))
-    logging.set_verbosity_error()  # hide warnings about retries
-    if not sys.stderr.isatty():
-        disable_progress_bars()
+    quiet_library()
 
     def snapshot(wanted: Sequence[str]) -> Path:
         folder = huggingface_hub.snapshot_download(
@@ -121,41 +118,89 @@ def fetch(
         raise refusal(error, name, what) from error
 
 
+def quiet_library() -> None:
+    """Hide warnings about retries; show progress bars on a terminal only."""
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The root of an error from huggingface_hub.
+
+    Attributes:
+        cause: the first error in the chain of causes that has an HTTP response, else the last.
+        status: status of the response; None without a response.
+        said: the hub's message, else that of the cause.
+    """
+
+    cause: BaseException
+    status: int | None
+    said: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Fault:
+        """Find the root of an error."""
+        from huggingface_hub import errors
+
+        cause = error
+        while cause.__cause__ is not None and (
+            not hasattr(cause, "response") and not isinstance(cause, errors.OfflineModeIsEnabled)
+        ):
+            if _kind(cause) in ("ProxyError", "TimeoutException"):
+                break
+            cause = cause.__cause__
+        response: Any = getattr(cause, "response", None)
+        if response is None:
+            return cls(cause, None, first_line(cause))
+        said = response.headers.get("x-error-message") or f"HTTP {response.status_code}"
+        return cls(cause, response.status_code, said)
+
+    @property
+    def offline(self) -> bool:
+        """Whether HF_HUB_OFFLINE forbade the request."""
+        from huggingface_hub import errors
+
+        return isinstance(self.cause, errors.OfflineModeIsEnabled)
+
+
+def unreachable(fault: Fault) -> BartError | None:
+    """Return the one-line error if a proxy blocked the request, else None."""
+    hub = endpoint()
+    if fault.status != 407 and _kind(fault.cause) != "ProxyError":
+        return None
+    if fault.status == 407 or "407" in fault.said:
+        return BartError(
+            f"the proxy {_proxy()} requires a login (HTTP 407), so {hub} cannot be reached",
+            hint="Set HTTPS_PROXY=http://user:password@host:port, or list the hub's host in "
+            "NO_PROXY.",
+        )
+    return BartError(
+        f"the proxy {_proxy()} blocks access to {hub}: {fault.said}",
+        hint="Correct HTTPS_PROXY, or list the hub's host in NO_PROXY.",
+    )
+
+
 def refusal(error: Exception, name: str, what: str) -> BartError:
     """Convert any error of a download from the hub to a one-line error with a hint."""
     from huggingface_hub import errors, get_token
 
     hub = endpoint()
-    cause: BaseException = error
-    while cause.__cause__ is not None and (
-        not hasattr(cause, "response") and not isinstance(cause, errors.OfflineModeIsEnabled)
-    ):
-        if _kind(cause) in ("ProxyError", "TimeoutException"):
-            break
-        cause = cause.__cause__
-    response: Any = getattr(cause, "response", None)
-    status = getattr(response, "status_code", None)
-    said = first_line(cause)
-    if response is not None:
-        said = response.headers.get("x-error-message") or f"HTTP {status}"
+    fault = Fault.of(error)
+    cause, status, said = fault.cause, fault.status, fault.said
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"no such {what}: {name}", hint=_near(name))
-    if isinstance(cause, errors.OfflineModeIsEnabled):
+    if fault.offline:
         return BartError(
             f"{what} '{name}' is not in the cache, and HF_HUB_OFFLINE forbids downloading it",
             hint="Unset HF_HUB_OFFLINE.",
         )
-    if status == 407 or _kind(cause) == "ProxyError":
-        if status == 407 or "407" in said:
-            return BartError(
-                f"the proxy {_proxy()} requires a login (HTTP 407), so {hub} cannot be reached",
-                hint="Set HTTPS_PROXY=http://user:password@host:port, or list the hub's host in "
-                "NO_PROXY.",
-            )
-        return BartError(
-            f"the proxy {_proxy()} blocks access to {hub}: {said}",
-            hint="Correct HTTPS_PROXY, or list the hub's host in NO_PROXY.",
-        )
+    if blocked := unreachable(fault):
+        return blocked
     if isinstance(cause, errors.GatedRepoError):
         return BartError(
             f"{what} '{name}' is gated: {hub} denies access ({said})",

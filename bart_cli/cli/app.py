@@ -33,7 +33,7 @@ COMMANDS = {
     "benchmark": "Measure the speed of training, decoding and data loading.",
     "summarize": "Summarize files, folders, web pages, JSON lines or standard input.",
     "serve": "Serve summaries over HTTP: an API for programs, a page for people.",
-    "export": "Export a model as a Hugging Face folder or an NVIDIA checkpoint.",
+    "export": "Export a model for other libraries, with a model card; push it to the hub.",
     "presets": "List, show and compare presets.",
     "tokenizer": "Train a byte-level BPE tokenizer.",
     "data": "Inspect corpora, pairs and shards.",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from bart_cli.cli.console import out, print_json
+from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import CheckpointOption, JsonOption, field_help
 from bart_cli.config.export import ExportConfig
 from bart_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from bart_cli.export.contents import Comparison
 
 
 def command(
@@ -23,7 +26,9 @@ def command(
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="huggingface|reference", help=field_help(ExportConfig, "format")
+            "--format",
+            metavar="huggingface|reference|ctranslate2|onnx",
+            help=field_help(ExportConfig, "format"),
         ),
     ] = None,
     dtype: Annotated[
@@ -37,29 +42,47 @@ def command(
     average: Annotated[
         int | None, typer.Option(metavar="N", help=field_help(ExportConfig, "average"))
     ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help=field_help(ExportConfig, "push"))
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help=field_help(ExportConfig, "private"))
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a model: weights, configuration, tokenizer and decoding settings.
+    """Export a model: weights, configuration, tokenizer, decoding settings and a model card.
 
-    The result is verified before it gets its final name. A Hugging Face folder is loaded with
-    transformers, if installed, which must reproduce logits and token ids; a reference checkpoint is
-    read back.
+    The result is verified before it gets its final name: transformers (if installed), CTranslate2 or
+    ONNX Runtime must reproduce bart's results; a reference checkpoint is read back.
+
+    The model card, README.md, lists data, settings and the scores of `bart evaluate` with their
+    intervals. --push uploads the folder with the token in HF_TOKEN or of `hf auth login`. Rerun the
+    command to repeat a failed upload; a card that you have edited is kept.
 
     [bold]bart export runs/finetune --out exports/news-summarizer --dtype bf16[/bold]
+
+    [bold]bart export runs/finetune --out exports/news-summarizer --push me/news-summarizer[/bold]
     """
     from bart_cli.config.presets import load_config
-    from bart_cli.model.export import export_model
+    from bart_cli.export.write import export_model
     from bart_cli.model.formats import resolve_model
 
     config = load_config(
         ExportConfig,
-        options={"format": form, "dtype": dtype, "tokenizer": tokenizer, "average": average},
+        options={
+            "format": form,
+            "dtype": dtype,
+            "tokenizer": tokenizer,
+            "average": average,
+            "push": push,
+            "private": private or None,
+        },
     )
     if checkpoint is not None and config.average > 1:
         raise UsageError("--checkpoint and --average cannot be combined")
     if checkpoint is not None:
         model = str(resolve_model(model, checkpoint))
-    done = export_model(model, out_folder, config)
+    done = export_model(model, out_folder, config, make_reporter())
     if as_json:
         print_json(asdict(done))
         return
@@ -67,10 +90,26 @@ def command(
         f"{done.parameters / 1e6:,.1f} million parameters, {done.dtype}, {done.layout} layout, "
         f"{done.size / 1e6:,.1f} MB: {done.out}"
     ]
-    reader = "bart" if done.layout == "reference" else "transformers"
-    if done.difference is None:
-        lines.append("not verified: transformers is not installed")
-    else:
-        lines.append(f"verified with {reader}: logits differ by at most {done.difference:.1g}")
+    lines.append(_verified(done.comparison))
+    plural = "" if done.evaluations == 1 else "s"
+    scores = f"with the scores of {done.evaluations} evaluation{plural}"
+    scores = scores if done.evaluations else "no scores"
+    lines.append(f"model card: {done.out / 'README.md'} ({scores})")
+    if done.pushed is not None:
+        seen = "private" if done.pushed.private else "public"
+        lines.append(f"pushed to {done.pushed.url} ({seen}), commit {done.pushed.commit[:7]}")
     for line in lines:
         out.print(Text(line), soft_wrap=True)
+
+
+def _verified(found: Comparison | None) -> str:
+    """Describe how the export was verified."""
+    if found is None:
+        return "not verified: transformers is not installed"
+    if found.equal is None:
+        return f"verified with {found.reader}: logits differ by at most {found.difference:.1g}"
+    return (
+        f"verified with {found.reader} on {found.articles}: {found.equal} of {found.sequences} "
+        "greedy summaries have equal tokens; log probabilities differ by at most "
+        f"{found.difference:.1g}"
+    )

@@ -167,10 +167,10 @@ def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
     texts = hashlib.sha256()
     for pair in pairs:
         texts.update(_line([pair.id, pair.source, *pair.references]).encode())
-    return Origin(_model_hash(config.model_path), texts.hexdigest(), dict(flatten(sections)))
+    return Origin(model_hash(config.model_path), texts.hexdigest(), dict(flatten(sections)))
 
 
-def _model_hash(source: str) -> str:
+def model_hash(source: str) -> str:
     """Compute the SHA-256 of the files of a model."""
     path = resolve_model(source)
     files = [path] if path.is_file() else model_files(path)

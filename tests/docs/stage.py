@@ -66,7 +66,7 @@ class Stage:
         if name.endswith("bart"):
             words = cheap(arguments, self.crawl)
             # The hub client reads its address when it is imported, hence a separate process.
-            hub = "facebook/" in " ".join(words) or words[0] == "download"
+            hub = "facebook/" in " ".join(words) or words[0] == "download" or "--push" in words
             program = [sys.executable, "-m", "bart_cli", *words]
             out = self._program(program, given, self.folder) if hub else self._bart(words, given)
         elif name == "make":
@@ -175,6 +175,7 @@ def environment(patch: pytest.MonkeyPatch, hub: str, cache: Path) -> None:
         "HF_HOME": str(cache),
         "HF_HUB_CACHE": str(cache / "hub"),
         "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_writer",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }.items():

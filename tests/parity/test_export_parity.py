@@ -13,8 +13,8 @@ from bart_cli.config.export import ExportConfig, ExportDtype
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError
+from bart_cli.export.write import export_model
 from bart_cli.model.bart import Bart
-from bart_cli.model.export import export_model
 from bart_cli.model.formats import save_model
 from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
@@ -61,33 +61,6 @@ def test_transformers_generates_the_same_with_the_exported_settings(
         assert inputs["input_ids"][0].tolist() == tiny_tokenizer.encode(text)
         tokens = theirs.generate(**inputs)[0]
         assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == summary.text
-
-
-def test_ctranslate2_converts_an_export(
-    tiny_tokenizer: Tokenizer, tmp_path: Path, tiny_config: ModelConfig
-) -> None:
-    """CTranslate2's converter reads more of config.json than transformers; its beams agree."""
-    ctranslate2 = pytest.importorskip("ctranslate2")
-    from ctranslate2.converters import TransformersConverter
-
-    if tiny_config.pre_layer_norm:
-        pytest.skip("CTranslate2 takes mBART's first token from the tokenizer")
-    torch.manual_seed(5)
-    config = tiny_config.model_copy(
-        update={"init_std": 0.4, "vocab_size": tiny_tokenizer.vocab_size}
-    )
-    save_model(tmp_path / "model", Bart(config), tiny_tokenizer, GenerationConfig(beams=2))
-    export_model(str(tmp_path / "model"), tmp_path / "export", ExportConfig())
-    TransformersConverter(str(tmp_path / "export")).convert(str(tmp_path / "converted"))
-    entries = AutoTokenizer.from_pretrained(tmp_path / "export")
-    source = entries.convert_ids_to_tokens(tiny_tokenizer.encode(SENTENCES[0]))
-    translator = ctranslate2.Translator(str(tmp_path / "converted"), device="cpu", intra_threads=1)
-    found = translator.translate_batch([source], beam_size=1, max_decoding_length=12)
-    summarizer = Summarizer.from_pretrained(tmp_path / "export")
-    options = {"beams": 1, "max_length": 13, "no_repeat_ngram": 0, "forced_bos": False}
-    expected = summarizer.summarize([SENTENCES[0]], forced_eos=False, **options)[0]
-    ids = entries.convert_tokens_to_ids(found[0].hypotheses[0])
-    assert tiny_tokenizer.decode(ids).strip() == expected.text
 
 
 @pytest.mark.parametrize("name", ["<mask>", "<pad>"])

@@ -11,7 +11,7 @@ PACKAGE = Path(bart_cli.__file__).parent
 # From the top. A layer is a folder or a module; those on one line do not import each other.
 ORDER = (
     "cli",
-    "demo doctor serve benchmark",
+    "demo doctor serve benchmark export",
     "training",
     "evaluation",
     "summarize",

@@ -12,9 +12,9 @@ from bart_cli.config.export import ExportConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
-from bart_cli.model import export
+from bart_cli.export import write as export
+from bart_cli.export.write import export_model
 from bart_cli.model.bart import Bart
-from bart_cli.model.export import export_model
 from bart_cli.model.formats import load_model, save_model
 from bart_cli.tokenizer import Tokenizer
 

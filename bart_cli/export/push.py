@@ -1,0 +1,151 @@
+"""Upload an export to the Hugging Face hub (or the mirror in `HF_ENDPOINT`).
+
+In: a folder and `USER/NAME`. Out: a repository with the folder's files, or an error in one line.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bart_cli.errors import BartError, UsageError
+from bart_cli.export import card
+from bart_cli.hub import LOGIN, Fault, endpoint, quiet_library, unreachable
+from bart_cli.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """An uploaded repository: its address, its newest commit, and whether it is private."""
+
+    url: str
+    commit: str
+    private: bool
+
+
+def require_destination(name: str) -> None:
+    """Check the repository name and the presence of a token, before the export begins.
+
+    Raises:
+        UsageError: `name` is not `USER/NAME`, or there is no token.
+    """
+    from huggingface_hub import errors, get_token
+    from huggingface_hub.utils import validate_repo_id
+
+    hub = endpoint()
+    try:
+        validate_repo_id(name)
+    except errors.HFValidationError:
+        valid = False
+    else:
+        valid = name.count("/") == 1
+    if not valid:
+        raise UsageError(
+            f"--push {name}: expected USER/NAME or ORGANIZATION/NAME, of letters, digits, -, _ "
+            "and ., 96 characters at most"
+        )
+    if not get_token():
+        raise UsageError(
+            f"--push {name}: no token for {hub}", hint=f"{LOGIN[0].upper()}{LOGIN[1:]}."
+        )
+
+
+def push(folder: Path, name: str, private: bool, reporter: Reporter) -> Pushed:
+    """Create the repository if it does not exist, and upload all files of `folder`.
+
+    Raises:
+        UsageError: `private` is set, but the repository exists and is public.
+        BartError: the hub rejects the upload or cannot be reached.
+    """
+    import huggingface_hub
+
+    quiet_library()
+    api = huggingface_hub.HfApi()
+    try:
+        # Omit `private` if it is not set: an organization may have a default of its own.
+        api.create_repo(name, exist_ok=True, **({"private": True} if private else {}))
+        info = api.model_info(name)
+        if private and not info.private:  # the hub ignores `private` for an existing one
+            raise UsageError(
+                f"--private: {endpoint()}/{name} already exists and is public",
+                hint="Make it private in its settings, or push to a new name.",
+            )
+        kept = _edited_there(folder, name)
+        if kept:
+            reporter.info(f"README.md of {name} was edited on the hub: it is kept")
+        with warnings.catch_warnings(record=True) as noticed:
+            warnings.simplefilter("always", UserWarning)
+            commit = api.upload_folder(
+                repo_id=name,
+                folder_path=folder,
+                ignore_patterns=[card.NAME] if kept else None,
+                commit_message=f"Upload with {card.program()}",
+            )
+        for warning in noticed:
+            reporter.warn(" ".join(str(warning.message).split()))
+    except BartError:
+        raise
+    except (
+        Exception
+    ) as error:  # of the library, its HTTP client (which depends on the version) or the system
+        raise refusal(error, name, folder) from error
+    return Pushed(f"{endpoint()}/{name}", commit.oid, bool(info.private))
+
+
+def _edited_there(folder: Path, name: str) -> bool:
+    """Whether the repository's card was edited by a person, and the folder's was not."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    here = folder / card.NAME
+    if here.is_file() and card.is_edited(here.read_bytes()):
+        return False
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            there = huggingface_hub.hf_hub_download(name, card.NAME, local_dir=scratch)
+        except EntryNotFoundError:
+            return False
+        return card.is_edited(Path(there).read_bytes())
+
+
+def refusal(error: Exception, name: str, folder: Path) -> BartError:
+    """Return the error, in one line with a hint, for a failed upload."""
+    fault = Fault.of(error)
+    hub = endpoint()
+    again = f"{folder} is kept: rerun the command to push it"
+    if fault.offline:
+        return BartError(
+            "HF_HUB_OFFLINE forbids the upload", hint=f"Unset HF_HUB_OFFLINE. {again}."
+        )
+    if blocked := unreachable(fault):
+        return blocked
+    status: Any = fault.status
+    if status is None and not isinstance(error, ValueError):
+        return BartError(
+            f"the upload to {hub} failed: {fault.said}",
+            hint=f"Check the network (HTTPS_PROXY). {again}.",
+        )
+    if status in (None, 400):  # the library reports invalid metadata of the card as a ValueError
+        said = " ".join(str(error).split()) if isinstance(error, ValueError) else fault.said
+        return BartError(
+            f"{hub} rejects the files of {folder}: {said[:500]}", hint=f"Correct them. {again}."
+        )
+    if status == 401:
+        return BartError(
+            f"{hub} rejects the token: {fault.said}", hint=f"Renew it ({LOGIN}). {again}."
+        )
+    if status in (403, 404):
+        return BartError(
+            f"{hub} does not let this token write to '{name}': {fault.said}",
+            hint="Use a token with write access to it, or push to a name of your own. "
+            f"{again[0].upper()}{again[1:]}.",
+        )
+    if status in (409, 412):
+        return BartError(f"'{name}' changed during the upload: {fault.said}", hint=f"{again}.")
+    return BartError(
+        f"{hub} rejects the upload to '{name}' (HTTP {status}): {fault.said}",
+        hint=f"Try again later. {again}.",
+    )
