@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """Export a model: weights, configuration, tokenizer, decoding settings and a model card.
 
-    The result is verified before it gets its final name: transformers (if installed), CTranslate2 or
+    The result is verified before it gets its final name: transformers, if installed, CTranslate2 or
     ONNX Runtime must reproduce bart's results; a reference checkpoint is read back.
 
     The model card, README.md, lists data, settings and the scores of `bart evaluate` with their

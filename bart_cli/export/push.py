@@ -88,9 +88,7 @@ def push(folder: Path, name: str, private: bool, reporter: Reporter) -> Pushed:
             reporter.warn(" ".join(str(warning.message).split()))
     except BartError:
         raise
-    except (
-        Exception
-    ) as error:  # of the library, its HTTP client (which depends on the version) or the system
+    except Exception as error:  # of the library, an HTTP client or the system
         raise refusal(error, name, folder) from error
     return Pushed(f"{endpoint()}/{name}", commit.oid, bool(info.private))
 
