@@ -1,126 +1,130 @@
-"""The road from text to batches, stage by stage, each with the code that a run uses."""
+"""The stages from text to batches, each with the code that a run uses."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bart_cli.benchmark.loads import Shape, Work
-from bart_cli.benchmark.spec import DataSpec
-from bart_cli.config.data import DenoisingConfig, PretrainDataConfig, SummarizationDataConfig
+from bart_cli.benchmark.cases import Case, DataSpec, TrainingRun
+from bart_cli.benchmark.loads import Work
+from bart_cli.config.data import PretrainDataConfig, SummarizationDataConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.config.training import TrainingConfig
+from bart_cli.data import inspect
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.preprocess.blocks import BlockTask, process_block
-from bart_cli.data.pretrain_loader import PretrainLoader, SampleReader
-from bart_cli.data.shards import open_shards
+from bart_cli.data.pretrain_loader import PretrainLoader
+from bart_cli.data.shards import resolve_shards
 from bart_cli.data.summarization_loader import SummarizationLoader
+from bart_cli.model.formats import require_room
 from bart_cli.runtime.workers import worker_processes
 from bart_cli.tokenizer import Tokenizer
 
-BLOCK = 2**19  # bytes of text in one task: enough tasks for every process of a small corpus
-STEPS = 16  # batches of one measurement
+BLOCK = 2**19  # bytes of text in a task, so that a small corpus has tasks for every process
+STEPS = 16  # batches in a unit of work
 
 
 class DataLoad:
-    """`prepare(n)`: with n processes. `run` is one pass over the corpus, or STEPS batches.
+    """A unit is a pass over the corpus, or STEPS batches; `prepare(n)`: with n processes.
 
     preprocess: text -> samples (sentences, BPE, packing, parquet), items are bytes of text.
-    denoise: samples in memory -> noised, padded batches, in this process.
-    shards: the loader of pre-training with n worker processes. pairs: that of fine-tuning.
+    denoise: samples -> noised, padded batches, in this process. shards: the same by the loader's
+    n worker processes. pairs: the loader of fine-tuning.
     """
 
-    def __init__(self, spec: DataSpec, seed: int) -> None:
-        self._spec, self._seed = spec, seed
-        self._tokenizer = Tokenizer.from_pretrained(spec.tokenizer)
-        self._passes = 0
-        self._pool: Any = None
-        self._stack = ExitStack()
-        self._batches: Iterator[list[Batch]] = iter(())
+    product = None
 
-    def prepare(self, size: int) -> None:
+    def __init__(self, spec: DataSpec, case: Case) -> None:
+        self._spec, self._seed = spec, case.benchmark.seed
+
+    def prepare(self, size: int) -> Iterator[Work]:
         """See Load."""
-        self._stack.close()
-        if self._spec.stage == "preprocess":
-            self._pool = self._stack.enter_context(worker_processes(size))
-        elif self._spec.stage == "denoise":
-            self._batches = self._denoised()
-        elif self._spec.stage == "shards":
-            self._batches = iter(
-                PretrainLoader(
-                    self._spec.work / "shards",
-                    PretrainDataConfig(sequence_length=self._spec.length, workers=size),
-                    DenoisingConfig(),
-                    self._tokenizer,
-                    self._share(),
-                    seed=self._seed,
-                    decoder_start_id=self._tokenizer.eos_id,
-                )
-            )
+        spec, words = self._spec, str(self._spec.tokenizer)
+        if spec.name == "preprocess":
+            return self._preprocess(size)
+        run: TrainingRun
+        if spec.name == "pairs":
+            run = FinetuneConfig(data=SummarizationDataConfig(path=spec.pairs, tokenizer=words))
         else:
-            data = SummarizationDataConfig(path=self._spec.pairs)
-            pairs = load_encoded(open_pairs(data), "train", None, data, self._tokenizer)
-            self._batches = iter(
-                SummarizationLoader(
-                    pairs,
-                    data,
-                    self._tokenizer,
-                    self._share(),
-                    seed=self._seed,
-                    decoder_start_id=self._tokenizer.eos_id,
+            workers = size if spec.name == "shards" else 0
+            run = PretrainConfig(
+                data=PretrainDataConfig(
+                    path=spec.shards, sequence_length=spec.length, tokenizer=words, workers=workers
                 )
             )
+        vocabulary = Tokenizer.from_pretrained(spec.tokenizer).vocab_size
+        update = {
+            "model": ModelConfig(vocab_size=vocabulary),
+            "training": TrainingConfig(seed=self._seed),
+        }
+        share = Share(global_batch=spec.batch, micro_batch=spec.batch)
+        return _in_units(data_loader(run.model_copy(update=update), share))
 
-    def run(self) -> Work:
-        """See Load."""
-        if self._spec.stage == "preprocess":
-            return self._preprocess()
-        batches = [batch for step in islice(self._batches, STEPS) for batch in step]
-        real = sum(int(b.source_mask.sum()) + int((b.labels != IGNORE).sum()) for b in batches)
-        return Work(items=sum(batch.sequences for batch in batches), tokens=real)
-
-    def shape(self) -> Shape | None:
-        """See Load: nothing is multiplied."""
-        return None
-
-    def _share(self) -> Share:
-        return Share(global_batch=self._spec.batch, micro_batch=self._spec.batch)
-
-    def _preprocess(self) -> Work:
+    def _preprocess(self, processes: int) -> Iterator[Work]:
         work = self._spec.work / "pass"
-        shutil.rmtree(work, ignore_errors=True)
         tasks = block_tasks(self._spec, work)
-        reports = list(self._pool.map(process_block, tasks))
-        return Work(
-            items=sum(task.block.end - task.block.begin for task in tasks),
-            tokens=sum(report.tokens for report in reports),
-        )
+        size = sum(task.block.end - task.block.begin for task in tasks)
+        with worker_processes(processes) as pool:
+            while True:
+                shutil.rmtree(work, ignore_errors=True)
+                reports = pool.map(process_block, tasks)
+                yield Work(items=size, tokens=sum(report.tokens for report in reports))
 
-    def _denoised(self) -> Iterator[list[Batch]]:
-        reader = SampleReader(
-            open_shards(self._spec.work / "shards"),
-            PretrainDataConfig(sequence_length=self._spec.length),
-            DenoisingConfig(),
-            self._tokenizer,
-            self._seed,
-            self._tokenizer.eos_id,
-        )
-        start, size = 0, self._spec.batch
-        while True:
-            yield reader.batches(np.arange(start, start + size, dtype=np.int64), size)
-            start += size
+
+def _in_units(steps: Iterator[list[Batch]]) -> Iterator[Work]:
+    while True:
+        batches = [batch for step in islice(steps, STEPS) for batch in step]
+        real = sum(int(b.source_mask.sum()) + int((b.labels != IGNORE).sum()) for b in batches)
+        yield Work(items=sum(batch.sequences for batch in batches), tokens=real)
+
+
+def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
+    """Open the data of a run; yield this rank's micro-batches of each step.
+
+    Raises:
+        UsageError: `run.data.path` holds no shards or pairs, or their tokenizer is not the model's.
+    """
+    assert run.data.path is not None
+    model = run.model
+    options: dict[str, Any] = {
+        "seed": run.training.seed,
+        "decoder_start_id": model.training_start_id,
+        "positions": model.max_position_embeddings,
+    }
+    if isinstance(run, PretrainConfig):
+        folder = resolve_shards(run.data.path, run.data.sequence_length)
+        words = find_tokenizer(folder, run.data.tokenizer, model)
+        return iter(PretrainLoader(folder, run.data, run.denoising, words, share, **options))
+    source = open_pairs(run.data)
+    words = find_tokenizer(run.data.path, run.data.tokenizer, model)
+    pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
+    return iter(SummarizationLoader(pairs, run.data, words, share, **options))
+
+
+def find_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenizer:
+    """Load the named tokenizer, or the one next to the data.
+
+    Raises:
+        UsageError: there is none, or the model has no embeddings for many of its entries.
+    """
+    if name is not None:
+        words = Tokenizer.from_pretrained(name)
+    else:
+        words = inspect.find_tokenizer(data, "Pass one with --set data.tokenizer=FOLDER.")
+    require_room(words, model, hint=f"Pass --set model.vocab_size={words.vocab_size}.")
+    return words.fitted(model.vocab_size)
 
 
 def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
-    """The corpus as tasks of preprocessing."""
+    """Cut the corpus into tasks of preprocessing; each writes a shard."""
     return [
         BlockTask(
             number=number,
@@ -136,11 +140,6 @@ def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
 
 
 def write_shards(spec: DataSpec) -> None:
-    """Shards for the stages that read some: the blocks of the corpus, unbalanced."""
-    work, shards = spec.work / "first", spec.work / "shards"
-    shards.mkdir(parents=True, exist_ok=True)
-    for task in block_tasks(spec, work):
+    """Write `spec.shards`, unbalanced, for the stages that read some."""
+    for task in block_tasks(spec, spec.work):
         process_block(task)
-        output = task.output(spec.length, "train")
-        output.rename(shards / output.name)
-    shutil.rmtree(work)

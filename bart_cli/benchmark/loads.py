@@ -1,21 +1,58 @@
-"""What every load offers to the clock, and which load a spec stands for."""
+"""Optimizer steps and decoding, by bart's engines or by transformers; on random tokens or data."""
+
+# Legend: B sequences.
 
 from __future__ import annotations
 
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import cycle
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
 
-from bart_cli.benchmark.spec import ArmSpec, DataSpec, DecodingSpec
+from bart_cli.benchmark.cases import Case, DecodingSpec, TrainingRun, TrainingSpec
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.run import PretrainConfig
+from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.collate import make_batch
+from bart_cli.data.denoising import Ids
+from bart_cli.data.order import Share
+from bart_cli.errors import UsageError
+from bart_cli.inference.engine import Engine
+from bart_cli.inference.generate import generate
+from bart_cli.inference.load import DTYPES
+from bart_cli.model.bart import Bart
+from bart_cli.model.formats import load_model, require_room
+from bart_cli.runtime.flops import training_flops
+from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision
 from bart_cli.runtime.world import World
+
+Item = TypeVar("Item")
+POOL = 16  # different batches, used in turn
+POOL_TOKENS = 2**22  # of all batches in the pool
+# Deciles (0%, 10% … 100%) of token counts of 700 CNN-DailyMail pairs under BART's BPE.
+ARTICLES = (114, 274, 381, 493, 609, 720, 855, 971, 1145, 1398, 2208)
+SUMMARIES = (14, 29, 33, 36, 40, 43, 48, 52, 56, 63, 88)
+# A noised sample keeps 70% of its tokens and gets one <mask> for each span of 3.5 on average.
+NOISED = 0.7 + 0.3 / 3.5
+RATE = 1e-6  # small, so that random tokens cannot make the weights diverge
+
+Step = Callable[[list[Batch]], None]  # of the optimizer, on its micro-batches
+MakeStep = Callable[[Bart, TrainingRun, World, float], Step]
+Sources = list[list[int]]  # ids of a batch of articles
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a load did on this rank; `flops` None: not a matter of arithmetic.
+    """What one unit of a load was.
 
-    items: sequences, articles, samples or bytes. tokens: real ones of both sides, without padding.
+    items: sequences, articles, samples or bytes, of all ranks. tokens: real ones of both sides,
+        without padding, of this rank. flops: of this rank; None: not a matter of arithmetic.
     """
 
     items: float
@@ -23,48 +60,231 @@ class Work:
     flops: float | None = None
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Matrix products that are typical of a load: [rows, inner] x [inner, columns]."""
-
-    rows: int
-    inner: int
-    columns: int
-    dtype: torch.dtype
-
-
 class Load(Protocol):
-    """Something to be timed, again and again."""
+    """Work on batches of a given size.
 
-    def prepare(self, size: int) -> None:
-        """Make what batches of this size need; not timed."""
+    product: rows and columns of a weight that is typical of its matrix products, and their dtype;
+        None: they set no ceiling.
+    """
 
-    def run(self) -> Work:
-        """One unit: a step, a batch, a pass."""
+    @property
+    def product(self) -> tuple[int, int, torch.dtype] | None: ...
 
-    def shape(self) -> Shape | None:
-        """The matrix product whose speed is the ceiling; None: no such ceiling."""
+    def prepare(self, size: int) -> Iterator[Work]:
+        """Make batches; the iterator is endless, and does a unit of work when it is advanced."""
 
 
-def build_load(arm: ArmSpec, world: World) -> Load:
-    """The load of an arm, in one of its processes."""
-    spec = arm.load
-    if isinstance(spec, DataSpec):
-        from bart_cli.benchmark.data_load import DataLoad
+def pool_of(count: int, longest: int, make: Callable[[], Item]) -> Iterator[Item]:
+    """Make batches of `count` rows and yield them in turn, forever; few if they are large.
 
-        return DataLoad(spec, arm.benchmark.seed)
-    if isinstance(spec, DecodingSpec):
-        if arm.side == "transformers":
-            from bart_cli.benchmark.transformers_load import TheirDecoding
+    Raises:
+        MemoryError: the ids of a batch (four tensors) exceed the memory of this machine.
+    """
+    if 4 * 8 * count * longest > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise MemoryError
+    return cycle([make() for _ in range(max(1, min(POOL, POOL_TOKENS // (count * longest))))])
 
-            return TheirDecoding(spec, arm, world)
-        from bart_cli.benchmark.decoding_load import DecodingLoad
 
-        return DecodingLoad(spec, arm, world)
-    if arm.side == "transformers":
-        from bart_cli.benchmark.transformers_load import TheirTraining
+def draw_lengths(
+    rng: np.random.Generator,
+    deciles: tuple[int, ...],
+    count: int,
+    longest: int,
+    lengths: Literal["real", "full"],
+) -> Ids:
+    """Draw token counts from a distribution given by its deciles; cut them to `longest`."""
+    if lengths == "full":
+        return np.full(count, longest, dtype=np.int64)
+    drawn = np.interp(rng.random(count), np.linspace(0, 1, len(deciles)), deciles)
+    return np.clip(drawn.round().astype(np.int64), 3, longest)
 
-        return TheirTraining(spec, arm, world)
-    from bart_cli.benchmark.training_load import TrainingLoad
 
-    return TrainingLoad(spec, arm, world)
+def random_rows(rng: np.random.Generator, lengths_B: Ids, config: ModelConfig) -> list[Ids]:
+    """Draw rows of these lengths: <s>, random tokens, </s>."""
+    first = max(config.bos_token_id, config.pad_token_id, config.eos_token_id) + 1
+    tokens = rng.integers(first, config.vocab_size, int(lengths_B.sum()), dtype=np.int64)
+    rows = np.split(tokens, np.cumsum(lengths_B)[:-1])
+    for row in rows:
+        row[0], row[-1] = config.bos_token_id, config.eos_token_id
+    return rows
+
+
+class TrainingLoad:
+    """A unit is one optimizer step: forward, backward, all-reduce, clip, update."""
+
+    def __init__(self, spec: TrainingSpec, case: Case, world: World) -> None:
+        self._spec, self._benchmark, self._world = spec, case.benchmark, world
+        config = spec.run.model
+        dtype = AUTOCAST.get(spec.run.training.precision, torch.float32)
+        self.product = config.d_model, config.encoder_ffn_dim, dtype
+        make: MakeStep = bart_step
+        if case.side == "transformers":
+            from bart_cli.benchmark.transformers_load import transformers_step
+
+            make = transformers_step
+        torch.manual_seed(case.benchmark.seed)
+        self._step = make(Bart(config), spec.run, world, RATE)
+
+    def prepare(self, size: int) -> Iterator[Work]:
+        """See Load. Raises UsageError if the data folder lacks what the run needs."""
+        if self._spec.run.data.path is None:
+            return map(self._run, self._random(size))
+        from bart_cli.benchmark.data_load import data_loader
+
+        ranks = self._world.size
+        total = size * self._benchmark.accumulation * ranks
+        share = Share(total, size, self._world.rank, ranks)
+        return map(self._run, data_loader(self._spec.run, share))
+
+    def _run(self, micro: list[Batch]) -> Work:
+        self._step(micro)
+        lengths = [(batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)) for batch in micro]
+        return Work(
+            items=self._world.size * sum(batch.sequences for batch in micro),
+            tokens=sum(int(source.sum() + target.sum()) for source, target in lengths),
+            flops=sum(training_flops(self._spec.run.model, *pair) for pair in lengths),
+        )
+
+    def _random(self, size: int) -> Iterator[list[Batch]]:
+        run, config, lengths = self._spec.run, self._spec.run.model, self._benchmark.lengths
+        rng = np.random.default_rng((self._benchmark.seed, size, self._world.rank))
+
+        def batch() -> Batch:
+            if isinstance(run, PretrainConfig):
+                targets = np.full(size, run.data.sequence_length)
+                share = NOISED if lengths == "real" else 1.0
+                sources = np.maximum(3, (targets * share).astype(np.int64))
+            else:
+                source, target = run.data.max_source_length, run.data.max_target_length
+                sources = draw_lengths(rng, ARTICLES, size, source, lengths)
+                targets = draw_lengths(rng, SUMMARIES, size, target, lengths)
+            return make_batch(
+                random_rows(rng, sources, config),
+                random_rows(rng, targets, config),
+                pad_id=config.pad_token_id,
+                decoder_start_id=config.decoder_start_token_id,
+                positions=config.max_position_embeddings,
+            )
+
+        micro = range(self._benchmark.accumulation)
+        return pool_of(size * len(micro), self._spec.length, lambda: [batch() for _ in micro])
+
+
+def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
+    """Make the step of the training loop. Losses are read one step late, as there."""
+    from bart_cli.training import loop  # torch._dynamo comes with it
+    from bart_cli.training.setup import equip, place
+    from bart_cli.training.state import Progress
+
+    training = run.training
+    model = place(model, training, world).train()
+    optimizer, scaler = equip(model, training, run.optimizer, world)
+    job = loop.Job(
+        run=Path(),
+        world=world,
+        model=model,
+        tokenizer=None,  # type: ignore[arg-type]  # only checkpoints need it
+        optimizer=optimizer,
+        scaler=scaler,
+        batches=iter(()),
+        training=training,
+        optimizer_config=run.optimizer,
+        schedule=lambda step: rate,
+        progress=Progress(),
+    )
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = loop.gradient_sum(world, parameters, training)
+    unread: deque[loop.StepNumbers] = deque()
+
+    def step(micro: list[Batch]) -> None:
+        loss, _ = loop.forward_backward(job, micro, gradients)
+        norm = loop.update(job, parameters, rate)
+        job.progress.step += 1
+        unread.append(loop.StepNumbers(job.progress.step, world, loss, norm))
+        loop.read_numbers(job, unread, keep=1)
+
+    return step
+
+
+class DecodingLoad:
+    """A unit is the decoding of one batch.
+
+    Random weights are the same on both sides of a comparison. They know no end, so every hypothesis
+    gets the full length.
+    """
+
+    def __init__(self, spec: DecodingSpec, case: Case, world: World) -> None:
+        self._spec, self._benchmark, self._world = spec, case.benchmark, world
+        apply_matmul_precision("tf32" if case.precision == "tf32" else "fp32")
+        self._generation, self._tokenizer, dtype = spec.generation, None, DTYPES[case.precision]
+        if spec.model_path is not None:
+            loaded = load_model(spec.model_path, device=world.device, dtype=dtype)
+            model, self._tokenizer = loaded.model, loaded.tokenizer
+        else:
+            torch.manual_seed(case.benchmark.seed)
+            model = Bart(spec.model).to(device=world.device, dtype=dtype).eval()
+            full = {"min_length": spec.generation.max_length}
+            self._generation = spec.generation.model_copy(update=full)
+        config, int8 = model.config, case.precision == "int8"
+        self._config = config
+        self.product = None if int8 else (config.d_model, config.encoder_ffn_dim, dtype)
+        if case.side == "transformers":
+            from bart_cli.benchmark.transformers_load import transformers_decoder
+
+            self._decode = transformers_decoder(model, self._generation)
+        else:
+            self._engine = Engine(model, int8=int8)
+            self._decode = self._by_bart
+
+    def prepare(self, size: int) -> Iterator[Work]:
+        """See Load. Raises UsageError if there are too few articles, or the tokenizer is wrong."""
+        longest = min(self._spec.length, self._config.max_position_embeddings)
+        batches = self._random if self._spec.data is None else self._from_data
+        return map(self._run, batches(size, longest))
+
+    def _run(self, sources: Sources) -> Work:
+        lengths = self._decode(sources)
+        return Work(
+            items=self._world.size * len(sources),
+            tokens=sum(map(len, sources)) + sum(lengths),
+            flops=decoding_flops(self._config, sources, lengths, self._generation.beams),
+        )
+
+    def _by_bart(self, sources: Sources) -> list[int]:
+        found = generate(self._engine, sources, self._generation, batch_size=len(sources))
+        return [len(hypotheses[0].tokens) for hypotheses in found]
+
+    def _random(self, size: int, longest: int) -> Iterator[Sources]:
+        benchmark = self._benchmark
+        rng = np.random.default_rng((benchmark.seed, size, self._world.rank))
+
+        def batch() -> Sources:
+            drawn = draw_lengths(rng, ARTICLES, size, longest, benchmark.lengths)
+            return [row.tolist() for row in random_rows(rng, drawn, self._config)]
+
+        return pool_of(size, longest, batch)
+
+    def _from_data(self, size: int, longest: int) -> Iterator[Sources]:
+        from bart_cli.benchmark.data_load import find_tokenizer
+        from bart_cli.data.pairs import read_pairs
+
+        data = self._spec.data
+        assert data is not None
+        words = self._tokenizer or find_tokenizer(data, None, self._config)
+        require_room(words, self._config)
+        texts = [pair.source for pair in read_pairs(data, "test")]
+        rows = words.fitted(self._config.vocab_size).encode_batch(texts, max_length=longest)
+        mine = rows[self._world.rank :: self._world.size]
+        if len(mine) < size:
+            raise UsageError(
+                f"--batch-size {size}: {data} has {len(mine):,} test articles per process"
+            )
+        return cycle([mine[i : i + size] for i in range(0, len(mine) - size + 1, size)])
+
+
+def decoding_flops(config: ModelConfig, sources: Sources, lengths: list[int], beams: int) -> float:
+    """FLOPs of a batch: a third of a training step. The source is read once, each beam decodes."""
+    source, target = torch.tensor([len(row) for row in sources]), torch.tensor(lengths)
+    encoder = training_flops(config, source, torch.zeros_like(target)) / 3
+    decoder = training_flops(config, source, target) / 3 - encoder
+    return encoder + beams * decoder

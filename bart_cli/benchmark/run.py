@@ -1,65 +1,139 @@
-"""The three benchmarks: plan, sweep, tables, files. In: groups of arms. Out: a Report."""
+"""The run of a benchmark: case after case, size after size, each measured again and again.
+
+In: groups of cases. Out: a Report, and OUT/results.{jsonl,md,png}. Cases that are compared have
+their processes side by side and are measured in turn: what disturbs the machine disturbs both.
+"""
 
 from __future__ import annotations
 
+import platform
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from bart_cli.benchmark.plan import Group, plan_data
-from bart_cli.benchmark.report import device_word, hottest_tables, write_report
-from bart_cli.benchmark.rows import Row
-from bart_cli.benchmark.spec import DataSpec
-from bart_cli.benchmark.sweep import run_sweep
-from bart_cli.benchmark.tables import (
-    TextTable,
-    comparison_table,
-    data_tables,
-    decoding_tables,
-    training_tables,
-)
+import torch
+
+from bart_cli import __version__
+from bart_cli.benchmark.cases import Case, DataSpec, Group, plan_data
+from bart_cli.benchmark.processes import OK, Processes, processes_of
+from bart_cli.benchmark.tables import Row, TextTable, make_tables
 from bart_cli.config.benchmark import BenchmarkConfig
-from bart_cli.files import require_folder
-from bart_cli.progress import Reporter
+from bart_cli.figures import Throughput, draw_throughput
+from bart_cli.files import require_folder, strict_json, write_text
+from bart_cli.progress import Reporter, Task
+from bart_cli.runtime.cores import usable_cores
 from bart_cli.runtime.interrupts import finishing
 from bart_cli.runtime.locks import locked_folder
 from bart_cli.runtime.world import World, held_by_rank_0, join_world, launched
 from bart_cli.tokenizer import Tokenizer
 
-MEGABYTES = 8.0  # of the embedded sample
-PAIRS = 2000
+FEWEST = 3  # measurements of a row, however long they take
+CEILINGS = 10  # measurements of the ceiling in a row
+SAMPLE = {"megabytes": 8.0, "train": 2000, "validation": 1, "test": 1}  # the built-in one
 VOCABULARY = 2500
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """What a benchmark found; `leads`: this process is the one that tells."""
+    """Results of a benchmark.
+
+    profiles: by trace file, the operators that took the most time.
+    interrupted: Ctrl-C ended it. leads: this process is the one that prints.
+    """
 
     out: Path
-    rows: list[Row]
-    tables: list[TextTable]
-    interrupted: bool
     leads: bool = True
+    rows: list[Row] = field(default_factory=list)
+    profiles: dict[str, TextTable] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def tables(self) -> list[TextTable]:
+        """All tables."""
+        return [*make_tables(self.rows, device_word()), *self.profiles.values()]
 
 
-def run_training_benchmark(
-    groups: Sequence[Group], out: Path, *, command: str, reporter: Reporter
+def run_benchmark(
+    groups: Sequence[Group], out: Path, title: str, *, command: str, reporter: Reporter
 ) -> Report:
-    """Measure optimizer steps; OUT/results.{jsonl,md,png} and traces are written.
+    """Measure all cases, those of a group in turn, and write the results below `out`.
+
+    Args:
+        title: of results.md. command: the line that repeats the benchmark.
 
     Raises:
-        BartError: an arm cannot run at all.
+        BartError: a case cannot run at all.
+        KeyboardInterrupt: before the first row was complete.
     """
-    return _run(groups, out, "Training", command, reporter, training_tables)
+    with ExitStack() as stack:
+        world = stack.enter_context(join_world()) if launched() else None
+        report = Report(out, leads=world is None or world.leads)
+        reporter = reporter if report.leads else Reporter()
+        lock = held_by_rank_0(out, world, reporter) if world else locked_folder(out, reporter)
+        stack.enter_context(lock)
+        total = sum(len(group[0].sizes) for group in groups)
+        with reporter.task("benchmark", total=total, unit="rows") as task:
+            try:
+                for group in groups:
+                    for rows in _measure_group(group, world, report, task):
+                        report.rows += rows
+                        task.advance(1)
+            except KeyboardInterrupt:
+                report.interrupted = True
+        if not report.rows:
+            raise KeyboardInterrupt
+        if report.leads:
+            with finishing():  # after Ctrl-C too
+                write_report(out, title, command, report.rows, report.tables)
+        return report
 
 
-def run_decoding_benchmark(
-    groups: Sequence[Group], out: Path, *, command: str, reporter: Reporter
-) -> Report:
-    """Measure batches of decoding; as above."""
-    return _run(groups, out, "Inference", command, reporter, decoding_tables)
+def _measure_group(
+    group: Group, world: World | None, report: Report, task: Task
+) -> Iterator[list[Row]]:
+    """Measure each size; one that does not fit the memory is a row that says so."""
+    sizes = list(group[0].sizes)
+    while sizes:
+        with ExitStack() as stack:
+            started = [stack.enter_context(processes_of(case, world)) for case in group]
+            # After running out of memory, the rest gets new processes.
+            while sizes and all(processes.outcome == OK for processes in started):
+                rows = [Row.of(case, sizes[0]) for case in group]
+                task.show({rows[0].name: rows[0].headline()})
+                _measure_row(group, started, rows, sizes.pop(0))
+                if group[0].benchmark.profile:
+                    _profile(group, started, report)
+                yield rows
+
+
+def _measure_row(
+    group: Group, started: Sequence[Processes], rows: Sequence[Row], size: int
+) -> None:
+    for case, processes in zip(group, started, strict=True):
+        processes.ask("prepare", case, size)
+    begin, benchmark = time.monotonic(), group[0].benchmark
+    for number in range(benchmark.repeats):
+        late = number >= FEWEST and time.monotonic() - begin > benchmark.seconds
+        if started[0].agree(late):
+            break
+        for row, processes in zip(rows, started, strict=True):
+            if answers := processes.ask("measure", number < CEILINGS):
+                row.add(answers)
+    for row, processes in zip(rows, started, strict=True):
+        row.outcome = processes.outcome
+
+
+def _profile(group: Sequence[Case], started: Sequence[Processes], report: Report) -> None:
+    header = ["Operator", "Calls", "Milliseconds", "Share"]
+    for case, processes in zip(group, started, strict=True):
+        name = f"trace-{case.side}-{case.precision}-{case.processes}x{case.load.length}.json"
+        for rows in processes.ask("profile", report.out / name)[:1]:
+            report.profiles[name] = TextTable(f"Hottest operators ({name})", header, rows)
 
 
 def run_data_benchmark(
@@ -75,95 +149,80 @@ def run_data_benchmark(
     command: str,
     reporter: Reporter,
 ) -> Report:
-    """Measure preprocessing, noise and loaders, on a corpus or on the embedded sample."""
+    """Measure preprocessing, noise and loaders; on the built-in sample where a path is None."""
     from bart_cli.benchmark.data_load import write_shards
+    from bart_cli.data.documents import read_texts
+    from bart_cli.data.download.sample import write_sample
 
     require_folder(out)
     with tempfile.TemporaryDirectory(prefix="bart-benchmark-") as name:
         work = Path(name)
-        texts, pair_folder, words = corpus, pairs, tokenizer
-        if texts is None or pair_folder is None:
-            sample_texts, sample_pairs = _sample(work, reporter)
-            texts, pair_folder = texts or sample_texts, pair_folder or sample_pairs
-        vocabulary = Tokenizer.from_pretrained(words) if words else _learn(texts, reporter)
-        vocabulary.save(work / "tokenizer")
-        spec = DataSpec(
-            stage="preprocess",
-            work=work,
-            corpus=texts,
-            pairs=pair_folder,
-            tokenizer=work / "tokenizer",
-            length=length,
-            batch=batch,
-        )
+        if corpus is None or pairs is None:
+            write_sample(work / "sample", **SAMPLE, reporter=reporter)  # type: ignore[arg-type]
+            corpus = corpus or work / "sample" / "pretrain"
+            pairs = pairs or work / "sample" / "summarization"
+        if tokenizer is not None:
+            words = Tokenizer.from_pretrained(tokenizer)
+        else:
+            with reporter.task("train the tokenizer"):
+                words = Tokenizer.train(read_texts(corpus, "lines"), VOCABULARY)
+        words.save(work / "tokenizer")
+        spec = DataSpec(work, corpus, pairs, work / "tokenizer", length, batch)
         with reporter.task("write shards", total=1) as task:
             write_shards(spec)
             task.advance()
         groups = plan_data(spec, workers, benchmark)
-        return _run(groups, out, "Data", command, reporter, lambda rows, _: data_tables(rows))
+        return run_benchmark(groups, out, "Data", command=command, reporter=reporter)
 
 
-def _sample(work: Path, reporter: Reporter) -> tuple[Path, Path]:
-    from bart_cli.data.download.sample import write_sample
-
-    write_sample(
-        work / "sample",
-        megabytes=MEGABYTES,
-        train=PAIRS,
-        validation=1,
-        test=1,
-        reporter=reporter,
-    )
-    return work / "sample" / "pretrain", work / "sample" / "summarization"
+def device_word() -> str:
+    """Name of what computes: a GPU, or a process on the CPU."""
+    return "GPU" if torch.cuda.is_available() else "process"
 
 
-def _learn(texts: Path, reporter: Reporter) -> Tokenizer:
-    from bart_cli.data.documents import read_texts
-
-    with reporter.task("train the tokenizer"):
-        return Tokenizer.train(read_texts(texts, "lines"), VOCABULARY)
-
-
-def _run(
-    groups: Sequence[Group],
-    out: Path,
-    title: str,
-    command: str,
-    reporter: Reporter,
-    make_tables: Callable[[Sequence[Row], str], list[TextTable]],
-) -> Report:
-    with ExitStack() as stack:
-        world = stack.enter_context(_world())
-        leads = world is None or world.leads
-        reporter = reporter if leads else Reporter()
-        stack.enter_context(
-            locked_folder(out, reporter) if world is None else held_by_rank_0(out, world, reporter)
-        )
-        results = run_sweep(groups, out, reporter, world)
-        if not results.rows:
-            raise KeyboardInterrupt
-        word = device_word()
-        tables = make_tables(results.rows, word)
-        compared = comparison_table(results.rows, word)
-        if compared is not None:
-            tables.append(compared)
-        if leads:
-            with finishing():  # after Ctrl-C too
-                write_report(out, title, command, results, tables)
-        return Report(
-            out=out,
-            rows=results.rows,
-            tables=[*tables, *hottest_tables(results.hottest)],
-            interrupted=results.interrupted,
-            leads=leads,
-        )
+def write_report(
+    out: Path, title: str, command: str, rows: Sequence[Row], tables: Sequence[TextTable]
+) -> None:
+    """Write the three files below `out`."""
+    machine = _machine()
+    lines = [strict_json(row.summary() | {"machine": machine}) for row in rows]
+    write_text(out / "results.jsonl", "".join(f"{line}\n" for line in lines))
+    kind = "GPUs" if torch.cuda.is_available() else "cores"
+    caption = "{device}, {devices} KIND, torch {torch}, bart {bart}, {date}".format(**machine)
+    caption = caption.replace("KIND", kind)
+    parts = [f"# {title}", caption, f"```bash\n{command}\n```"]
+    parts += [table.markdown() for table in tables]
+    write_text(out / "results.md", "\n\n".join(parts) + "\n")
+    _draw(rows, out / "results.png", caption)
 
 
-@contextmanager
-def _world() -> Iterator[World | None]:
-    """The place that a launcher gave this process; None: the benchmark starts its own."""
-    if not launched():
-        yield None
-        return
-    with join_world() as world:
-        yield world
+def _machine() -> dict[str, object]:
+    gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name(0) if gpu else _processor(),
+        "devices": torch.cuda.device_count() if gpu else usable_cores(),
+        "torch": torch.__version__,
+        "bart": __version__,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", path.read_text(), re.M) if path.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _draw(rows: Sequence[Row], path: Path, caption: str) -> None:
+    """Draw throughput over sizes: a panel per kind of case, a line per case."""
+    panels: dict[str, dict[str, Throughput]] = {}
+    labels = {}
+    for row in (row for row in rows if row.ok):
+        label = f"{row.side}, {row.precision}, {row.processes} x {row.length} tokens"
+        line = panels.setdefault(row.name, {}).setdefault(label, Throughput(label))
+        line.add(row.size, row.throughput, row.rates.tolist())
+        x = "processes" if row.name in ("preprocess", "shards") else "batch size"
+        labels[row.name] = x, "bytes/s" if row.name == "preprocess" else "items/s"
+    if panels:
+        lines = {name: list(members.values()) for name, members in panels.items()}
+        draw_throughput(path, lines, labels, caption)

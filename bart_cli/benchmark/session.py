@@ -1,141 +1,117 @@
-"""What runs in an arm's process: commands in, answers out, all of them plain dictionaries.
-
-prepare {size}: warm up with batches of this size. measure {ceiling}: one run, with its seconds.
-profile {path}: a trace. Every answer has `status`: ok, out of memory, or wrong (with the words).
-"""
+"""What runs in the processes of a case: its load, and the clock, memory and ceiling beside it."""
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bart_cli.benchmark.ceiling import measure_ceiling, synchronize
-from bart_cli.benchmark.loads import build_load
-from bart_cli.benchmark.spec import ArmSpec
-from bart_cli.errors import BartError
+from bart_cli.benchmark.cases import Case, DataSpec, DecodingSpec
+from bart_cli.benchmark.loads import Load, Work
 from bart_cli.files import atomic_file
-from bart_cli.runtime.flops import peak_flops
+from bart_cli.runtime.flops import measured_flops, peak_flops, synchronize
+from bart_cli.runtime.memory import peak_resident_memory, reset_peak_memory
 from bart_cli.runtime.world import World
 
-Message = dict[str, Any]
 HOTTEST = 10  # operators of a profile
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """One unit of work, timed on one rank.
+
+    items, tokens: of all ranks; see Work. ceiling: FLOP/s of matrix products just before, where
+    measured. peak_flops: FLOP/s by the data sheet, where known. memory: peak in bytes.
+    """
+
+    seconds: float
+    items: float
+    tokens: int
+    flops: float | None
+    ceiling: float | None
+    peak_flops: float | None
+    memory: int
+
+
 class Session:
-    """The load of an arm and the clock beside it."""
+    """The load of a case on one rank."""
 
-    def __init__(self, arm: ArmSpec, world: World) -> None:
-        self._arm, self._world = arm, world
-        self._load = build_load(arm, world)
+    _load: Load | None = None
+    _units: Iterator[Work]
 
-    def answer(self, command: Message) -> Message:
-        """Do what a command says."""
-        try:
-            if command["do"] == "prepare":
-                return self._prepare(command["size"])
-            if command["do"] == "measure":
-                return self._measure(command["ceiling"])
-            return self._profile(Path(command["path"]))
-        except BartError as error:
-            return {"status": "wrong", "message": error.message, "hint": error.hint}
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if self._world.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return {"status": "out of memory"}
+    def __init__(self, world: World) -> None:
+        self._world, self._device = world, world.device
+        self._on_gpu = world.device.type == "cuda"
 
-    def _prepare(self, size: int) -> Message:
-        self._load.prepare(size)
-        reset_peak(self._world.device)
-        for _ in range(self._arm.benchmark.warm_up):
-            self._load.run()
-        return {"status": "ok"}
+    def prepare(self, case: Case, size: int) -> None:
+        """Warm up with batches of this size."""
+        self._case, self._size = case, size
+        self._load = self._load or build_load(case, self._world)
+        self._units = self._load.prepare(size)
+        for _ in range(case.benchmark.warm_up):
+            next(self._units)
 
-    def _measure(self, ceiling: bool) -> Message:
-        device = self._world.device
-        shape = self._load.shape() if ceiling else None
-        rate = measure_ceiling(shape, device) if shape is not None else None
-        reset_peak(device)
+    def measure(self, with_ceiling: bool) -> Measurement:
+        """Time one unit of work."""
+        assert self._load is not None
+        product, ceiling = self._load.product, None
+        if with_ceiling and product is not None:
+            inner, columns, dtype = product
+            shape = self._size * self._case.load.length, inner, columns
+            ceiling = measured_flops(self._device, dtype, shape)
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            reset_peak_memory()
         self._world.barrier()
-        synchronize(device)
+        synchronize(self._device)
         begin = time.perf_counter()
-        work = self._load.run()
-        synchronize(device)
+        work = next(self._units)
+        synchronize(self._device)
         seconds = time.perf_counter() - begin
-        return {
-            "status": "ok",
-            "seconds": seconds,
-            "items": work.items,
-            "tokens": work.tokens * self._world.size,
-            "flops": work.flops,
-            "ceiling": rate,
-            "peak_flops": peak_flops(device, self._arm.precision)  # type: ignore[arg-type]
-            if self._arm.precision != "int8"
-            else None,
-            "memory": peak_memory(device),
-        }
+        memory = peak_resident_memory()
+        return Measurement(
+            seconds=seconds,
+            items=work.items,
+            tokens=work.tokens * self._world.size,
+            flops=work.flops,
+            ceiling=ceiling,
+            peak_flops=peak_flops(self._device, self._case.precision),  # type: ignore[arg-type]
+            memory=torch.cuda.max_memory_allocated(self._device) if self._on_gpu else memory,
+        )
 
-    def _profile(self, path: Path) -> Message:
+    def profile(self, path: Path) -> list[list[str]]:
+        """Trace two units of work; return name, calls, milliseconds and share of hot operators."""
+        column = "self_device_time_total" if self._on_gpu else "self_cpu_time_total"
         activities = [torch.profiler.ProfilerActivity.CPU]
-        column = "self_cpu_time_total"
-        if self._world.device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-            column = "self_device_time_total"
+        activities += [torch.profiler.ProfilerActivity.CUDA] if self._on_gpu else []
         with torch.profiler.profile(activities=activities) as profiler:
             for _ in range(2):
-                self._load.run()
-            synchronize(self._world.device)
+                next(self._units)
+            synchronize(self._device)
         if self._world.leads:
             with atomic_file(path) as temporary:
                 profiler.export_chrome_trace(str(temporary))
-        events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, column))
-        total = sum(getattr(event, column) for event in events) or 1
-        return {
-            "status": "ok",
-            "operators": [
-                {
-                    "name": event.key,
-                    "calls": event.count,
-                    "milliseconds": getattr(event, column) / 1000,
-                    "share": getattr(event, column) / total,
-                }
-                for event in events[:HOTTEST]
-            ],
-        }
+        found = [(getattr(event, column), event) for event in profiler.key_averages()]
+        total = sum(spent for spent, _ in found) or 1
+        hottest = sorted(found, key=lambda pair: -pair[0])[:HOTTEST]
+        return [
+            [event.key, f"{event.count:,}", f"{spent / 1000:,.1f}", f"{spent / total:.1%}"]
+            for spent, event in hottest
+        ]
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed: on a GPU, in torch's CPU allocator, or in numpy."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "out of memory" in text
+def build_load(case: Case, world: World) -> Load:
+    """Build the load of a case on one rank."""
+    if isinstance(case.load, DataSpec):
+        from bart_cli.benchmark.data_load import DataLoad
 
+        return DataLoad(case.load, case)
+    from bart_cli.benchmark.loads import DecodingLoad, TrainingLoad
 
-def reset_peak(device: torch.device) -> None:
-    """Begin to watch the memory anew; on a CPU Linux forgets the largest resident size."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the most since `reset_peak`: allocated on the GPU, resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if isinstance(case.load, DecodingSpec):
+        return DecodingLoad(case.load, case, world)
+    return TrainingLoad(case.load, case, world)

@@ -1,27 +1,125 @@
-"""Rows as tables in the reference's form, and beside them what that form has no room for."""
+"""Rows of measurements, and their tables: the reference's, and what its form has no room for."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from bart_cli.benchmark.rows import Row, ratios
+import numpy as np
+from numpy.typing import NDArray
+
+from bart_cli.benchmark.cases import Case
+from bart_cli.benchmark.processes import OK
+from bart_cli.benchmark.session import Measurement
 
 NOTHING = "-"
 MFU = "MFU: of the speed of matrix products, measured in between"
-UNITS = {
-    "preprocess": ("text, MB/s", 1e6),
-    "denoise": ("samples/s", 1.0),
-    "shards": ("samples/s", 1.0),
-    "pairs": ("pairs/s", 1.0),
-}
+PERCENTILES = (50, 90, 95, 99)
+# Of each stage: its description, the unit of its rate, and items per unit.
 STAGES = {
-    "preprocess": "text to samples (sentences, BPE, packing)",
-    "denoise": "noise and padding, one process",
-    "shards": "loader of pre-training, its processes",
-    "pairs": "loader of fine-tuning, one process",
+    "preprocess": ("text to samples (sentences, BPE, packing)", "text, MB/s", 1e6),
+    "denoise": ("noise and padding, one process", "samples/s", 1.0),
+    "shards": ("loader of pre-training, its processes", "samples/s", 1.0),
+    "pairs": ("loader of fine-tuning, one process", "pairs/s", 1.0),
 }
+
+
+@dataclass
+class Row:
+    """Measurements of a case at one size. Lists have an entry for each measurement.
+
+    place: index of the size in its case, which pairs the rows of two precisions.
+    items, tokens: of all processes. flops, ceiling: of one process; see Measurement.
+    """
+
+    name: str
+    side: str
+    processes: int
+    precision: str
+    length: int
+    size: int
+    place: int
+    outcome: str = OK
+    seconds: list[float] = field(default_factory=list)
+    items: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    flops: list[float] = field(default_factory=list)
+    ceiling: list[float] = field(default_factory=list)
+    peak_flops: float | None = None
+    memory: int = 0
+
+    @classmethod
+    def of(cls, case: Case, size: int) -> Row:
+        """Make an empty row."""
+        own, place = (case.processes, case.precision), case.sizes.index(size)
+        return cls(case.load.name, case.side, *own, case.load.length, size, place)
+
+    def add(self, ranks: Sequence[Measurement]) -> None:
+        """Add a measurement: the slowest rank's seconds, the largest memory, the rest of rank 0."""
+        first = ranks[0]
+        self.seconds.append(max(rank.seconds for rank in ranks))
+        self.items.append(first.items)
+        self.tokens.append(first.tokens)
+        self.flops += [] if first.flops is None else [first.flops]
+        self.ceiling += [] if first.ceiling is None else [first.ceiling]
+        self.peak_flops = first.peak_flops
+        self.memory = max(self.memory, *(rank.memory for rank in ranks))
+
+    def headline(self) -> str:
+        """What is measured, beside the progress bar."""
+        of_load = f"{self.length} tokens, batch {self.size}, {self.precision}, "
+        if self.name in STAGES:
+            return f"{self.size} processes"
+        return f"{of_load}{self.processes} processes"
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are measurements."""
+        return self.outcome == OK and bool(self.seconds)
+
+    @property
+    def rates(self) -> NDArray[np.float64]:
+        """Items per second in each measurement."""
+        return np.divide(self.items, self.seconds)
+
+    @property
+    def throughput(self) -> float:
+        """Items per second, the median."""
+        return float(np.median(self.rates))
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens of both sides per second, the median."""
+        return float(np.median(np.divide(self.tokens, self.seconds)))
+
+    @property
+    def latency(self) -> dict[str, float]:
+        """Seconds of a unit: mean and percentiles."""
+        found = zip(PERCENTILES, np.percentile(self.seconds, PERCENTILES).tolist(), strict=True)
+        return {"mean": float(np.mean(self.seconds))} | {f"{p}%": value for p, value in found}
+
+    def utilization(self, *, measured: bool) -> float | None:
+        """MFU: useful FLOP/s over the measured ceiling, or over the data sheet's; None: unknown."""
+        ceiling = float(np.median(self.ceiling)) if self.ceiling else None
+        peak = ceiling if measured else self.peak_flops
+        if not self.flops or peak is None:
+            return None
+        return float(np.median(np.divide(self.flops, self.seconds))) / peak
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as plain data: a line of results.jsonl."""
+        derived: dict[str, Any] = {}
+        if self.ok:
+            derived = {
+                "throughput": self.throughput,
+                "throughput_range": [float(self.rates.min()), float(self.rates.max())],
+                "tokens_per_second": self.tokens_per_second,
+                "latency": self.latency,
+                "mfu_measured": self.utilization(measured=True),
+                "mfu_data_sheet": self.utilization(measured=False),
+            }
+        return asdict(self) | derived
 
 
 @dataclass
@@ -30,168 +128,140 @@ class TextTable:
 
     title: str
     header: list[str]
-    rows: list[list[str]] = field(default_factory=list)
+    rows: list[list[str]]
 
     def markdown(self) -> str:
-        """GitHub's form."""
+        """Format the table as GitHub does."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"{self.title}\n\n{body}\n"
+        return f"{self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def training_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
-    """Per kind of training: the reference's table, and the details of each row."""
-    tables = []
+# What a column of a table holds: of every row, and of rows with measurements.
+KEYS: dict[str, Callable[[Row], str]] = {
+    "GPUs": lambda row: str(row.processes),
+    "Processes": lambda row: str(row.size if row.name in STAGES else row.processes),
+    "Batch size": lambda row: str(row.size),
+    "Batch": lambda row: str(row.size),
+    "Length": lambda row: str(row.length),
+    "Precision": lambda row: row.precision,
+    "Stage": lambda row: STAGES[row.name][0],
+}
+CELLS: dict[str, Callable[[Row], str]] = {
+    "Latency Avg": lambda row: _short(row.latency["mean"]),
+    "Latency 90%": lambda row: _short(row.latency["90%"]),
+    "Latency 95%": lambda row: _short(row.latency["95%"]),
+    "Latency 99%": lambda row: _short(row.latency["99%"]),
+    "Throughput": lambda row: _short(row.throughput),
+    "Batches": lambda row: str(len(row.seconds)),
+    "Seconds": lambda row: _short(row.latency["50%"]),
+    "90%": lambda row: _short(row.latency["90%"]),
+    "Range": lambda row: _range(row.seconds),
+    "Tokens/s": lambda row: f"{row.tokens_per_second:,.0f}",
+    "Steps": lambda row: str(len(row.seconds)),
+    "Peak memory": lambda row: _memory(row.memory),
+    "MFU": lambda row: _percent(row.utilization(measured=True)),
+    "Sheet MFU": lambda row: _percent(row.utilization(measured=False)),
+    "Median": lambda row: _short(row.throughput / STAGES[row.name][2]),
+    "Smallest - largest": lambda row: _range(row.rates / STAGES[row.name][2]),
+    "Unit": lambda row: STAGES[row.name][1],
+}
+
+
+def make_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
+    """Make all tables of a benchmark. `device`: GPU or process."""
     ours = [row for row in rows if row.side == "bart"]
-    for name in dict.fromkeys(row.name for row in ours):
-        mine = [row for row in ours if row.name == name]
-        tables.append(_reference_training(name, mine, device))
-    tables.append(_details(ours, device, "step"))
-    return tables
+    many = "GPUs" if device == "GPU" else "Processes"
+    if ours[0].name in STAGES:
+        columns = "Stage|Processes|Median|Smallest - largest|Unit|Tokens/s"
+        return [_table("Data", columns, ours)]
+    tables = []
+    if ours[0].name == "Inference":
+        for count, precision in dict.fromkeys((row.processes, row.precision) for row in ours):
+            where = f"{count} {device}" if count == 1 else f"{count} {many.replace('P', 'p')}"
+            tables.append(
+                _table(
+                    f"Inference, {precision.upper()}, {where}: seconds per batch, articles per "
+                    f"second; {MFU}",
+                    "Batch size|Latency Avg|Latency 90%|Latency 95%|Latency 99%|Throughput|Batches|"
+                    "Peak memory|MFU",
+                    [row for row in ours if (row.processes, row.precision) == (count, precision)],
+                )
+            )
+    else:
+        for name in dict.fromkeys(row.name for row in ours):
+            mine = [row for row in ours if row.name == name]
+            tables.append(_training_table(mine, device, many))
+        title = (
+            "Details: seconds per step (median, 90%, smallest - largest), real tokens per second; "
+        )
+        columns = f"{many}|Length|Batch|Precision|Seconds|90%|Range|Tokens/s|Steps|Peak memory|MFU"
+        tables.append(_table(title + MFU, columns + "|Sheet MFU", ours))
+    rivals = [row for row in rows if row.side == "transformers"]
+    return [*tables, _comparison(ours, rivals, many)] if rivals else tables
 
 
-def _reference_training(name: str, rows: Sequence[Row], device: str) -> TextTable:
+def _table(title: str, columns: str, rows: Sequence[Row]) -> TextTable:
+    """A line per row; without measurements, the first of its cells tells why."""
+    keys = [name for name in columns.split("|") if name in KEYS]
+    names = [name for name in columns.split("|") if name in CELLS]
+    lines = []
+    for row in rows:
+        cells = (
+            [CELLS[name](row) for name in names]
+            if row.ok
+            else [row.outcome, *NOTHING * (len(names) - 1)]
+        )
+        lines.append([KEYS[name](row) for name in keys] + cells)
+    return TextTable(title, keys + names, lines)
+
+
+def _training_table(rows: Sequence[Row], device: str, many: str) -> TextTable:
+    """The reference's: a line per number of processes and length, columns by precision."""
     precisions = list(dict.fromkeys(row.precision for row in rows))
-    listed = ", ".join(precisions)
-    header = [plural(device), "Sequence length", f"Batch size / {device} ({listed})"]
+    header = [many, "Sequence length", f"Batch size / {device} ({', '.join(precisions)})"]
     header += [f"Throughput - {precision}" for precision in precisions]
     header += [f"Throughput speedup ({precisions[0]} - {p})" for p in precisions[1:]]
     header += [f"Weak scaling - {precision}" for precision in precisions]
-    table = TextTable(f"{name}: sequences per second", header)
-    keys = dict.fromkeys((row.length, row.place) for row in rows)
+    table = TextTable(f"{rows[0].name}: sequences per second", header, [])
     found = {(r.length, r.place, r.processes, r.precision): r for r in rows}
-    fewest = min(row.processes for row in rows)
-    for length, place in keys:
-        for processes in dict.fromkeys(row.processes for row in rows):
-            line = [found.get((length, place, processes, p)) for p in precisions]
-            alone = [found.get((length, place, fewest, p)) for p in precisions]
+    counts = sorted({row.processes for row in rows})
+    for place in dict.fromkeys((row.length, row.place) for row in rows):
+        for count in counts:
+            line = [found.get((*place, count, p)) for p in precisions]
+            alone = [found.get((*place, counts[0], p)) for p in precisions]
             sizes = [str(row.size) for row in line if row is not None]
-            if not sizes:
-                continue
-            cells = [
-                str(processes),
-                str(length),
-                sizes[0] if len(set(sizes)) == 1 else ", ".join(sizes),
-            ]
-            cells += [_throughput(row) for row in line]
-            cells += [_quotient(row, line[0]) for row in line[1:]]
-            cells += [_quotient(row, one) for row, one in zip(line, alone, strict=True)]
-            table.rows.append(cells)
+            if sizes:
+                batch = sizes[0] if len(set(sizes)) == 1 else ", ".join(sizes)
+                cells = [str(count), str(place[0]), batch, *map(_throughput, line)]
+                cells += [_quotient(row, line[0]) for row in line[1:]]
+                cells += [_quotient(row, one) for row, one in zip(line, alone, strict=True)]
+                table.rows.append(cells)
     return table
 
 
-def plural(device: str) -> str:
-    """GPUs, or processes: the head of a column."""
-    return "GPUs" if device == "GPU" else "Processes"
-
-
-def decoding_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
-    """For each arm the reference's table, extended by memory and utilization."""
-    tables = []
-    ours = [row for row in rows if row.side == "bart"]
-    for processes, precision in dict.fromkeys((row.processes, row.precision) for row in ours):
-        many = "GPUs" if device == "GPU" else "processes"
-        where = f"{processes} {device if processes == 1 else many}"
-        table = TextTable(
-            f"Inference, {precision.upper()}, {where}: seconds per batch, articles per second; "
-            f"{MFU}",
-            "Batch size|Latency Avg|Latency 90%|Latency 95%|Latency 99%|Throughput|Batches|"
-            "Peak memory|MFU".split("|"),
+def _comparison(ours: Sequence[Row], rivals: Sequence[Row], many: str) -> TextTable:
+    """A line for each pair of rows, which have the same place in both lists."""
+    header = (
+        f"|{many}|Precision|Length|Batch|bart|transformers|Times as fast|Range|Memory|its memory"
+    )
+    lines = []
+    for row, rival in zip(ours, rivals, strict=True):
+        lines.append(
+            [row.name, *(KEYS[name](row) for name in (many, "Precision", "Length", "Batch"))]
         )
-        for row in ours:
-            if (row.processes, row.precision) != (processes, precision):
-                continue
-            if not row.ok:
-                table.rows.append([str(row.size), *[NOTHING] * 4, row.outcome, *[NOTHING] * 3])
-                continue
-            latency = row.latency
-            table.rows.append(
-                [
-                    str(row.size),
-                    *(_short(latency[key]) for key in ("mean", "90%", "95%", "99%")),
-                    _short(row.throughput),
-                    str(len(row.seconds)),
-                    _memory(row.memory),
-                    _share(row.utilization(measured=True)),
-                ]
-            )
-        tables.append(table)
-    return tables
-
-
-def data_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """One table of all stages."""
-    table = TextTable(
-        "Data", ["Stage", "Processes", "Median", "Smallest - largest", "Unit", "Tokens/s"]
-    )
-    for row in rows:
-        unit, scale = UNITS[row.name]
-        cells = [STAGES[row.name], str(row.size)]
-        if not row.ok:
-            table.rows.append([*cells, row.outcome, NOTHING, unit, NOTHING])
-            continue
-        low, high = min(row.rates) / scale, max(row.rates) / scale
-        spread = f"{_short(low)} - {_short(high)}"
-        middle = _short(row.throughput / scale)
-        table.rows.append([*cells, middle, spread, unit, f"{row.tokens_per_second:,.0f}"])
-    return [table]
-
-
-def comparison_table(rows: Sequence[Row], device: str) -> TextTable | None:
-    """Ours beside transformers, measured in turn; None when nothing was compared."""
-    table = TextTable(
-        "bart beside transformers, measured in turn: items per second, ratio (median and range)",
-        f"|{plural(device)}|Precision|Length|Batch|bart|transformers|Times as fast|Range|Memory|"
-        "its memory".split("|"),
-    )
-    theirs = {_key(row): row for row in rows if row.side == "transformers"}
-    for row in (row for row in rows if row.side == "bart"):
-        rival = theirs.get(_key(row))
-        if rival is None:
-            continue
-        cells = [row.name, str(row.processes), row.precision, str(row.length), str(row.size)]
-        cells += [_throughput(row), _throughput(rival)]
+        lines[-1] += [_throughput(row), _throughput(rival), NOTHING, NOTHING]
         if row.ok and rival.ok:
             times = ratios(row, rival)
-            spread = f"{min(times):.2f} - {max(times):.2f}"
-            cells += [f"{statistics.median(times):.2f}", spread]
-        else:
-            cells += [NOTHING, NOTHING]
-        table.rows.append([*cells, _memory(row.memory), _memory(rival.memory)])
-    return table if table.rows else None
+            lines[-1][-2:] = [f"{np.median(times):.2f}", f"{times.min():.2f} - {times.max():.2f}"]
+        lines[-1] += [_memory(row.memory), _memory(rival.memory)]
+    title = "bart beside transformers, measured in turn: items per second, ratio (median and range)"
+    return TextTable(title, header.split("|"), lines)
 
 
-def _details(rows: Sequence[Row], device: str, unit: str) -> TextTable:
-    table = TextTable(
-        f"Details: seconds per {unit} (median, 90%, smallest - largest), real tokens per second; "
-        f"{MFU}",
-        f"{plural(device)}|Length|Batch|Precision|Seconds|90%|Range|Tokens/s|{unit.capitalize()}s|"
-        "Peak memory|MFU|Sheet MFU".split("|"),
-    )
-    for row in rows:
-        cells = [str(row.processes), str(row.length), str(row.size), row.precision]
-        if not row.ok:
-            table.rows.append([*cells, row.outcome, *[NOTHING] * 7])
-            continue
-        latency = row.latency
-        table.rows.append(
-            [
-                *cells,
-                _short(latency["50%"]),
-                _short(latency["90%"]),
-                f"{_short(min(row.seconds))} - {_short(max(row.seconds))}",
-                f"{row.tokens_per_second:,.0f}",
-                str(len(row.seconds)),
-                _memory(row.memory),
-                _share(row.utilization(measured=True)),
-                _share(row.utilization(measured=False)),
-            ]
-        )
-    return table
-
-
-def _key(row: Row) -> tuple[str, int, str, int, int]:
-    return row.name, row.processes, row.precision, row.length, row.size
+def ratios(ours: Row, theirs: Row) -> NDArray[np.float64]:
+    """How many times as fast ours was, by pair of measurements, which were taken in turn."""
+    count = min(len(ours.seconds), len(theirs.seconds))
+    return ours.rates[:count] / theirs.rates[:count]
 
 
 def _throughput(row: Row | None) -> str:
@@ -215,9 +285,13 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if value >= 1e-3 else f"{value:.2g}"
 
 
+def _range(values: Sequence[float] | NDArray[np.float64]) -> str:
+    return f"{_short(min(values))} - {_short(max(values))}"
+
+
 def _memory(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size else NOTHING
 
 
-def _share(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.1%}"

@@ -17,7 +17,7 @@ from bart_cli.cli.options import JsonOption, SetOption, complete_preset, field_h
 from bart_cli.config.benchmark import BenchmarkConfig
 
 if TYPE_CHECKING:
-    from bart_cli.benchmark.plan import Sweep
+    from bart_cli.benchmark.cases import Sweep
     from bart_cli.benchmark.run import Report
 
 app = typer.Typer(
@@ -105,13 +105,13 @@ class SweepOptions:
         """Return the fields of BenchmarkConfig."""
         return {"lengths": self.lengths, "compare": self.compare, "profile": self.profile}
 
-    def arms(self) -> Sweep:
+    def sweep(self) -> Sweep:
         """Return the settings to vary.
 
         Raises:
             UsageError: a value is not a positive integer.
         """
-        from bart_cli.benchmark.plan import Sweep
+        from bart_cli.benchmark.cases import Sweep
 
         words = [word.strip() for word in (self.precisions or "").split(",")]
         return Sweep(
@@ -151,18 +151,19 @@ def train(
     [bold]bart benchmark train --preset xsum-dgxa100-8gpu-bf16 --preset xsum-dgxa100-8gpu-tf32
     --gpus 1,8[/bold]
     """
-    from bart_cli.benchmark.plan import plan_training
-    from bart_cli.benchmark.run import run_training_benchmark
+    from bart_cli.benchmark.cases import plan_training
+    from bart_cli.benchmark.run import run_benchmark
 
     groups = plan_training(
         [name for text in presets or [] for name in text.split(",")],
-        sweep.arms(),
+        sweep.sweep(),
         benchmark=measuring.config(accumulation=accumulation, **sweep.measured()),
         data=data,
     )
-    report = run_training_benchmark(
+    report = run_benchmark(
         groups,
         measuring.out_folder or Path("runs/benchmark-train"),
+        "Training",
         command=_command(),
         reporter=make_reporter(),
     )
@@ -203,22 +204,23 @@ def inference(
     [bold]bart benchmark inference --batch-size 1,8,32 --precision bf16 --compare
     transformers[/bold]
     """
-    from bart_cli.benchmark.plan import plan_decoding
-    from bart_cli.benchmark.run import run_decoding_benchmark
+    from bart_cli.benchmark.cases import plan_decoding
+    from bart_cli.benchmark.run import run_benchmark
 
     changes = {"beams": beams, "max_length": max_length}
     groups = plan_decoding(
         preset,
-        sweep.arms(),
+        sweep.sweep(),
         benchmark=measuring.config(**sweep.measured()),
         model=model,
         data=data,
         source_length=source_length,
         generation={name: value for name, value in changes.items() if value is not None},
     )
-    report = run_decoding_benchmark(
+    report = run_benchmark(
         groups,
         measuring.out_folder or Path("runs/benchmark-inference"),
+        "Inference",
         command=_command(),
         reporter=make_reporter(),
     )

@@ -199,7 +199,7 @@ def find_shard_folders(path: Path) -> list[Path]:
     return folders
 
 
-def find_tokenizer(folder: Path) -> Tokenizer:
+def find_tokenizer(folder: Path, hint: str = "Pass one with --tokenizer.") -> Tokenizer:
     """Load the tokenizer that preprocessing saved with the shards.
 
     Raises:
@@ -208,7 +208,7 @@ def find_tokenizer(folder: Path) -> Tokenizer:
     for parent in (folder, *folder.absolute().parents[:2]):
         if (parent / "tokenizer").is_dir():
             return Tokenizer.from_pretrained(parent / "tokenizer")
-    raise UsageError(f"no tokenizer next to {folder}", hint="Pass one with --tokenizer.")
+    raise UsageError(f"no tokenizer next to {folder}", hint=hint)
 
 
 def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:

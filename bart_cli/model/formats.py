@@ -233,7 +233,7 @@ def _checkpoint(run: Path, name: str) -> Path:
     )
 
 
-def require_room(tokenizer: Tokenizer, config: ModelConfig) -> None:
+def require_room(tokenizer: Tokenizer, config: ModelConfig, hint: str | None = None) -> None:
     """Check that a tokenizer fits the model: that nearly all of its entries have an embedding.
 
     A few may be missing: facebook/bart-large-cnn, for example, has none for <mask>, the last entry.
@@ -247,7 +247,8 @@ def require_room(tokenizer: Tokenizer, config: ModelConfig) -> None:
     ):
         raise UsageError(
             f"the tokenizer has {tokenizer.vocab_size:,} entries, but the model has "
-            f"{config.vocab_size:,} embeddings"
+            f"{config.vocab_size:,} embeddings",
+            hint=hint,
         )
 
 

@@ -6,6 +6,9 @@ and backward over real tokens, without recomputation, divided by the peak of the
 
 from __future__ import annotations
 
+import statistics
+import time
+
 import torch
 from torch import Tensor
 
@@ -33,6 +36,9 @@ PEAKS = (
     ("V100", 125, None),
     ("T4", 65, None),
 )
+
+SQUARE = {"cpu": 1024, "cuda": 8192}  # side of a product large enough to fill the device
+PRODUCTS = 5  # of each shape in a measurement
 
 
 def training_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor) -> float:
@@ -64,3 +70,34 @@ def peak_flops(device: torch.device, precision: Precision) -> float | None:
             teraflops = tf32 if precision == "tf32" else half
             return None if teraflops is None else teraflops * 1e12
     return None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@torch.inference_mode()
+def measured_flops(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
+    """Measure FLOP/s of two matrix products, one of this shape and a large square; the faster.
+
+    tf32 is fp32 here, in a process that is set to run fp32 products in it.
+
+    Args:
+        shape: rows, inner dimension and columns.
+    """
+    rates = []
+    for rows, inner, columns in (shape, (SQUARE[device.type],) * 3):
+        a = torch.randn(rows, inner, dtype=dtype, device=device)
+        b = torch.randn(inner, columns, dtype=dtype, device=device)
+        seconds = []
+        for _ in range(PRODUCTS + 1):
+            synchronize(device)
+            begin = time.perf_counter()
+            a @ b
+            synchronize(device)
+            seconds.append(time.perf_counter() - begin)
+        # The first one chooses a kernel.
+        rates.append(2 * rows * inner * columns / statistics.median(seconds[1:]))
+    return max(rates)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -74,8 +75,6 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     Raises:
         BartError: a worker was killed.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     workers: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []
 
@@ -89,7 +88,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         for attempt in range(max_restarts + 1):
             # A store for each attempt: a shared one would still have the addresses of workers that
             # are gone.
-            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            store = rendezvous()
             with withheld():  # until a worker can handle them
                 for rank in range(processes):
                     workers.append(_start(arguments, rank, processes, store.port, attempt))
@@ -113,11 +112,16 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     return failed  # the worker has printed the error
 
 
-def _start(
-    arguments: Sequence[str], rank: int, size: int, port: int, attempt: int
-) -> subprocess.Popen[bytes]:
-    """Start one worker with the environment variables that torchrun sets."""
-    environment = os.environ | {
+def rendezvous() -> Any:
+    """Start the store where ranks of this machine meet; pass its port to `rank_environment`."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def rank_environment(rank: int, size: int, port: int, attempt: int = 0) -> dict[str, str]:
+    """Return the environment variables that torchrun sets for a rank of a single machine."""
+    return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -126,8 +130,14 @@ def _start(
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 must not start its own store
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
-        WORKER: "1",
     }
+
+
+def _start(
+    arguments: Sequence[str], rank: int, size: int, port: int, attempt: int
+) -> subprocess.Popen[bytes]:
+    """Start one worker."""
+    environment = os.environ | rank_environment(rank, size, port, attempt) | {WORKER: "1"}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // size)))
     # Workers need not log that they lost another one: the launcher reports it.
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -41,6 +41,26 @@ def resident_memory(proc: Path = PROC) -> int:
     return _kilobytes(proc / "self" / "status", "VmRSS") or 0
 
 
+def peak_resident_memory(proc: Path = PROC) -> int:
+    """Bytes of this process in memory at most since `reset_peak_memory`; 0: unknown."""
+    return _kilobytes(proc / "self" / "status", "VmHWM") or 0
+
+
+def reset_peak_memory(proc: Path = PROC) -> None:
+    """Forget the peak so far (proc(5), `clear_refs`)."""
+    path = proc / "self" / "clear_refs"
+    if path.exists():
+        path.write_text("5")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed: on a GPU, in torch's CPU allocator, or in numpy."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 def keep_freed_memory() -> bool:
     """Make malloc reuse freed tensors instead of returning them to the kernel.
 

@@ -11,32 +11,33 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bart_cli.benchmark.decoding_load import DecodingLoad, decoding_work
-from bart_cli.benchmark.random_tokens import (
+from bart_cli.benchmark.cases import Case, DecodingSpec, TrainingSpec
+from bart_cli.benchmark.loads import (
     ARTICLES,
-    check_memory,
+    DecodingLoad,
+    TrainingLoad,
+    bart_step,
+    decoding_flops,
     draw_lengths,
-    random_articles,
-    random_pairs,
-    random_samples,
+    pool_of,
+    random_rows,
 )
-from bart_cli.benchmark.session import is_out_of_memory
-from bart_cli.benchmark.spec import ArmSpec, DecodingSpec, TrainingSpec
-from bart_cli.benchmark.training_load import TrainingLoad
 from bart_cli.config.benchmark import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
-from bart_cli.config.run import PretrainConfig
-from bart_cli.data.batch import IGNORE
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.model.bart import Bart
+from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.world import World
 from tests.conftest import tiny_model_config
 
-CPU = torch.device("cpu")
-ALONE = World(0, 1, CPU)
+ALONE = World(0, 1, torch.device("cpu"))
+MODEL = tiny_model_config().model_dump()
 
 
-def arm(load: TrainingSpec | DecodingSpec, **benchmark: object) -> ArmSpec:
-    return ArmSpec(sizes=(2,), benchmark=BenchmarkConfig.model_validate(benchmark), load=load)
+def case(load: TrainingSpec | DecodingSpec, **benchmark: object) -> Case:
+    return Case(load, (2,), BenchmarkConfig.model_validate(benchmark))
 
 
 def test_lengths_are_distributed_as_in_the_real_articles() -> None:
@@ -45,71 +46,71 @@ def test_lengths_are_distributed_as_in_the_real_articles() -> None:
     found = np.percentile(drawn, range(0, 101, 10))
     assert found[1:-1] == pytest.approx(ARTICLES[1:-1], rel=0.03)
     assert draw_lengths(rng, ARTICLES, 50, 1024, "real").max() <= 1024
-    assert set(draw_lengths(rng, ARTICLES, 50, 1024, "full").tolist()) == {1024}
+    lengths = draw_lengths(rng, ARTICLES, 5, 40, "full")
+    config = tiny_model_config()
+    for row in random_rows(rng, lengths, config):
+        assert len(row) == 40
+        assert (row[0], row[-1]) == (config.bos_token_id, config.eos_token_id)
+        assert set(row[1:-1]).isdisjoint({0, 1, 2})
 
 
-def test_random_batches_look_like_those_of_the_loaders() -> None:
-    config, rng = tiny_model_config(), np.random.default_rng(0)
-    for batch in (
-        random_samples(rng, 4, 62, config, "real"),
-        random_pairs(rng, 4, (50, 20), config, "real"),
-    ):
+def test_a_batch_beyond_the_memory_of_the_machine_is_refused_before_it_is_made() -> None:
+    assert list(zip(range(3), pool_of(2**21, 2, lambda: "batch"), strict=False))
+    with pytest.raises(MemoryError):
+        pool_of(10**12, 1024, lambda: pytest.fail("made"))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_units_of_training_are_steps_on_batches_as_loaders_make_them(
+    accumulation: int,
+) -> None:
+    config = tiny_model_config()
+    data = {"max_source_length": 50, "max_target_length": 20}
+    run = FinetuneConfig.model_validate({"model": MODEL, "data": data})
+    load = TrainingLoad(
+        TrainingSpec(run), case(TrainingSpec(run), accumulation=accumulation), ALONE
+    )
+    seen: list[Batch] = []
+    load._step = seen.extend
+    work = next(load.prepare(2))
+    assert work.items == 2 * accumulation == 2 * len(seen)
+    assert work.tokens == sum(int(b.source_mask.sum() + (b.labels != IGNORE).sum()) for b in seen)
+    for batch in seen:
         assert batch.source.shape[1] % 8 == 0
         assert torch.equal(batch.source_mask, batch.source != config.pad_token_id)
-        assert (batch.source[:, 0] == config.bos_token_id).all()
         assert (batch.decoder_input[:, 0] == config.decoder_start_token_id).all()
-        lengths = (batch.labels != IGNORE).sum(1)
-        ends = batch.labels[torch.arange(4), lengths - 1]
-        assert (ends == config.eos_token_id).all()
-    sources = random_articles(rng, 3, 40, config, "full")
-    assert [len(row) for row in sources] == [40, 40, 40]
-
-
-def test_a_batch_larger_than_memory_is_refused_at_once() -> None:
-    check_memory(8, 1024)
-    with pytest.raises(MemoryError):
-        check_memory(10**12, 1024)
 
 
 def test_a_training_step_of_the_benchmark_moves_the_weights_and_counts_its_work() -> None:
-    run = PretrainConfig.model_validate(
-        {"model": tiny_model_config().model_dump(), "data": {"sequence_length": 32}}
-    )
-    load = TrainingLoad(TrainingSpec(run=run), arm(TrainingSpec(run=run)), ALONE)
-    load.prepare(2)
-    before = load._job.model.model.shared.weight.clone()
-    work = load.run()
-    assert not torch.equal(before, load._job.model.model.shared.weight)
-    assert work.items == 2
-    assert work.tokens == 2 * (32 + int(32 * (0.7 + 0.3 / 3.5)))
-    shape = load.shape()
-    assert (shape.rows, shape.inner, shape.columns) == (64, 32, 64)
+    run = PretrainConfig.model_validate({"model": MODEL, "data": {"sequence_length": 32}})
+    load = TrainingLoad(TrainingSpec(run), case(TrainingSpec(run)), ALONE)
+    model = Bart(run.model)
+    before = model.model.shared.weight.clone()
+    load._step = bart_step(model, run, ALONE, 1e-3)
+    units = load.prepare(2)
+    assert next(units).tokens == next(units).tokens == 2 * (32 + int(32 * (0.7 + 0.3 / 3.5)))
+    assert not torch.equal(before, model.model.shared.weight)
+    assert load.product == (32, 64, torch.float32)
 
 
 def test_random_weights_decode_to_the_full_length_every_time() -> None:
-    spec = DecodingSpec(
-        model=tiny_model_config(),
-        length=32,
-        generation=GenerationConfig(beams=2, max_length=12, no_repeat_ngram=0),
-    )
-    load = DecodingLoad(spec, arm(spec, lengths="full"), ALONE)
-    load.prepare(2)
-    assert load.run().tokens == 2 * (32 + 11)  # without the start token
+    decoding = GenerationConfig(beams=2, max_length=12, no_repeat_ngram=0)
+    spec = DecodingSpec(tiny_model_config(), 32, decoding)
+    units = DecodingLoad(spec, case(spec, lengths="full"), ALONE).prepare(2)
+    assert next(units).tokens == 2 * (32 + 11)  # without the start token
 
 
 def test_flops_of_decoding_agree_with_torchs_counter() -> None:
     config = tiny_model_config(d_model=64, encoder_ffn_dim=256, decoder_ffn_dim=256)
     source, target, beams = [0] * 48, 24, 3
-    work = decoding_work(config, [source], [target], beams, ALONE)
+    flops = decoding_flops(config, [source], [target], beams)
     with sdpa_kernel(SDPBackend.MATH):  # whose products the counter sees
         counted = _counted(config, len(source), target, beams)
-    assert work.flops == pytest.approx(counted, rel=0.05)
+    assert flops == pytest.approx(counted, rel=0.05)
 
 
 def _counted(config: ModelConfig, source: int, target: int, beams: int) -> float:
     """The encoder once, its keys and values once, and the decoder's passes over all beams."""
-    from bart_cli.model.bart import Bart
-
     model = Bart(config).eval()
     ids = torch.zeros(1, source, dtype=torch.long)
     with torch.no_grad(), FlopCounterMode(display=False) as encoder:
@@ -126,17 +127,16 @@ def _counted(config: ModelConfig, source: int, target: int, beams: int) -> float
 
 
 WATCHED = """
-import torch
-from bart_cli.benchmark.session import peak_memory, reset_peak
+import numpy
+from bart_cli.runtime.memory import peak_resident_memory, reset_peak_memory
 
-cpu = torch.device("cpu")
-reset_peak(cpu)
-print(peak_memory(cpu))
-block = torch.ones(40_000_000)
+reset_peak_memory()
+print(peak_resident_memory())
+block = numpy.ones(20_000_000)
 del block
-print(peak_memory(cpu))
-reset_peak(cpu)
-print(peak_memory(cpu))
+print(peak_resident_memory())
+reset_peak_memory()
+print(peak_resident_memory())
 """
 
 
@@ -155,4 +155,5 @@ def test_failed_allocations_are_distinguished_from_other_errors() -> None:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(refused.value)
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))

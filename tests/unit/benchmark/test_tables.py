@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bart_cli.benchmark.report import write_report
-from bart_cli.benchmark.rows import Row, ratios
-from bart_cli.benchmark.sweep import Results
-from bart_cli.benchmark.tables import (
-    TextTable,
-    comparison_table,
-    data_tables,
-    decoding_tables,
-    training_tables,
-)
+from bart_cli.benchmark.run import write_report
+from bart_cli.benchmark.tables import Row, TextTable, make_tables, ratios
 
 
 def row(processes: int, precision: str, size: int, speed: float, **changes: object) -> Row:
@@ -45,7 +37,7 @@ def test_training_rows_form_the_published_table_of_the_reference() -> None:
         row(8, "tf32", 100, 1556.23),
         row(8, "bf16", 200, 2572.86),
     ]
-    table = training_tables(rows, "GPU")[0]
+    table, details = make_tables(rows, "GPU")
     assert table.header == [
         "GPUs",
         "Sequence length",
@@ -60,6 +52,7 @@ def test_training_rows_form_the_published_table_of_the_reference() -> None:
         ["1", "128", "100, 200", "202.53", "326.53", "1.61", "1.00", "1.00"],
         ["8", "128", "100, 200", "1556.23", "2572.86", "1.65", "7.68", "7.88"],
     ]
+    assert details.header[0] == "GPUs"
 
 
 def test_a_row_out_of_memory_is_reported_and_the_others_are_kept() -> None:
@@ -67,12 +60,14 @@ def test_a_row_out_of_memory_is_reported_and_the_others_are_kept() -> None:
         row(1, "fp32", 2, 10.0),
         row(1, "fp32", 4, 10.0, place=1, outcome="out of memory", seconds=[], items=[], tokens=[]),
     ]
-    first, details = training_tables(rows, "process")
+    first, details = make_tables(rows, "process")
     assert [line[3] for line in first.rows] == ["10.00", "out of memory"]
     assert "out of memory" in details.rows[1]
-    inference = decoding_tables(rows, "process")[0]
+    for line in rows:
+        line.name = "Inference"
+    (inference,) = make_tables(rows, "process")
     assert inference.title.startswith("Inference, FP32, 1 process:")
-    assert inference.rows[1][5] == "out of memory"
+    assert inference.rows[1][:3] == ["4", "out of memory", "-"]
 
 
 def test_latencies_are_percentiles_of_the_measurements() -> None:
@@ -95,21 +90,19 @@ def test_a_comparison_uses_the_ratio_of_each_pair_of_measurements() -> None:
     theirs = row(1, "fp32", 8, 10.0, side="transformers")
     theirs.seconds = [second * f for second, f in zip(theirs.seconds, (1.0, 2.0, 0.5), strict=True)]
     assert ratios(ours, theirs) == pytest.approx([2.0, 4.0, 1.0])
-    table = comparison_table([ours, theirs], "process")
-    assert table is not None
+    *_, table = make_tables([ours, theirs], "process")
     assert table.rows[0][7:9] == ["2.00", "1.00 - 4.00"]
-    assert comparison_table([ours], "process") is None
 
 
 def test_text_is_counted_in_megabytes() -> None:
-    (table,) = data_tables([row(1, "fp32", 2, 4e6, name="preprocess", items=[2.0] * 3)])
+    (table,) = make_tables([row(1, "fp32", 2, 4e6, name="preprocess", items=[2.0] * 3)], "process")
     assert table.rows[0][2] == "4.00"
 
 
 def test_a_report_is_three_files_and_markdown_that_renders(tmp_path: Path) -> None:
-    results = Results(rows=[row(1, "fp32", 2, 10.0), row(1, "fp32", 4, 12.0, place=1)])
+    rows = [row(1, "fp32", 2, 10.0), row(1, "fp32", 4, 12.0, place=1)]
     tables = [TextTable("Title", ["a", "b"], [["1", "2"]])]
-    write_report(tmp_path, "Training", "bart benchmark train", results, tables)
+    write_report(tmp_path, "Training", "bart benchmark train", rows, tables)
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["throughput"] for line in lines] == pytest.approx([10.0, 12.0])
     assert "| a | b |\n| --- | --- |\n| 1 | 2 |" in (tmp_path / "results.md").read_text()

@@ -1,0 +1,246 @@
+"""The cases of a benchmark: from presets and options, with the reference's sizes as defaults.
+
+Everything that can be refused is refused here, before anything runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from bart_cli.config.benchmark import BenchmarkConfig
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.model import ModelConfig
+from bart_cli.config.presets import load_config, load_preset
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
+from bart_cli.errors import UsageError
+from bart_cli.inference.engine import int8_problem
+from bart_cli.inference.load import DTYPES
+from bart_cli.model.formats import saved_generation
+from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.precision import problem_of
+from bart_cli.runtime.world import launched
+from bart_cli.training.optimizers import backend_problem
+
+TrainingRun = PretrainConfig | FinetuneConfig
+DATA_STAGES = ("preprocess", "denoise", "shards", "pairs")
+PARALLEL = ("preprocess", "shards")  # stages that are measured with several processes
+
+# Without a preset: the reference's tables on a GPU, on a CPU a model that trains in minutes.
+GPU_TRAINING = [f"dgxa100-1node-phase{phase}{tf32}" for phase in (1, 2) for tf32 in ("-tf32", "")]
+GPU_DECODING = "xsum-dgxa100-1gpu-bf16"
+GPU_BATCHES = (1, 4, 8, 16, 32, 64, 128)
+CPU_PRESET = "tiny-cpu"
+CPU_BATCHES = (1, 4, 8, 16)
+CPU_PRECISIONS = ("fp32", "bf16")
+DECODING = GenerationConfig(beams=6, length_penalty=1.0, max_length=62, no_repeat_ngram=3)
+SOURCE_LENGTH = 1024  # of a preset that only describes a model
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Optimizer steps of a run, on random tokens unless `run.data.path` is set."""
+
+    run: TrainingRun
+
+    @property
+    def name(self) -> str:
+        """Title of its table."""
+        return "Pre-training" if self.run.task == "pretrain" else "Fine-tuning"
+
+    @property
+    def length(self) -> int:
+        """Longest source in tokens."""
+        if isinstance(self.run, PretrainConfig):
+            return self.run.data.sequence_length
+        return self.run.data.max_source_length
+
+
+@dataclass(frozen=True)
+class DecodingSpec:
+    """Batches of articles (`data` None: of random tokens) to hypotheses.
+
+    model_path: trained model; None: random weights of `model`.
+    """
+
+    model: ModelConfig
+    length: int
+    generation: GenerationConfig
+    model_path: str | None = None
+    data: Path | None = None
+    name: str = "Inference"
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A stage (`name`) from text to batches; its files are in `work`, documents in `corpus`."""
+
+    work: Path
+    corpus: Path
+    pairs: Path
+    tokenizer: Path
+    length: int = 128
+    batch: int = 64
+    name: str = DATA_STAGES[0]
+
+    @property
+    def shards(self) -> Path:
+        """Where preprocessing in `work` puts samples."""
+        return self.work / f"{self.length}-train"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration to measure; `sizes` are its rows: batch sizes, or processes of a stage."""
+
+    load: TrainingSpec | DecodingSpec | DataSpec
+    sizes: tuple[int, ...]
+    benchmark: BenchmarkConfig
+    side: Literal["bart", "transformers"] = "bart"
+    processes: int = 1
+    precision: str = "fp32"
+
+
+Group = list[Case]  # cases that are measured in turn
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Values to vary (empty: the defaults), and settings (`section.key=value`) of every case."""
+
+    batch_sizes: Sequence[int] = ()
+    precisions: Sequence[str] = ()
+    processes: Sequence[int] = ()
+    sets: Sequence[str] = ()
+
+
+def plan_training(
+    presets: Sequence[str], sweep: Sweep, *, benchmark: BenchmarkConfig, data: Path | None = None
+) -> list[Group]:
+    """Plan a group for each number of processes, preset and precision.
+
+    Raises:
+        UsageError: names every setting that cannot work here.
+    """
+    gpu, cases = torch.cuda.is_available(), []
+    for count in _processes(sweep.processes):
+        for preset in presets or (GPU_TRAINING if gpu else [CPU_PRESET]):
+            own = [_run(preset, sweep.sets).training.precision]
+            usual = own if gpu or own[0] not in CPU_PRECISIONS else CPU_PRECISIONS
+            for precision in sweep.precisions or usual:
+                options = {"data.path": data, "training.precision": precision}
+                run = _run(preset, sweep.sets, options)
+                sizes = _ascending(sweep.batch_sizes or [run.training.micro_batch_size])
+                case = Case(TrainingSpec(run), sizes, benchmark)
+                cases.append(replace(case, processes=count, precision=precision))
+    return _groups(cases)
+
+
+def plan_decoding(
+    preset: str | None,
+    sweep: Sweep,
+    *,
+    benchmark: BenchmarkConfig,
+    model: str | None = None,
+    data: Path | None = None,
+    source_length: int | None = None,
+    generation: Mapping[str, object],
+) -> list[Group]:
+    """Plan a group for each number of processes and precision.
+
+    Args:
+        generation: changes to the preset's decoding settings. Those that `model` was saved with
+            come in between, unless a preset is named.
+
+    Raises:
+        UsageError: names every setting that cannot work here.
+    """
+    gpu = torch.cuda.is_available()
+    name = preset or (GPU_DECODING if gpu else CPU_PRESET)
+    run = _run(name, sweep.sets)
+    length, settings, usual = SOURCE_LENGTH, DECODING, "bf16" if gpu else "fp32"
+    if isinstance(run, FinetuneConfig):
+        settings, usual = run.generation, run.evaluation.precision
+    if load_preset(name).get("task") != "model":
+        length = TrainingSpec(run).length
+    saved = saved_generation(model) if model and not preset else None
+    layers = [(name, settings.model_dump()), *(saved.layers(stated_only=True) if saved else ())]
+    options = {f"generation.{key}": value for key, value in generation.items()}
+    settings = load_config(EvaluateConfig, options=options, saved=layers).generation
+    positions = run.model.max_position_embeddings
+    if settings.max_length > positions and model is None:
+        raise UsageError(f"--max-length {settings.max_length}: the model has {positions} positions")
+    spec = DecodingSpec(run.model, min(source_length or length, positions), settings, model, data)
+    sizes = _ascending(sweep.batch_sizes or (GPU_BATCHES if gpu else CPU_BATCHES))
+    return _groups(
+        [
+            Case(spec, sizes, benchmark, processes=count, precision=precision)
+            for count in _processes(sweep.processes or [1])
+            for precision in sweep.precisions or [usual]
+        ]
+    )
+
+
+def plan_data(spec: DataSpec, workers: Sequence[int], benchmark: BenchmarkConfig) -> list[Group]:
+    """Plan a group for each stage; its sizes are numbers of processes."""
+    cores = usable_cores()
+    counts = _ascending(workers or {1, min(cores, 2), cores})
+    return [
+        [Case(replace(spec, name=name), counts if name in PARALLEL else (1,), benchmark)]
+        for name in DATA_STAGES
+    ]
+
+
+def _run(
+    preset: str, sets: Sequence[str], options: Mapping[str, object] | None = None
+) -> TrainingRun:
+    is_finetune = load_preset(preset).get("task") == "finetune"
+    kind: type[TrainingRun] = FinetuneConfig if is_finetune else PretrainConfig
+    return load_config(kind, preset=preset, sets=sets, options=options)
+
+
+def _processes(requested: Sequence[int]) -> Sequence[int]:
+    """Numbers of processes: the launcher's, the requested, or 1 and all GPUs (2 on a CPU)."""
+    if launched():
+        return [int(os.environ.get("WORLD_SIZE") or os.environ["SLURM_STEP_NUM_TASKS"])]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and max(requested, default=0) > gpus:
+        raise UsageError(f"--processes {max(requested)}: this machine has {gpus} GPUs")
+    return _ascending(requested or {1, gpus or min(2, usable_cores())})
+
+
+def _ascending(sizes: Iterable[int]) -> tuple[int, ...]:
+    """Sort sizes: a row's peak memory is then its own, not that of a larger one before it."""
+    return tuple(sorted(set(sizes)))
+
+
+def _groups(cases: Sequence[Case]) -> list[Group]:
+    """Check all cases, and put the same case for transformers beside each that is compared."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    compare = cases[0].benchmark.compare == "transformers"
+    problems: list[str | None] = []
+    for case in cases:
+        precision = case.precision
+        if isinstance(case.load, DecodingSpec) and precision not in DTYPES:
+            problems.append(f"precision={precision}: expected {', '.join(DTYPES)}")
+        elif precision == "int8":
+            problems.append(int8_problem(device))
+        else:
+            problems.append(problem_of(precision, device))  # type: ignore[arg-type]
+        if compare and precision == "int8":
+            problems.append("--compare transformers does not support int8; use fp32 or bf16")
+        if isinstance(case.load, TrainingSpec):
+            problems.append(backend_problem(case.load.run.optimizer))
+    if compare and find_spec("transformers") is None:
+        problems.append("--compare transformers: it is not installed")
+    if found := dict.fromkeys(filter(None, problems)):
+        text = "cannot start:\n  " + "\n  ".join(found)
+        text = text.replace("training.precision=", "precision=")
+        raise UsageError(text.replace("precision=", "--precision "))
+    return [[case, replace(case, side="transformers")] if compare else [case] for case in cases]

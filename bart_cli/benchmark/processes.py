@@ -1,0 +1,168 @@
+"""The processes of a case: start them, call methods of the `Session` in each, end them.
+
+Over a pipe go a method's name and arguments, and back its result or the exception that it raised.
+Torch is imported in a worker after its environment is complete, hence the imports in functions.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from bart_cli.errors import BartError, first_line
+from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.interrupts import withheld
+from bart_cli.runtime.memory import is_out_of_memory
+from bart_cli.runtime.workers import end_with_parent
+
+if TYPE_CHECKING:
+    from bart_cli.benchmark.cases import Case
+    from bart_cli.runtime.world import World
+
+OK, OUT_OF_MEMORY = "ok", "out of memory"
+
+
+class InProcess:
+    """The process of a case, if a launcher (srun, torchrun) made it one of several ranks."""
+
+    outcome = OK
+
+    def __init__(self, world: World) -> None:
+        from bart_cli.benchmark.session import Session
+
+        self._session, self._world = Session(world), world
+
+    def ask(self, method: str, *arguments: object) -> list[Any]:
+        """See WorkerGroup. The other ranks cannot continue when one runs out of memory."""
+        try:
+            return [getattr(self._session, method)(*arguments)]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BartError(
+                f"rank {self._world.rank} ran out of memory", hint="Leave out this batch size."
+            ) from None
+
+    def agree(self, flag: bool) -> bool:
+        """See WorkerGroup: the clock of one rank would end its loop while the others continue."""
+        return self._world.any(flag)
+
+
+class WorkerGroup:
+    """The processes of a case, started by this one; `outcome` tells when memory ran out."""
+
+    def __init__(self, side: str, log: IO[str]) -> None:
+        self.workers: dict[Connection, SpawnProcess] = {}
+        self.outcome = OK
+        self._side, self._log = side, log
+
+    def ask(self, method: str, *arguments: object) -> list[Any]:
+        """Call a method of every rank's `Session`.
+
+        Returns:
+            the answers by rank; nothing from the call on in which a rank ran out of memory.
+
+        Raises:
+            BartError: a rank failed in any other way.
+        """
+        answers: dict[Connection, Any] = {}
+        for connection in self.workers if self.outcome == OK else ():
+            with suppress(BrokenPipeError):  # dead: reading from it says so
+                connection.send((method, arguments))
+        while self.outcome == OK and (waiting := self.workers.keys() - answers.keys()):
+            for connection in wait(waiting):  # type: ignore[assignment]
+                try:
+                    answers[connection] = connection.recv()
+                except (EOFError, ConnectionResetError):
+                    answers[connection] = self._death(self.workers[connection])
+                # Of the other ranks nothing is expected: they may wait in a collective forever.
+                if isinstance(error := answers[connection], Exception):
+                    if not (self._killed() or is_out_of_memory(error)):
+                        raise error
+                    self.outcome = OUT_OF_MEMORY
+        return [answers[c] for c in self.workers] if self.outcome == OK else []
+
+    def agree(self, flag: bool) -> bool:
+        """Whether the flag is set in any process that runs the loop around this group."""
+        return flag
+
+    def _killed(self) -> bool:
+        """Whether the kernel killed a worker, as it does when the machine's memory is full."""
+        return any(process.exitcode == -signal.SIGKILL for process in self.workers.values())
+
+    def _death(self, process: SpawnProcess) -> BartError:
+        process.join()
+        self._log.seek(0)
+        words = [line.strip() for line in self._log if line.strip()]
+        reason = words[-1] if words else f"exit code {process.exitcode}"
+        return BartError(f"a {self._side} worker died: {reason}")
+
+
+Processes = InProcess | WorkerGroup
+
+
+@contextmanager
+def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
+    """Start the processes of a case, which end with the block.
+
+    Args:
+        world: of a launcher, whose ranks are the processes; None: start some.
+    """
+    if world is not None:
+        yield InProcess(world)
+        return
+    from bart_cli.runtime.launch import rank_environment, rendezvous
+
+    context, store, count = get_context("spawn"), rendezvous(), case.processes
+    threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // count))}
+    with tempfile.NamedTemporaryFile("r", errors="replace") as log:
+        group = WorkerGroup(case.side, log)
+        try:
+            with withheld():  # signals are for the command, which ends its workers
+                for rank in range(count):
+                    ours, theirs = context.Pipe()
+                    variables = rank_environment(rank, count, store.port) | threads
+                    arguments = theirs, variables if count > 1 else {}, log.name, case.side
+                    group.workers[ours] = context.Process(target=_serve, args=arguments)
+                    group.workers[ours].start()
+                    theirs.close()
+            yield group
+        finally:
+            for connection, process in group.workers.items():
+                process.kill()
+                process.join()
+                connection.close()
+
+
+def _serve(connection: Connection, environment: dict[str, str], log: str, side: str) -> None:
+    """Run a worker: answer until the parent closes the pipe or ends."""
+    end_with_parent(os.getppid())
+    os.environ.update(environment | {"TOKENIZERS_PARALLELISM": "false"})
+    for stream in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
+    score = Path("/proc/self/oom_score_adj")
+    if score.exists():  # let the kernel end this process, not the user's other work
+        score.write_text("1000")
+    from bart_cli.benchmark.session import Session
+    from bart_cli.runtime.world import join_world
+
+    with join_world() as world, suppress(EOFError):
+        session = Session(world)
+        while True:
+            method, arguments = connection.recv()
+            try:
+                answer = getattr(session, method)(*arguments)
+            except BartError as error:
+                answer = error
+            except Exception as error:
+                text = f"a {side} worker failed: {type(error).__name__}: {first_line(error)}"
+                answer = MemoryError() if is_out_of_memory(error) else BartError(text)
+            connection.send(answer)
