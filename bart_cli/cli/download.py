@@ -296,7 +296,7 @@ def cnn_dm(
     jobs: JobsOption = 1,
     hub: HubOptions = HubOptions(),
 ) -> None:
-    """Download CNN/DailyMail: articles with their highlights as summaries.
+    """Download CNN-DailyMail: articles with their highlights as summaries.
 
     [bold]bart download cnn-dm --out data/cnn-dm[/bold]
     """

@@ -1,7 +1,7 @@
 """Digest the content of tables of pairs, independently of file format and division into files.
 
 In: batches of columns. Out: a digest. Values are not converted to Python objects, so that digesting
-CNN/DailyMail does not delay the start of a run.
+CNN-DailyMail does not delay the start of a run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write CNN/DailyMail and XSum as pairs of article and summary, from the hub or the original files.
+"""Write CNN-DailyMail and XSum as pairs of article and summary, from the hub or the original files.
 
 Out: {train,validation,test}.jsonl with `id`, `article` and `summary` (one sentence per line), and
 optionally .source + .target files in the reference format.
@@ -136,7 +136,7 @@ def download_hub_pairs(
 def pairs_from_stories(
     stories: Path, url_lists: Path, out: Path, *, parallel: bool, reporter: Reporter
 ) -> DownloadReport:
-    """Write CNN/DailyMail from `.story` files (named by the SHA-1 of their URL) and URL lists.
+    """Write CNN-DailyMail from `.story` files (named by the SHA-1 of their URL) and URL lists.
 
     Args:
         stories: folder with the stories or their archives, or one archive.
