@@ -61,6 +61,8 @@ NEEDS = {
     "summarize page.html --model run/model": "data",
     "summarize https://127.0.0.1:9/ --model run/model": "data",
     "evaluate --model run --data pairs": "eval",
+    "export tuned --out other --format ctranslate2": "ctranslate2",
+    "export tuned --out other --format onnx": "onnx",
     "finetune --preset tiny-cpu-finetune --init-from run --data pairs --out tuned": "eval",
     "pretrain --preset tiny-cpu --data shards --out tracked --set training.loggers=wandb": "wandb",
 }
