@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 Kind = TypeVar("Kind", bound=Section)
 
 TASKS = ("pretrain", "finetune", "model")
-# Pairs of settings for one number. A later layer overrides both; within a layer the second wins.
+# Pairs of settings for the same number. A later layer overrides both; in a layer, the second wins.
 EITHER = (
     ("training.max_steps", "training.epochs"),
     ("schedule.warmup_steps", "schedule.warmup_ratio"),

@@ -60,7 +60,7 @@ class ScheduleConfig(Section):
     )
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     warmup_ratio: float | None = Field(
-        None, ge=0, le=1, description="warm-up as a share of all steps; sets warmup_steps"
+        None, ge=0, le=1, description="warm-up as a share of all steps; overrides warmup_steps"
     )
     power: float = Field(1.0, gt=0, le=10, description="exponent of the polynomial decay")
     end_learning_rate: float = Field(0.0, ge=0, description="learning rate at the last step")
@@ -85,7 +85,7 @@ class TrainingConfig(Section):
     epochs: float | None = Field(
         None,
         gt=0,
-        description="passes over the training data in total; sets max_steps",
+        description="number of passes over the training data; overrides max_steps",
     )
     global_batch: int = Field(
         64,

@@ -101,7 +101,7 @@ class Denoiser:
 
         The index of a new token (<mask> or a random token) is -1. Arguments as in `__call__`.
         """
-        # Ids above the vocabulary stand for positions, so that every scheme carries them along.
+        # Encode positions as ids above the vocabulary, so that every scheme moves them like tokens.
         vocabulary, starts = len(self._word_starts), self._word_starts
         places = Ragged(np.arange(len(tokens.values)) + vocabulary, tokens.lengths)
         text = self._noise(places, sentences, keys, np.append(starts, starts[tokens.values]))

@@ -41,10 +41,12 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of a `Text`, in order; a sentence that a rotation has cut counts as two.
+    """The sentences of a `Text`, in order; a sentence split by a rotation counts as two.
 
-    first: [S] index of the first token. owners: [S] index of the sample. numbers: [S] index of the
-    sentence in the original sample.
+    Attributes:
+        first: [S] index of the first token.
+        owners: [S] index of the sample.
+        numbers: [S] index of the sentence in the original sample.
     """
 
     first: Ids
@@ -54,10 +56,12 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Text:
-    """The samples of a batch, as schemes pass them on.
+    """The samples of a batch: input and output of a scheme.
 
-    ids: [T] tokens, concatenated. lengths: [B] tokens of each sample. find_sentences: computes
-    `sentences`, which few schemes read.
+    Attributes:
+        ids: [T] tokens, concatenated.
+        lengths: [B] number of tokens of each sample.
+        find_sentences: computes `sentences` lazily; few schemes need them.
     """
 
     ids: Ids
@@ -85,7 +89,7 @@ class Text:
         return np.repeat(self.sentences.numbers, self.sentence_lengths())
 
     def sentence_lengths(self) -> Ids:
-        """[S] tokens of each sentence."""
+        """[S] number of tokens of each sentence."""
         return np.diff(np.append(self.sentences.first, len(self.ids)))
 
     def edit(self, anchors: Ids, lengths: Ids) -> Text:
@@ -134,10 +138,10 @@ class NewTokens:
         return drawn
 
 
-def stretches(firsts: Ids, lengths: Ids) -> Ids:
-    """Count up from each of `firsts`, as many numbers as `lengths` says.
+def ranges(firsts: Ids, lengths: Ids) -> Ids:
+    """Concatenate the ranges of these lengths that start at `firsts`.
 
-    >>> stretches(np.array([7, 3]), np.array([2, 3])).tolist()
+    >>> ranges(np.array([7, 3]), np.array([2, 3])).tolist()
     [7, 8, 3, 4, 5]
     """
     numbers: Ids = np.repeat(firsts - starts_of(lengths), lengths)
@@ -146,8 +150,9 @@ def stretches(firsts: Ids, lengths: Ids) -> Ids:
 
 
 def share(counts: Ids, ratio: float, keys: Keys, config: DenoisingConfig) -> Ids:
-    """Round `ratio` times each count to an integer: at random so that the expectation is exact, or
-    up as in fairseq.
+    """Round `ratio` times each count to an integer.
+
+    Rounding is random, so that the expectation is exact, or up, as in fairseq.
     """
     if config.sampling == "fairseq":
         return np.ceil(counts.astype(np.float32) * np.float32(ratio)).astype(np.int64)
@@ -174,7 +179,7 @@ def permute(text: Text, keys: Keys, ratio: float) -> Text:
         arranged[np.sort(chosen)] = chosen
     lengths = lengths[arranged]
     moved = Sentences(starts_of(lengths), owners, found.numbers[arranged])
-    anchors = stretches(found.first[arranged], lengths)
+    anchors = ranges(found.first[arranged], lengths)
     return Text(text.ids[anchors], text.lengths, lambda: moved)
 
 
@@ -192,7 +197,7 @@ def rotate(text: Text, keys: Keys, config: DenoisingConfig) -> Text:
     wrapped = place >= text.lengths[owners]
     anchors = starts[owners] + place - np.where(wrapped, text.lengths[owners], 0)
 
-    def find() -> Sentences:  # for subsequent schemes, a sentence that was cut counts as two
+    def find() -> Sentences:  # for subsequent schemes, a sentence that was split counts as two
         numbers = text.sentence_numbers()[anchors]
         return find_sentences(np.where(wrapped, ~numbers, numbers), owners)
 
@@ -229,7 +234,7 @@ def fill(
     text: Text, begins: Flags, keys: Keys, config: DenoisingConfig, new: NewTokens,
     *, single: bool, replace: int,
 ) -> Text:  # fmt: skip
-    """Replace spans that cover `mask_ratio` of the words by masks.
+    """Replace spans that cover `mask_ratio` of the words with masks.
 
     Example: the words a b c d e, 2 of them to mask, and drawn span lengths 0 and 2. The items are
     these two spans and three kept words. Random numbers order them, say kept, span 2, kept, span 0,
@@ -239,8 +244,8 @@ def fill(
     Args:
         begins: [T] True at the first token of each word; at all tokens if tokens are the unit.
         single: mask single words; else draw span lengths from a Poisson distribution.
-        replace: delete a span (0), replace it by one mask (1), or by a mask per token (-1). A span
-            of length 0 always inserts a mask.
+        replace: delete a span (0), replace it with one mask (1), or with a mask per token (-1). A
+            span of length 0 always inserts a mask.
     """
     starts, rows = _words(text, begins)
     words = np.diff(rows)
@@ -274,8 +279,11 @@ def fill(
 
 
 def _words(text: Text, begins: Flags) -> tuple[Ids, Ids]:
-    """Index of the first token of each word, and T; index of the first word of each sample, and the
-    number of words.
+    """Find the words.
+
+    Returns:
+        the index of the first token of each word, followed by T; and [B + 1] the index of the
+        first word of each sample, followed by the number of words.
     """
     first = np.flatnonzero(begins)
     return np.append(first, len(text.ids)), np.searchsorted(first, text.bounds)
@@ -284,13 +292,17 @@ def _words(text: Text, begins: Flags) -> tuple[Ids, Ids]:
 def _rewrite(
     text: Text, first: Ids, taken: Ids, put: Ids, owners: Ids, written: Ids | int
 ) -> Text:  # fmt: skip
-    """Replace `taken` [K] tokens, from the `first` [K] on, by `put` [K] new ones.
+    """Replace `taken` [K] tokens, starting at `first` [K], with `put` [K] new ones.
+
+    Example: in a b c d e, replace 2 tokens at 1 and 0 tokens at 4 with one mask each. The `shifts`
+    between new and old positions are 0 before the first mask, 1 up to the second one, then 0. New
+    tokens are at 1 and 3, and the anchors of the others are 0, 3, 4: a <mask> d <mask> e.
 
     Args:
         owners: [K] index of the sample.
         written: the new tokens, concatenated; or one id for all of them.
     """
-    shifts = np.zeros(len(first) + 1, dtype=np.int64)  # of the tokens before each, and the last
+    shifts = np.zeros(len(first) + 1, dtype=np.int64)  # before each replacement, and after all
     np.cumsum(taken - put, out=shifts[1:])
     places = first - shifts[:-1]
     size = len(text.ids) - int(shifts[-1])
@@ -298,7 +310,7 @@ def _rewrite(
     runs[1:] -= runs[:-1].copy()
     anchors = np.repeat(shifts, runs)
     anchors += np.arange(size)
-    news = stretches(places, put)
+    news = ranges(places, put)
     # A new token after the last one of a sample does not belong to a sentence of the next sample.
     anchors[news] = np.minimum(anchors[news], np.repeat(text.bounds[1:][owners] - 1, put))
     change = np.bincount(owners, weights=put - taken, minlength=len(text.lengths))

@@ -26,8 +26,11 @@ LAST = np.uint64(2**64 - 1)
 class Spans:
     """Spans of words, in order.
 
-    words: [K] index of the first word; for a span of length 0, of the word after it. widths: [K]
-    number of words. ranks: [K] rank among the spans of the sample. owners: [K] index of the sample.
+    Attributes:
+        words: [K] index of the first word; for a span of length 0, of the word after it.
+        widths: [K] number of words.
+        ranks: [K] rank among the spans of the sample.
+        owners: [K] index of the sample.
     """
 
     words: Ids
@@ -52,10 +55,12 @@ def single_spans(wanted: Ids) -> tuple[Ids, Ids]:
 
 
 def poisson_spans(wanted: Ids, keys: Keys, rate: float) -> tuple[Ids, Ids]:
-    """Draw spans until they cover the wanted words; truncate the last one. Returns as
-    `single_spans`.
+    """Draw spans until they cover the wanted words, and truncate the last one.
 
-    For 5 words and draws of 2, 0, 4, …, the span lengths are 2, 0, 3.
+    Example: for 5 words and draws of 2, 0, 4, …, the span lengths are 2, 0, 3.
+
+    Returns:
+        the same as `single_spans`.
     """
     draws = int(wanted.max(initial=0) / rate * 1.5) + 12
     table = poisson_table(rate)
@@ -75,7 +80,7 @@ def poisson_spans(wanted: Ids, keys: Keys, rate: float) -> tuple[Ids, Ids]:
 
 @cache
 def poisson_table(rate: float) -> NDArray[np.float64]:
-    """P(length <= k) for k = 0, 1, …: the index of the first entry above u is a Poisson sample."""
+    """Tabulate P(length <= k), k = 0, 1, …; the index of the first entry above u is a sample."""
     probability, cumulative, table = exp(-rate), 0.0, []
     for k in range(1, int(rate * 4) + 40):
         cumulative += probability
@@ -103,7 +108,19 @@ def disjoint_spans(rows: Ids, lengths: Ids, counts: Ids, keys: Keys) -> Spans:
 def assign_words(
     places: Ids, items: int, owners: Ids, counts: Ids, widths: Ids, rows: Ids
 ) -> Spans:  # fmt: skip
-    """Assign the words to ordered items; `places` are flat indices of the spans in [B, `items`]."""
+    """Assign the words of each sample to its ordered items, spans and kept words.
+
+    Example: a sample of 5 words has the items kept, span of 2, kept, span of 0, kept. With
+    `places` 1 3 and `widths` 2 0, the spans start at the words 1 and 4: two kept words and the two
+    words of the first span precede the second span.
+
+    Args:
+        places: [K] flat indices of the spans in [B, `items`].
+        owners: [K] index of the sample.
+        counts: [B] number of spans.
+        widths: [K] span lengths.
+        rows: as in `disjoint_spans`.
+    """
     begins = starts_of(counts)[owners]  # the first span of the sample
     ranks = np.arange(len(places)) - begins
     before = starts_of(widths)

@@ -53,7 +53,7 @@ def _refuse_launch_options(asked: int | None, max_restarts: int) -> None:
     own = slurm_tasks_on_this_node() if size is None else int(size)
     if asked not in (None, own):
         raise UsageError(
-            f"--processes {asked} has no effect: torchrun or srun has started {own} here",
+            f"--processes {asked} has no effect: torchrun or srun started {own} on this machine",
             hint="Drop --processes.",
         )
     if max_restarts:

@@ -1,6 +1,7 @@
-"""Work that one rank of a machine does for all its ranks.
+"""Do work once per machine: one rank writes a file that all ranks of the machine read.
 
-In: a function that writes a file. Out: that file, read by every rank, best by mapping it.
+In: a function that writes a file and one that reads it, preferably by mapping it into memory. Out:
+what was read, on every rank.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ PROC = Path("/proc")
 def once_per_machine(
     world: World, write: Callable[[IO[bytes]], None], read: Callable[[str], Item]
 ) -> Item:
-    """Let one rank of each machine write a temporary file, and every rank read it.
+    """Let one rank of each machine write a temporary file that all of its ranks read.
 
-    The file has no name: it is gone when the last rank has closed it, or was killed. The others
-    wait for its lock, because a collective would run into its timeout.
+    The file has no name, so it disappears when the last rank closes it or is killed. The other
+    ranks wait for its lock, because a collective call could time out.
+
+    Args:
+        write: called with the open file, on one rank per machine.
+        read: called with a path of the file, on every rank.
 
     Raises:
-        BartError: on every rank, when one of them cannot write or open the file.
+        BartError: on every rank, if any of them cannot write or open the file.
     """
     machines = world.gather_all(_machine(world.rank))
     writer = machines.index(machines[world.rank])
@@ -66,9 +71,9 @@ def once_per_machine(
 
 
 def _machine(rank: int) -> str:
-    """The same for ranks that can open each other's files through /proc."""
+    """Return a string that is equal for ranks that can open each other's files through /proc."""
     try:
         boot = (PROC / "sys" / "kernel" / "random" / "boot_id").read_text()
         return boot + str((PROC / "self" / "ns" / "pid").readlink())
-    except OSError:  # not Linux: each rank works for itself
+    except OSError:  # not Linux: each rank writes its own file
         return str(rank)

@@ -71,7 +71,7 @@ class World:
         return items
 
     def gather_all(self, item: Item) -> list[Item]:
-        """The items of all ranks in their order, on every rank."""
+        """Return the items of all ranks, in order, on every rank."""
         items: list[Any] = [item] * self.size
         if self.size > 1:
             dist.all_gather_object(items, item)
@@ -159,7 +159,7 @@ def held_by_rank_0(
     """Hold the lock of a folder, on rank 0 for all ranks.
 
     Args:
-        writes: False: only check that the folder could be locked and written.
+        writes: if False, only check that the folder could be locked and written.
 
     Raises:
         UsageError: on every rank, if another command holds the lock.

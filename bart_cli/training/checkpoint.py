@@ -106,7 +106,7 @@ def write_checkpoint(
         kept += sorted(scored, key=lambda path: scores[path] or 0.0)[-training.keep_best :]
     for old in found:
         if old not in kept:
-            # A kill in the middle must not leave a damaged one.
+            # Rename it first, so that a kill during deletion does not leave a damaged checkpoint.
             shutil.rmtree(old.rename(old.with_name(f".{old.name}.{os.getpid()}.tmp")))
     return folder
 

@@ -33,23 +33,24 @@ from bart_cli.training.loop import (
 from bart_cli.training.resume import Start, TrainingRun
 from bart_cli.training.run import Loader, RunResult, explained, make_job
 
-LONG = 10.0  # seconds to measure at most
+LONG = 10.0  # maximum seconds to measure
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected length and needs of a run.
+    """Expected length and resources of a run.
 
     Attributes:
-        tokens_per_epoch: in articles and summaries, or in samples before noise; None: unknown.
+        tokens_per_epoch: tokens of articles and summaries, or of samples before noise; None:
+            unknown.
         first_step: step that the run resumes from; 0 for a new run.
         memory: bytes by part, on one device.
         memory_needed: peak of a step in bytes, on one device.
         memory_available: bytes available to a process; None: unknown.
-        checkpoints: number that is kept; one more exists while it is written.
-        disk_needed: bytes of checkpoints and models, at most.
+        checkpoints: number of checkpoints to keep; there is one more while it is being written.
+        disk_needed: maximum bytes of checkpoints and models.
         passes: forward passes per step on rank 0.
-        measured_passes: those of them that were measured.
+        measured_passes: how many of these were measured.
         step_seconds: duration of a step with the average number of tokens.
         hours: duration of the remaining steps, without validation.
     """
@@ -110,7 +111,7 @@ def rehearse(
     room: Room,
     reporter: Reporter,
 ) -> DryRun:
-    """Take a few steps without writing anything, and estimate the run.
+    """Run a few steps without writing anything, and estimate the whole run.
 
     Args:
         config, run, …: see `run_training`.
@@ -141,7 +142,7 @@ def rehearse(
     free = shutil.disk_usage(next(path for path in (run, *run.parents) if path.exists())).free
     if disk > free:
         reporter.warn(
-            f"the checkpoints need up to {disk / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
+            f"checkpoints need up to {disk / 1e9:.1f} GB of disk, but {free / 1e9:.1f} GB are free"
         )
     available = room.available
     shape, schedule = model.config, config.schedule
@@ -199,12 +200,12 @@ class _Speed:
     """Measured time of a step.
 
     Attributes:
-        passes: measured forward passes.
-        of: forward passes per step.
-        seconds: of the measured passes, forward and backward.
-        update: seconds of the optimizer's update.
-        tokens: in the measured passes of all ranks, without padding.
-        whole: tokens of the whole step.
+        passes: number of measured forward passes.
+        of: number of forward passes per step.
+        seconds: forward and backward of the measured passes.
+        update: seconds of the optimizer update.
+        tokens: tokens in the measured passes of all ranks, without padding.
+        whole: tokens in the whole step.
     """
 
     passes: int
@@ -222,7 +223,7 @@ class _Speed:
 def _measured(job: Job, reporter: Reporter) -> _Speed:
     """Measure a step, after one or two warm-up steps of one pass each.
 
-    Of a step that takes longer than LONG seconds, only the first passes are measured.
+    If a step takes longer than LONG seconds, only its first passes are measured.
     """
     world, training = job.world, job.training
     parameters = [p for p in job.model.parameters() if p.requires_grad]
@@ -260,7 +261,7 @@ def _tokens(micro: list[Batch]) -> int:
 
 
 def _disk(config: TrainingRun, model: Bart, room: Room, world: World) -> tuple[int, int, int]:
-    """Return the bytes of a checkpoint, the number kept, and the bytes of the run at most."""
+    """Return the bytes of a checkpoint, the number to keep, and the maximum bytes of the run."""
     training = config.training
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     parts = world.size if training.sharding == "fsdp" else 1

@@ -20,7 +20,7 @@ def in_steps(config: Config, samples: Callable[[], int], reporter: Reporter = Re
     total is rounded up, not every epoch.
 
     Args:
-        samples: returns the samples of an epoch; called only if needed.
+        samples: returns the number of samples per epoch; called only if needed.
     """
     training, schedule = config.training, config.schedule
     changes: dict[str, int] = {}

@@ -118,10 +118,10 @@ def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
     """Check all phases before the first one starts: settings, data and run folders.
 
     Args:
-        phases: configurations by run folder; each phase has the weights of the one before.
+        phases: configurations by run folder; each phase starts from the weights of the previous.
 
     Raises:
-        UsageError: names the phase that cannot work.
+        UsageError: names the phase with the problem.
     """
     before: tuple[Tokenizer, ModelConfig] | None = None
     for run, config in phases.items():
@@ -132,7 +132,7 @@ def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
                 if excess := _excess(config.data.sequence_length, before[1]):
                     raise UsageError(excess[0])
             elif tokenizer.fingerprint() != before[0].fingerprint():
-                raise UsageError("its tokenizer is not that of the first phase")
+                raise UsageError("its tokenizer differs from that of the first phase")
             changes(run, _in_steps(config, shards), _digests(config, shards, tokenizer))
         except UsageError as error:
             error.message = f"phase {run.name}: {error.message}"
@@ -156,7 +156,7 @@ def check_pretrain(
     """Check the settings of a run; return the folder of its shards and their tokenizer.
 
     Args:
-        model: of the weights that `init_from` will have, if it is known.
+        model: architecture of the weights in `init_from`, if it is known.
 
     Raises:
         UsageError: the settings or the data are invalid, or do not fit the number of ranks.

@@ -104,7 +104,7 @@ def trials_of(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[T
 
 
 def require_own_folder(out: Path, trials: Sequence[Trial]) -> None:
-    """Check that `out` has no runs but those of this sweep, which may have grown.
+    """Check that `out` has no runs except those of this sweep, which may have been extended.
 
     Raises:
         UsageError: `out` is a run folder or has runs of another sweep.
@@ -116,7 +116,7 @@ def require_own_folder(out: Path, trials: Sequence[Trial]) -> None:
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise UsageError(
-            f"{out} holds runs that are not of this sweep: {others[0]}{more}",
+            f"{out} has runs that are not part of this sweep: {others[0]}{more}",
             hint="Choose another --out, or add their values to --grid and --seeds.",
         )
 

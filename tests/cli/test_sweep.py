@@ -86,7 +86,7 @@ def test_a_killed_sweep_is_resumed(shards: Path, tmp_path: Path) -> None:
         (["--grid=data.path=a,b"], "--grid data.path: --data "),
         (["--grid=training.seed=1,2"], "--grid does not accept training.seed"),
         (["--grid=model.max_position_embeddings=32,64"], "data.sequence_length=64 exceeds"),
-        (["--seeds=2", "--set=training.seed=7"], "not of this sweep: seed=1 and 1 more"),
+        (["--seeds=2", "--set=training.seed=7"], "not part of this sweep: seed=1 and 1 more"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_reported_before_anything_is_trained(
