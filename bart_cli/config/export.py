@@ -32,7 +32,7 @@ class ExportConfig(Section):
         "which is created if it does not exist",
     )
     private: bool = Field(
-        False, description="create the repository so that only you and those you admit see it"
+        False, description="create a private repository, visible only to you and your organization"
     )
 
     @model_validator(mode="after")

@@ -132,7 +132,7 @@ def _examples(result: Evaluation, pairs: Sequence[Pair]) -> dict[str, list[Shown
     best, rest = order[:SHOWN], order[SHOWN:]
     worst, rest = rest[-SHOWN:][::-1], rest[:-SHOWN]
     begin = max(0, (len(rest) - SHOWN) // 2)
-    chosen = {"Best": best, "In the middle": rest[begin : begin + SHOWN], "Worst": worst}
+    chosen = {"Best": best, "Median": rest[begin : begin + SHOWN], "Worst": worst}
     return {
         title: [_example(result, pairs[index], index) for index in group]
         for title, group in chosen.items()

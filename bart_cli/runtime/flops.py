@@ -38,7 +38,7 @@ PEAKS = (
 )
 
 SQUARE = {"cpu": 1024, "cuda": 8192}  # side of a product large enough to fill the device
-PRODUCTS = 5  # of each shape in a measurement
+PRODUCTS = 5  # measured products of each shape
 
 
 def training_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor) -> float:
@@ -80,12 +80,15 @@ def synchronize(device: torch.device) -> None:
 
 @torch.inference_mode()
 def measured_flops(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
-    """Measure FLOP/s of two matrix products, one of this shape and a large square; the faster.
+    """Measure the FLOP/s of a matrix product of this shape and of a large square one.
 
-    tf32 is fp32 here, in a process that is set to run fp32 products in it.
+    For tf32, pass fp32 after `apply_matmul_precision`.
 
     Args:
         shape: rows, inner dimension and columns.
+
+    Returns:
+        the larger of the two.
     """
     rates = []
     for rows, inner, columns in (shape, (SQUARE[device.type],) * 3):
@@ -98,6 +101,6 @@ def measured_flops(device: torch.device, dtype: torch.dtype, shape: tuple[int, i
             a @ b
             synchronize(device)
             seconds.append(time.perf_counter() - begin)
-        # The first one chooses a kernel.
+        # Skip the first product, which selects a kernel.
         rates.append(2 * rows * inner * columns / statistics.median(seconds[1:]))
     return max(rates)

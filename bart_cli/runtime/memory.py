@@ -42,19 +42,19 @@ def resident_memory(proc: Path = PROC) -> int:
 
 
 def peak_resident_memory(proc: Path = PROC) -> int:
-    """Bytes of this process in memory at most since `reset_peak_memory`; 0: unknown."""
+    """Return the peak resident memory since `reset_peak_memory` in bytes; 0: unknown."""
     return _kilobytes(proc / "self" / "status", "VmHWM") or 0
 
 
 def reset_peak_memory(proc: Path = PROC) -> None:
-    """Forget the peak so far (proc(5), `clear_refs`)."""
+    """Reset the peak of the resident memory (proc(5), `clear_refs`)."""
     path = proc / "self" / "clear_refs"
     if path.exists():
         path.write_text("5")
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed: on a GPU, in torch's CPU allocator, or in numpy."""
+    """Return whether an allocation failed, on a GPU, in torch's CPU allocator or in NumPy."""
     words = ("can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
