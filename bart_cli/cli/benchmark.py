@@ -13,7 +13,7 @@ import typer
 from bart_cli.cli.console import make_reporter, out, print_json, print_table
 from bart_cli.cli.generation import BeamsOption, MaxLengthOption
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import JsonOption, SetOption, complete_preset, field_help, numbers
+from bart_cli.cli.options import JsonOption, SetOption, complete_preset, numbers, setting
 from bart_cli.config.benchmark import BenchmarkConfig
 
 if TYPE_CHECKING:
@@ -31,17 +31,10 @@ CPU_SECONDS, GPU_SECONDS = 5.0, 20.0  # default time to measure a row
 class MeasuringOptions:
     """Number and duration of measurements, and output of the results."""
 
-    repeats: Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "repeats"))] = None
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds after which to stop measuring a row, after at least 3 measurements."
-        ),
-    ] = None
-    warm_up: Annotated[
-        int | None, typer.Option("--warmup", help=field_help(BenchmarkConfig, "warm_up"))
-    ] = None
-    seed: Annotated[int | None, typer.Option(help=field_help(BenchmarkConfig, "seed"))] = None
+    repeats: Annotated[int | None, setting(BenchmarkConfig, "repeats")] = None
+    seconds: Annotated[float | None, setting(BenchmarkConfig, "seconds")] = None
+    warm_up: Annotated[int | None, setting(BenchmarkConfig, "warm_up", "--warmup")] = None
+    seed: Annotated[int | None, setting(BenchmarkConfig, "seed")] = None
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Output folder. Default: runs/benchmark-….")
     ] = None
@@ -89,16 +82,12 @@ class SweepOptions:
             help="Number of processes (GPUs), or several to compare.",
         ),
     ] = None
-    lengths: Annotated[
-        str | None, typer.Option(metavar="real|full", help=field_help(BenchmarkConfig, "lengths"))
-    ] = None
+    lengths: Annotated[str | None, setting(BenchmarkConfig, "lengths")] = None
     compare: Annotated[
         str | None,
-        typer.Option(metavar="transformers", help=field_help(BenchmarkConfig, "compare")),
+        setting(BenchmarkConfig, "compare"),
     ] = None
-    profile: Annotated[
-        bool, typer.Option("--profile", help=field_help(BenchmarkConfig, "profile"))
-    ] = False
+    profile: Annotated[bool, setting(BenchmarkConfig, "profile", "--profile")] = False
     sets: SetOption = None
 
     def measured(self) -> dict[str, object]:
@@ -137,9 +126,7 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Shards or pairs. Default: random tokens.")
     ] = None,
-    accumulation: Annotated[
-        int | None, typer.Option(help=field_help(BenchmarkConfig, "accumulation"))
-    ] = None,
+    accumulation: Annotated[int | None, setting(BenchmarkConfig, "accumulation")] = None,
     sweep: SweepOptions = SweepOptions(),
     measuring: MeasuringOptions = MeasuringOptions(),
 ) -> None:

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
-from bart_cli.config.generation import EvaluationConfig
+from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, ScoringOptions
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import UsageError
 
@@ -38,15 +37,7 @@ def command(
         ),
     ] = None,
     pairs: PairOptions = PairOptions(),
-    split: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "split"))] = None,
-    limit: Annotated[int | None, typer.Option(help=field_help(EvaluationConfig, "limit"))] = None,
-    bleu: Annotated[
-        bool | None, typer.Option("--bleu", help=field_help(EvaluationConfig, "bleu"))
-    ] = None,
-    rouge_tokenizer: Annotated[
-        str | None,
-        typer.Option(metavar="ascii|unicode", help=field_help(EvaluationConfig, "tokenizer")),
-    ] = None,
+    scoring: ScoringOptions = ScoringOptions(),
     seed: Annotated[int, typer.Option(min=0, help="Seed for resampling.")] = 0,
     settings: ConfigOptions = ConfigOptions(),
     as_json: JsonOption = False,
@@ -67,13 +58,8 @@ def command(
     config = settings.load(
         EvaluateConfig,
         {f"data.{key}": value for key, value in pairs.settings().items()}
-        | {
-            "data.path": data,
-            "evaluation.split": split,
-            "evaluation.limit": limit,
-            "evaluation.bleu": bleu,
-            "evaluation.tokenizer": rouge_tokenizer,
-        },
+        | scoring.keys()
+        | {"data.path": data},
     )
     evaluation = config.evaluation
     if not evaluation.bootstrap:

@@ -17,7 +17,7 @@ from bart_cli.cli.options import (
     JsonOption,
     SourceFieldOption,
     TargetFieldOption,
-    field_help,
+    setting,
 )
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.config.run import PretrainConfig
@@ -61,14 +61,10 @@ def inspect(
     settings: ConfigOptions = ConfigOptions(),
     schemes: Annotated[
         str | None,
-        typer.Option(metavar="NAME,NAME…", help=field_help(DenoisingConfig, "schemes")),
+        setting(DenoisingConfig, "schemes", metavar="NAME,NAME…"),
     ] = None,
-    mask_ratio: Annotated[
-        float | None, typer.Option(help=field_help(DenoisingConfig, "mask_ratio"))
-    ] = None,
-    poisson_lambda: Annotated[
-        float | None, typer.Option(help=field_help(DenoisingConfig, "poisson_lambda"))
-    ] = None,
+    mask_ratio: Annotated[float | None, setting(DenoisingConfig, "mask_ratio")] = None,
+    poisson_lambda: Annotated[float | None, setting(DenoisingConfig, "poisson_lambda")] = None,
     source_field: SourceFieldOption = None,
     target_field: TargetFieldOption = None,
     as_json: JsonOption = False,

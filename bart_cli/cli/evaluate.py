@@ -16,7 +16,8 @@ from bart_cli.cli.options import (
     ConfigOptions,
     JsonOption,
     PairOptions,
-    field_help,
+    ScoringOptions,
+    setting,
 )
 from bart_cli.cli.training import ProcessesOption, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
@@ -33,29 +34,17 @@ KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLs
 def command(
     model: Annotated[str | None, typer.Option(help="Run, model folder or hub id to score.")] = None,
     checkpoint: CheckpointOption = None,
-    data: Annotated[
-        Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
-    ] = None,
+    data: Annotated[Path | None, setting(SummarizationDataConfig, "path")] = None,
     pairs: PairOptions = PairOptions(),
-    predictions: Annotated[
-        Path | None, typer.Option(help=field_help(EvaluateConfig, "predictions"))
-    ] = None,
+    predictions: Annotated[Path | None, setting(EvaluateConfig, "predictions")] = None,
     out_folder: Annotated[
         Path | None,
         typer.Option("--out", help="Output folder. Default: `evaluation-SPLIT` inside the run."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "split"))] = None,
-    limit: Annotated[int | None, typer.Option(help=field_help(EvaluationConfig, "limit"))] = None,
-    bleu: Annotated[
-        bool | None, typer.Option("--bleu", help=field_help(EvaluationConfig, "bleu"))
-    ] = None,
-    rouge_tokenizer: Annotated[
-        str | None,
-        typer.Option(metavar="ascii|unicode", help=field_help(EvaluationConfig, "tokenizer")),
-    ] = None,
+    scoring: ScoringOptions = ScoringOptions(),
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="NAME,…", help=field_help(EvaluationConfig, "metrics")),
+        setting(EvaluationConfig, "metrics", metavar="NAME,…"),
     ] = None,
     settings: ConfigOptions = ConfigOptions(),
     decoding: DecodingOptions = DecodingOptions(),
@@ -90,13 +79,10 @@ def command(
         | decoding.evaluation()
         | decoding.languages()
         | {f"data.{key}": value for key, value in pairs.settings().items()}
+        | scoring.keys()
         | {
             "model_path": _resolve(model, checkpoint),
             "data.path": data,
-            "evaluation.split": split,
-            "evaluation.limit": limit,
-            "evaluation.bleu": bleu,
-            "evaluation.tokenizer": rouge_tokenizer,
             "evaluation.metrics": _words(metrics),
             "predictions": predictions,
         },

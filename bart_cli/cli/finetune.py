@@ -12,14 +12,19 @@ from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.generation import (
     Saved,
-    SourceLanguageOption,
-    TargetLanguageOption,
     load_with_model,
     saved_with,
     without_model,
 )
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, field_help
+from bart_cli.cli.options import (
+    ConfigOptions,
+    JsonOption,
+    PairOptions,
+    SourceLanguageOption,
+    TargetLanguageOption,
+    field_help,
+)
 from bart_cli.cli.training import (
     TrainingOptions,
     as_document,

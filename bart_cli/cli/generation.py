@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from bart_cli.cli.options import Config, ConfigOptions, field_help
-from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.cli.options import (
+    Config,
+    ConfigOptions,
+    SourceLanguageOption,
+    TargetLanguageOption,
+    setting,
+)
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig, Layer
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig
 from bart_cli.progress import Reporter
@@ -23,74 +26,40 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "facebook/bart-large-cnn"
 
-BeamsOption = Annotated[int | None, typer.Option(help=field_help(GenerationConfig, "beams"))]
-MaxLengthOption = Annotated[
-    int | None, typer.Option(help=field_help(GenerationConfig, "max_length"))
-]
-
-
-SourceLanguageOption = Annotated[
-    str | None,
-    typer.Option(metavar="CODE", help=field_help(SummarizationDataConfig, "source_language")),
-]
-TargetLanguageOption = Annotated[
-    str | None,
-    typer.Option(metavar="CODE", help=field_help(SummarizationDataConfig, "target_language")),
-]
+BeamsOption = Annotated[int | None, setting(GenerationConfig, "beams")]
+MaxLengthOption = Annotated[int | None, setting(GenerationConfig, "max_length")]
 
 
 @dataclass(frozen=True)
 class DecodingOptions:
     """Fields of EvaluationConfig and GenerationConfig; None means not given."""
 
-    batch_size: Annotated[
-        int | None, typer.Option(help=field_help(EvaluationConfig, "batch_size"))
-    ] = None
-    max_tokens: Annotated[
-        int | None, typer.Option(help=field_help(EvaluationConfig, "max_tokens"))
-    ] = None
+    batch_size: Annotated[int | None, setting(EvaluationConfig, "batch_size")] = None
+    max_tokens: Annotated[int | None, setting(EvaluationConfig, "max_tokens")] = None
     precision: Annotated[
         str | None,
-        typer.Option("--precision", metavar="NAME", help=field_help(EvaluationConfig, "precision")),
+        setting(EvaluationConfig, "precision", "--precision", metavar="NAME"),
     ] = None
     device: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=field_help(EvaluationConfig, "device")),
+        setting(EvaluationConfig, "device", metavar="NAME"),
     ] = None
     beams: BeamsOption = None
-    length_penalty: Annotated[
-        float | None, typer.Option(help=field_help(GenerationConfig, "length_penalty"))
-    ] = None
-    min_length: Annotated[
-        int | None, typer.Option(help=field_help(GenerationConfig, "min_length"))
-    ] = None
+    length_penalty: Annotated[float | None, setting(GenerationConfig, "length_penalty")] = None
+    min_length: Annotated[int | None, setting(GenerationConfig, "min_length")] = None
     max_length: MaxLengthOption = None
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(help=field_help(GenerationConfig, "no_repeat_ngram"))
-    ] = None
+    no_repeat_ngram: Annotated[int | None, setting(GenerationConfig, "no_repeat_ngram")] = None
     early_stopping: Annotated[
         str | None,
-        typer.Option(
-            metavar="true|false|never", help=field_help(GenerationConfig, "early_stopping")
-        ),
+        setting(GenerationConfig, "early_stopping", metavar="true|false|never"),
     ] = None
-    return_sequences: Annotated[
-        int | None, typer.Option(help=field_help(GenerationConfig, "return_sequences"))
-    ] = None
-    sample: Annotated[
-        bool | None, typer.Option("--sample", help=field_help(GenerationConfig, "sample"))
-    ] = None
-    temperature: Annotated[
-        float | None, typer.Option(help=field_help(GenerationConfig, "temperature"))
-    ] = None
-    top_k: Annotated[int | None, typer.Option(help=field_help(GenerationConfig, "top_k"))] = None
-    top_p: Annotated[float | None, typer.Option(help=field_help(GenerationConfig, "top_p"))] = None
-    seed: Annotated[
-        int | None, typer.Option("--seed", help=field_help(GenerationConfig, "seed"))
-    ] = None
-    language: Annotated[str | None, typer.Option(help=field_help(EvaluationConfig, "language"))] = (
-        None
-    )
+    return_sequences: Annotated[int | None, setting(GenerationConfig, "return_sequences")] = None
+    sample: Annotated[bool | None, setting(GenerationConfig, "sample", "--sample")] = None
+    temperature: Annotated[float | None, setting(GenerationConfig, "temperature")] = None
+    top_k: Annotated[int | None, setting(GenerationConfig, "top_k")] = None
+    top_p: Annotated[float | None, setting(GenerationConfig, "top_p")] = None
+    seed: Annotated[int | None, setting(GenerationConfig, "seed", "--seed")] = None
+    language: Annotated[str | None, setting(EvaluationConfig, "language")] = None
     source_language: SourceLanguageOption = None
     target_language: TargetLanguageOption = None
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 
 from bart_cli.config.base import Section
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.config.generation import Layer
+from bart_cli.config.generation import EvaluationConfig, Layer
 from bart_cli.errors import UsageError
 
 Config = TypeVar("Config", bound=Section)
@@ -46,6 +46,15 @@ def field_help(section: type[BaseModel], name: str) -> str:
     text = section.model_fields[name].description
     assert text, f"{section.__name__}.{name} has no description"
     return text[0].upper() + text[1:] + "."
+
+
+def setting(section: type[BaseModel], name: str, *names: str, metavar: str | None = None) -> Any:
+    """Return the option of a configuration field: its help, and its choices where it has some."""
+    kind = section.model_fields[name].annotation
+    for part in (kind, *get_args(kind)):
+        if metavar is None and get_origin(part) is Literal:
+            metavar = "|".join(map(str, get_args(part)))
+    return typer.Option(*names, metavar=metavar, help=field_help(section, name))
 
 
 @dataclass(frozen=True)
@@ -111,11 +120,17 @@ class ConfigOptions:
 
 SourceFieldOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "source_field")),
+    setting(SummarizationDataConfig, "source_field", metavar="NAME"),
 ]
 TargetFieldOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=field_help(SummarizationDataConfig, "target_field")),
+    setting(SummarizationDataConfig, "target_field", metavar="NAME"),
+]
+SourceLanguageOption = Annotated[
+    str | None, setting(SummarizationDataConfig, "source_language", metavar="CODE")
+]
+TargetLanguageOption = Annotated[
+    str | None, setting(SummarizationDataConfig, "target_language", metavar="CODE")
 ]
 
 
@@ -127,21 +142,35 @@ class PairOptions:
     target_field: TargetFieldOption = None
     list_targets: Annotated[
         str | None,
-        typer.Option(
-            metavar="sentences|references",
-            help=field_help(SummarizationDataConfig, "list_targets"),
-        ),
+        setting(SummarizationDataConfig, "list_targets"),
     ] = None
     validation_share: Annotated[
-        float | None, typer.Option(help=field_help(SummarizationDataConfig, "validation_share"))
+        float | None, setting(SummarizationDataConfig, "validation_share")
     ] = None
-    test_share: Annotated[
-        float | None, typer.Option(help=field_help(SummarizationDataConfig, "test_share"))
-    ] = None
+    test_share: Annotated[float | None, setting(SummarizationDataConfig, "test_share")] = None
 
     def settings(self) -> dict[str, object]:
         """Return values by field of SummarizationDataConfig; None means not given."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Pairs to score, and how."""
+
+    split: Annotated[str | None, setting(EvaluationConfig, "split")] = None
+    limit: Annotated[int | None, setting(EvaluationConfig, "limit")] = None
+    bleu: Annotated[bool | None, setting(EvaluationConfig, "bleu", "--bleu")] = None
+    rouge_tokenizer: Annotated[str | None, setting(EvaluationConfig, "tokenizer")] = None
+
+    def keys(self) -> dict[str, object]:
+        """Return values by configuration key; None means not given."""
+        return {
+            "evaluation.split": self.split,
+            "evaluation.limit": self.limit,
+            "evaluation.bleu": self.bleu,
+            "evaluation.tokenizer": self.rouge_tokenizer,
+        }
 
 
 def numbers(option: str, text: str | None) -> list[int]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import JsonOption, PairOptions, field_help
+from bart_cli.cli.options import JsonOption, PairOptions, setting
 from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig, require_language
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
@@ -154,7 +154,7 @@ def pretrain(
 def summarization(
     source: Annotated[
         Path,
-        typer.Option("--input", "--data", help=field_help(SummarizationDataConfig, "path")),
+        setting(SummarizationDataConfig, "path", "--input", "--data"),
     ],
     out_folder: OutOption,
     tokenizer: TokenizerOption,

@@ -12,15 +12,11 @@ import typer
 from bart_cli.cli.console import make_reporter
 from bart_cli.cli.generation import DecodingOptions, load_summarizer, model_of, without_model
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, field_help
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, setting
 from bart_cli.config.serve import ServeConfig
 
 if TYPE_CHECKING:
     from bart_cli.serve.worker import Loaded
-
-
-def _help(name: str) -> str:
-    return field_help(ServeConfig, name)
 
 
 @option_groups
@@ -33,8 +29,8 @@ def command(
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
-    host: Annotated[str | None, typer.Option(help=_help("host"))] = None,
-    port: Annotated[int | None, typer.Option(help=_help("port"))] = None,
+    host: Annotated[str | None, setting(ServeConfig, "host")] = None,
+    port: Annotated[int | None, setting(ServeConfig, "port")] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -48,13 +44,13 @@ def command(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Serve other machines without requiring a key.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help=_help("name"))] = None,
-    workers: Annotated[int | None, typer.Option(help=_help("workers"))] = None,
-    max_queue: Annotated[int | None, typer.Option(help=_help("max_queue"))] = None,
-    max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
-    max_bytes: Annotated[int | None, typer.Option(help=_help("max_bytes"))] = None,
-    max_beams: Annotated[int | None, typer.Option(help=_help("max_beams"))] = None,
-    timeout: Annotated[float | None, typer.Option(help=_help("timeout"))] = None,
+    name: Annotated[str | None, setting(ServeConfig, "name")] = None,
+    workers: Annotated[int | None, setting(ServeConfig, "workers")] = None,
+    max_queue: Annotated[int | None, setting(ServeConfig, "max_queue")] = None,
+    max_texts: Annotated[int | None, setting(ServeConfig, "max_texts")] = None,
+    max_bytes: Annotated[int | None, setting(ServeConfig, "max_bytes")] = None,
+    max_beams: Annotated[int | None, setting(ServeConfig, "max_beams")] = None,
+    timeout: Annotated[float | None, setting(ServeConfig, "timeout")] = None,
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),
 ) -> None:

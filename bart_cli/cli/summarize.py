@@ -18,7 +18,7 @@ from bart_cli.cli.generation import (
     load_summarizer,
 )
 from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, field_help
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, setting
 from bart_cli.config.summarize import SummarizeConfig
 
 
@@ -50,19 +50,13 @@ def command(
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option(
-            "--format", metavar="text|jsonl|json", help=field_help(SummarizeConfig, "format")
-        ),
+        setting(SummarizeConfig, "format", "--format"),
     ] = None,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help=field_help(SummarizeConfig, "jsonl"))
-    ] = False,
-    field: Annotated[
-        str | None, typer.Option(metavar="NAME", help=field_help(SummarizeConfig, "field"))
-    ] = None,
+    jsonl: Annotated[bool, setting(SummarizeConfig, "jsonl", "--jsonl")] = False,
+    field: Annotated[str | None, setting(SummarizeConfig, "field", metavar="NAME")] = None,
     long: Annotated[
         str | None,
-        typer.Option(metavar="truncate|chunk|reduce", help=field_help(SummarizeConfig, "long")),
+        setting(SummarizeConfig, "long"),
     ] = None,
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),

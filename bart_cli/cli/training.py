@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from bart_cli.cli.console import out
-from bart_cli.cli.options import field_help
+from bart_cli.cli.options import setting
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -36,28 +36,20 @@ ProcessesOption = Annotated[
 class TrainingOptions:
     """Run settings that have their own option; None means not given."""
 
-    max_steps: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "max_steps"))] = (
+    max_steps: Annotated[int | None, setting(TrainingConfig, "max_steps")] = None
+    epochs: Annotated[float | None, setting(TrainingConfig, "epochs")] = None
+    global_batch: Annotated[int | None, setting(TrainingConfig, "global_batch")] = None
+    micro_batch: Annotated[str | None, setting(TrainingConfig, "micro_batch", metavar="N|auto")] = (
         None
     )
-    epochs: Annotated[float | None, typer.Option(help=field_help(TrainingConfig, "epochs"))] = None
-    global_batch: Annotated[
-        int | None, typer.Option(help=field_help(TrainingConfig, "global_batch"))
-    ] = None
-    micro_batch: Annotated[
-        str | None, typer.Option(metavar="N|auto", help=field_help(TrainingConfig, "micro_batch"))
-    ] = None
-    learning_rate: Annotated[
-        float | None, typer.Option(help=field_help(OptimizerConfig, "learning_rate"))
-    ] = None
+    learning_rate: Annotated[float | None, setting(OptimizerConfig, "learning_rate")] = None
     warmup_steps: Annotated[
-        int | None, typer.Option("--warmup-steps", help=field_help(ScheduleConfig, "warmup_steps"))
+        int | None, setting(ScheduleConfig, "warmup_steps", "--warmup-steps")
     ] = None
-    precision: Annotated[
-        str | None, typer.Option(help="Precision: fp32, tf32, bf16 or fp16.", metavar="NAME")
-    ] = None
-    seed: Annotated[int | None, typer.Option(help=field_help(TrainingConfig, "seed"))] = None
+    precision: Annotated[str | None, setting(TrainingConfig, "precision", metavar="NAME")] = None
+    seed: Annotated[int | None, setting(TrainingConfig, "seed")] = None
     time_limit: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help=field_help(TrainingConfig, "time_limit"))
+        float | None, setting(TrainingConfig, "time_limit", metavar="MINUTES")
     ] = None
     resume: Annotated[
         str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to resume from.")

@@ -16,7 +16,7 @@ class BenchmarkConfig(Section):
     seconds: float = Field(
         10.0,
         gt=0,
-        description="seconds to measure; a row with at least 3 measurements ends after that",
+        description="seconds after which to stop measuring a row, after at least 3 measurements",
     )
     warm_up: int = Field(2, ge=0, description="warm-up runs that are not measured")
     lengths: Literal["real", "full"] = Field(
