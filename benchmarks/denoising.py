@@ -1,9 +1,9 @@
-"""Denoising on one core beside per-sample code, on the same samples in the same run.
+"""Compare denoising on one core with per-sample code, on the same samples.
 
     python benchmarks/denoising.py SHARDS [--batch 64] [--samples 4096] [--repeats 5]
 
-SHARDS: a folder of shards of 128 tokens. The other side is written as such code usually is: Python
-and numpy, a sample at a time, in the way of transformers' (Flax) denoising collator: permute the
+SHARDS is a folder of shards with 128 tokens. The other side is typical code in Python and NumPy
+that noises one sample at a time, like the (Flax) denoising collator of transformers: permute the
 sentences, draw Poisson spans until the budget is met, mark them in a mask, collapse runs.
 """
 
@@ -26,7 +26,7 @@ from bart_cli.data.shards import open_shards, read_shard
 def per_sample(
     tokens: np.ndarray, sentences: np.ndarray, rng: np.random.Generator, mask_id: int
 ) -> np.ndarray:
-    """One sample, permuted and in-filled."""
+    """Permute and in-fill one sample."""
     parts = np.split(tokens, np.cumsum(sentences)[:-1])
     ids = np.concatenate([parts[i] for i in rng.permutation(len(parts))])
     budget = round(len(ids) * 0.3)

@@ -1,9 +1,9 @@
-"""Quality and speed of the article extractors on pages whose true text is known.
+"""Measure the quality and speed of the article extractors on pages with known text.
 
     python benchmarks/extractors.py FOLDER
 
-FOLDER holds `ground-truth.json` (id -> {"url", "articleBody"}) and `<id>.html.gz`: the layout of
-scrapinghub's article-extraction-benchmark. Precision, recall and F1 are over 4-grams of words,
+FOLDER has `ground-truth.json` (id -> {"url", "articleBody"}) and `<id>.html.gz`, the layout of
+scrapinghub's article-extraction-benchmark. Precision, recall and F1 compare 4-grams of words,
 averaged over the pages as in that benchmark; speed is pages per second of CPU time on one core.
 """
 
@@ -55,11 +55,11 @@ def main() -> None:
             for name, page in pages.items():
                 try:
                     texts[name] = extract(page)
-                except Exception:  # what the downloader does as well: count it, go on
+                except Exception:  # like the downloader: count it and continue
                     texts[name] = ""
                     failures += 1
             speeds.append(len(pages) / (time.process_time() - begin))
-        for half in (0, 1):  # by the hash of the id: 0 was tuned on, 1 was not
+        for half in (0, 1):  # by the hash of the id: 0 was used for tuning, 1 was not
             chosen = [n for n in truth if sha256(n.encode()).digest()[-1] % 2 == half]
             precisions, recalls = [], []
             for name in chosen:

@@ -1,12 +1,12 @@
-"""Time to the first summary, and peak memory, of a BART-large in bf16 on disk.
+"""Measure the time to the first summary, and peak memory, of a BART-large stored in bf16.
 
     python benchmarks/first_summary.py [--rounds N] [--tokens N] [--arms …]
 
-Random weights of BART-large's shape with the rows and settings of facebook/bart-large-cnn, beside
-transformers: each arm is a fresh process that imports, loads, and summarizes one article with
-4 beams; all arms in turn, round after round. Printed: seconds from the start of the process to the
-summary (median, spread), the peak of its resident memory, pages of the weights file included, and
-where the seconds of bart's last round went.
+Compares bart with transformers on random weights with the architecture and settings of
+facebook/bart-large-cnn. Each arm is a new process that imports, loads, and summarizes one article
+with 4 beams; the arms take turns. Prints the seconds from the start of the process to the summary
+(median, spread), the peak of its resident memory (including pages of the weight file), and the
+stages of bart's last round.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ model = transformers.AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], dtype=dt
 inputs = words(sys.argv[3], return_tensors="pt", max_length=1024, truncation=True)
 words.decode(model.generate(**inputs)[0], skip_special_tokens=True)
 """
-# Of this process alone: the peak that the system counts for a child includes its parent's.
+# The peak of this process only: the system's peak of a child process includes its parent.
 PEAK = """
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
@@ -76,7 +76,7 @@ def make_model(folder: Path, tokens: int) -> None:
 
 
 def measure(folder: Path, code: str, precision: str) -> tuple[float, float, str]:
-    """Seconds, GB of resident memory at most, and the seconds of each stage."""
+    """Return the seconds, the peak of resident memory in GB, and the seconds of each stage."""
     start = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-c", code + PEAK, str(folder), precision, ARTICLE],

@@ -1,11 +1,11 @@
-"""How near a decoding step of one article is to the speed of this CPU's memory.
+"""Compare a decoding step for one article with the lower bound set by memory bandwidth.
 
     python benchmarks/floor.py [--model bart-base bart-large] [--precision fp32 bf16 int8]
 
-At batch 1 a step reads every weight of the decoder and the caches once, for 4 rows. Printed: those
-bytes, the bandwidth of reading memory (measured between the steps, in the same process), the time
-that reading alone would take, the median step of beam search with all its bookkeeping, and the
-share of the floor that it reaches. Random weights, one article of 512 tokens, 60 steps.
+At batch 1, a step reads every weight of the decoder and the caches once, for 4 rows. Prints the
+number of bytes, the memory bandwidth (measured between the steps, in the same process), the time to
+read these bytes (the floor), the median time of a whole step of beam search, and the floor as a
+share of it. Uses random weights, one article of 512 tokens and 60 steps.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 def step_bytes(
     config: ModelConfig, precision: str, cache_bytes: int, source: int, steps: int
 ) -> int:
-    """Bytes of weights, and of keys and values in the middle of the summary, that a step reads."""
+    """Count the bytes of weights, keys and values that a step reads in the middle of a summary."""
     d, ffn = config.d_model, config.decoder_ffn_dim
-    layer = 6 * d * d + 2 * d * ffn  # q, k, v and out of itself, q and out of the source; fc1, fc2
+    layer = 6 * d * d + 2 * d * ffn  # self-attention, cross-attention (q, out), fc1, fc2
     weights = config.decoder_layers * layer + config.vocab_size * d
     caches = config.decoder_layers * 2 * d * (source + BEAMS * steps // 2)
     return weights * BYTES[precision] + caches * cache_bytes
 
 
 def bandwidth(memory: torch.Tensor) -> float:
-    """Bytes a second that a product with a vector reads of a matrix larger than any cache."""
+    """Measure the bytes per second of a matrix-vector product with a matrix beyond the caches."""
     vector = torch.ones(memory.shape[1])
     times = []
     for _ in range(3):
@@ -54,7 +54,7 @@ def bandwidth(memory: torch.Tensor) -> float:
 
 
 def measure(preset: str, precision: str, source: int, steps: int, rounds: int) -> str:
-    """The line of one model in one precision."""
+    """Measure one model in one precision, and return its row."""
     torch.manual_seed(0)
     config = preset_config(preset).model.model_copy(update={"init_std": 0.05})
     model = Bart(config).eval()
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    keep_freed_memory()  # as `bart summarize` does
+    keep_freed_memory()  # like `bart summarize`
     print(f"{torch.get_num_threads()} threads, batch 1, {BEAMS} beams")
     print("| model | precision | read a step | bandwidth | floor | step | share |")
     print("|---|---|---:|---:|---:|---:|---:|")

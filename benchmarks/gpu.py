@@ -1,11 +1,11 @@
-"""The whole GPU program in one command, under 25 minutes: BART-large beside transformers.
+"""Run all GPU benchmarks in less than 25 minutes: BART-large compared with transformers.
 
     python benchmarks/gpu.py [--out FOLDER] [--minutes N] [--tiny]
 
-Training at 128 and 512 tokens in tf32 and bf16, then decoding of 1,024 source tokens to 60 target
-tokens with 6 beams at batches 1 to 128, on one GPU, each through `bart benchmark`. The tables, with
-device, versions and date, go to OUT/gpu.md and to standard output. A stage that runs out of time is
-interrupted and keeps its complete rows. --tiny tries the script on a CPU.
+Runs `bart benchmark` on one GPU for training at 128 and 512 tokens in tf32 and bf16, and for
+decoding 1,024 source tokens to 60 target tokens with 6 beams at batch sizes 1 to 128. The tables,
+with device, versions and date, are written to OUT/gpu.md and standard output. A stage that runs out
+of time is interrupted and keeps its complete rows. --tiny tests the script on a CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHORT = ["--seconds", "15"]
 DECODING = ["--batch-size", "1,2,4,8,16,32,64,128", "--lengths", "full", "--source-length", "1024"]
 DECODING += ["--max-length", "61", "--beams", "6", "--warmup", "1", "--repeats", "5"]
 DECODING += ["--seconds", "10"]
-# Of the minutes: eight training arms compile and warm up, 14 rows of decoding are short.
+# Share of the minutes: eight training arms compile and warm up, 14 rows of decoding are short.
 STAGES = {
     "training": (
         0.6,
@@ -52,7 +52,7 @@ TINY_STAGES = {
 
 
 def run_stage(arguments: list[str], out: Path, seconds: float) -> None:
-    """One `bart benchmark`, interrupted when its time is over."""
+    """Run one `bart benchmark`, and interrupt it when its time is over."""
     command = [sys.executable, "-m", "bart_cli", "benchmark", *arguments, "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:

@@ -1,20 +1,20 @@
-"""Beam search on this CPU beside transformers, CTranslate2 and ONNX Runtime, in the same run.
+"""Compare beam search on this CPU with transformers, CTranslate2 and ONNX Runtime.
 
     pip install ctranslate2
     python benchmarks/inference_cpu.py [--model bart-large] [--batches 1 4 16] [--arms …]
 
-optimum, through which ONNX Runtime is used, needs an older transformers. It runs where its packages
-are in a folder of their own, which only its process sees:
+ONNX Runtime is used through optimum, which requires an older transformers. Install its packages in
+a separate folder, which only its process uses:
 
     pip install --no-deps --target PEERS optimum optimum-onnx 'transformers<4.58' \\
         'tokenizers<0.23' 'huggingface_hub<1' onnxruntime onnx protobuf flatbuffers ml_dtypes
     python benchmarks/inference_cpu.py --peers PEERS
 
-Random articles of 512 tokens, 60 generated tokens (no hypothesis may end before), 4 beams, no
-repeated 3-gram, length penalty 2; all arms have the same weights. Each arm runs in a process of its
-own, all in turn, as many rounds as --repeats and --minutes allow. Printed: seconds a batch (median,
-spread), articles a second, and how many times as fast as the first arm (median of the rounds'
-ratios, spread); besides, how many outputs have the tokens of the first arm.
+Random articles of 512 tokens, 60 generated tokens (hypotheses cannot end earlier), 4 beams, no
+repeated 3-gram, length penalty 2, and the same weights in all arms. Each arm runs in a separate
+process; the arms take turns for as many rounds as --repeats and --minutes allow. Prints seconds per
+batch (median, spread), articles per second, the speed relative to the first arm (median and spread
+of the ratio per round), and the number of outputs with the same tokens as the first arm.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def target() -> int:
 
 
 def make_model() -> Bart:
-    """Random weights, the same in every process; sharp enough that no ties decide."""
+    """Make random weights, equal in every process, with sharp distributions to avoid ties."""
     torch.manual_seed(0)
     model = Bart(architecture().model_copy(update={"init_std": 0.05})).eval()
     return model
@@ -80,7 +80,7 @@ def our_decoder(precision: str) -> Callable[[Rows], Rows]:
     from bart_cli.inference.generate import generate
     from bart_cli.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()  # as `bart summarize` and `bart evaluate` do
+    keep_freed_memory()  # like `bart summarize` and `bart evaluate`
     model = make_model()
     engine = Engine(model.bfloat16() if precision == "bf16" else model, int8=precision == "int8")
     generation = GenerationConfig(
@@ -115,7 +115,7 @@ def their_decoder(precision: str) -> Callable[[Rows], Rows]:
 
 
 def compiled_decoder(precision: str) -> Callable[[Rows], Rows]:
-    """transformers with its forward compiled; a batch size compiles in a run that is not timed."""
+    """transformers with a compiled forward; each batch size compiles in a run that is not timed."""
     model = transformers_model()
     model.forward = torch.compile(model.forward, dynamic=True)
     return generate_with(model)
@@ -197,12 +197,12 @@ DECODERS = {
 
 
 def serve(arm: str, pipe: Connection) -> None:
-    """A process of its own, as users run each: takes batch sizes, answers with seconds, tokens."""
+    """An arm in a separate process: receives batch sizes and sends seconds and tokens."""
     engine, precision = arm.split()
     try:
         decode = DECODERS[engine](precision)
         decode(articles(1))
-    except Exception as error:  # a peer that is not installed, or that cannot run this
+    except Exception as error:  # the peer is not installed or cannot run this
         pipe.send(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         return
     pipe.send(None)
@@ -234,7 +234,7 @@ def start(arms: list[str]) -> dict[str, Connection]:
 def measure(
     pipes: dict[str, Connection], size: int, repeats: int, seconds_left: float
 ) -> Iterator[str]:
-    """The lines of one batch size; at least one round."""
+    """Measure one batch size in at least one round, and return its rows."""
     seconds: dict[str, list[float]] = {arm: [] for arm in pipes}
     tokens: dict[str, Rows] = {}
     start = time.monotonic()

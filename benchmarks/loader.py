@@ -1,12 +1,12 @@
-"""Memory, start and speed of the pre-training loader by world size, on synthetic shards.
+"""Measure memory, start-up and speed of the pre-training loader on synthetic shards.
 
     python benchmarks/loader.py [--shards 5120] [--samples 200] [--epochs 3] [--folder FOLDER]
 
-First rank 0 of 1, 8 and 320 ranks, with the streams of the presets. After each epoch: open shards,
-shards read in it, bytes of the open shards' ids (mapped files), of their lengths and row orders,
-and growth of the process. Then all 320 ranks of 40 nodes in this process: seconds to the first
-batch of a rank and samples per second. Worker processes of the loader are left out: each would hold
-the same again.
+First, it measures rank 0 of 1, 8 and 320 ranks, with the streams of the presets. After each epoch,
+it prints the number of open shards and of shards read, the bytes of the ids of open shards (mapped
+files) and of their lengths and row orders, and the growth of the process. Then it runs all 320
+ranks of 40 nodes in this process and prints the seconds to the first batch of a rank and samples
+per second. It starts no loader processes; each would need the same memory again.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from bart_cli.data.shards import ShardFolder, shard_schema, write_counts, write_
 from bart_cli.tokenizer import Tokenizer
 
 WORLDS = ((1, 64), (8, 64), (320, 1280))  # ranks, streams
-BATCH = 200  # samples of a rank in a step
-TOKENS = 126  # of a sample, without <s> and </s>
+BATCH = 200  # samples per rank and step
+TOKENS = 126  # per sample, without <s> and </s>
 SENTENCES = 6
 
 
 def write_shards(folder: Path, shards: int, samples: int, tokenizer: Tokenizer) -> None:
-    """Shards of full samples; their sizes differ by one sample, as LDDL's loader wants it."""
+    """Write shards of full samples, with sizes that differ by one as LDDL's loader requires."""
     rng = np.random.default_rng(1)
     schema = shard_schema(tokenizer.vocab_size)
     counts = {}
@@ -57,7 +57,7 @@ def _lists(values: np.ndarray) -> pa.ListArray:
 
 
 class Rank:
-    """The loader of one rank, and what it holds."""
+    """The loader of one rank, and its memory."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int, world: int, streams: int):
         begin = time.perf_counter()
@@ -76,7 +76,7 @@ class Rank:
         self._reader = self.loader._steps._reader
 
     def held(self) -> tuple[int, int, int]:
-        """Open shards, bytes of their mapped values, bytes of lengths, offsets and row orders."""
+        """Count open shards and the bytes of mapped values, lengths, offsets and row orders."""
         held = [part for s in self._reader._cache.values() for part in (s.tokens, s.sentences)]
         orders = self._reader.order
         rows = orders._row_order.cache_info().currsize * int(orders.counts.max())
@@ -85,13 +85,13 @@ class Rank:
 
 
 def resident() -> int:
-    """Bytes of this process without the pages of mapped files."""
+    """Return the bytes of this process without pages of mapped files."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
 
 
 def count_reads() -> list[int]:
-    """A counter of the shards that are read from now on."""
+    """Start counting the shards that are read."""
     reads = [0]
     read = ShardFolder.read
 
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int]) -> None:
-    """All ranks of 40 nodes, step by step."""
+    """Run all ranks of 40 nodes, step by step."""
     world, streams = WORLDS[-1]
     before = resident()
     ranks = [Rank(folder, tokenizer, rank, world, streams) for rank in range(world)]

@@ -1,9 +1,9 @@
-"""The memory that `bart pretrain` and `bart finetune` expect, beside what steps on this CPU take.
+"""Compare the memory estimates of `bart pretrain` and `bart finetune` with steps on this CPU.
 
     python benchmarks/memory.py [--large]
 
-Each row is a process of its own: it builds a model with random weights, asks for the footprint,
-takes two steps of two micro-batches and a snapshot for a checkpoint, and reports the growth of its
+Each row is a separate process, which builds a model with random weights, computes the footprint,
+runs two steps of two micro-batches and a snapshot for a checkpoint, and reports the growth of its
 peak resident memory. --large adds BART-large.
 """
 
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Case:
-    """One row."""
+    """Settings of one row."""
 
     model: str
     micro_batch: int
@@ -52,7 +52,7 @@ CASES = (
     Case("tiny-cpu-model", 16, (512, 512), "adamw", "fp32", 0.1, True),
     Case("tiny-cpu-model", 32, (512, 128), "adafactor", "bf16"),
     Case("bart-base", 8, (128, 128)),
-    Case("bart-base", 24, (128, 128)),  # more logits than the loss keeps at once
+    Case("bart-base", 24, (128, 128)),  # more logits than the loss has in memory at a time
     Case("bart-base", 4, (128, 128), "nvlamb", "bf16"),
     Case("bart-base", 2, (512, 512), "nvlamb", "fp32"),
     Case("bart-base", 8, (512, 128), "adafactor", "fp32", 0.1),
@@ -62,7 +62,7 @@ LARGE = (Case("bart-large-preln", 2, (1024, 142), "adamw", "bf16", 0.1),)
 
 
 def measure(case: Case) -> tuple[float, float]:
-    """Bytes that are expected beside the weights, and bytes that the process grew by."""
+    """Return the estimated bytes besides the weights, and the growth of the process in bytes."""
     keep_freed_memory()
     preset = preset_config(case.model)
     assert isinstance(preset, PretrainConfig)

@@ -1,11 +1,11 @@
-"""Memory and start of fine-tuning from prepared pairs, in several processes at a time.
+"""Measure memory and start-up of fine-tuning from prepared pairs, in several processes at once.
 
     python benchmarks/pairs.py FOLDER [--pairs 287113] [--processes 2] [--steps 200]
 
-FOLDER: what `bart preprocess summarization` wrote. A folder that does not exist is filled with
-synthetic pairs of the lengths of CNN-DM: 780 tokens of article and 70 of summary in the mean.
-Prints for each process the seconds to the first batch, and memory in bytes per token of the data:
-its own, and pages of the mapped file that it has read, which are in memory once for all processes.
+FOLDER is an output folder of `bart preprocess summarization`. If it does not exist, it is filled
+with synthetic pairs with the lengths of CNN-DM: 780 tokens per article and 70 per summary on
+average. Prints for each process the seconds to the first batch, and memory in bytes per token of
+the data: its own memory, and the pages read of the mapped file, which all processes share.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.tokenizer import Tokenizer
 
 CHUNK = 1024  # pairs
-CHARACTERS = 4  # of a token
-VOCABULARY_SIZE = 50_265  # of BART
+CHARACTERS = 4  # bytes per token
+VOCABULARY_SIZE = 50_265  # vocabulary size of BART
 
 
 def write_pairs(folder: Path, count: int) -> None:
-    """A train split in the form of `bart preprocess summarization`."""
+    """Write a train split in the format of `bart preprocess summarization`."""
     tokenizer = Tokenizer.train(["A tokenizer for ids without meaning."] * 50, vocab_size=300)
     tokenizer.save(folder / "tokenizer")
     rng = np.random.default_rng(1)
@@ -66,7 +66,7 @@ def _ragged(rng: np.random.Generator, lengths: np.ndarray) -> pa.ListArray:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of this process: its own, and resident pages of mapped files."""
+    """Return the bytes of this process: its own, and resident pages of mapped files."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     sizes = {name: int(size) for name, size, *_ in (line.split() for line in lines)}
     own = sizes["Anonymous:"] * 1024
@@ -74,7 +74,7 @@ def memory() -> tuple[int, int]:
 
 
 def measure(folder: Path, steps: int, together: Barrier, answer: Connection) -> None:
-    """One process of a run, as `bart finetune` reads its pairs."""
+    """Read the pairs like one process of `bart finetune`."""
     tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
     data = SummarizationDataConfig(path=folder)
     before = memory()

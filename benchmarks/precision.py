@@ -1,9 +1,9 @@
-"""What reduced precision does to the summaries of a trained model, beside fp32.
+"""Measure the effect of reduced precision on the summaries of a trained model.
 
     python benchmarks/precision.py --model RUN --data FOLDER [--limit N] [--beams N]
 
-Decodes the test split in each precision and prints the share of summaries that are the same as in
-fp32, and ROUGE of each.
+Decodes the test split in each precision, and prints the share of summaries that are the same as in
+fp32, and the ROUGE scores.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Preprocessing on one core beside LDDL's algorithm, on the same text in the same run.
+"""Compare preprocessing on one core with LDDL's algorithm, on the same text.
 
     python benchmarks/preprocessing.py CORPUS TOKENIZER [--megabytes 2] [--repeats 5]
 
-CORPUS: a folder with one document a line, id first. LDDL's algorithm (lddl/dask/bart/pretrain.py):
-sentences by nltk's Punkt, chunks of 125 words split at white space, a parquet file of strings. Ours
-does the BPE as well, fills samples exactly and writes the ids; it is timed on text whose words are
-all remembered (cached), on new text after other text (new), and from an empty memory (cold). Punkt
-runs with its default parameters: the trained ones are a download, and the algorithm costs the same
-without them.
+CORPUS is a folder with one document per line, starting with an id. LDDL's algorithm
+(lddl/dask/bart/pretrain.py) splits sentences with nltk's Punkt, forms chunks of 125 words split at
+white space, and writes a Parquet file of strings. Ours also encodes the text with BPE, fills
+samples exactly and writes the ids. It is timed on text with only cached words (cached), on new text
+that follows other text (new), and with an empty word cache (cold). Punkt runs with its default
+parameters: the trained ones would have to be downloaded, and do not change its speed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from bart_cli.data.documents import Block, plan_blocks, read_block
 from bart_cli.data.preprocess.blocks import BlockTask, _tools, process_block
 from bart_cli.tokenizer import Tokenizer
 
-STATES = ("new", "cached", "cold")  # of the words that are remembered; in this order
+STATES = ("new", "cached", "cold")  # states of the word cache, in this order
 
 
 def lddl_chunks(article: str, split: Callable[[str], list[str]]) -> list[str]:
-    """The chunks that LDDL makes of an article for a target length of 128."""
+    """Split an article into chunks like LDDL, for a target length of 128."""
     results, chunk, words = [], "", 0
     for sentence in filter(None, (s.strip() for s in split(article))):
         chunk += " " + sentence
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Tokenizer.from_pretrained(options.tokenizer).save(folder / "bpe")
-        # One part for each repeat, and the first of all, which only warms up.
+        # One part for each repeat, and a first one for warm-up.
         parts = [folder / f"part-{number}.txt" for number in range(options.repeats + 1)]
         documents = (d for b in plan_blocks(options.corpus, "lines") for d in read_block(b))
         for part in parts:
@@ -98,7 +98,7 @@ def main() -> None:
                 if number:
                     seconds = time.perf_counter() - begin
                     speeds[label].append(part.stat().st_size / 1e6 / seconds)
-            # Leave a cache that knows all text so far, as the next part finds it in a long run.
+            # Leave a cache with all words so far, as in a long run.
             for earlier in parts[: number + 1]:
                 (block,) = plan_blocks(earlier, "lines", size=2**40)
                 ours(block)

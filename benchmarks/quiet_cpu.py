@@ -1,10 +1,11 @@
-"""The tables of docs/performance.md for this CPU, in one command; the machine must be idle.
+"""Measure the tables of docs/performance.md for this CPU. The machine must be idle.
 
     python benchmarks/quiet_cpu.py [--minutes 12] [--peers FOLDER]
 
-Training beside transformers (eager, compiled), decoding of BART-base and BART-large beside all
-peers, the floor of a decoding step, the time to a first summary: each script with few rounds and a
-limit of time. A script that exceeds its limit is ended; its complete lines stay.
+Compares training with transformers (eager and compiled) and decoding of BART-base and BART-large
+with all peers, and measures the floor of a decoding step and the time to the first summary. Each
+script runs a few rounds within a time limit. A script that exceeds its limit is ended; its complete
+lines are kept.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Sentence splitters side by side: accuracy on golden sentences, speed, and long "sentences".
+"""Compare sentence splitters: accuracy on golden sentences, speed, and the longest "sentence".
 
     pip install sentencex
     python benchmarks/sentences.py [PAIRS.jsonl]
 
-The golden sentences are those of tests/unit/data/test_sentences.py, joined to one text for each
-language; F1 is that of the borders found. PAIRS: news with `article`, for the speed and the length
-of the longest sentence. sentencex keeps quotations together, so that a quotation mark without its
-partner makes one sentence of the rest of the text; its time grows with the square of a paragraph.
+The golden sentences are those in tests/unit/data/test_sentences.py, joined to one text per
+language; F1 is computed on the boundaries. PAIRS is news with the field `article`, for the speed
+and the length of the longest sentence. sentencex keeps quotations together, so an unpaired
+quotation mark turns the rest of the text into one sentence; its time is quadratic in the length of
+a paragraph.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SPLITTERS: dict[str, Splitter] = {"bart": split_sentences, "sentencex": by_sente
 
 
 def borders(sentences: list[str]) -> set[int]:
-    """Where sentences end, in characters that are no white space."""
+    """Return the ends of sentences, counted in characters that are not white space."""
     return set(accumulate(len("".join(sentence.split())) for sentence in sentences[:-1]))
 
 

@@ -1,22 +1,22 @@
-"""`bart serve` under load: its speed beside transformers, and its answers to hostile clients.
+"""Load-test `bart serve`: its speed compared with transformers, and hostile clients.
 
     pip install fastapi
     python benchmarks/serving.py MODEL [--texts FILE.jsonl] [--clients 1 4 16] [--requests N]
     python benchmarks/serving.py MODEL --hostile 10000 [--workers N] [--kill]
 
-MODEL is a folder of Hugging Face's form, or `random-base`: BART-base with random weights, which
-decodes 32 tokens of every text. FILE has articles in the field `article` (without it,
-texts are made of words by chance). Both servers decode as the model's generation_config.json says.
+MODEL is a folder in Hugging Face's format, or `random-base`: BART-base with random weights, which
+decodes 32 tokens for every text. FILE has articles in the field `article`; without it, texts are
+random words. Both servers use the settings in the model's generation_config.json.
 
-Speed: the other side is the simplest FastAPI handler around `model.generate`. Both are loaded, and
-take turns, round after round; clients send the next text when they have the last summary. Printed:
-requests a second, p50, p95 and p99 of their times, and the ratio of the throughputs (median of the
+Speed: the other server is the simplest FastAPI handler around `model.generate`. Both are loaded and
+take turns; each client sends the next text when it has received the previous summary. Prints
+requests per second, p50, p95 and p99 of their times, and the ratio of the throughputs (median over
 rounds).
 
-Hostile: 16 clients send valid texts (some of 1 MB, some slowly), wrong JSON, too large bodies, and
-leave before the answer. Every valid text must get the summary of `bart summarize`; the largest
-memory of the server's processes is printed. Texts are short and decoding is greedy, so that most of
-the time goes to the server and not to the model. --kill ends a worker by SIGKILL every 30 seconds.
+Hostile: 16 clients send valid texts (some of 1 MB, some slowly), invalid JSON and oversized bodies,
+or disconnect before the response. Every valid text must get the summary of `bart summarize`. Prints
+the peak memory of the server's processes. Texts are short and decoding is greedy, so that the
+server and not the model takes most of the time. --kill kills a worker every 30 seconds.
 """
 
 from __future__ import annotations
@@ -43,13 +43,20 @@ from pathlib import Path
 HEADERS = {"Content-Type": "application/json"}
 MEGABYTE = 2**20
 BODY_LIMIT = 2 * MEGABYTE
-SHORT = ["--beams", 1, "--max-length", 12, "--min-length", 0]  # decoding of the hostile run
-WORDS = 60  # of a usual text there
+SHORT = [
+    "--beams",
+    1,
+    "--max-length",
+    12,
+    "--min-length",
+    0,
+]  # for the hostile run
+WORDS = 60  # of a typical text in it
 KINDS = [72, 2, 4, 10, 10, 2]  # percent of valid, 1 MB, slow, leaving, wrong, oversized requests
 
 
 def simplest_handler(folder: str, port: int) -> None:
-    """Serve a model with transformers, as a first attempt would."""
+    """Serve a model with transformers in the simplest way."""
     import uvicorn
     from fastapi import Body, FastAPI
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -91,7 +98,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(words: Sequence[object], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, from its first answer on."""
+    """Start a server, and wait for its first response."""
     process = subprocess.Popen([sys.executable, *map(str, words)])
     try:
         while True:
@@ -107,7 +114,7 @@ def running(words: Sequence[object], port: int) -> Iterator[subprocess.Popen[byt
 
 
 def ask(port: int, body: object) -> tuple[int, dict[str, object], dict[str, str]]:
-    """Status, JSON and headers of an answer."""
+    """Return status, JSON and headers of a response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection.request("POST", "/v1/summarize", data, HEADERS)
@@ -118,7 +125,7 @@ def ask(port: int, body: object) -> tuple[int, dict[str, object], dict[str, str]
 
 
 def summary_of(port: int, text: str) -> str:
-    """The summary, however often the server is too busy."""
+    """Return the summary; retry while the server is too busy."""
     while True:
         status, content, headers = ask(port, {"text": text})
         if status == 200:
@@ -131,7 +138,7 @@ def summary_of(port: int, text: str) -> str:
 
 
 def measure(port: int, texts: Sequence[str], clients: int) -> tuple[float, list[float], list[str]]:
-    """Requests a second, their times, and the summaries in order."""
+    """Measure requests per second and their times; return them with the summaries in order."""
 
     def timed(text: str) -> tuple[float, str]:
         began = time.perf_counter()
@@ -177,7 +184,7 @@ def compare(model: str, texts: Sequence[str], levels: Sequence[int], rounds: int
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """Return a process and all of its descendants."""
     found = [pid]
     for parent in found:
         with contextlib.suppress(OSError):
@@ -187,7 +194,7 @@ def family(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> float:
-    """Resident megabytes of a process and all that it started."""
+    """Return the resident megabytes of a process and all of its descendants."""
     total = 0
     for each in family(pid):
         with contextlib.suppress(OSError):
@@ -196,7 +203,7 @@ def memory(pid: int) -> float:
 
 
 def raw(port: int, body: bytes) -> socket.socket:
-    """A connection that has sent its header and half of the body."""
+    """Open a connection that has sent its headers and half of the body."""
     client = socket.create_connection(("127.0.0.1", port), timeout=600)
     head = f"POST /v1/summarize HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     client.sendall(f"{head}Content-Type: application/json\r\nConnection: close\r\n\r\n".encode())

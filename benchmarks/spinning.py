@@ -1,10 +1,10 @@
-"""How long idle OpenMP threads should spin: decoding and training on a quiet and on a busy machine.
+"""Measure how long idle OpenMP threads should spin, on an idle and on a busy machine.
 
     python benchmarks/spinning.py [--counts default 0 1000 10000] [--rounds N]
 
-Runs a small model (3 + 3 layers of width 256) for each value of GOMP_SPINCOUNT in a process of its
-own, alone and beside one busy process per core, all in turn, round after round. Printed: seconds
-(median, spread) of decoding 4 sources and of 4 training steps, and the ratio to OpenMP's default.
+Runs a small model (3 + 3 layers of width 256) for each value of GOMP_SPINCOUNT in a separate
+process, alone and together with one busy process per core; all of these take turns. Prints seconds
+(median, spread) for decoding 4 sources and for 4 training steps, and the ratio to OpenMP's default.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SPIN = "while True: pass"
 
 
 def measure(count: str) -> list[float]:
-    """Seconds of decoding and of training, in a new process."""
+    """Measure the seconds of decoding and training in a new process."""
     environment = dict(os.environ)
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"):
         environment.pop(name, None)

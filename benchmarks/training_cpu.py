@@ -1,13 +1,13 @@
-"""A training step on this CPU beside transformers, eager and compiled, in the same run.
+"""Compare a training step on this CPU with transformers, eager and compiled.
 
     python benchmarks/training_cpu.py [--model bart-large] [--precision fp32] [--compiled]
         [--pairs FOLDER --tokenizer FOLDER] [--profile]
 
-Two loads: 8 x 128 random tokens on both sides; with --pairs real articles of mixed lengths, which
-transformers pads to the longest of 8 shuffled ones (DataCollatorForSeq2Seq), while ours come from
-its loader: grouped by length. Each runs in a process of its own, in turn; both with dropout 0.1,
-clipped gradients and the fused AdamW. Also printed: the share of the machine's matrix-product rate
-that each reaches, and with --profile where our time goes.
+There are two loads: 8 x 128 random tokens on both sides and, with --pairs, real articles of various
+lengths. transformers pads these to the longest of 8 shuffled articles (DataCollatorForSeq2Seq),
+while our loader groups them by length. Each side runs in a separate process, and they take turns;
+both use dropout 0.1, clipped gradients and fused AdamW. Also prints the share of the machine's
+matrix-product rate that each reaches and, with --profile, a profile of our step.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 
 
 def our_step(config: ModelConfig, precision: Precision) -> tuple[Bart, Callable[[Batch], None]]:
-    """The step of bart's own loop."""
+    """Make the step of bart's training loop."""
     torch.manual_seed(0)
     model = Bart(config).train()
     optimizer_config = OptimizerConfig(name="adamw", learning_rate=RATE)
@@ -81,7 +81,7 @@ def our_step(config: ModelConfig, precision: Precision) -> tuple[Bart, Callable[
 def their_step(
     config: ModelConfig, weights: dict[str, Tensor], precision: Precision, *, compiled: bool
 ) -> Callable[[Batch], None]:
-    """The step of a plain loop around transformers' model."""
+    """Make the step of a plain loop around the model of transformers."""
     model = BartForConditionalGeneration(
         BartConfig(
             vocab_size=config.vocab_size,
@@ -119,7 +119,7 @@ def their_step(
 
 
 def full_batch(config: ModelConfig) -> Batch:
-    """8 x 128 random tokens on both sides."""
+    """Make 8 x 128 random tokens on both sides."""
     torch.manual_seed(1)
     source, labels = torch.randint(4, config.vocab_size, (2, BATCH, LENGTH)).unbind()
     return Batch(
@@ -131,7 +131,7 @@ def full_batch(config: ModelConfig) -> Batch:
 
 
 def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Batch], list[Batch]]:
-    """`count` batches of the same pairs: from our loader, and as transformers' collator pads."""
+    """Make `count` batches of the same pairs, by our loader and by transformers' collator."""
     data = SummarizationDataConfig(path=path, n_train=count * BATCH)
     pairs = load_encoded(open_pairs(data), "train", data.n_train, data, tokenizer)
     share = Share(global_batch=BATCH, micro_batch=BATCH, rank=0, world_size=1)
@@ -155,7 +155,7 @@ def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Ba
 
 
 def matmul_rate(precision: Precision, tokens: int = 1024, d_model: int = 768) -> float:
-    """FLOP/s of matrix products of the feed-forward's shape: the machine's practical peak."""
+    """Measure the FLOP/s of matrix products of the feed-forward network, the practical peak."""
     dtype = AUTOCAST.get(precision, torch.float32)
     a = torch.randn(tokens, d_model, dtype=dtype)
     b = torch.randn(d_model, 4 * d_model, dtype=dtype)
@@ -175,7 +175,7 @@ def seconds(step: Callable[[Batch], None], batches: list[Batch]) -> float:
 
 
 def serve(arm: str, options: argparse.Namespace, pipe: Connection) -> None:
-    """A process of its own, as users run each of the two: answers load names with seconds."""
+    """One side in a separate process: receives names of loads and sends seconds."""
     config, precision = preset_config(options.model).model, options.precision
     if arm == "bart":
         keep_freed_memory()
@@ -207,7 +207,7 @@ def compare(
     repeats: int,
     precision: Precision,
 ) -> None:
-    """Run both in turn and print medians, spread and the share of the matrix-product rate."""
+    """Run both sides in turn; print medians, spreads and shares of the matrix-product rate."""
     times: dict[str, list[float]] = {arm: [] for arm in arms}
     rates = []
     for _ in range(repeats):
@@ -230,13 +230,13 @@ def compare(
 
 
 def describe(config: ModelConfig, batches: list[Batch]) -> tuple[float, float]:
-    """FLOPs over real tokens, and the share of padding in the sources."""
+    """Count the FLOPs over real tokens, and the share of padding in the sources."""
     real = sum(int(one.source_mask.sum()) for one in batches)
     return useful_flops(config, batches), 1 - real / sum(one.source.numel() for one in batches)
 
 
 def useful_flops(config: ModelConfig, batches: list[Batch]) -> float:
-    """Of forward and backward over real tokens only."""
+    """Count the FLOPs of forward and backward over real tokens only."""
     return sum(
         training_flops(config, batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1))
         for batch in batches
