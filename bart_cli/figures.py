@@ -27,12 +27,22 @@ Points = tuple[Sequence[float], Sequence[float]]  # x and y
 
 
 @contextmanager
-def panels(path: Path, count: int, height: float = 3.5, caption: str = "") -> Iterator[list[Axes]]:
-    """Yield the axes of `count` panels side by side, and write them to a PNG file on exit."""
+def panels(
+    path: Path,
+    count: int,
+    height: float = 3.5,
+    caption: str = "",
+    layout: str | None = "constrained",
+) -> Iterator[list[Axes]]:
+    """Yield the axes of `count` panels side by side, and write them to a PNG file on exit.
+
+    Args:
+        layout: matplotlib's layout engine, which takes as long as drawing; None: fixed margins.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5 * count, height), layout="constrained")
+    figure = Figure(figsize=(5.5 * count, height), layout=layout)
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(1, count, squeeze=False)[0])
     for axis in axes:
@@ -46,7 +56,7 @@ def panels(path: Path, count: int, height: float = 3.5, caption: str = "") -> It
 
 def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Points]]) -> None:
     """Draw the curves of a training run, given as panel title -> label -> (steps, values)."""
-    with panels(path, len(curves)) as axes:
+    with panels(path, len(curves), layout=None) as axes:
         for axis, (title, lines) in zip(axes, curves.items(), strict=True):
             for label, (steps, values) in lines.items():
                 axis.plot(steps, values, label=label, marker="o" if "validation" in label else None)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from bart_cli.cli import app
+from tests.command import bart
 from tests.docs.pages import ROOT, Command
 
 # The architecture of the presets, only smaller.
@@ -67,10 +68,12 @@ class Stage:
             words = cheap(arguments, self.crawl)
             # The hub client reads its address when it is imported, hence a separate process.
             hub = "facebook/" in " ".join(words) or words[0] == "download" or "--push" in words
-            program = [sys.executable, "-m", "bart_cli", *words]
-            out = self._program(program, given, self.folder) if hub else self._bart(words, given)
+            out = self._process(words, given) if hub else self._bart(words, given)
         elif name == "make":
-            out = self._program(["make", "-n", *arguments], "", ROOT)
+            subprocess.run(
+                ["make", "-n", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True
+            )
+            out = ""
         elif name in ("cat", "source"):
             out = Path(arguments[0]).read_text() if name == "cat" else ""
         else:
@@ -93,10 +96,8 @@ class Stage:
         assert ended.value.code == 0, f"bart {' '.join(arguments)}\n{err.getvalue()}"
         return out.getvalue()
 
-    def _program(self, words: list[str], given: str, where: Path) -> str:
-        result = subprocess.run(
-            words, input=given, capture_output=True, text=True, cwd=where, check=False
-        )
+    def _process(self, words: list[str], given: str) -> str:
+        result = bart(*words, stdin=given, cwd=self.folder)
         assert result.returncode == 0, f"{' '.join(words)}\n{result.stderr}"
         return result.stdout
 
