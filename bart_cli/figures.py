@@ -265,9 +265,14 @@ def plot(title: str, lines: Mapping[str, Points]) -> Plot | None:
                 strokes.append([])
         # A stroke of one point is drawn as a dot, which takes two.
         texts = [" ".join(s if len(s) > 1 else s * 2) for s in strokes if s]
-        drawn.append(Line(label, texts, f"{y[finite][-1]:.4g}"))
-    ends = (f"{low:.4g}", f"{high:.4g}", f"{left:,.0f}", f"{right:,.0f}")
+        drawn.append(Line(label, texts, _short(y[finite][-1])))
+    ends = (_short(low), _short(high), f"{left:,.0f}", f"{right:,.0f}")
     return Plot(title, drawn, *ends)
+
+
+def _short(value: float) -> str:
+    """A number as text, without an exponent where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _thinned(values: np.ndarray) -> list[int]:

@@ -15,7 +15,9 @@ with the history up to its checkpoint.
 
 from __future__ import annotations
 
+import contextvars
 import io
+import logging
 import os
 import threading
 import time
@@ -47,10 +49,12 @@ class Tracker(Protocol):
     Attributes:
         kept: identifies the run when it is resumed.
         place: where to find the run, for the user.
+        has: last step that the tracker has of a resumed run; None: unknown.
     """
 
     kept: Kept
     place: str
+    has: int | None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send scalars."""
@@ -78,15 +82,20 @@ class Wandb:
             reinit="create_new",
             settings=wandb.Settings(
                 console="off",  # capturing the terminal would break the progress bars
-                quiet=True,
+                silent=True,
                 finish_timeout=CLOSE_SECONDS,
                 finish_timeout_raises=True,
             ),
             **self.kept,
         )
         self._run.config.update(dict(settings), allow_val_change=True)
+        self.has = self._run.step - 1 if self._run.resumed else None
         folder = self._run.settings.sync_dir
-        self.place = self._run.url or f"{folder} (upload it with `wandb sync {folder}`)"
+        self.place = (
+            f"offline; `wandb sync {folder}` uploads it"
+            if self._run.offline
+            else str(self._run.url)
+        )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         # wandb drops steps below its current one, such as the step of a postponed validation.
@@ -109,7 +118,9 @@ class Mlflow:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._client = MlflowClient()
+        self.has: int | None = None
         if kept is None:
             project = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             found = self._client.get_experiment_by_name(project)
@@ -121,6 +132,8 @@ class Mlflow:
                 self._client.log_batch(kept["id"], params=params[begin : begin + 100])
         else:
             self._client.update_run(kept["id"], status="RUNNING")
+            losses = self._client.get_metric_history(kept["id"], "loss")
+            self.has = max((point.step for point in losses), default=-1)
         self.kept = kept
         self.place = f"run {kept['id']} of the experiment {kept['project']}"
 
@@ -142,6 +155,7 @@ class Trackio:
     """Trackio, in TRACKIO_DIR or at TRACKIO_SPACE_ID or TRACKIO_SERVER_URL."""
 
     hint = "Check TRACKIO_DIR, TRACKIO_SPACE_ID and TRACKIO_SERVER_URL."
+    has: int | None = None
 
     def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
         import trackio
@@ -154,11 +168,12 @@ class Trackio:
             }
         )
         name, project = self.kept["id"], self.kept["project"]
+        # In a context of its own: what is current at the end of the process is finished once more.
         with redirect_stdout(io.StringIO()):
-            self._run = trackio.init(
-                project=project, name=name, resume="allow", config=dict(settings), embed=False
+            self._run = contextvars.copy_context().run(
+                trackio.init, project, name, resume="allow", config=dict(settings), embed=False
             )
-        self.place = f"run {name} (show it with `trackio show --project {project}`)"
+        self.place = f"run {name} of the project {project}"
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -250,7 +265,8 @@ class Trackers:
         for name in dict.fromkeys(names):
             entry = self._state.get(name, {})
             sent: Steps = entry.pop("sent", {})
-            if entry.pop("live", False):  # killed before the last steps were recorded
+            killed = entry.pop("live", False)
+            if killed:  # before the last steps were recorded
                 sent = {n: max(sent.get(n, -1), reached.get(n, -1)) for n in sent | reached}
             kind = KINDS[name]
             try:
@@ -265,6 +281,8 @@ class Trackers:
                 self._state[name] = entry | {"sent": sent}
                 continue
             reporter.info(f"{name}: {tracker.place}")
+            if killed and tracker.has is not None:  # later rows were lost in the queue
+                sent = {n: min(last, tracker.has) for n, last in sent.items()}
             self._state[name] = tracker.kept | {"sent": sent, "live": True}
             self._senders.append(_Sender(name, tracker, sent, reporter))
         self._save()

@@ -84,7 +84,7 @@ def _cards(summary: RunSummary) -> dict[str, str]:
         "sequences per second": ("{:,.1f}", summary.sequences_per_second),
         "tokens per second": ("{:,.0f}", summary.tokens_per_second),
         "skipped steps": ("{:,}", summary.skipped or None),
-        "ends": ("{}", summary.ends and summary.ends[:16].replace("T", " ")),
+        "ends": ("{}", summary.ends and summary.ends[5:16].replace("T", " ")),
     }
     return {name: form.format(value) for name, (form, value) in found.items() if value is not None}
 

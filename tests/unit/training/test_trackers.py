@@ -36,6 +36,7 @@ class Server:
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[str, int]]] = {}
         self.outcomes: dict[str, str] = {}
+        self.has: int | None = None  # the last step that it claims to have
         self.down = False  # logging fails
         self.unreachable = False  # starting fails
         self.answers = threading.Event()
@@ -50,6 +51,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     class Fake:
         hint = "Start the server."
         place = "at the server"
+
+        @property
+        def has(self) -> int | None:
+            return server.has
 
         def __init__(self, run: Path, kept: dict[str, Any] | None, settings: object) -> None:
             if server.unreachable:
@@ -116,6 +121,21 @@ def test_a_killed_run_goes_on_in_the_same_tracker_run_without_a_point_twice(
     assert server.points == {"run0": points(5, 10, 15, 20)}
     assert server.outcomes == {"run0": "done"}
     assert told.warnings == []
+
+
+def test_rows_that_a_kill_took_from_the_queue_are_sent_where_the_tracker_can_say_so(
+    tmp_path: Path, server: Server
+) -> None:
+    tracking = begin(tmp_path, [], 0, Reporter())
+    for row in rows(5, 10):
+        tracking.log(row)
+    tracking._senders[0].close("")  # 15 is lost, 20 was not logged
+    server.has = 10
+    tracking = begin(tmp_path, rows(5, 10, 15), 10, Reporter())
+    for row in rows(15, 20):
+        tracking.log(row)
+    tracking.close("done")
+    assert server.points == {"run0": points(5, 10, 15, 20)}
 
 
 def test_a_tracker_that_fails_is_given_up_and_gets_what_it_missed_from_the_next_start(
