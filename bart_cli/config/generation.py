@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bart_cli.config.base import Section
+from bart_cli.config.base import Section, refuse_idle
 from bart_cli.config.data import LANGUAGE_HELP, check_language
 from bart_cli.errors import UsageError
 
@@ -18,6 +18,7 @@ Metric = Literal["bertscore", "novelty", "compression", "repetition", "coverage"
 DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8", "auto"]
 Layer = tuple[str, Mapping[str, object]]
 TokenId = Annotated[int, Field(ge=0)]
+SAMPLING = "temperature top_k top_p min_p typical_p top_h epsilon_cutoff eta_cutoff".split()
 Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
 
 
@@ -216,6 +217,12 @@ def resolve_generation(layers: Sequence[Layer]) -> ResolvedGeneration:
         level |= dict.fromkeys(layer, number)
     low, high = values["min_length"], values["max_length"]
     notices = []
+    for name in SAMPLING if not values["sample"] else ():
+        if sources[name] == "options" and values[name] != GenerationConfig().model_dump()[name]:
+            raise UsageError(
+                f"{name}={values[name]} has no effect without sampling",
+                hint="Add --set generation.sample=true.",
+            )
     if isinstance(low, int) and isinstance(high, int) and low > high:
         both = (
             f"min_length={low} ({sources['min_length']}), "
@@ -278,6 +285,12 @@ class EvaluationConfig(Section):
         ge=0,
         description="encoder layer for BERTScore; default: the usual one for the model",
     )
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        if "bertscore" not in self.metrics:
+            refuse_idle(self, ("bertscore_model", "bertscore_layer"), "metrics without bertscore")
+        return self
 
     @field_validator("language")
     @classmethod

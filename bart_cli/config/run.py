@@ -35,6 +35,8 @@ class PretrainConfig(Section):
     def _no_idle_settings(self) -> Self:
         if self.training.validate_every is None:
             refuse_idle(self, ("data.validation_path",), "training.validate_every=null")
+        else:  # pre-training validates by its loss only
+            refuse_idle(self, ("training.select_by",), "task=pretrain")
         return self
 
 

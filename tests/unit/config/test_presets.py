@@ -206,6 +206,9 @@ def test_of_two_settings_of_one_number_that_of_the_later_layer_counts(tmp_path: 
         ("schedule.cycles=2", "schedule: cycles=2 has no effect with name=polynomial"),
         ("schedule.name=constant schedule.end_learning_rate=1e-6", "end_learning_rate=1e-06"),
         ("init_from=m model.d_model=64", "model.d_model=64 has no effect with init_from"),
+        ("generation.temperature=0.5", "temperature=0.5 has no effect without sampling"),
+        ("generation.min_p=0.1", "min_p=0.1 has no effect without sampling"),
+        ("evaluation.bertscore_layer=3", "bertscore_layer=3 has no effect with metrics without"),
     ],
 )
 def test_a_setting_without_effect_is_refused(sets: str, words: str) -> None:
@@ -218,6 +221,9 @@ def test_noise_and_validation_shards_without_effect_are_refused_in_pre_training(
         load_config(PretrainConfig, sets=["denoising.mask_ratio=0", "denoising.random_ratio=0.2"])
     with pytest.raises(UsageError, match=r"data.validation_path=v has no effect"):
         load_config(PretrainConfig, sets=["data.validation_path=v"])
+    rouge = ["training.validate_every=5", "training.select_by=rouge1"]
+    with pytest.raises(UsageError, match=r"training.select_by=rouge1 has no effect"):
+        load_config(PretrainConfig, sets=rouge)
 
 
 def test_an_option_can_make_a_setting_of_the_preset_ineffective(tmp_path: Path) -> None:
