@@ -1,6 +1,6 @@
-"""The cases of a benchmark: from presets and options, with the reference's sizes as defaults.
+"""Plan the cases of a benchmark from presets and options; defaults are the reference's sizes.
 
-Everything that can be refused is refused here, before anything runs.
+All settings are checked here, before anything runs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from bart_cli.training.optimizers import backend_problem
 
 TrainingRun = PretrainConfig | FinetuneConfig
 DATA_STAGES = ("preprocess", "denoise", "shards", "pairs")
-PARALLEL = ("preprocess", "shards")  # stages that are measured with several processes
+PARALLEL = ("preprocess", "shards")  # stages to measure with several processes
 
-# Without a preset: the reference's tables on a GPU, on a CPU a model that trains in minutes.
+# Without a preset: the reference's tables on a GPU, or a model that trains in minutes on a CPU.
 GPU_TRAINING = [f"dgxa100-1node-phase{phase}{tf32}" for phase in (1, 2) for tf32 in ("-tf32", "")]
 GPU_DECODING = "xsum-dgxa100-1gpu-bf16"
 GPU_BATCHES = (1, 4, 8, 16, 32, 64, 128)
@@ -40,7 +40,7 @@ CPU_PRESET = "tiny-cpu"
 CPU_BATCHES = (1, 4, 8, 16)
 CPU_PRECISIONS = ("fp32", "bf16")
 DECODING = GenerationConfig(beams=6, length_penalty=1.0, max_length=62, no_repeat_ngram=3)
-SOURCE_LENGTH = 1024  # of a preset that only describes a model
+SOURCE_LENGTH = 1024  # for a preset that only describes a model
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class TrainingSpec:
 
     @property
     def name(self) -> str:
-        """Title of its table."""
+        """Title of the table."""
         return "Pre-training" if self.run.task == "pretrain" else "Fine-tuning"
 
     @property
     def length(self) -> int:
-        """Longest source in tokens."""
+        """Maximum length of a source in tokens."""
         if isinstance(self.run, PretrainConfig):
             return self.run.data.sequence_length
         return self.run.data.max_source_length
@@ -64,9 +64,10 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class DecodingSpec:
-    """Batches of articles (`data` None: of random tokens) to hypotheses.
+    """Decoding of batches of articles (random tokens if `data` is None).
 
-    model_path: trained model; None: random weights of `model`.
+    Attributes:
+        model_path: trained model; None: random weights of `model`.
     """
 
     model: ModelConfig
@@ -79,7 +80,7 @@ class DecodingSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A stage (`name`) from text to batches; its files are in `work`, documents in `corpus`."""
+    """A stage between text and batches, by `name`; its files are in `work`, text in `corpus`."""
 
     work: Path
     corpus: Path
@@ -91,13 +92,13 @@ class DataSpec:
 
     @property
     def shards(self) -> Path:
-        """Where preprocessing in `work` puts samples."""
+        """Folder of the samples that preprocessing writes in `work`."""
         return self.work / f"{self.length}-train"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration to measure; `sizes` are its rows: batch sizes, or processes of a stage."""
+    """A configuration to measure; `sizes` are its rows: batch sizes, or processes of a stage."""
 
     load: TrainingSpec | DecodingSpec | DataSpec
     sizes: tuple[int, ...]
@@ -107,12 +108,12 @@ class Case:
     precision: str = "fp32"
 
 
-Group = list[Case]  # cases that are measured in turn
+Group = list[Case]  # cases that take turns
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Values to vary (empty: the defaults), and settings (`section.key=value`) of every case."""
+    """Values to vary (empty: defaults), and settings (`section.key=value`) for every case."""
 
     batch_sizes: Sequence[int] = ()
     precisions: Sequence[str] = ()
@@ -155,8 +156,8 @@ def plan_decoding(
     """Plan a group for each number of processes and precision.
 
     Args:
-        generation: changes to the preset's decoding settings. Those that `model` was saved with
-            come in between, unless a preset is named.
+        generation: overrides of decoding settings. Without a named preset, the settings saved with
+            `model` override those of the default preset.
 
     Raises:
         UsageError: names every setting that cannot work here.
@@ -206,7 +207,7 @@ def _run(
 
 
 def _processes(requested: Sequence[int]) -> Sequence[int]:
-    """Numbers of processes: the launcher's, the requested, or 1 and all GPUs (2 on a CPU)."""
+    """Return the numbers of processes: the launcher's, as requested, or 1 and all GPUs (CPU: 2)."""
     if launched():
         return [int(os.environ.get("WORLD_SIZE") or os.environ["SLURM_STEP_NUM_TASKS"])]
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -216,12 +217,12 @@ def _processes(requested: Sequence[int]) -> Sequence[int]:
 
 
 def _ascending(sizes: Iterable[int]) -> tuple[int, ...]:
-    """Sort sizes: a row's peak memory is then its own, not that of a larger one before it."""
+    """Sort sizes, so that a row's peak memory is not that of a previous, larger row."""
     return tuple(sorted(set(sizes)))
 
 
 def _groups(cases: Sequence[Case]) -> list[Group]:
-    """Check all cases, and put the same case for transformers beside each that is compared."""
+    """Check all cases, and add the same case with transformers to each that is compared."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compare = cases[0].benchmark.compare == "transformers"
     problems: list[str | None] = []

@@ -1,4 +1,4 @@
-"""The stages from text to batches, each with the code that a run uses."""
+"""Loads of the stages from text to batches, with the code of real runs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ from bart_cli.model.formats import require_room
 from bart_cli.runtime.workers import worker_processes
 from bart_cli.tokenizer import Tokenizer
 
-BLOCK = 2**19  # bytes of text in a task, so that a small corpus has tasks for every process
-STEPS = 16  # batches in a unit of work
+BLOCK = 2**19  # bytes of text per task, so that a small corpus has tasks for every process
+STEPS = 16  # batches per unit of work
 
 
 class DataLoad:
-    """A unit is a pass over the corpus, or STEPS batches; `prepare(n)`: with n processes.
+    """Load of a stage. A unit is a pass over the corpus, or STEPS batches.
 
-    preprocess: text -> samples (sentences, BPE, packing, parquet), items are bytes of text.
-    denoise: samples -> noised, padded batches, in this process. shards: the same by the loader's
-    n worker processes. pairs: the loader of fine-tuning.
+    `prepare(n)` sets the number of processes. The stages are:
+
+    - preprocess: text to samples (sentences, BPE, packing, Parquet); items are bytes of text.
+    - denoise: samples to noised, padded batches, in this process.
+    - shards: the same with n worker processes of the loader.
+    - pairs: the loader of fine-tuning.
     """
 
     product = None
@@ -87,10 +90,10 @@ def _in_units(steps: Iterator[list[Batch]]) -> Iterator[Work]:
 
 
 def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
-    """Open the data of a run; yield this rank's micro-batches of each step.
+    """Open the data of a run, and yield this rank's micro-batches of each step.
 
     Raises:
-        UsageError: `run.data.path` holds no shards or pairs, or their tokenizer is not the model's.
+        UsageError: `run.data.path` has no shards or pairs, or their tokenizer is not the model's.
     """
     assert run.data.path is not None
     model = run.model
@@ -113,7 +116,7 @@ def find_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenize
     """Load the named tokenizer, or the one next to the data.
 
     Raises:
-        UsageError: there is none, or the model has no embeddings for many of its entries.
+        UsageError: there is no tokenizer, or the model lacks embeddings for many of its entries.
     """
     if name is not None:
         words = Tokenizer.from_pretrained(name)
@@ -124,7 +127,7 @@ def find_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenize
 
 
 def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
-    """Cut the corpus into tasks of preprocessing; each writes a shard."""
+    """Divide the corpus into preprocessing tasks, each of which writes a shard."""
     return [
         BlockTask(
             number=number,
@@ -140,6 +143,6 @@ def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
 
 
 def write_shards(spec: DataSpec) -> None:
-    """Write `spec.shards`, unbalanced, for the stages that read some."""
+    """Write unbalanced shards to `spec.shards`, for the stages that read shards."""
     for task in block_tasks(spec, spec.work):
         process_block(task)

@@ -1,4 +1,4 @@
-"""Optimizer steps and decoding, by bart's engines or by transformers; on random tokens or data."""
+"""Loads of optimizer steps and decoding, with bart or transformers, on random tokens or data."""
 
 # Legend: B sequences.
 
@@ -33,14 +33,14 @@ from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision
 from bart_cli.runtime.world import World
 
 Item = TypeVar("Item")
-POOL = 16  # different batches, used in turn
-POOL_TOKENS = 2**22  # of all batches in the pool
+POOL = 16  # number of different batches, used in turn
+POOL_TOKENS = 2**22  # tokens of all batches in the pool
 # Deciles (0%, 10% … 100%) of token counts of 700 CNN-DailyMail pairs under BART's BPE.
 ARTICLES = (114, 274, 381, 493, 609, 720, 855, 971, 1145, 1398, 2208)
 SUMMARIES = (14, 29, 33, 36, 40, 43, 48, 52, 56, 63, 88)
-# A noised sample keeps 70% of its tokens and gets one <mask> for each span of 3.5 on average.
+# A noised sample keeps 70% of its tokens, with one <mask> per span of 3.5 on average.
 NOISED = 0.7 + 0.3 / 3.5
-RATE = 1e-6  # small, so that random tokens cannot make the weights diverge
+RATE = 1e-6  # learning rate; small, so that the weights do not diverge on random tokens
 
 Step = Callable[[list[Batch]], None]  # of the optimizer, on its micro-batches
 MakeStep = Callable[[Bart, TrainingRun, World, float], Step]
@@ -49,10 +49,12 @@ Sources = list[list[int]]  # ids of a batch of articles
 
 @dataclass(frozen=True)
 class Work:
-    """What one unit of a load was.
+    """Amount of work in a unit of a load.
 
-    items: sequences, articles, samples or bytes, of all ranks. tokens: real ones of both sides,
-        without padding, of this rank. flops: of this rank; None: not a matter of arithmetic.
+    Attributes:
+        items: sequences, articles, samples or bytes, of all ranks.
+        tokens: real tokens of both sides, without padding, of this rank.
+        flops: FLOPs of this rank; None: not limited by arithmetic.
     """
 
     items: float
@@ -63,19 +65,20 @@ class Work:
 class Load(Protocol):
     """Work on batches of a given size.
 
-    product: rows and columns of a weight that is typical of its matrix products, and their dtype;
-        None: they set no ceiling.
+    Attributes:
+        product: rows and columns of a typical weight in its matrix products, and their dtype.
+            None: matrix products do not limit its speed.
     """
 
     @property
     def product(self) -> tuple[int, int, torch.dtype] | None: ...
 
     def prepare(self, size: int) -> Iterator[Work]:
-        """Make batches; the iterator is endless, and does a unit of work when it is advanced."""
+        """Make batches; return an infinite iterator that does a unit of work per item."""
 
 
 def pool_of(count: int, longest: int, make: Callable[[], Item]) -> Iterator[Item]:
-    """Make batches of `count` rows and yield them in turn, forever; few if they are large.
+    """Make batches of `count` rows, fewer if they are large, and yield them in turn forever.
 
     Raises:
         MemoryError: the ids of a batch (four tensors) exceed the memory of this machine.
@@ -92,7 +95,7 @@ def draw_lengths(
     longest: int,
     lengths: Literal["real", "full"],
 ) -> Ids:
-    """Draw token counts from a distribution given by its deciles; cut them to `longest`."""
+    """Draw token counts from a distribution given by its deciles, limited to `longest`."""
     if lengths == "full":
         return np.full(count, longest, dtype=np.int64)
     drawn = np.interp(rng.random(count), np.linspace(0, 1, len(deciles)), deciles)
@@ -110,7 +113,7 @@ def random_rows(rng: np.random.Generator, lengths_B: Ids, config: ModelConfig) -
 
 
 class TrainingLoad:
-    """A unit is one optimizer step: forward, backward, all-reduce, clip, update."""
+    """Load of training. A unit is an optimizer step: forward, backward, all-reduce, update."""
 
     def __init__(self, spec: TrainingSpec, case: Case, world: World) -> None:
         self._spec, self._benchmark, self._world = spec, case.benchmark, world
@@ -171,7 +174,7 @@ class TrainingLoad:
 
 
 def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
-    """Make the step of the training loop. Losses are read one step late, as there."""
+    """Make the step of the training loop. As in the loop, losses are read one step late."""
     from bart_cli.training import loop  # torch._dynamo comes with it
     from bart_cli.training.setup import equip, place
     from bart_cli.training.state import Progress
@@ -207,10 +210,10 @@ def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
 
 
 class DecodingLoad:
-    """A unit is the decoding of one batch.
+    """Load of decoding. A unit is one batch.
 
-    Random weights are the same on both sides of a comparison. They know no end, so every hypothesis
-    gets the full length.
+    Random weights are equal on both sides of a comparison. They never end a hypothesis, so every
+    hypothesis has the full length.
     """
 
     def __init__(self, spec: DecodingSpec, case: Case, world: World) -> None:
@@ -283,7 +286,7 @@ class DecodingLoad:
 
 
 def decoding_flops(config: ModelConfig, sources: Sources, lengths: list[int], beams: int) -> float:
-    """FLOPs of a batch: a third of a training step. The source is read once, each beam decodes."""
+    """Count the FLOPs of a batch, as a third of training: encode once, decode each beam."""
     source, target = torch.tensor([len(row) for row in sources]), torch.tensor(lengths)
     encoder = training_flops(config, source, torch.zeros_like(target)) / 3
     decoder = training_flops(config, source, target) / 3 - encoder

@@ -1,7 +1,7 @@
-"""The processes of a case: start them, call methods of the `Session` in each, end them.
+"""Start the processes of a case, call methods of the `Session` in each, and end them.
 
-Over a pipe go a method's name and arguments, and back its result or the exception that it raised.
-Torch is imported in a worker after its environment is complete, hence the imports in functions.
+A pipe transfers the name and arguments of a method, and its result or exception. A worker imports
+torch after its environment has been set, hence the imports in functions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OK, OUT_OF_MEMORY = "ok", "out of memory"
 
 
 class InProcess:
-    """The process of a case, if a launcher (srun, torchrun) made it one of several ranks."""
+    """This process as one of several ranks started by a launcher (srun, torchrun)."""
 
     outcome = OK
 
@@ -41,7 +41,7 @@ class InProcess:
         self._session, self._world = Session(world), world
 
     def ask(self, method: str, *arguments: object) -> list[Any]:
-        """See WorkerGroup. The other ranks cannot continue when one runs out of memory."""
+        """See WorkerGroup. If one rank runs out of memory, the others cannot continue."""
         try:
             return [getattr(self._session, method)(*arguments)]
         except (MemoryError, RuntimeError) as error:
@@ -52,12 +52,12 @@ class InProcess:
             ) from None
 
     def agree(self, flag: bool) -> bool:
-        """See WorkerGroup: the clock of one rank would end its loop while the others continue."""
+        """See WorkerGroup. By its own clock, a rank would end its loop while others continue."""
         return self._world.any(flag)
 
 
 class WorkerGroup:
-    """The processes of a case, started by this one; `outcome` tells when memory ran out."""
+    """Processes of a case, started by this one; `outcome` records that memory ran out."""
 
     def __init__(self, side: str, log: IO[str]) -> None:
         self.workers: dict[Connection, SpawnProcess] = {}
@@ -68,14 +68,14 @@ class WorkerGroup:
         """Call a method of every rank's `Session`.
 
         Returns:
-            the answers by rank; nothing from the call on in which a rank ran out of memory.
+            the results by rank; empty since a rank ran out of memory.
 
         Raises:
             BartError: a rank failed in any other way.
         """
         answers: dict[Connection, Any] = {}
         for connection in self.workers if self.outcome == OK else ():
-            with suppress(BrokenPipeError):  # dead: reading from it says so
+            with suppress(BrokenPipeError):  # a dead worker is detected when reading
                 connection.send((method, arguments))
         while self.outcome == OK and (waiting := self.workers.keys() - answers.keys()):
             for connection in wait(waiting):  # type: ignore[assignment]
@@ -83,7 +83,7 @@ class WorkerGroup:
                     answers[connection] = connection.recv()
                 except (EOFError, ConnectionResetError):
                     answers[connection] = self._death(self.workers[connection])
-                # Of the other ranks nothing is expected: they may wait in a collective forever.
+                # Do not wait for the other ranks: they may be blocked in a collective forever.
                 if isinstance(error := answers[connection], Exception):
                     if not (self._killed() or is_out_of_memory(error)):
                         raise error
@@ -91,11 +91,11 @@ class WorkerGroup:
         return [answers[c] for c in self.workers] if self.outcome == OK else []
 
     def agree(self, flag: bool) -> bool:
-        """Whether the flag is set in any process that runs the loop around this group."""
+        """Return whether the flag is set in any process that runs the loop around this group."""
         return flag
 
     def _killed(self) -> bool:
-        """Whether the kernel killed a worker, as it does when the machine's memory is full."""
+        """Return whether the kernel killed a worker, as it does when memory is full."""
         return any(process.exitcode == -signal.SIGKILL for process in self.workers.values())
 
     def _death(self, process: SpawnProcess) -> BartError:
@@ -111,10 +111,10 @@ Processes = InProcess | WorkerGroup
 
 @contextmanager
 def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
-    """Start the processes of a case, which end with the block.
+    """Start the processes of a case, and end them at the end of the block.
 
     Args:
-        world: of a launcher, whose ranks are the processes; None: start some.
+        world: ranks of a launcher, to be used as the processes; None: start processes.
     """
     if world is not None:
         yield InProcess(world)
@@ -126,7 +126,7 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
         group = WorkerGroup(case.side, log)
         try:
-            with withheld():  # signals are for the command, which ends its workers
+            with withheld():  # the command handles signals and ends its workers
                 for rank in range(count):
                     ours, theirs = context.Pipe()
                     variables = rank_environment(rank, count, store.port) | threads
@@ -143,13 +143,13 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
 
 
 def _serve(connection: Connection, environment: dict[str, str], log: str, side: str) -> None:
-    """Run a worker: answer until the parent closes the pipe or ends."""
+    """Run a worker: handle calls until the parent closes the pipe or ends."""
     end_with_parent(os.getppid())
     os.environ.update(environment | {"TOKENIZERS_PARALLELISM": "false"})
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
     score = Path("/proc/self/oom_score_adj")
-    if score.exists():  # let the kernel end this process, not the user's other work
+    if score.exists():  # let the kernel kill this process first
         score.write_text("1000")
     from bart_cli.benchmark.session import Session
     from bart_cli.runtime.world import join_world

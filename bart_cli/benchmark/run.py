@@ -1,7 +1,7 @@
-"""The run of a benchmark: case after case, size after size, each measured again and again.
+"""Run a benchmark: measure each size of each case repeatedly.
 
-In: groups of cases. Out: a Report, and OUT/results.{jsonl,md,png}. Cases that are compared have
-their processes side by side and are measured in turn: what disturbs the machine disturbs both.
+In: groups of cases. Out: a Report, and OUT/results.{jsonl,md,png}. Cases that are compared take
+turns, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from bart_cli.runtime.locks import locked_folder
 from bart_cli.runtime.world import World, held_by_rank_0, join_world, launched
 from bart_cli.tokenizer import Tokenizer
 
-FEWEST = 3  # measurements of a row, however long they take
-CEILINGS = 10  # measurements of the ceiling in a row
-SAMPLE = {"megabytes": 8.0, "train": 2000, "validation": 1, "test": 1}  # the built-in one
+FEWEST = 3  # minimum measurements per row, however long they take
+CEILINGS = 10  # measurements of the ceiling per row
+SAMPLE = {"megabytes": 8.0, "train": 2000, "validation": 1, "test": 1}  # built-in sample
 VOCABULARY = 2500
 
 
@@ -42,8 +42,10 @@ VOCABULARY = 2500
 class Report:
     """Results of a benchmark.
 
-    profiles: by trace file, the operators that took the most time.
-    interrupted: Ctrl-C ended it. leads: this process is the one that prints.
+    Attributes:
+        profiles: trace file -> operators that took the most time.
+        interrupted: the benchmark was ended by Ctrl-C.
+        leads: this process prints the results.
     """
 
     out: Path
@@ -61,14 +63,15 @@ class Report:
 def run_benchmark(
     groups: Sequence[Group], out: Path, title: str, *, command: str, reporter: Reporter
 ) -> Report:
-    """Measure all cases, those of a group in turn, and write the results below `out`.
+    """Measure all cases, with turns inside each group, and write the results to `out`.
 
     Args:
-        title: of results.md. command: the line that repeats the benchmark.
+        title: title of results.md.
+        command: command line that repeats the benchmark.
 
     Raises:
         BartError: a case cannot run at all.
-        KeyboardInterrupt: before the first row was complete.
+        KeyboardInterrupt: interrupted before the first row was complete.
     """
     with ExitStack() as stack:
         world = stack.enter_context(join_world()) if launched() else None
@@ -88,7 +91,7 @@ def run_benchmark(
         if not report.rows:
             raise KeyboardInterrupt
         if report.leads:
-            with finishing():  # after Ctrl-C too
+            with finishing():  # even after Ctrl-C
                 write_report(out, title, command, report.rows, report.tables)
         return report
 
@@ -96,12 +99,12 @@ def run_benchmark(
 def _measure_group(
     group: Group, world: World | None, report: Report, task: Task
 ) -> Iterator[list[Row]]:
-    """Measure each size; one that does not fit the memory is a row that says so."""
+    """Measure each size; a size that does not fit in memory gets a row without measurements."""
     sizes = list(group[0].sizes)
     while sizes:
         with ExitStack() as stack:
             started = [stack.enter_context(processes_of(case, world)) for case in group]
-            # After running out of memory, the rest gets new processes.
+            # After running out of memory, start new processes for the remaining sizes.
             while sizes and all(processes.outcome == OK for processes in started):
                 rows = [Row.of(case, sizes[0]) for case in group]
                 task.show({rows[0].name: rows[0].headline()})
@@ -149,7 +152,7 @@ def run_data_benchmark(
     command: str,
     reporter: Reporter,
 ) -> Report:
-    """Measure preprocessing, noise and loaders; on the built-in sample where a path is None."""
+    """Measure preprocessing, noise and loaders, on the built-in sample if a path is None."""
     from bart_cli.benchmark.data_load import write_shards
     from bart_cli.data.documents import read_texts
     from bart_cli.data.download.sample import write_sample
@@ -176,14 +179,14 @@ def run_data_benchmark(
 
 
 def device_word() -> str:
-    """Name of what computes: a GPU, or a process on the CPU."""
+    """Name the unit that computes: "GPU", or "process" on a CPU."""
     return "GPU" if torch.cuda.is_available() else "process"
 
 
 def write_report(
     out: Path, title: str, command: str, rows: Sequence[Row], tables: Sequence[TextTable]
 ) -> None:
-    """Write the three files below `out`."""
+    """Write the three result files to `out`."""
     machine = _machine()
     lines = [strict_json(row.summary() | {"machine": machine}) for row in rows]
     write_text(out / "results.jsonl", "".join(f"{line}\n" for line in lines))
@@ -214,7 +217,7 @@ def _processor() -> str:
 
 
 def _draw(rows: Sequence[Row], path: Path, caption: str) -> None:
-    """Draw throughput over sizes: a panel per kind of case, a line per case."""
+    """Plot throughput over sizes, with a panel per type of case and a line per case."""
     panels: dict[str, dict[str, Throughput]] = {}
     labels = {}
     for row in (row for row in rows if row.ok):

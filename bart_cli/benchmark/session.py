@@ -1,4 +1,4 @@
-"""What runs in the processes of a case: its load, and the clock, memory and ceiling beside it."""
+"""The measurements in each process of a case: time, memory and ceiling of its load."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from bart_cli.runtime.flops import measured_flops, peak_flops, synchronize
 from bart_cli.runtime.memory import peak_resident_memory, reset_peak_memory
 from bart_cli.runtime.world import World
 
-HOTTEST = 10  # operators of a profile
+HOTTEST = 10  # operators to show of a profile
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One unit of work, timed on one rank.
+    """Measurement of a unit of work on one rank.
 
-    items, tokens: of all ranks; see Work. ceiling: FLOP/s of matrix products just before, where
-    measured. peak_flops: FLOP/s by the data sheet, where known. memory: peak in bytes.
+    Attributes:
+        items, tokens: amount of work of all ranks; see Work.
+        ceiling: FLOP/s of matrix products just before, if measured.
+        peak_flops: FLOP/s of the data sheet, if known.
+        memory: peak memory in bytes.
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""Rows of measurements, and their tables: the reference's, and what its form has no room for."""
+"""Rows of measurements, and tables of them: in the reference's format, and with more details."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bart_cli.benchmark.session import Measurement
 NOTHING = "-"
 MFU = "MFU: of the speed of matrix products, measured in between"
 PERCENTILES = (50, 90, 95, 99)
-# Of each stage: its description, the unit of its rate, and items per unit.
+# Stage -> description, unit of its rate, and items per unit.
 STAGES = {
     "preprocess": ("text to samples (sentences, BPE, packing)", "text, MB/s", 1e6),
     "denoise": ("noise and padding, one process", "samples/s", 1.0),
@@ -29,8 +29,10 @@ STAGES = {
 class Row:
     """Measurements of a case at one size. Lists have an entry for each measurement.
 
-    place: index of the size in its case, which pairs the rows of two precisions.
-    items, tokens: of all processes. flops, ceiling: of one process; see Measurement.
+    Attributes:
+        place: index of the size in its case, used to match rows of two precisions.
+        items, tokens: of all processes; see Measurement.
+        flops, ceiling: of one process; see Measurement.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Row:
         return cls(case.load.name, case.side, *own, case.load.length, size, place)
 
     def add(self, ranks: Sequence[Measurement]) -> None:
-        """Add a measurement: the slowest rank's seconds, the largest memory, the rest of rank 0."""
+        """Add a measurement: time of the slowest rank, largest memory, the rest from rank 0."""
         first = ranks[0]
         self.seconds.append(max(rank.seconds for rank in ranks))
         self.items.append(first.items)
@@ -67,7 +69,7 @@ class Row:
         self.memory = max(self.memory, *(rank.memory for rank in ranks))
 
     def headline(self) -> str:
-        """What is measured, beside the progress bar."""
+        """Label of the progress bar."""
         of_load = f"{self.length} tokens, batch {self.size}, {self.precision}, "
         if self.name in STAGES:
             return f"{self.size} processes"
@@ -85,22 +87,22 @@ class Row:
 
     @property
     def throughput(self) -> float:
-        """Items per second, the median."""
+        """Median of items per second."""
         return float(np.median(self.rates))
 
     @property
     def tokens_per_second(self) -> float:
-        """Real tokens of both sides per second, the median."""
+        """Median of real tokens of both sides per second."""
         return float(np.median(np.divide(self.tokens, self.seconds)))
 
     @property
     def latency(self) -> dict[str, float]:
-        """Seconds of a unit: mean and percentiles."""
+        """Mean and percentiles of the seconds per unit."""
         found = zip(PERCENTILES, np.percentile(self.seconds, PERCENTILES).tolist(), strict=True)
         return {"mean": float(np.mean(self.seconds))} | {f"{p}%": value for p, value in found}
 
     def utilization(self, *, measured: bool) -> float | None:
-        """MFU: useful FLOP/s over the measured ceiling, or over the data sheet's; None: unknown."""
+        """MFU: useful FLOP/s over the measured ceiling or the data sheet's peak; None: unknown."""
         ceiling = float(np.median(self.ceiling)) if self.ceiling else None
         peak = ceiling if measured else self.peak_flops
         if not self.flops or peak is None:
@@ -108,7 +110,7 @@ class Row:
         return float(np.median(np.divide(self.flops, self.seconds))) / peak
 
     def summary(self) -> dict[str, Any]:
-        """All of it as plain data: a line of results.jsonl."""
+        """Convert to a dictionary, for results.jsonl."""
         derived: dict[str, Any] = {}
         if self.ok:
             derived = {
@@ -124,19 +126,19 @@ class Row:
 
 @dataclass
 class TextTable:
-    """A table of text, to be shown by rich or written as Markdown."""
+    """A table of texts, to be printed or written as Markdown."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
 
     def markdown(self) -> str:
-        """Format the table as GitHub does."""
+        """Format as a GitHub-flavored Markdown table."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return f"{self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-# What a column of a table holds: of every row, and of rows with measurements.
+# Contents of columns: for every row, and for rows with measurements.
 KEYS: dict[str, Callable[[Row], str]] = {
     "GPUs": lambda row: str(row.processes),
     "Processes": lambda row: str(row.size if row.name in STAGES else row.processes),
@@ -168,7 +170,7 @@ CELLS: dict[str, Callable[[Row], str]] = {
 
 
 def make_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
-    """Make all tables of a benchmark. `device`: GPU or process."""
+    """Make all tables of a benchmark; `device` is "GPU" or "process"."""
     ours = [row for row in rows if row.side == "bart"]
     many = "GPUs" if device == "GPU" else "Processes"
     if ours[0].name in STAGES:
@@ -201,7 +203,7 @@ def make_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
 
 
 def _table(title: str, columns: str, rows: Sequence[Row]) -> TextTable:
-    """A line per row; without measurements, the first of its cells tells why."""
+    """Make a table with a line per row; without measurements, its first cell gives the reason."""
     keys = [name for name in columns.split("|") if name in KEYS]
     names = [name for name in columns.split("|") if name in CELLS]
     lines = []
@@ -216,7 +218,7 @@ def _table(title: str, columns: str, rows: Sequence[Row]) -> TextTable:
 
 
 def _training_table(rows: Sequence[Row], device: str, many: str) -> TextTable:
-    """The reference's: a line per number of processes and length, columns by precision."""
+    """Make the reference's table: a line per number of processes and length."""
     precisions = list(dict.fromkeys(row.precision for row in rows))
     header = [many, "Sequence length", f"Batch size / {device} ({', '.join(precisions)})"]
     header += [f"Throughput - {precision}" for precision in precisions]
@@ -240,7 +242,7 @@ def _training_table(rows: Sequence[Row], device: str, many: str) -> TextTable:
 
 
 def _comparison(ours: Sequence[Row], rivals: Sequence[Row], many: str) -> TextTable:
-    """A line for each pair of rows, which have the same place in both lists."""
+    """Make a table with a line per pair of rows with the same index in both lists."""
     header = (
         f"|{many}|Precision|Length|Batch|bart|transformers|Times as fast|Range|Memory|its memory"
     )
@@ -259,7 +261,7 @@ def _comparison(ours: Sequence[Row], rivals: Sequence[Row], many: str) -> TextTa
 
 
 def ratios(ours: Row, theirs: Row) -> NDArray[np.float64]:
-    """How many times as fast ours was, by pair of measurements, which were taken in turn."""
+    """Compute our speed relative to transformers for each pair of adjacent measurements."""
     count = min(len(ours.seconds), len(theirs.seconds))
     return ours.rates[:count] / theirs.rates[:count]
 
@@ -277,7 +279,7 @@ def _quotient(row: Row | None, other: Row | None) -> str:
 
 
 def _short(value: float) -> str:
-    """Three significant digits, more for large numbers."""
+    """Format with three significant digits, or more for large numbers."""
     if value >= 100:
         return f"{value:,.0f}"
     if value >= 1:

@@ -1,4 +1,4 @@
-"""The same work done by `transformers`, as its users would write it."""
+"""The same loads with `transformers`, written as its users would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bart_cli.runtime.world import World
 def twin(ours: Bart) -> Any:
     """Build the model of `transformers` with the same weights.
 
-    Attention weights have no dropout there, so that it may use the fast kernels.
+    It has no attention dropout, so that it can use its fast kernels.
     """
     import transformers
 
@@ -74,7 +74,7 @@ def transformers_step(
 def transformers_decoder(
     ours: Bart, generation: GenerationConfig
 ) -> Callable[[list[list[int]]], list[int]]:
-    """Make a function that decodes sources by `model.generate` and returns lengths of targets."""
+    """Make a function that decodes sources with `model.generate`; it returns target lengths."""
     import transformers
 
     config, weights = ours.config, next(ours.parameters())

@@ -1,4 +1,4 @@
-"""How speed is measured: how often, for how long, on what."""
+"""Settings of benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bart_cli.config.base import Section
 
 
 class BenchmarkConfig(Section):
-    """What `bart benchmark` does with every row of its tables."""
+    """How `bart benchmark` measures each row of its tables."""
 
     repeats: int = Field(30, ge=1, le=100_000, description="maximum measurements per row")
     seconds: float = Field(
@@ -22,13 +22,14 @@ class BenchmarkConfig(Section):
     lengths: Literal["real", "full"] = Field(
         "real",
         description=(
-            "lengths of random inputs: distributed as in CNN-DailyMail, or all at the maximum"
+            "lengths of random inputs: real: distributed as in CNN-DailyMail; full: all at the "
+            "maximum"
         ),
     )
     accumulation: int = Field(1, ge=1, description="micro-batches per training step")
     seed: int = Field(0, ge=0, lt=2**63, description="seed for weights, lengths and tokens")
     compare: Literal["none", "transformers"] = Field(
-        "none", description="libraries to measure side by side with bart, in processes of their own"
+        "none", description="library to compare with bart, in separate processes"
     )
     profile: bool = Field(
         False, description="write a torch profiler trace of each case's largest batch"
