@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -14,6 +15,8 @@ from typing import Any
 
 from bart_cli.errors import UsageError
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, `ulimit -f`
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -24,6 +27,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -49,6 +55,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         _sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -118,6 +127,12 @@ def remove_leftovers(folder: Path, *, below: bool = True) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Add the path to the error of a full disk: a failed write does not know its file."""
+    if error.filename is None and error.errno in FULL:
+        error.filename = str(path)
 
 
 def _sync(path: Path) -> None:
