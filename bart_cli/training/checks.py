@@ -38,9 +38,10 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
     if precision:
         problems.append(precision)
     if config.schedule.warmup_steps > training.max_steps:
+        epochs = "" if training.epochs is None else f", the length of {training.epochs:g} epochs"
         problems.append(
             f"schedule.warmup_steps={config.schedule.warmup_steps} exceeds "
-            f"training.max_steps={training.max_steps}"
+            f"training.max_steps={training.max_steps}{epochs}"
         )
     if backend := backend_problem(config.optimizer, training.parameters):
         problems.append(backend)

@@ -72,16 +72,16 @@ def run_finetune(
         tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
         config = _match_targets(config, tokenizer)
         source = open_pairs(data)
-        config = in_steps(config, lambda: _count(source, data, world), reporter)
-        training = config.training
-        check_run(config, world, [])
-        if training.validate_every is not None and "validation" not in source.splits:
+        every = config.training.validate_every
+        if every is not None and "validation" not in source.splits:
             raise UsageError(
-                f"no validation split in {data.path}, but training.validate_every="
-                f"{training.validate_every}",
+                f"no validation split in {data.path}, but training.validate_every={every}",
                 hint="Pass --validation-share 0.05 to hold out part of the pairs, or "
                 "--set training.validate_every=null.",
             )
+        config = in_steps(config, lambda: _count(source, data, world), reporter)
+        training = config.training
+        check_run(config, world, [])
         content = _digests(config, source, tokenizer) if world.leads else {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:

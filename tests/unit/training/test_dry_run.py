@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.config.training import ScheduleConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.formats import load_model
 from bart_cli.progress import Reporter
@@ -95,6 +96,10 @@ def test_a_dry_run_of_pairs_counts_them_and_fails_where_the_run_would(
         with pytest.raises(error, match=match):
             run_finetune(config, run, dry_run=True, reporter=Reporter())
 
+    schedule = config.schedule
+    config = config.model_copy(update={"schedule": ScheduleConfig(warmup_steps=3)})
+    refused(UsageError, "warmup_steps=3 exceeds training.max_steps=2, the length of 3 epochs")
+    config = config.model_copy(update={"schedule": schedule})
     with locked_folder(run, Reporter()):
         refused(UsageError, "in use by another bart command")
     run.write_text("")
