@@ -221,7 +221,7 @@ def test_out_of_memory_names_a_micro_batch_that_fits(
 def test_the_presets_for_one_gpu_leave_room_on_it(
     root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counting, "GAPS", 1.0)
+    monkeypatch.setattr(counting, "FRAGMENTATION", 1.0)
     config = preset_config(f"{root}-24gb")
     # The fused attention of a GPU keeps no probabilities, with dropout either.
     found = footprint_of(config, attention_dropout=0.0)
