@@ -82,15 +82,9 @@ def command(
     config, notices = load_with_model(
         settings, FinetuneConfig, options, lambda config: saved_settings(run, config.init_from)
     )
-    from bart_cli.extras import require
-
-    if config.training.select_by != "loss":
-        require("validation with ROUGE", "eval", otherwise="pass --set training.select_by=loss")
-    if evaluate:
-        require("the final evaluation", "eval", otherwise="pass --no-evaluate")
+    require_scores(config, evaluate)
     start_workers(training.processes, training.max_restarts)
-    from bart_cli.data.pairs import open_pairs
-    from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
+    from bart_cli.evaluation.evaluate import FINAL_EVALUATION, evaluate_run
     from bart_cli.runtime.world import join_world
     from bart_cli.training.finetune import run_finetune
 
@@ -105,20 +99,29 @@ def command(
         if not as_json:
             show_result(result)
         finished = result.model is not None and not training.dry_run
-        if evaluate and finished and "test" in open_pairs(config.data).splits:
+        if evaluate and finished:
             limit = config.training.time_limit
-            scores = run_evaluate(
-                evaluation_of(config, run),
-                run / "final-evaluation",
-                minutes=None if limit is None else limit - (time.monotonic() - begin) / 60,
-                replace=True,
-                reporter=reporter,
-            )
+            minutes = None if limit is None else limit - (time.monotonic() - begin) / 60
+            scores = evaluate_run(config, run, minutes=minutes, reporter=reporter)
     if as_json and result.leads:
         rest = {} if training.dry_run else {"evaluation": scores.numbers() if scores else None}
         print_json(as_document(result) | rest)
     elif scores is not None:
-        show_scores(scores, run / "final-evaluation")
+        show_scores(scores, run / FINAL_EVALUATION)
+
+
+def require_scores(config: FinetuneConfig, evaluate: bool) -> None:
+    """Check that the packages that score summaries are installed, if a run needs them.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    from bart_cli.extras import require
+
+    if config.training.select_by != "loss":
+        require("validation with ROUGE", "eval", otherwise="pass --set training.select_by=loss")
+    if evaluate:
+        require("the final evaluation", "eval", otherwise="pass --no-evaluate")
 
 
 def configure(*, settings: ConfigOptions, **values: Any) -> FinetuneConfig:

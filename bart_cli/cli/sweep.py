@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bart_cli.cli.console import make_reporter, print_json, print_table
-from bart_cli.cli.finetune import saved_settings
+from bart_cli.cli.finetune import require_scores, saved_settings
 from bart_cli.cli.generation import load_with_model
 from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import ConfigOptions, JsonOption
@@ -59,9 +59,11 @@ def command(
     """
     from bart_cli.training.sweep import (
         Trial,
+        check_trial,
         parse_grid,
         require_own_folder,
         run_sweep,
+        train_trial,
         trials_of,
     )
 
@@ -98,41 +100,15 @@ def command(
         other = same.setdefault(config.model_dump_json(), trial)
         if other is not trial:
             raise UsageError(f"--grid: {trial.name} is the same as {other.name}")
-    reporter = make_reporter()
-    from bart_cli.training.sweep import EVALUATION
-
-    if kind is PretrainConfig:
-        from bart_cli.runtime.world import World, device_of
-        from bart_cli.training.pretrain import check_pretrain, run_pretrain
-
-        for config in configs.values():
-            assert isinstance(config, PretrainConfig)
-            check_pretrain(config, World(0, 1, device_of(0, 1)))
-    else:
-        from bart_cli.data.pairs import open_pairs
-        from bart_cli.evaluation.evaluate import evaluation_of, run_evaluate
-        from bart_cli.extras import require
-        from bart_cli.training.finetune import run_finetune
-
-        if data is None and next(iter(configs.values())).data.path is None:
-            raise UsageError("no data", hint="Pass --data with a folder of pairs (train.jsonl, …).")
-        if evaluate:
-            require("the final evaluation", "eval", otherwise="pass --no-evaluate")
-
+    for trial, config in configs.items():
+        if isinstance(config, FinetuneConfig):
+            require_scores(config, evaluate)
+        check_trial(config, out / trial.name)
     require_own_folder(out, trials)
+    reporter = make_reporter()
 
     def train(trial: Trial, run: Path) -> bool:
-        config = configs[trial]
-        if isinstance(config, PretrainConfig):
-            return run_pretrain(config, run, reporter=reporter).model is not None
-        result = run_finetune(config, run, reporter=reporter)
-        if result.model is None:
-            return False
-        if evaluate and "test" in open_pairs(config.data).splits:
-            run_evaluate(
-                evaluation_of(config, run), run / EVALUATION, replace=True, reporter=reporter
-            )
-        return True
+        return train_trial(configs[trial], run, evaluate=evaluate, reporter=reporter)
 
     rows = run_sweep(trials, train, out, reporter)
     if as_json:

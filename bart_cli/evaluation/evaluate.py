@@ -35,6 +35,8 @@ from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 
+FINAL_EVALUATION = "final-evaluation"  # folder in a run
+
 
 def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
     """Configure the evaluation of a fine-tuned run on its test split, with its own settings."""
@@ -44,6 +46,18 @@ def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
         generation=config.generation,
         generation_sources=config.generation_sources,
         evaluation=config.evaluation,
+    )
+
+
+def evaluate_run(
+    config: FinetuneConfig, run: Path, *, minutes: float | None = None, reporter: Reporter
+) -> Evaluation | None:
+    """Score the final model of a run on its test split, if there is one; see `run_evaluate`."""
+    if "test" not in open_pairs(config.data).splits:
+        return None
+    out = run / FINAL_EVALUATION
+    return run_evaluate(
+        evaluation_of(config, run), out, minutes=minutes, replace=True, reporter=reporter
     )
 
 

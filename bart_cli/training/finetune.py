@@ -33,7 +33,7 @@ from bart_cli.training.fit import fit
 from bart_cli.training.length import in_steps
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
-from bart_cli.training.resume import find_start
+from bart_cli.training.resume import changes, find_start
 from bart_cli.training.run import (
     RunResult,
     finished_result,
@@ -65,23 +65,8 @@ def run_finetune(
     """
     with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
         reporter = reporter if world.leads else Reporter()
-        data = config.data
-        if data.path is None:
-            raise UsageError("no data: pass --data with a folder of pairs (train.jsonl …)")
-        tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
-        tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
-        config = _match_targets(config, tokenizer)
-        source = open_pairs(data)
-        every = config.training.validate_every
-        if every is not None and "validation" not in source.splits:
-            raise UsageError(
-                f"no validation split in {data.path}, but training.validate_every={every}",
-                hint="Pass --validation-share 0.05 to hold out part of the pairs, or "
-                "--set training.validate_every=null.",
-            )
-        config = in_steps(config, lambda: _count(source, data, world), reporter)
-        training = config.training
-        check_run(config, world, [])
+        config, source, tokenizer = _check(config, run, world, reporter)
+        data, training = config.data, config.training
         content = _digests(config, source, tokenizer) if world.leads else {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
@@ -133,6 +118,39 @@ def _count(source: PairSource, data: SummarizationDataConfig, world: World) -> i
     """Count the training pairs on rank 0."""
     number = world.on_rank_0(lambda: count_pairs(source, "train", data.n_train))
     return world.broadcast(number or 0)
+
+
+def check_finetune_run(config: FinetuneConfig, run: Path, world: World) -> None:
+    """Check settings, data and run folder.
+
+    Raises:
+        UsageError: the run cannot start, or the folder holds another run.
+    """
+    config, source, tokenizer = _check(config, run, world, Reporter())
+    changes(run, config, _digests(config, source, tokenizer))
+
+
+def _check(
+    config: FinetuneConfig, run: Path, world: World, reporter: Reporter
+) -> tuple[FinetuneConfig, PairSource, Tokenizer]:
+    """Check settings and data; return the settings that follow from them, pairs and tokenizer."""
+    data = config.data
+    if data.path is None:
+        raise UsageError("no data: pass --data with a folder of pairs (train.jsonl …)")
+    tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
+    tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
+    config = _match_targets(config, tokenizer)
+    source = open_pairs(data)
+    every = config.training.validate_every
+    if every is not None and "validation" not in source.splits:
+        raise UsageError(
+            f"no validation split in {data.path}, but training.validate_every={every}",
+            hint="Pass --validation-share 0.05 to hold out part of the pairs, or "
+            "--set training.validate_every=null.",
+        )
+    config = in_steps(config, lambda: _count(source, data, world), reporter)
+    check_run(config, world, [])
+    return config, source, tokenizer
 
 
 def _digests(config: FinetuneConfig, source: PairSource, tokenizer: Tokenizer) -> dict[str, str]:

@@ -126,17 +126,35 @@ def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
     before: tuple[Tokenizer, ModelConfig] | None = None
     for run, config in phases.items():
         try:
-            shards, tokenizer = check_pretrain(config, world, before and before[1])
-            if before is None:
-                before = tokenizer, _starting_model(config, run, tokenizer)
-                if excess := _excess(config.data.sequence_length, before[1]):
-                    raise UsageError(excess[0])
-            elif tokenizer.fingerprint() != before[0].fingerprint():
-                raise UsageError("its tokenizer differs from that of the first phase")
-            changes(run, _in_steps(config, shards), _digests(config, shards, tokenizer))
+            before = check_pretrain_run(config, run, world, before)
         except UsageError as error:
             error.message = f"phase {run.name}: {error.message}"
             raise
+
+
+def check_pretrain_run(
+    config: PretrainConfig,
+    run: Path,
+    world: World,
+    before: tuple[Tokenizer, ModelConfig] | None = None,
+) -> tuple[Tokenizer, ModelConfig]:
+    """Check settings, data and run folder; return the tokenizer and the architecture.
+
+    Args:
+        before: what this function returned for the run whose weights this one starts from.
+
+    Raises:
+        UsageError: the run cannot start, or the folder holds another run.
+    """
+    shards, tokenizer = check_pretrain(config, world, before and before[1])
+    if before is None:
+        before = tokenizer, _starting_model(config, run, tokenizer)
+        if excess := _excess(config.data.sequence_length, before[1]):
+            raise UsageError(excess[0])
+    elif tokenizer.fingerprint() != before[0].fingerprint():
+        raise UsageError("its tokenizer differs from that of the first phase")
+    changes(run, _in_steps(config, shards), _digests(config, shards, tokenizer))
+    return before
 
 
 def _starting_model(config: PretrainConfig, run: Path, tokenizer: Tokenizer) -> ModelConfig:

@@ -15,14 +15,18 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
+from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.evaluation.evaluate import FINAL_EVALUATION, evaluate_run
 from bart_cli.files import strict_json, write_text
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import exclusive
+from bart_cli.runtime.world import World, device_of
+from bart_cli.training.finetune import check_finetune_run, run_finetune
 from bart_cli.training.history import summarize_run
+from bart_cli.training.pretrain import check_pretrain_run, run_pretrain
 
 SCORES = ("rouge1", "rouge2", "rougeLsum")
-EVALUATION = "final-evaluation"
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,35 @@ def require_own_folder(out: Path, trials: Sequence[Trial]) -> None:
         )
 
 
+def check_trial(config: PretrainConfig | FinetuneConfig, run: Path) -> None:
+    """Check what pre-training or fine-tuning checks before it starts.
+
+    Raises:
+        UsageError: the run cannot start, or the folder holds another run.
+    """
+    world = World(0, 1, device_of(0, 1))
+    if isinstance(config, PretrainConfig):
+        check_pretrain_run(config, run, world)
+    else:
+        check_finetune_run(config, run, world)
+
+
+def train_trial(
+    config: PretrainConfig | FinetuneConfig, run: Path, *, evaluate: bool, reporter: Reporter
+) -> bool:
+    """Train or resume a run; False if it was stopped before its end.
+
+    Args:
+        evaluate: score a fine-tuned model on the test split, if there is one.
+    """
+    if isinstance(config, PretrainConfig):
+        return run_pretrain(config, run, reporter=reporter).model is not None
+    finished = run_finetune(config, run, reporter=reporter).model is not None
+    if finished and evaluate:
+        evaluate_run(config, run, reporter=reporter)
+    return finished
+
+
 @exclusive
 def run_sweep(
     trials: Sequence[Trial],
@@ -188,7 +221,7 @@ def _numbers(run: Path) -> dict[str, float]:
         "loss": summary.last_loss,
         "validation loss": summary.best_validation_loss,
     }
-    metrics = run / EVALUATION / "metrics.json"
+    metrics = run / FINAL_EVALUATION / "metrics.json"
     if metrics.is_file():
         rouge = json.loads(metrics.read_text(encoding="utf-8"))["rouge"]
         found |= {name: rouge[name] for name in SCORES}

@@ -71,6 +71,10 @@ def test_a_killed_sweep_is_resumed(shards: Path, tmp_path: Path) -> None:
         assert row["numbers"]["loss"]["mean"] == pytest.approx(sum(losses) / 2)
         deviation = abs(losses[0] - losses[1]) / 2**0.5
         assert row["numbers"]["loss"]["deviation"] == pytest.approx(deviation)
+    # Another sweep with the same names is refused before anything is trained.
+    other = [*map(str, command), "--set=optimizer.weight_decay=0.5"]
+    with pytest.raises(UsageError, match=r"seed=42 holds a run with other settings: optimizer.wei"):
+        build_app("sweep")(args=other, standalone_mode=False)
 
 
 @pytest.mark.parametrize(
