@@ -37,7 +37,7 @@ DTYPES: dict[ExportDtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-CHECKPOINT = "final_step.ckpt"  # the reference saves its final model so, as a bare state dict
+CHECKPOINT = "final_step.ckpt"  # the reference's final model: a bare state dict
 # No special token in it: transformers maps `<s>` in a text to its id, we treat it as text.
 SAMPLE = "Café owners – 24 of them – said: “nobody laughed” 🤷🏽 at the mask in 1998.\n"
 

@@ -7,8 +7,8 @@ The loss of a step is the mean over the real target tokens of the global batch, 
 depend on how the batch is divided into ranks and micro-batches.
 
 A GPU does not wait for the host: loss and norm of a step are read after the next step has been
-launched, unless they are needed at once (for the log, validation or a checkpoint). Non-finite
-gradients are skipped on the device.
+launched, unless they are needed at once (for the log, validation or a checkpoint). The device
+itself skips an update with a non-finite gradient.
 """
 
 from __future__ import annotations
