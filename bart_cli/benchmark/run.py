@@ -45,11 +45,11 @@ class Report:
     Attributes:
         profiles: trace file -> operators that took the most time.
         interrupted: the benchmark was ended by Ctrl-C.
-        leads: this process prints the results.
+        is_main: whether this is rank 0, which prints the results.
     """
 
     out: Path
-    leads: bool = True
+    is_main: bool = True
     rows: list[Row] = field(default_factory=list)
     profiles: dict[str, TextTable] = field(default_factory=dict)
     interrupted: bool = False
@@ -75,8 +75,8 @@ def run_benchmark(
     """
     with ExitStack() as stack:
         world = stack.enter_context(join_world()) if launched() else None
-        report = Report(out, leads=world is None or world.leads)
-        reporter = reporter if report.leads else Reporter()
+        report = Report(out, is_main=world is None or world.is_main)
+        reporter = reporter if report.is_main else Reporter()
         lock = held_by_rank_0(out, world, reporter) if world else locked_folder(out, reporter)
         stack.enter_context(lock)
         total = sum(len(group[0].sizes) for group in groups)
@@ -90,7 +90,7 @@ def run_benchmark(
                 report.interrupted = True
         if not report.rows:
             raise KeyboardInterrupt
-        if report.leads:
+        if report.is_main:
             with finishing():  # even after Ctrl-C
                 write_report(out, title, command, report.rows, report.tables)
         return report

@@ -95,7 +95,7 @@ class Session:
             for _ in range(2):
                 next(self._units)
             synchronize(self._device)
-        if self._world.leads:
+        if self._world.is_main:
             with atomic_file(path) as temporary:
                 profiler.export_chrome_trace(str(temporary))
         found = [(getattr(event, column), event) for event in profiler.key_averages()]

@@ -272,7 +272,7 @@ def _command() -> str:
 
 
 def _show(report: Report, as_json: bool) -> None:
-    if not report.leads:
+    if not report.is_main:
         return
     if as_json:
         print_json([row.summary() for row in report.rows])

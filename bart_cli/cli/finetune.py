@@ -103,7 +103,7 @@ def command(
             limit = config.training.time_limit
             minutes = None if limit is None else limit - (time.monotonic() - begin) / 60
             scores = evaluate_run(config, run, minutes=minutes, reporter=reporter)
-    if as_json and result.leads:
+    if as_json and result.is_main:
         rest = {} if training.dry_run else {"evaluation": scores.numbers() if scores else None}
         print_json(as_document(result) | rest)
     elif scores is not None:

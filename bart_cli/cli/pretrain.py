@@ -79,7 +79,7 @@ def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: 
     )
     if not as_json:
         show_result(result)
-    elif result.leads:
+    elif result.is_main:
         print_json(as_document(result))
     return result.model is not None
 

@@ -101,7 +101,7 @@ def show_result(result: RunResult) -> None:
     """Print the result of a run, or the estimate of a dry run."""
     from bart_cli.training.dry_run import DryRun
 
-    if not result.leads:
+    if not result.is_main:
         return
     if isinstance(result, DryRun):
         _show_estimate(result.estimate)
@@ -123,7 +123,9 @@ def as_document(result: RunResult) -> dict[str, Any]:
     """Return the result as printed by `--json`."""
     from bart_cli.training.dry_run import DryRun
 
-    return asdict(result.estimate if isinstance(result, DryRun) else result)
+    document = asdict(result.estimate if isinstance(result, DryRun) else result)
+    document.pop("is_main", None)
+    return document
 
 
 def _show_estimate(found: Estimate) -> None:

@@ -96,8 +96,8 @@ def run_evaluate(
     found = source.read(split, limit=_limit(config), keep_empty=split != "train")
     pairs = found.pairs
     with join_world() as world, held_by_rank_0(out, world, reporter):
-        reporter = reporter if world.leads else Reporter()
-        if world.leads:
+        reporter = reporter if world.is_main else Reporter()
+        if world.is_main:
             found.report(reporter)
             source.report_overlap(found, reporter)
         encoder = _encoder(config, world)
@@ -128,7 +128,7 @@ def _score_file(
     reporter: Reporter,
 ) -> Evaluation | None:
     """Score the predictions of a file, on rank 0."""
-    if not world.leads:
+    if not world.is_main:
         return None
     _require_own(out)
     if (out / LEDGER).exists():

@@ -40,7 +40,7 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0, which writes files and reports progress."""
         return self.rank == 0
 
@@ -66,7 +66,7 @@ class World:
         """Return the items of all ranks, in order, on rank 0; None on the others."""
         if self.size == 1:
             return [item]
-        items: list[Any] | None = [None] * self.size if self.leads else None
+        items: list[Any] | None = [None] * self.size if self.is_main else None
         dist.gather_object(item, items)
         return items
 
@@ -92,7 +92,7 @@ class World:
             BartError: on every rank, if the action raises it.
         """
         result, problem = None, None
-        if self.leads:
+        if self.is_main:
             try:
                 result = action()
             except BartError as error:

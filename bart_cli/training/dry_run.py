@@ -190,7 +190,7 @@ def rehearse(
         last_loss=None,
         best_step=None,
         model=None,
-        leads=world.leads,
+        is_main=world.is_main,
         estimate=estimate,
     )
 

@@ -64,10 +64,10 @@ def run_finetune(
         BartError: the run failed.
     """
     with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
-        reporter = reporter if world.leads else Reporter()
+        reporter = reporter if world.is_main else Reporter()
         config, source, tokenizer = _check(config, run, world, reporter)
         data, training = config.data, config.training
-        content = _digests(config, source, tokenizer) if world.leads else {}
+        content = _digests(config, source, tokenizer) if world.is_main else {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
             return finished_result(run, world)
@@ -245,9 +245,9 @@ def _validation(
     if pairs is None:
         read = found.keep(source.stream(found, limit))
         pairs = encode_pairs(read, data, tokenizer, prefix, reporter, world)
-        if world.leads:  # for prepared pairs, `bart preprocess` has reported it
+        if world.is_main:  # for prepared pairs, `bart preprocess` has reported it
             source.report_overlap(found, reporter)
-    elif training.select_by != "loss" and world.leads:
+    elif training.select_by != "loss" and world.is_main:
         found = source.read("validation", limit=limit)
     found.report(reporter)
     references = [pair.references for pair in found.pairs] if training.select_by != "loss" else []

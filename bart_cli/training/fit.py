@@ -91,7 +91,7 @@ def fit(
     room = Room(needs, _available(world))
     share = training.global_batch // world.size
     if training.micro_batch == "auto":
-        number = _kept(config, run) if resumed and world.leads else None
+        number = _kept(config, run) if resumed and world.is_main else None
         number = world.broadcast(number)
         if number is None or (room.available and not needs.largest(room.available, number)):
             number = _chosen(model, training, longest, share, room, world)

@@ -104,7 +104,7 @@ def train(job: Job, reporter: Reporter) -> str:
     training, progress, world = job.training, job.progress, job.world
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     log = None
-    if world.leads:
+    if world.is_main:
         board = "tensorboard" in training.loggers
         log = MetricsLog(job.run, progress.step, board=board, trackers=job.trackers)
     meter = Meter(job)
@@ -332,7 +332,7 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
         weights = whole_weights(job.model)
-        if job.save_best is not None and job.world.leads:
+        if job.save_best is not None and job.world.is_main:
             job.save_best(weights)
     else:
         progress.stale += 1
@@ -346,9 +346,9 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
 
 def checkpoint(job: Job, writer: CheckpointWriter) -> None:
     """Copy the state; rank 0 writes it in the background while training continues."""
-    if job.world.leads or job.training.sharding != "none":
+    if job.world.is_main or job.training.sharding != "none":
         snapshot = take_snapshot(job.model, job.optimizer, job.scaler, job.progress)
-        if job.world.leads:
+        if job.world.is_main:
             writer.write(snapshot)
 
 

@@ -55,15 +55,15 @@ def run_pretrain(
         BartError: the run failed.
     """
     with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
-        reporter = reporter if world.leads else Reporter()
+        reporter = reporter if world.is_main else Reporter()
         data = config.data
         shards, tokenizer = check_pretrain(config, world)
         config = _in_steps(config, shards, reporter)
-        content = _digests(config, shards, tokenizer) if world.leads else {}
+        content = _digests(config, shards, tokenizer) if world.is_main else {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
             return finished_result(run, world)
-        cut = share_of_cut_tokens(shards, tokenizer, data.sequence_length) if world.leads else 0.0
+        cut = share_of_cut_tokens(shards, tokenizer, data.sequence_length) if world.is_main else 0.0
         if cut >= 0.01:
             reporter.warn(
                 f"{cut:.1%} of the tokens of {shards} are never read: samples are longer than "

@@ -92,7 +92,7 @@ def find_start(
         UsageError: the folder holds another run, or the checkpoint does not exist.
         BartError: every checkpoint is damaged.
     """
-    return world.broadcast(_find(run, config, data, resume, reporter) if world.leads else Start())
+    return world.broadcast(_find(run, config, data, resume, reporter) if world.is_main else Start())
 
 
 def _find(

@@ -49,7 +49,7 @@ class RunResult:
     Attributes:
         outcome: "done" or the reason for stopping.
         model: folder of the final model; None if the run is not finished.
-        leads: whether this is rank 0.
+        is_main: whether this is rank 0.
     """
 
     run: Path
@@ -59,7 +59,7 @@ class RunResult:
     last_loss: float | None
     best_step: int | None
     model: Path | None
-    leads: bool = True
+    is_main: bool = True
 
 
 class Loader(Protocol):
@@ -175,7 +175,7 @@ def run_training(
             fresh=start.branch,
         )
     )
-    if world.leads:  # nothing else is written to the folder before this line
+    if world.is_main:  # nothing else is written to the folder before this line
         begin(run, written, data, start, job.progress, reporter)
     progress = job.progress = world.broadcast(job.progress)
 
@@ -202,7 +202,7 @@ def run_training(
         job.end()
     finished = outcome == "done" or outcome.startswith("stopped: no improvement")
     weights = whole_weights(model) if finished else {}
-    if world.leads:
+    if world.is_main:
         if finished:
             save(run / "model", weights)
             finish(run, outcome)
@@ -218,7 +218,7 @@ def run_training(
         last_loss=losses[-1] if losses else None,
         best_step=progress.best_step if progress.best_score is not None else None,
         model=run / "model" if finished else None,
-        leads=world.leads,
+        is_main=world.is_main,
     )
 
 
@@ -301,7 +301,7 @@ def explained(training: TrainingConfig, room: Room, world: World) -> Iterator[No
 def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -> BartError:
     """Make the error with a hint, and set aside the checkpoints with bad weights."""
     since = progress.step - progress.bad_in_row  # the update of this step broke the weights
-    good = record_failure(run, since, error.message) if world.leads else None
+    good = record_failure(run, since, error.message) if world.is_main else None
     effect = "the run starts again" if good is None else f"the run resumes from {good}"
     return BartError(
         error.message,
@@ -331,5 +331,5 @@ def finished_result(run: Path, world: World) -> RunResult:
         last_loss=losses[-1] if losses else None,
         best_step=None,
         model=run / "model",
-        leads=world.leads,
+        is_main=world.is_main,
     )
