@@ -135,17 +135,17 @@ def load_prepared(
     return _pairs(_first_rows(batches, limit), data, tokenizer)
 
 
-def count_pairs(source: PairSource, split: str, limit: int | None = None) -> int:
-    """Count the pairs that `load_encoded` would return, without tokenizing them.
+def count_training_pairs(source: PairSource, limit: int | None = None) -> int:
+    """Count the pairs that `load_encoded` returns for the train split, without tokenizing them.
 
     Raises:
         UsageError: see PairSource.read.
     """
-    table = source.prepared(split)
+    table = source.prepared("train")
     if table is None or vocabulary_of(table) is None:
-        return sum(1 for _ in source.stream(Split(split), limit))
+        return sum(1 for _ in source.stream(Split("train"), limit))
     if table.form == "Arrow":
-        rows = sum(batch.num_rows for batch in _mapped(table))
+        rows = sum(batch.num_rows for batch in _mapped(str(table.path)))
     else:
         rows = pq.read_metadata(table.path).num_rows
     return rows if limit is None else min(rows, limit)

@@ -8,7 +8,7 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.pair_ids import (
     EncodedPairs,
-    count_pairs,
+    count_training_pairs,
     encode_pairs,
     load_encoded,
     load_prepared,
@@ -116,7 +116,7 @@ def run_finetune(
 
 def _count(source: PairSource, data: SummarizationDataConfig, world: World) -> int:
     """Count the training pairs on rank 0."""
-    number = world.on_rank_0(lambda: count_pairs(source, "train", data.n_train))
+    number = world.on_rank_0(lambda: count_training_pairs(source, data.n_train))
     return world.broadcast(number or 0)
 
 

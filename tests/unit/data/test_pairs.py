@@ -21,7 +21,7 @@ from bart_cli.cli.generation import load_with_model
 from bart_cli.cli.options import ConfigOptions
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig
-from bart_cli.data.pair_ids import load_encoded
+from bart_cli.data.pair_ids import count_training_pairs, load_encoded
 from bart_cli.data.pairs import PairSource, open_pairs, read_pairs
 from bart_cli.data.preprocess.summarization import preprocess_summarization
 from bart_cli.errors import UsageError
@@ -361,6 +361,9 @@ def test_prepared_pairs_keep_empty_articles_and_their_language(
             # The loss ignores pairs without an article, and the limit counts only the others.
             assert len(load_encoded(source, split, None, data, tiny_tokenizer).sources) == 5
             assert len(load_encoded(source, split, 4, data, tiny_tokenizer).sources) == 4
+            if split == "train":
+                assert count_training_pairs(source) == 5
+                assert count_training_pairs(source, 4) == 4
 
     for data_path, option, language in (
         (tmp_path, None, "auto"),
