@@ -69,11 +69,12 @@ class Row:
         self.memory = max(self.memory, *(rank.memory for rank in ranks))
 
     def headline(self) -> str:
-        """Label of the progress bar."""
-        of_load = f"{self.length} tokens, batch {self.size}, {self.precision}, "
+        """Describe the case beside the progress bar."""
+        count = self.size if self.name in STAGES else self.processes
+        processes = f"{count} process" + ("es" if count > 1 else "")
         if self.name in STAGES:
-            return f"{self.size} processes"
-        return f"{of_load}{self.processes} processes"
+            return processes
+        return f"{self.length} tokens, batch {self.size}, {self.precision}, {processes}"
 
     @property
     def ok(self) -> bool:
