@@ -104,7 +104,7 @@ def write(
     """
     parameters = sum(parameter.numel() for parameter in contents.model.parameters())
     use = USE[config.format].format(
-        name=name,
+        name=config.push or f"USER/{name}",
         positions=contents.model.config.max_position_embeddings,
         decoding=_ctranslate2_decoding(contents),
     )

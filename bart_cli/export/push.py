@@ -73,6 +73,7 @@ def push(folder: Path, name: str, private: bool, reporter: Reporter) -> Pushed:
                 f"--private: {endpoint()}/{name} already exists and is public",
                 hint="Make it private in its settings, or push to a new name.",
             )
+        _choose_transfer(name)
         kept = _edited_there(folder, name)
         if kept:
             reporter.info(f"README.md of {name} was edited on the hub: it is kept")
@@ -91,6 +92,17 @@ def push(folder: Path, name: str, private: bool, reporter: Reporter) -> Pushed:
     except Exception as error:  # of the library, an HTTP client or the system
         raise refusal(error, name, folder) from error
     return Pushed(f"{endpoint()}/{name}", commit.oid, bool(info.private))
+
+
+def _choose_transfer(name: str) -> None:
+    """Use git LFS if the hub has no Xet storage, as mirrors: hf_xet would retry for minutes."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    url = f"{endpoint()}/api/models/{name}/xet-write-token/main"
+    answer = get_session().get(url, headers=build_hf_headers())
+    if answer.status_code == 404 or (answer.status_code == 200 and b"casUrl" not in answer.content):
+        constants.HF_HUB_DISABLE_XET = True
 
 
 def _edited_there(folder: Path, name: str) -> bool:

@@ -52,6 +52,7 @@ FOREIGN = {
     ),
     "rust_model.ot": ("weights for rust-bert", "Name the model that they were made of."),
     "model.bin": ("weights for CTranslate2", "Name the model that they were made of."),
+    "model.onnx": ("an ONNX graph", "Name the model that it was exported from."),
     "encoder_model.onnx": ("ONNX graphs", "Name the model that they were made of."),
 }
 # Weight files in the order in which transformers looks for them; each may be split, with an index.

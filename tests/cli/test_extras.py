@@ -24,7 +24,7 @@ HIDDEN = """
 import contextlib, io, json, shlex, sys
 NAMES = {"datasets", "dask", "distributed", "requests", "fastwarc", "resiliparse", "trafilatura",
     "webencodings", "brotli", "lxml", "lxml_html_clean", "pandas", "rouge_score", "sacrebleu",
-    "nltk", "newsplease", "transformers", "wandb", "mlflow", "trackio"}
+    "nltk", "newsplease", "transformers", "ctranslate2", "onnx", "wandb", "mlflow", "trackio"}
 
 class Finder:
     def __init__(self, finder):

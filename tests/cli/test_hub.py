@@ -62,7 +62,7 @@ def test_a_pushed_model_gives_the_same_summary_by_its_name(
     model = Bart(tiny_model_config(vocab_size=tiny_tokenizer.vocab_size, init_std=0.3))
     save_model(tmp_path / "run/model", model, tiny_tokenizer, GenerationConfig(max_length=12))
     (tmp_path / "a.txt").write_text(SENTENCES[0])
-    variables = {"HF_TOKEN": "hf_writer", "HF_HUB_DISABLE_XET": "1"}
+    variables = {"HF_TOKEN": "hf_writer"}
     export = ["export", tmp_path / "run", "--out", tmp_path / "out", "--push", "someone/news"]
     summarize = ["summarize", tmp_path / "a.txt", "--model"]
     local = run_bart(*summarize, tmp_path / "run")

@@ -291,6 +291,9 @@ def serve_hub(repositories: Path, faults: Faults | None = None) -> Iterator[str]
                 inside = [e for e in inside if e["path"].startswith(f"{below}/" if below else "")]
                 self._json(inside, with_body=with_body)
                 return
+            if rest and rest[0] == "xet-write-token":  # a mirror with git LFS only
+                self._send(404, b"{}", {"x-error-code": "EntryNotFound"}, with_body)
+                return
             info = {
                 "id": f"{folder.parent.name}/{folder.name}",
                 "sha": _head(folder),

@@ -96,8 +96,7 @@ def test_a_card_has_data_settings_and_scores_of_exactly_these_weights(
     assert "99.0" not in card.text
     assert str(tmp_path) not in card.content  # no path of this machine
     assert "/home/me" not in card.content
-    averaged = sign("")
-    assert not is_edited(averaged.encode())
+    assert "--model USER/out" in card.text
 
 
 def test_local_names_are_no_hub_ids(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
