@@ -28,7 +28,10 @@ def onednn_has_bf16() -> bool:
 def slow_precision(precision: str, device: torch.device) -> str | None:
     """Return a warning about a precision that this device can only emulate, or None."""
     if device.type == "cpu" and precision == "bf16" and not onednn_has_bf16():
-        return "this CPU has no bf16 instructions: bf16 is emulated, several times slower than fp32"
+        return (
+            "this CPU has no bf16 instructions: bf16 is emulated, several times slower than fp32. "
+            "Pass --precision fp32 to train faster, with other rounding"
+        )
     return None
 
 
