@@ -19,7 +19,7 @@ from tests.cli.test_commands import BART, bart
 from tests.conftest import SENTENCES
 
 COLOUR = re.compile(rb"\x1b\[[0-9;]*3[0-7]")
-SILENT = {"launch slurm", "serve"}  # its output is itself a script
+SILENT = {"launch slurm", "runs watch", "serve"}  # a script, a page, a server
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
