@@ -180,7 +180,8 @@ def make_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
     tables = []
     if ours[0].name == "Inference":
         for count, precision in dict.fromkeys((row.processes, row.precision) for row in ours):
-            where = f"{count} {device}" if count == 1 else f"{count} {many.replace('P', 'p')}"
+            plural = many if device == "GPU" else "processes"
+            where = f"{count} {device if count == 1 else plural}"
             tables.append(
                 _table(
                     f"Inference, {precision.upper()}, {where}: seconds per batch, articles per "

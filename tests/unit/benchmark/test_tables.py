@@ -67,6 +67,9 @@ def test_a_row_out_of_memory_is_reported_and_the_others_are_kept() -> None:
         line.name = "Inference"
     (inference,) = make_tables(rows, "process")
     assert inference.title.startswith("Inference, FP32, 1 process:")
+    for line in rows:
+        line.processes = 8
+    assert make_tables(rows, "GPU")[0].title.startswith("Inference, FP32, 8 GPUs:")
     assert inference.rows[1][:3] == ["4", "out of memory", "-"]
 
 
