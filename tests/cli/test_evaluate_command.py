@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,17 +18,13 @@ from bart_cli.cli import evaluate as evaluate_command
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
-from tests.command import bart
+from tests.command import bart, decoded, start
 from tests.conftest import SENTENCES, tiny_model_config
 
 ARTICLES = 24
 PARAMETERS = inspect.signature(evaluate_command.command).parameters
 # The same number of threads everywhere: sums of floats depend on it.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "120"}
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "bart_cli", "evaluate", *map(str, arguments)]
 
 
 def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -120,29 +115,22 @@ def test_other_batches_give_the_same_summaries(folder: Path, whole: Path, tmp_pa
 
 
 def stop(arguments: list[object], out: Path, how: signal.Signals) -> tuple[int, str]:
-    """Start, signal all processes once a round is saved; return the exit code and the output."""
-    with subprocess.Popen(
-        command(*arguments),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        deadline = time.monotonic() + 100
-        while process.poll() is None and time.monotonic() < deadline:
-            path = out / "progress.jsonl"
-            if path.is_file() and path.read_text().count("\n") > 1:
-                break
-            time.sleep(0.005)
-        assert process.poll() is None, "the evaluation ended before it could be stopped"
-        if how == signal.SIGKILL:
-            os.killpg(process.pid, how)
-        else:
-            process.send_signal(how)
-        _, err = process.communicate(timeout=100)
+    """Start, send a signal once a round is saved; return the exit code and the output."""
+    process = start("evaluate", *arguments, **ENVIRONMENT)
+    deadline = time.monotonic() + 100
+    while process.running and time.monotonic() < deadline:
+        path = out / "progress.jsonl"
+        if path.is_file() and path.read_text().count("\n") > 1:
+            break
+        time.sleep(0.005)
+    assert process.running, "the evaluation ended before it could be stopped"
+    if how == signal.SIGKILL:
+        process.signal(how)  # to all processes
+    else:
+        os.kill(process.pid, how)
+    result = decoded(process.wait())
     assert not (out / "metrics.json").exists()
-    return process.returncode, err
+    return result.returncode, result.stderr
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
