@@ -86,9 +86,10 @@ def require(user: str, *extras: str, otherwise: str | None = None) -> None:
     Raises:
         BartError: a module is missing. The hint is the command that installs it.
     """
-    missing = [module for extra in extras for module in missing_modules(extra)]
+    missing = {extra: found for extra in extras if (found := missing_modules(extra))}
     if missing:
-        raise _error(user, missing, otherwise)
+        modules = [module for found in missing.values() for module in found]
+        raise _error(user, [*missing], modules, otherwise)
 
 
 def missing_modules(extra: str) -> list[str]:
@@ -99,7 +100,8 @@ def missing_modules(extra: str) -> list[str]:
 def from_import_error(error: ImportError, user: str) -> BartError | None:
     """Convert a failed import to the error of `require`; None if no extra provides the module."""
     module = (error.name or "").partition(".")[0]
-    return _error(user, [module], None) if _extra_of(module) and not _is_installed(module) else None
+    extra = _extra_of(module)
+    return _error(user, [extra], [module], None) if extra and not _is_installed(module) else None
 
 
 def install_line(*extras: str) -> str:
@@ -132,8 +134,7 @@ def _extra_of(module: str) -> str | None:
     return next((e for e, extra in EXTRAS.items() if module in extra.packages.values()), None)
 
 
-def _error(user: str, missing: list[str], otherwise: str | None) -> BartError:
-    extras = list(dict.fromkeys(filter(None, map(_extra_of, missing))))
+def _error(user: str, extras: list[str], missing: list[str], otherwise: str | None) -> BartError:
     names = " and ".join(f"'{extra}'" for extra in extras)
     plural = "s" if len(extras) > 1 else ""
     return BartError(
