@@ -131,7 +131,10 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and the other files that `transformers` reads, atomically each."""
         with atomic_file(folder / "tokenizer.json") as temporary:
-            self._backend.save(str(temporary))
+            try:
+                self._backend.save(str(temporary))
+            except Exception as error:  # of a full disk too: the library raises no other
+                raise OSError(str(error)) from None
         settings = {name: value for name, value in self._settings.items() if name not in ORIGINS}
         is_bart = self._is_bart()
         kind = "BartTokenizer" if is_bart else "PreTrainedTokenizerFast"

@@ -23,6 +23,7 @@ from bart_cli.data.denoising import Denoiser, Ids, Ragged
 from bart_cli.data.order import SampleOrder, Share, rank_positions
 from bart_cli.data.random_keys import Purpose, derive
 from bart_cli.data.shards import Samples, ShardFolder, open_shards
+from bart_cli.errors import BartError
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.tokenizer import Tokenizer
 
@@ -172,26 +173,39 @@ class PretrainLoader:
             )
         )
         try:
-            yield from steps
+            for step in steps:
+                if isinstance(step, BartError):
+                    raise step
+                yield step
         finally:
             # If left to the garbage collector, this may hang when Python exits.
             steps._shutdown_workers()
 
 
 class _Steps(IterableDataset):
-    """The steps of one loader process: every n-th step if there are n of them."""
+    """The steps of one loader process: every n-th step if there are n of them.
+
+    A loader process yields a BartError as its last item: DataLoader would put a traceback into it.
+    """
 
     def __init__(self, reader: SampleReader, share: Share) -> None:
         self._reader, self._share = reader, share
 
-    def __iter__(self) -> Iterator[list[Batch]]:
+    def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         number, workers = (info.id, info.num_workers) if info else (0, 1)
         share = self._share
         start = share.start_sample + number * share.global_batch
         while True:
             positions = rank_positions(start, share.global_batch, share.rank, share.world_size)
-            yield self._reader.batches(positions, share.micro_batch)
+            try:
+                step = self._reader.batches(positions, share.micro_batch)
+            except BartError as error:
+                if info is None:
+                    raise
+                yield error
+                return
+            yield step
             start += workers * share.global_batch
 
 

@@ -299,11 +299,17 @@ def _mapped(values: Ids) -> Ids:
     import torch
 
     kind = getattr(torch, values.dtype.name)
-    with tempfile.NamedTemporaryFile() as file:
-        values.tofile(file)
-        file.flush()
-        # Python's mmap would keep the file open, and a process may open only 1,024 files.
-        return torch.from_file(file.name, size=len(values), dtype=kind).numpy()
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            values.tofile(file)
+            file.flush()
+            # Python's mmap would keep the file open, and a process may open only 1,024 files.
+            return torch.from_file(file.name, size=len(values), dtype=kind).numpy()
+    except OSError as error:  # numpy names neither the file nor the reason
+        raise BartError(
+            f"cannot write the ids of a shard to {tempfile.gettempdir()}: {error}",
+            hint="Set TMPDIR to a local disk with more free space.",
+        ) from None
 
 
 def _digest(path: Path) -> str:

@@ -49,6 +49,19 @@ def steps(
     return [step for step, _ in zip(loader, range(count), strict=False)]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_full_temporary_folder_is_one_line_from_a_loader_process_too(
+    shards: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("517885 requested and 6144 written")
+
+    monkeypatch.setattr("bart_cli.data.shards.tempfile.NamedTemporaryFile", full)
+    with pytest.raises(BartError, match="cannot write the ids of a shard") as caught:
+        steps(shards, tiny_tokenizer, Share(4, 4), 1, workers=workers)
+    assert str(caught.value).endswith(": 517885 requested and 6144 written")
+
+
 def targets(step: list[Batch]) -> list[tuple[int, ...]]:
     return [tuple(row[row != IGNORE].tolist()) for batch in step for row in batch.labels]
 
