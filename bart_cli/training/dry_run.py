@@ -146,12 +146,11 @@ def rehearse(
         )
     available = room.available
     shape, schedule = model.config, config.schedule
-    kind = "Pre-LN" if shape.pre_layer_norm else "post-LN"
     estimate = Estimate(
         run=str(run),
         task=config.task,
         model=f"{shape.encoder_layers} + {shape.decoder_layers} layers of width {shape.d_model}, "
-        f"{kind}, vocabulary {shape.vocab_size:,}",
+        f"vocabulary {shape.vocab_size:,}",
         parameters=sum(p.numel() for p in model.parameters()),
         trained_parameters=trained,
         optimizer=f"{config.optimizer.name}, peak learning rate {config.optimizer.learning_rate:g}",
