@@ -276,7 +276,9 @@ def _ctranslate2_decoding(contents: Contents) -> str:
         return ""
     first = ""
     if saved.forced_bos:
-        token = contents.tokenizer.decode([contents.tokenizer.bos_id], skip_special=False)
+        own = saved.forced_bos_token
+        start = contents.model.config.bos_token_id if own is None else own
+        token = contents.tokenizer.decode([start], skip_special=False)
         first = f"\n    target_prefix=[[{token!r}]],"
     return (
         f",{first}\n    beam_size={saved.beams},\n    length_penalty={saved.length_penalty},\n"

@@ -33,7 +33,7 @@ def require_destination(name: str) -> None:
         UsageError: `name` is not `USER/NAME`, or there is no token.
     """
     from huggingface_hub import errors, get_token
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     hub = endpoint()
     try:
@@ -66,7 +66,8 @@ def push(folder: Path, name: str, private: bool, reporter: Reporter) -> Pushed:
     api = huggingface_hub.HfApi()
     try:
         # Omit `private` if it is not set: an organization may have a default of its own.
-        api.create_repo(name, exist_ok=True, **({"private": True} if private else {}))
+        visibility: dict[str, Any] = {"private": True} if private else {}
+        api.create_repo(name, exist_ok=True, **visibility)
         info = api.model_info(name)
         if private and not info.private:  # the hub ignores `private` for an existing one
             raise UsageError(
@@ -97,7 +98,7 @@ def push(folder: Path, name: str, private: bool, reporter: Reporter) -> Pushed:
 def _choose_transfer(name: str) -> None:
     """Use git LFS if the hub has no Xet storage, as mirrors: hf_xet would retry for minutes."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
     url = f"{endpoint()}/api/models/{name}/xet-write-token/main"
     answer = get_session().get(url, headers=build_hf_headers())

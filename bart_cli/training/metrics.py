@@ -129,7 +129,7 @@ def training_curves(rows: list[Row]) -> dict[str, dict[str, Points]]:
 
 def curves_of(rows: list[Row], names: Sequence[str]) -> dict[str, Points]:
     """Return the curves of these scalars over steps, without those that the log lacks."""
-    curves = {}
+    curves: dict[str, Points] = {}
     for name in names:
         chosen = [row for row in rows if name in row]
         if chosen:

@@ -105,8 +105,8 @@ def test_the_same_sample_gets_the_same_noise_whatever_the_batch(
     denoise = Denoiser(DenoisingConfig(), TOKENIZER)
     keys = keys_of(len(samples), seed)
     for index, expected in enumerate(together):
-        one = (ragged([x.row(index).tolist()]) for x in (tokens, sentences))
-        assert denoise(*one, keys[index : index + 1]).row(0).tolist() == expected
+        row, ends = (ragged([x.row(index).tolist()]) for x in (tokens, sentences))
+        assert denoise(row, ends, keys[index : index + 1]).row(0).tolist() == expected
 
 
 @pytest.mark.slow
@@ -224,8 +224,8 @@ def test_every_noise_recipe_has_its_documented_effect(
             added = np.ceil((length + 2) * config.insert_ratio) if "insert" in schemes else 0
             assert len(places) <= length + added
         assert TOKENIZER.decode(noised.row(index).tolist(), skip_special=False)
-    one = (ragged([rows.row(index).tolist()]) for rows in (tokens, sentences))
-    alone = denoise(*one, keys[index : index + 1])
+    row, ends = (ragged([rows.row(index).tolist()]) for rows in (tokens, sentences))
+    alone = denoise(row, ends, keys[index : index + 1])
     assert alone.row(0).tolist() == noised.row(index).tolist(), "noise depends on the batch"
 
 
