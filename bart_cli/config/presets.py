@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -248,6 +249,7 @@ def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:
         return {key: value for key, value in rest.items() if key in kind.model_fields}
     needed = "finetune" if wanted == "evaluate" else wanted
     fitting = [name for name in preset_names() if load_preset(name).get("task") == needed]
+    fitting.sort(key=lambda name: SequenceMatcher(None, origin, name).ratio(), reverse=True)
     raise UsageError(
         f"{origin} is for `bart {task}`, not for `bart {wanted}`",
         hint=f"Presets for {needed}: {', '.join(fitting[:6])} …" if fitting else None,
