@@ -38,7 +38,8 @@ PEAKS = (
 )
 
 SQUARE = {"cpu": 1024, "cuda": 8192}  # side of a product large enough to fill the device
-PRODUCTS = 5  # measured products of each shape
+PRODUCTS = 5  # measured products of each shape, fewer if they take longer than LONG seconds
+LONG = 1.0
 
 
 def training_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor) -> float:
@@ -101,6 +102,8 @@ def measured_flops(device: torch.device, dtype: torch.dtype, shape: tuple[int, i
             a @ b
             synchronize(device)
             seconds.append(time.perf_counter() - begin)
+            if len(seconds) > 1 and sum(seconds) > LONG:
+                break
         # Skip the first product, which selects a kernel.
         rates.append(2 * rows * inner * columns / statistics.median(seconds[1:]))
     return max(rates)
