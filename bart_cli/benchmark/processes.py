@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bart_cli.errors import BartError, first_line
-from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.cores import threads_of_each
 from bart_cli.runtime.interrupts import withheld
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.workers import end_with_parent
@@ -122,7 +122,7 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
     from bart_cli.runtime.launch import rank_environment, rendezvous
 
     context, store, count = get_context("spawn"), rendezvous(), case.processes
-    threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // count))}
+    threads = {"OMP_NUM_THREADS": threads_of_each(count)}
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
         group = WorkerGroup(case.side, log)
         try:

@@ -14,13 +14,25 @@ from bart_cli.runtime.control_groups import OWN, ROOT, own_groups
 SPIN_COUNT = "10000"
 
 
+_CHOSEN: dict[str, str] = {}  # what `configure_threads` set in place of the user
+
+
 def configure_threads() -> None:
     """Set the OpenMP variables that the user has not set. Call this before importing torch."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     # OpenMP counts the cores of the machine and ignores the CPU quota of a container.
-    if (quota := cpu_quota()) is not None and quota < (os.cpu_count() or 1):
-        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    limited = (quota := cpu_quota()) is not None and quota < (os.cpu_count() or 1)
+    if limited and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = _CHOSEN["OMP_NUM_THREADS"] = str(usable_cores())
+
+
+def threads_of_each(processes: int) -> str:
+    """Return OMP_NUM_THREADS of each of several processes: the user's, or an equal share."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads is None or threads == _CHOSEN.get("OMP_NUM_THREADS"):
+        return str(max(1, usable_cores() // processes))
+    return threads
 
 
 def usable_cores() -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.cores import threads_of_each
 from bart_cli.runtime.interrupts import SIGNALS, withheld
 from bart_cli.runtime.workers import as_child
 from bart_cli.runtime.world import launched, slurm_tasks_on_this_node
@@ -138,7 +138,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start one worker."""
     environment = os.environ | rank_environment(rank, size, port, attempt) | {WORKER: "1"}
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // size)))
+    environment["OMP_NUM_THREADS"] = threads_of_each(size)
     # Workers need not log that they lost another one: the launcher reports it.
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     return subprocess.Popen(

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from bart_cli.errors import BartError
-from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.cores import threads_of_each
 from bart_cli.serve.worker import Batch, Failure, Load, Reply, Served, Settings, work
 
 SIMILAR = 3.0  # largest ratio of lengths between the oldest text of a batch and the others
@@ -193,7 +193,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         workers = self._workers or 1
-        threads = max(1, usable_cores() // workers) if workers > 1 else None
+        threads = threads_of_each(workers) if workers > 1 else None
         process = context.Process(
             target=work, args=(theirs, number, threads, os.getpid(), self._load), daemon=True
         )

@@ -91,12 +91,12 @@ Load = Callable[[int], Loaded]  # takes the number of the worker
 Reply = Served | BartError | Failure | list[dict[str, object]] | None  # None: canceled
 
 
-def work(pipe: Connection, number: int, threads: int | None, parent: int, load: Load) -> None:
+def work(pipe: Connection, number: int, threads: str | None, parent: int, load: Load) -> None:
     """Load the model, then decode batches until the pipe is closed.
 
     Args:
         number: number of this worker.
-        threads: number of threads; None: torch's default.
+        threads: OMP_NUM_THREADS; None: unchanged.
         parent: pid of the server.
         load: loads the model.
     """
@@ -113,7 +113,7 @@ def work(pipe: Connection, number: int, threads: int | None, parent: int, load: 
     signal.signal(signal.SIGUSR1, cancel)
     end_with_parent(parent)
     if threads is not None:
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        os.environ["OMP_NUM_THREADS"] = threads
     try:
         loaded = load(number)
     except (BartError, OSError) as error:

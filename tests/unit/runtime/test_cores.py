@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bart_cli.runtime.cores import configure_threads, cpu_quota, usable_cores
+from bart_cli.runtime.cores import configure_threads, cpu_quota, threads_of_each, usable_cores
 
 
 def group(root: Path, **files: str) -> None:
@@ -62,4 +62,7 @@ def test_a_quota_limits_cores_and_torch_threads(monkeypatch: pytest.MonkeyPatch)
     import os
 
     assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert threads_of_each(2) == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert threads_of_each(2) == "7", "the user's"
     assert int(os.environ["GOMP_SPINCOUNT"]) < 300_000
