@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,17 +88,22 @@ def complete_lines(path: Path) -> Iterator[tuple[Any, int]]:
 
     Stop at the first line that is truncated or not JSON: a crash may leave garbage at the end.
     """
-    end = 0
     with path.open("rb") as stream:
-        for line in stream:
-            try:
-                content = json.loads(line)
-            except ValueError:
-                return
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            yield content, end
+        yield from parsed_lines(stream)
+
+
+def parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[Any, int]]:
+    """Do the same for lines in memory."""
+    end = 0
+    for line in lines:
+        try:
+            content = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n"):
+            return
+        end += len(line)
+        yield content, end
 
 
 def require_folder(out: Path) -> None:

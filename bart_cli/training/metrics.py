@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bart_cli.errors import UsageError
 from bart_cli.figures import Points
-from bart_cli.files import complete_lines, strict_json, write_text
+from bart_cli.files import parsed_lines, strict_json, write_text
 from bart_cli.training.checkpoint import writing
 
 if TYPE_CHECKING:
@@ -96,14 +97,16 @@ def read_metrics(run: Path) -> list[Row]:
         UsageError: a line is invalid.
     """
     path = run / "metrics.jsonl"
+    # Read once: a running process appends rows.
+    content = path.read_bytes() if path.is_file() else b""
     rows: list[Row] = []
     end = 0
-    for row, after in complete_lines(path) if path.is_file() else ():
+    for row, after in parsed_lines(io.BytesIO(content)):
         if not isinstance(row, dict) or not isinstance(row.get("step"), int | float):
             break
         rows.append({k: math.nan if v is None else v for k, v in row.items()})
         end = after
-    if path.is_file() and b"\n" in path.read_bytes()[end:]:
+    if b"\n" in content[end:]:
         raise UsageError(
             f"{path}, line {len(rows) + 1}: not a row of a run's log",
             hint="Delete that line. The log is not needed to resume.",

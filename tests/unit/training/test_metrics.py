@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,22 @@ def test_a_truncated_tail_is_ignored_and_other_damage_is_reported(
     log.write_bytes(ROW + tail + b"\n" + ROW)
     with pytest.raises(UsageError, match=r"metrics\.jsonl, line 2: not a row"):
         read_metrics(tmp_path)
+
+
+def test_a_log_can_be_read_while_rows_are_appended(tmp_path: Path) -> None:
+    def append() -> None:
+        for _ in range(2000):
+            with (tmp_path / "metrics.jsonl").open("ab") as log:
+                log.write(ROW)
+
+    writer = threading.Thread(target=append)
+    writer.start()
+    counts = [0]
+    while writer.is_alive():
+        counts.append(len(read_metrics(tmp_path)))
+    writer.join()
+    assert counts == sorted(counts)
+    assert len(read_metrics(tmp_path)) == 2000
 
 
 def test_a_full_disk_while_logging_is_reported(tmp_path: Path) -> None:
