@@ -9,29 +9,23 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.batch import IGNORE, Batch
-from bart_cli.data.order import Share
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World
-from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.fit import Room
 from bart_cli.training.loop import (
     Job,
     StepNumbers,
-    Validate,
     forward_backward,
     gradient_sum,
     update,
 )
-from bart_cli.training.resume import Start, TrainingRun
-from bart_cli.training.run import Loader, RunResult, explained, make_job
+from bart_cli.training.resume import TrainingRun
+from bart_cli.training.run import RunResult, explained
 
 LONG = 10.0  # maximum seconds to measure
 
@@ -96,34 +90,18 @@ class DryRun(RunResult):
     estimate: Estimate
 
 
-def rehearse(
-    config: TrainingRun,
-    run: Path,
-    world: World,
-    model: Bart,
-    tokenizer: Tokenizer,
-    make_loader: Callable[[Share], Loader],
-    validate: Validate | None,
-    generation: GenerationConfig | None,
-    *,
-    start: Start,
-    data: Mapping[str, str],
-    room: Room,
-    reporter: Reporter,
-) -> DryRun:
+def rehearse(config: TrainingRun, job: Job, room: Room, reporter: Reporter) -> DryRun:
     """Run a few steps without writing anything, and estimate the whole run.
 
     Args:
-        config, run, …: see `run_training`.
+        config, job, room: see `run_training`.
 
     Raises:
         BartError: memory ran out, or a data worker died.
     """
     training, share = config.training, room.at_once
+    run, world, model = job.run, job.world, job.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    job = make_job(
-        config, run, world, model, tokenizer, make_loader, validate, generation, start, reporter
-    )
     progress, epoch = job.progress, job.samples_per_epoch
     assert epoch is not None
     assert job.tokens_per_epoch is not None

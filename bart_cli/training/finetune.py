@@ -37,6 +37,7 @@ from bart_cli.training.resume import changes, find_start
 from bart_cli.training.run import (
     RunResult,
     finished_result,
+    make_job,
     run_training,
     start_model,
 )
@@ -89,8 +90,7 @@ def run_finetune(
         config, room = fit(
             config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
         )
-        act = rehearse if dry_run else run_training
-        return act(
+        job = make_job(
             config,
             run,
             world,
@@ -107,11 +107,12 @@ def run_finetune(
             ),
             _validation(config, source, tokenizer, model, world, reporter),
             config.generation,
-            start=start,
-            data=content,
-            room=room,
-            reporter=reporter,
+            start,
+            reporter,
         )
+        if dry_run:
+            return rehearse(config, job, room, reporter)
+        return run_training(config, job, start=start, data=content, room=room, reporter=reporter)
 
 
 def _count(source: PairSource, data: SummarizationDataConfig, world: World) -> int:

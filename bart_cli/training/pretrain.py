@@ -30,6 +30,7 @@ from bart_cli.training.run import (
     RunResult,
     finished_result,
     fit_vocabulary,
+    make_job,
     run_training,
     start_model,
 )
@@ -80,8 +81,7 @@ def run_pretrain(
         config, room = fit(
             config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
         )
-        act = rehearse if dry_run else run_training
-        return act(
+        job = make_job(
             config,
             run,
             world,
@@ -90,11 +90,12 @@ def run_pretrain(
             lambda share: PretrainLoader(shards, share=share, **loading),
             _validation(config, shards, loading, model, world),
             None,
-            start=start,
-            data=content,
-            room=room,
-            reporter=reporter,
+            start,
+            reporter,
         )
+        if dry_run:
+            return rehearse(config, job, room, reporter)
+        return run_training(config, job, start=start, data=content, room=room, reporter=reporter)
 
 
 def _in_steps(

@@ -134,13 +134,7 @@ def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
 
 def run_training(
     config: TrainingRun,
-    run: Path,
-    world: World,
-    model: Bart,
-    tokenizer: Tokenizer,
-    make_loader: Callable[[Share], Loader],
-    validate: Validate | None,
-    generation: GenerationConfig | None,
+    job: Job,
     *,
     start: Start,
     data: Mapping[str, str],
@@ -150,19 +144,14 @@ def run_training(
     """Train in the run folder and write the final model.
 
     Args:
-        model: has the weights of `start.checkpoint`, if that is not None.
-        validate: see `loop.Job`.
-        generation: decoding settings to save with the models.
+        job: from `make_job`; its loader is stopped at the end.
         data: digests of the data.
         room: the estimated memory of the run.
 
     Raises:
         BartError: the loss was not finite, memory ran out, or the run was interrupted.
     """
-    training = config.training
-    job = make_job(
-        config, run, world, model, tokenizer, make_loader, validate, generation, start, reporter
-    )
+    training, run, world, model = config.training, job.run, job.world, job.model
     written = config.model_copy(update={"model": model.config})
     trackers = world.on_rank_0(
         lambda: Trackers(
@@ -181,7 +170,7 @@ def run_training(
 
     def save(folder: Path, weights: dict[str, Tensor]) -> None:
         with writing(folder, run), atomic_folder(folder) as temporary:
-            write_weights(temporary, model.config, weights, tokenizer, generation)
+            write_weights(temporary, model.config, weights, job.tokenizer, job.generation)
             write_text(temporary / STEP, json.dumps({"step": progress.step}) + "\n")
 
     job.save_best = partial(save, run / "best")
@@ -234,7 +223,13 @@ def make_job(
     start: Start,
     reporter: Reporter,
 ) -> Job:
-    """Make the inputs of the loop, at the position of the checkpoint; write nothing."""
+    """Make the inputs of the loop, at the position of the checkpoint; write nothing.
+
+    Args:
+        model: has the weights of `start.checkpoint`, if that is not None.
+        validate: see `loop.Job`.
+        generation: decoding settings to save with the models.
+    """
     training = config.training
     if warning := slow_precision(training.precision, world.device):
         reporter.warn(warning)
