@@ -29,7 +29,7 @@ from bart_cli.data.documents import (
 from bart_cli.data.pair_files import Fields, FilePart
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.random_keys import Purpose, derive, permutation
-from bart_cli.data.shards import open_shards
+from bart_cli.data.shards import open_shards, tokenizer_beside
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
@@ -205,10 +205,10 @@ def find_tokenizer(folder: Path, hint: str = "Pass one with --tokenizer.") -> To
     Raises:
         UsageError: there is none.
     """
-    for parent in (folder, *folder.absolute().parents[:2]):
-        if (parent / "tokenizer").is_dir():
-            return Tokenizer.from_pretrained(parent / "tokenizer")
-    raise UsageError(f"no tokenizer next to {folder}", hint=hint)
+    found = tokenizer_beside(folder)
+    if found is None:
+        raise UsageError(f"no tokenizer next to {folder}", hint=hint)
+    return Tokenizer.from_pretrained(found)
 
 
 def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:

@@ -194,6 +194,12 @@ def open_shards(folder: Path) -> ShardFolder:
     return ShardFolder(tuple(paths), tuple(counts))
 
 
+def tokenizer_beside(folder: Path) -> Path | None:
+    """Find the tokenizer of shards: in their folder, or next to it as preprocessing writes it."""
+    parents = (folder, *folder.absolute().parents[:2])
+    return next((p / "tokenizer" for p in parents if (p / "tokenizer").is_dir()), None)
+
+
 def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Path:
     """Find the folder with the shards of a split.
 

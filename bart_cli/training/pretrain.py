@@ -10,7 +10,7 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import load_config
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
-from bart_cli.data.shards import open_shards, resolve_shards
+from bart_cli.data.shards import open_shards, resolve_shards, tokenizer_beside
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room
@@ -197,7 +197,7 @@ def check_pretrain(
     shards = resolve_shards(data.path, data.sequence_length)
     if config.training.validate_every is not None:
         _validation_shards(config, shards)
-    tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_beside(shards))
+    tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(shards))
     check_run(_in_steps(config, shards), world, problems)
     return shards, tokenizer
 
@@ -253,11 +253,9 @@ def _validation(
     return validate
 
 
-def _tokenizer_beside(shards: Path) -> Path:
-    """Find the tokenizer: OUT/tokenizer for the shards in OUT/<length>/train, or inside these."""
-    for folder in (shards, shards.parent, shards.parent.parent):
-        if (folder / "tokenizer").is_dir():
-            return folder / "tokenizer"
+def _tokenizer_of(shards: Path) -> Path:
+    if found := tokenizer_beside(shards):
+        return found
     raise UsageError(
         f"no tokenizer next to the shards in {shards}",
         hint="Pass the one they were made with: --set data.tokenizer=FOLDER.",
