@@ -1,4 +1,4 @@
-"""Write files and folders atomically (temporary name, fsync, rename); strict JSON; digests."""
+"""Write files and folders atomically (temporary name, fsync, rename); bind folders to inputs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bart_cli.errors import UsageError
+from bart_cli.errors import START_ANEW, UsageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, `ulimit -f`
 
@@ -110,6 +111,60 @@ def require_folder(out: Path) -> None:
     """Raise UsageError if the output folder `out` is an existing file."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; expected a folder")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Origin of the results in a folder. Results of different records are never mixed.
+
+    Attributes:
+        settings: settings that affect the results, by key.
+        inputs: digests of the inputs, by name.
+    """
+
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bind(
+    folder: Path, kind: str, before: Record, now: Record, *, may_change: Container[str] = ()
+) -> dict[str, str]:
+    """Check that `folder`, which has results of the record `before`, may get results of `now`.
+
+    Args:
+        kind: the results of the folder, such as "a run".
+        may_change: keys of settings that may differ.
+
+    Returns:
+        the settings that differ: key -> text with both values.
+
+    Raises:
+        UsageError: any other setting, or an input, differs.
+    """
+    one, two = before.inputs, now.inputs
+    words = {(True, False): "is missing", (False, True): "is new", (True, True): "has changed"}
+    inputs = [
+        f"{name} {words[name in one, name in two]}"
+        for name in sorted({*one, *two})
+        if one.get(name) != two.get(name)
+    ]
+    if inputs:  # reported first: they may be the cause of other settings
+        raise UsageError(
+            f"{folder} holds {kind} with other inputs: {'; '.join(inputs[:4])}",
+            hint="Restore the inputs, or choose another --out.",
+        )
+    one, two = before.settings, now.settings
+    changed = {
+        key: f"{key}={two.get(key)} (was {one.get(key)})"
+        for key in {**one, **two}
+        if one.get(key) != two.get(key)
+    }
+    wrong = [text for key, text in changed.items() if key not in may_change]
+    if wrong:
+        raise UsageError(
+            f"{folder} holds {kind} with other settings: {'; '.join(wrong[:4])}", hint=START_ANEW
+        )
+    return changed
 
 
 def sha256(path: Path) -> str:

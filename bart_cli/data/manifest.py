@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from bart_cli.errors import START_ANEW, UsageError
-from bart_cli.files import sha256, write_text
+from bart_cli.errors import UsageError
+from bart_cli.files import Record, bind, sha256, write_text
 
 NAME = "manifest.json"
 
@@ -44,16 +44,7 @@ class Manifest:
         self.files: dict[str, dict[str, Any]] = {}
         if self._path.is_file():
             known, self.files = _read(self._path)
-            different = [
-                f"{key} {known.get(key)!r} is now {self._source.get(key)!r}"
-                for key in {**known, **self._source}
-                if known.get(key) != self._source.get(key)
-            ]
-            if different:
-                raise UsageError(
-                    f"{folder} contains a different download: {'; '.join(different)}",
-                    hint=START_ANEW,
-                )
+            bind(folder, "a download", Record(known), Record(self._source))
 
     def has(self, name: str) -> bool:
         """Whether the file is recorded and exists with the recorded size."""

@@ -16,8 +16,8 @@ from typing import Any
 from bart_cli.config.presets import flatten
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
-from bart_cli.errors import START_ANEW, UsageError
-from bart_cli.files import complete_lines, sha256, write_text
+from bart_cli.errors import UsageError
+from bart_cli.files import Record, bind, complete_lines, sha256, write_text
 from bart_cli.model.formats import model_files, resolve_model
 
 LEDGER = "progress.jsonl"
@@ -58,6 +58,11 @@ class Origin:
     model: str
     pairs: str
     settings: dict[str, Any]
+
+    @property
+    def record(self) -> Record:
+        """The record that binds the folder."""
+        return Record(self.settings, {"model": self.model, "text of the pairs": self.pairs})
 
 
 @dataclass
@@ -148,7 +153,7 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
         ) from None
     if replace and before != origin:
         return Ledger(ledger.path, origin)
-    _require_same(before, origin, out)
+    bind(out, "an evaluation", before.record, origin.record)
     write_text(ledger.path, "".join(map(_line, lines)))  # drops a truncated last line
     return ledger
 
@@ -178,23 +183,6 @@ def model_hash(source: str) -> str:
     for file in files:
         total.update(f"{file.name} {sha256(file)}\n".encode())
     return total.hexdigest()
-
-
-def _require_same(before: Origin, now: Origin, out: Path) -> None:
-    differences = [
-        f"{key}={now.settings.get(key)} (was {before.settings.get(key)})"
-        for key in before.settings | now.settings
-        if before.settings.get(key) != now.settings.get(key)
-    ]
-    if differences:
-        what = f"an evaluation with other settings: {'; '.join(differences[:4])}"
-    elif before.model != now.model:
-        what = "an evaluation of another model (or of other weights of this one)"
-    elif before.pairs != now.pairs:
-        what = "an evaluation on other pairs"
-    else:
-        return
-    raise UsageError(f"{out} holds {what}", hint=START_ANEW)
 
 
 def _line(content: object) -> str:

@@ -26,7 +26,7 @@ from bart_cli.config.model import DROPOUTS, ModelConfig
 from bart_cli.config.presets import flatten, load_config, read_yaml
 from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
 from bart_cli.errors import START_ANEW, BartError, UsageError
-from bart_cli.files import atomic_folder, remove_leftovers, strict_json, write_text
+from bart_cli.files import Record, atomic_folder, bind, remove_leftovers, strict_json, write_text
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World
 from bart_cli.training.checkpoint import list_checkpoints, step_of, verify
@@ -128,24 +128,19 @@ def changes(run: Path, config: TrainingRun, data: Mapping[str, str]) -> dict[str
         return None
     before = load_config(type(config), config_file=path)
     bound = read_record(run / DATA)
-    changed = _changed(before, config, LOCATIONS if bound else frozenset())
     allowed = set(REMEDIES) if (run / FAILURE).is_file() else set()
     if config.training.max_steps > before.training.max_steps:
         allowed.add("training.max_steps")
         if config.schedule.warmup_ratio is not None:
             allowed.add("schedule.warmup_steps")
-    # The data first: the number of steps may depend on it.
-    if bound and (wrong := _other_data(bound, data)):
-        raise UsageError(
-            f"{run} was trained on other data: {'; '.join(wrong[:4])}",
-            hint="Restore the data, or choose another --out.",
-        )
-    wrong = [text for key, text in changed.items() if key not in allowed]
-    if wrong:
-        raise UsageError(
-            f"{run} holds a run with other settings: {'; '.join(wrong[:4])}", hint=START_ANEW
-        )
-    return changed
+    ignored = (LOCATIONS if bound else frozenset()) | FREE | _implied(config)
+
+    def record(one: TrainingRun, inputs: Mapping[str, str]) -> Record:
+        settings = dict(flatten(one.model_dump(mode="json", exclude={"generation_sources"})))
+        return Record({k: v for k, v in settings.items() if k not in ignored}, inputs)
+
+    now = record(config, data if bound else {})
+    return bind(run, "a run", record(before, bound), now, may_change=allowed)
 
 
 def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
@@ -196,20 +191,6 @@ def recorded_generation(run: Path) -> list[Layer] | None:
     ]
 
 
-def _changed(before: TrainingRun, now: TrainingRun, ignored: frozenset[str]) -> dict[str, str]:
-    """Find the settings that differ: key -> text with both values."""
-    one, two = (
-        dict(flatten(config.model_dump(mode="json", exclude={"generation_sources"})))
-        for config in (before, now)
-    )
-    ignored = ignored | FREE | _implied(now)
-    return {
-        key: f"{key}={two.get(key)} (was {one.get(key)})"
-        for key in one | two
-        if one.get(key) != two.get(key) and key not in ignored
-    }
-
-
 def _implied(config: TrainingRun) -> set[str]:
     """List the settings of the model that follow from the tokenizer, weights or distillation."""
     decided = set(ModelConfig.model_fields) - set(DROPOUTS)
@@ -219,16 +200,6 @@ def _implied(config: TrainingRun) -> set[str]:
             if getattr(config, f"keep_{side}_layers", None) is not None:
                 decided.add(f"{side}_layers")
     return {f"model.{name}" for name in decided}
-
-
-def _other_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Describe the differences between two sets of digests."""
-    words = {(True, False): "is missing", (False, True): "is new", (True, True): "has changed"}
-    return [
-        f"{name} {words[name in before, name in now]}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
 
 
 def begin(

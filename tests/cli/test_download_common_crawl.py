@@ -233,7 +233,7 @@ def test_filters_and_dry_run(crawl: Path, tmp_path: Path) -> None:
     day = {"title": "Ashford", "author": None, "date": "2016-09-20", "url": url}
     assert rows[0] == {"id": rows[0]["id"]} | day
     assert other.returncode == 2
-    assert "contains a different download" in other.stderr
+    assert "holds a download with other settings" in other.stderr
     assert json.loads(host.stdout)["documents"] == 1
 
 

@@ -115,7 +115,7 @@ def test_wikipedia_of_the_hub(hub: Path, tmp_path: Path) -> None:
     first = next((tmp_path / "wiki" / "source").iterdir()).read_text()
     assert first.startswith("wikipedia-10 Article 0 tells")
     assert wrong.returncode == 2
-    assert "contains a different download" in wrong.stderr
+    assert "holds a download with other settings" in wrong.stderr
 
 
 def test_openwebtext_of_the_hub(hub: Path, tmp_path: Path) -> None:

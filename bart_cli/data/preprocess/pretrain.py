@@ -42,7 +42,7 @@ from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.figures import draw_lengths
-from bart_cli.files import remove_leftovers, write_text
+from bart_cli.files import Record, bind, remove_leftovers, write_text
 from bart_cli.progress import Reporter
 from bart_cli.runtime.interrupts import withheld
 from bart_cli.runtime.locks import exclusive
@@ -256,10 +256,7 @@ def _claim(
                 "and settings",
                 hint=START_ANEW,
             )
-        if _read_json(path) != plan:
-            raise UsageError(
-                f"{out} contains the result of other settings or other text", hint=START_ANEW
-            )
+        bind(out, "shards", _record(_read_json(path), path), _record(plan, path))
         if (out / "report.json").is_file():
             reporter.info(f"{out} is already complete: nothing to do")
             shutil.rmtree(out / ".work", ignore_errors=True)  # left by a run killed at its end
@@ -269,6 +266,14 @@ def _claim(
     tokenizer.save(out / "tokenizer")
     write_text(path, json.dumps(plan, indent=2) + "\n")
     return False
+
+
+def _record(plan: Any, path: Path) -> Record:
+    """Convert the content of plan.json."""
+    try:
+        return Record(plan["settings"], plan["files"] | {"tokenizer": plan["vocabulary"]})
+    except (KeyError, TypeError):
+        raise UsageError(f"{path} is damaged", hint=START_ANEW) from None
 
 
 def _balance(

@@ -263,7 +263,7 @@ def test_shards_of_other_or_unknown_settings_are_not_reused(
             (out / file).unlink()
         return out
 
-    other = "contains the result of other settings"
+    other = "holds shards with other settings"
     refused("whole", other, cross_documents=True)
     for number, without in enumerate([("plan.json",), ("plan.json", "report.json")]):
         copy(f"no-plan-{number}", *without)

@@ -68,8 +68,8 @@ def test_a_folder_without_decoded_articles_is_not_bound(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"settings": {"generation.beams": 6}}, "other settings: generation.beams=6 (was 4)"),
-        ({"model": "n"}, "another model"),
-        ({"pairs": "q"}, "other pairs"),
+        ({"model": "n"}, "other inputs: model has changed"),
+        ({"pairs": "q"}, "other inputs: text of the pairs has changed"),
     ],
 )
 def test_predictions_of_another_origin_are_refused(

@@ -64,7 +64,7 @@ def test_a_run_is_bound_to_the_content_of_its_shards_and_not_to_their_location(
     with pytest.raises(UsageError, match=r"shard-1\.parquet is missing, though listed"):
         start(moved, run)
     shutil.copy(shard.with_name("shard-0.parquet"), shard)
-    with pytest.raises(UsageError, match=r"other data: train/shard-1\.parquet has changed"):
+    with pytest.raises(UsageError, match=r"other inputs: train/shard-1\.parquet has changed"):
         start(moved, run)
     shard.write_bytes(content)
 
@@ -94,10 +94,10 @@ def test_a_run_is_bound_to_the_content_of_its_pairs(
     file = moved / "train.jsonl"
     before = file.read_text()
     file.write_text(before.replace("Monday", "Friday"))
-    with pytest.raises(UsageError, match=r"other data: train/train\.jsonl has changed"):
+    with pytest.raises(UsageError, match=r"other inputs: train/train\.jsonl has changed"):
         run_finetune(config, tmp_path / "run", reporter=Reporter())
     file.write_text(before.splitlines()[0] + "\n")  # one step is enough for these
-    with pytest.raises(UsageError, match=r"other data: train/train\.jsonl has changed"):
+    with pytest.raises(UsageError, match=r"other inputs: train/train\.jsonl has changed"):
         run_finetune(config, tmp_path / "run", reporter=Reporter())
     file.write_text(before)
     result = run_finetune(config, tmp_path / "run", reporter=Reporter())
