@@ -24,6 +24,7 @@ from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
 from bart_cli.progress import Reporter
+from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.signals import TIME_LIMIT, StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
@@ -161,9 +162,11 @@ def _decode_batch(
     start = time.perf_counter()
     try:
         found = generate(loaded.model, batch, generation, batch_size=max(1, len(batch)))
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise BartError(
-            f"out of GPU memory: {len(batch)} articles of up to {len(batch[0]):,} tokens, "
+            f"out of memory: {len(batch)} articles of up to {len(batch[0]):,} tokens, "
             f"{config.generation.beams} beams",
             hint=f"Pass --batch-size {max(1, config.evaluation.batch_size // 2)}.",
         ) from None

@@ -55,7 +55,7 @@ def reset_peak_memory(proc: Path = PROC) -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an allocation failed, on a GPU, in torch's CPU allocator or in NumPy."""
-    words = ("can't allocate memory", "out of memory")
+    words = ("can't allocate memory", "out of memory", "std::bad_alloc")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.summarize import LongText
 from bart_cli.errors import BartError, first_line
+from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.workers import end_with_parent
 from bart_cli.serve.overlap import overlap
 
@@ -185,9 +186,9 @@ def _failure(error: Exception) -> Failure:
     import torch
 
     fatal = getattr(torch, "AcceleratorError", ())
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         torch.cuda.empty_cache()
-        return Failure(503, "out of GPU memory: request fewer beams or send shorter texts")
+        return Failure(503, "out of memory: request fewer beams or send shorter texts")
     lines = [error.message] if isinstance(error, BartError) else traceback.format_exception(error)
     print("worker:", "".join(lines), file=sys.stderr, flush=True)
     if isinstance(error, fatal):

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import torch
-
 from bart_cli.config.summarize import OutputFormat, SummarizeConfig
 from bart_cli.errors import BartError
 from bart_cli.model.formats import model_files
 from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.locks import locked_path
+from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.summarize.inputs import Input, read_items
 from bart_cli.summarize.outputs import Result, Write, continued_file, new_file, write_results
 from bart_cli.summarize.records import Failure, Text
@@ -145,15 +144,17 @@ def _results(
                     reporter=reporter if sum(map(len, texts)) > BOOK else None,
                 )
             )
-        except torch.OutOfMemoryError:
-            raise BartError(
-                f"out of GPU memory: {job.batch_size} texts at once, "
-                f"{summarizer.generation.beams} beams",
-                hint=f"Pass --batch-size {max(1, job.batch_size // 2)}.",
-            ) from None
         except SummariesInterrupted as stop:
             yield _kept(window, stop.summaries, job)
             raise KeyboardInterrupt from None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BartError(
+                f"out of memory: {job.batch_size} texts at once, "
+                f"{summarizer.generation.beams} beams",
+                hint=f"Pass --batch-size {max(1, job.batch_size // 2)}.",
+            ) from None
         yield [
             Result(item.origin, None, item.error)
             if isinstance(item, Failure)

@@ -21,7 +21,7 @@ from bart_cli.data.collate import MULTIPLE
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
-from bart_cli.runtime.memory import available_memory
+from bart_cli.runtime.memory import available_memory, is_out_of_memory
 from bart_cli.runtime.world import World
 from bart_cli.training.footprint import GIB, Footprint, as_in_training, footprint, longest_batch
 from bart_cli.training.loop import batch_loss
@@ -188,7 +188,9 @@ def _tried(
                 batch = longest_batch(model, number, lengths, world.device)
                 batch_loss(model, batch, training).backward()
         return True
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         del held

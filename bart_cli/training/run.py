@@ -28,6 +28,7 @@ from bart_cli.files import atomic_folder, write_text
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room, write_weights
 from bart_cli.progress import Reporter
+from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.precision import slow_precision
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
@@ -269,17 +270,15 @@ def explained(training: TrainingConfig, room: Room, world: World) -> Iterator[No
     """Raise a BartError with a hint for the errors of training steps that have a remedy."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise _out_of_memory(training, room, world) from None
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise _out_of_memory(training, room, world) from None
         if "bus error" in str(error).lower() or "shared memory" in str(error):
             raise BartError(
                 "the data workers ran out of shared memory (/dev/shm)",
                 hint="Start the container with --ipc=host or --shm-size=8g, or pass "
                 "--set data.workers=0.",
             ) from None
-        if "DefaultCPUAllocator" in str(error):
-            raise _out_of_memory(training, room, world) from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             first = str(error).strip().partition("\n")[0]
             raise BartError(

@@ -17,7 +17,7 @@ from bart_cli.serve import requests
 from bart_cli.serve.app import MOST_FILES, Access, Server, build_app
 from bart_cli.serve.batching import Pool
 from bart_cli.serve.requests import chat_document
-from bart_cli.serve.worker import Loaded, Served
+from bart_cli.serve.worker import Failure, Loaded, Served, _failure
 
 SERVED = Served("fp32", "cpu", 64, 64, 100, GenerationConfig(max_length=12), 8, 1)
 TEXT = {"text": "Rain fell."}
@@ -179,6 +179,11 @@ def test_an_error_is_one_line_of_json_without_paths(monkeypatch: pytest.MonkeyPa
     assert with_reason[0] == 500
     assert "secret" not in json.dumps(with_reason[1])
     assert with_reason[2]["x-content-type-options"] == "nosniff"
+
+
+def test_out_of_memory_is_not_a_failure_of_the_server() -> None:
+    found = _failure(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert found == Failure(503, "out of memory: request fewer beams or send shorter texts")
 
 
 def test_openais_fields() -> None:

@@ -51,14 +51,21 @@ def test_only_complete_records_of_a_dead_process_are_kept(tmp_path: Path) -> Non
         assert not other.exists()
 
 
-def test_a_gpu_without_room_is_an_error_with_a_hint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_is_an_error_with_a_hint(tmp_path: Path, failure: Exception) -> None:
     (tmp_path / "a.txt").write_text("one")
     summarizer = MagicMock()
     summarizer.generation.beams = 4
-    summarizer.summarize.side_effect = torch.OutOfMemoryError("CUDA out of memory")
+    summarizer.summarize.side_effect = failure
     inputs = find_inputs([str(tmp_path / "a.txt")])
     job = Job(inputs, SummarizeConfig(), "text", batch_size=32)
-    with pytest.raises(BartError, match="out of GPU memory: 32 texts at once, 4 beams") as caught:
+    with pytest.raises(BartError, match="out of memory: 32 texts at once, 4 beams") as caught:
         summarize_to_stream(summarizer, job, StringIO(), reporter=Reporter(), task=Task())
     assert caught.value.hint == "Pass --batch-size 16."
 
