@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from signal import Signals
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +35,7 @@ from bart_cli.cli.training import (
 )
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 
 
 @option_groups
@@ -99,6 +100,12 @@ def command(
         if not as_json:
             show_result(result)
         finished = result.model is not None and not training.dry_run
+        if evaluate and finished and result.signal is not None:
+            raise BartError(
+                f"stopped by {Signals(result.signal).name} before the evaluation",
+                hint="Rerun the command to evaluate the model.",
+                exit_code=128 + result.signal,
+            )
         if evaluate and finished:
             limit = config.training.time_limit
             minutes = None if limit is None else limit - (time.monotonic() - begin) / 60

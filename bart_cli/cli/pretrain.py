@@ -6,7 +6,8 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from signal import Signals
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ from bart_cli.cli.training import TrainingOptions, as_document, show_result, sta
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig, save_config
 from bart_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from bart_cli.training.run import RunResult
 
 
 @option_groups
@@ -70,8 +74,8 @@ def command(
     _run(config, run, training, as_json)
 
 
-def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: bool) -> bool:
-    """Train in this process and print the result; return whether the run is finished."""
+def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: bool) -> RunResult:
+    """Train in this process and print the result."""
     from bart_cli.training.pretrain import run_pretrain
 
     result = run_pretrain(
@@ -81,7 +85,7 @@ def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: 
         show_result(result)
     elif result.is_main:
         print_json(as_document(result))
-    return result.model is not None
+    return result
 
 
 def configure(
@@ -150,15 +154,22 @@ def _run_phases(
         if training.dry_run and not Path(config.init_from or "", "model").is_dir():
             # The previous phase has no weights yet: measure with others of the same architecture.
             config = config.model_copy(update={"init_from": first})
+        signals: list[int] = []
         if not count:
-            finished = _run(config, run, training, as_json)
+            result = _run(config, run, training, as_json)
+            finished = result.model is not None
+            signals += [] if result.signal is None else [result.signal]
         else:
             with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
                 save_config(config, Path(file.name))
                 command = ["pretrain", "--config", file.name, "--out", str(run), *words]
-                code = launch([*command, "--resume", training.resume], count, training.max_restarts)
+                command += ["--resume", training.resume]
+                code = launch(command, count, training.max_restarts, signals)
             if code:
                 raise typer.Exit(code)
             finished = (run / "done.json").is_file()
-        if not (finished or training.dry_run):
+        if finished and signals:
+            name = Signals(signals[-1]).name
+            make_reporter().info(f"stopped by {name} after {run.name}; rerun the command to resume")
+        if signals or not (finished or training.dry_run):
             return

@@ -124,7 +124,8 @@ def as_document(result: RunResult) -> dict[str, Any]:
     from bart_cli.training.dry_run import DryRun
 
     document = asdict(result.estimate if isinstance(result, DryRun) else result)
-    document.pop("is_main", None)
+    for name in ("is_main", "signal"):
+        document.pop(name, None)
     return document
 
 

@@ -63,11 +63,19 @@ def _refuse_launch_options(asked: int | None, max_restarts: int) -> None:
         )
 
 
-def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
+def launch(
+    arguments: Sequence[str],
+    processes: int,
+    max_restarts: int,
+    signals: list[int] | None = None,
+) -> int:
     """Run `bart ARGUMENTS` in several workers and wait for them.
 
     SIGTERM and Ctrl-C are forwarded to the workers, which then write a checkpoint. If a worker
     fails, all are restarted from the newest checkpoint, at most `max_restarts` times.
+
+    Args:
+        signals: the signals that arrive are appended to it.
 
     Returns:
         the exit code of the run.
@@ -76,7 +84,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         BartError: a worker was killed.
     """
     workers: list[subprocess.Popen[bytes]] = []
-    signals: list[int] = []
+    signals = [] if signals is None else signals
 
     def forward(number: int, _: FrameType | None = None) -> None:
         signals.append(number)

@@ -25,7 +25,7 @@ class StopRequest:
 
     def __init__(self, minutes: float | None) -> None:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        self._signal: int | None = None
+        self.signal: int | None = None  # the last one
         self._noted = 0.0  # time of the signal
         self._cuts = False
         self._previous: dict[int, object] = {}
@@ -33,8 +33,8 @@ class StopRequest:
     @property
     def reason(self) -> str | None:
         """Name of the signal or "the time limit" if a stop was requested, else None."""
-        if self._signal is not None:
-            return signal.Signals(self._signal).name
+        if self.signal is not None:
+            return signal.Signals(self.signal).name
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return TIME_LIMIT
         return None
@@ -77,9 +77,9 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         # A launcher forwards Ctrl-C to its workers, which may have received it from the terminal.
-        if self._signal == number == signal.SIGINT and now - self._noted > ECHO_SECONDS:
+        if self.signal == number == signal.SIGINT and now - self._noted > ECHO_SECONDS:
             raise KeyboardInterrupt
-        self._signal, self._noted = number, now
+        self.signal, self._noted = number, now
         self._cut(number, frame)
 
     def _cut(self, number: int, frame: FrameType | None) -> None:

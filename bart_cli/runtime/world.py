@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +32,11 @@ from bart_cli.runtime.workers import end_with_parent
 
 Item = TypeVar("Item")
 LAUNCHER_SECONDS = 3.0  # for a launcher to kill this rank after another one has failed
+JOIN_TIME = timedelta(minutes=30)  # for all ranks to start
+RANK_0_TIME = timedelta(days=7)  # for work that only rank 0 does, such as reading a large corpus
+
+_joined: list[Any] = []  # the store of the process group, while there is one
+_turns = count()  # of rank 0 to work while the others wait
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,15 @@ class World:
         return items
 
     def broadcast(self, item: Item) -> Item:
-        """Return the item of rank 0 on every rank."""
+        """Return the item of rank 0 on every rank, however long rank 0 works before this call."""
         if self.size == 1:
             return item
+        # A collective call would time out. If rank 0 dies, so does its store or the launcher's.
+        turn = f"bart/{next(_turns)}"
+        if self.is_main:
+            _joined[0].set(turn, "over")
+        else:
+            _joined[0].wait([turn], RANK_0_TIME)
         box = [item]
         dist.broadcast_object_list(box)
         return box[0]
@@ -136,7 +150,9 @@ def join_world() -> Iterator[World]:
     # exits, where Python may abort on one of them (pytorch/pytorch#190489).
     importlib.import_module("torch.distributed.nn.functional")
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        _joined[:] = [_meet(rank, size)]
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=_joined[0], rank=rank, world_size=size)
         if device.type == "cpu":
             dist.barrier()  # no rank may leave (after an error, say) while others still connect
         yield World(rank, size, device)
@@ -147,9 +163,44 @@ def join_world() -> Iterator[World]:
             raise BartError(
                 f"rank {rank} lost its connection to another rank",
                 hint="Rerun the command to resume.",
-            ) from None
+            ) from error
         raise
     dist.destroy_process_group()
+    _joined.clear()
+
+
+def _meet(rank: int, size: int) -> Any:
+    """Connect to the store of rank 0 or of the launcher, and wait for all ranks.
+
+    Raises:
+        UsageError: the address is missing or unknown, or the port is in use.
+        BartError: not all ranks have started in time.
+    """
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise UsageError(
+            f"RANK is set, but {' and '.join(missing)} is not",
+            hint="Start the command with torchrun or srun, or unset RANK and WORLD_SIZE.",
+        )
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(address, None)  # torch would retry for JOIN_TIME
+    except OSError as error:
+        raise UsageError(
+            f"MASTER_ADDR={address} has no address on {socket.gethostname()}: {error.strerror}",
+            hint="Set it to the name or IP address of rank 0's node.",
+        ) from None
+    try:
+        return next(dist.rendezvous("env://", rank, size, timeout=JOIN_TIME))[0]
+    except dist.DistError as error:
+        if "EADDRINUSE" in str(error):
+            raise UsageError(
+                f"port {port} is in use on {address}", hint="Set MASTER_PORT to a free port."
+            ) from None
+        raise BartError(
+            f"rank {rank} waited {JOIN_TIME.seconds // 60} minutes for the {size} ranks of the run "
+            f"to meet at {address}:{port}",
+            hint="Look for ranks that did not start or cannot reach this address.",
+        ) from None
 
 
 @contextmanager

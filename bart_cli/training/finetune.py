@@ -68,7 +68,7 @@ def run_finetune(
         reporter = reporter if world.is_main else Reporter()
         config, source, tokenizer = _check(config, run, world, reporter)
         data, training = config.data, config.training
-        content = _digests(config, source, tokenizer) if world.is_main else {}
+        content = world.on_rank_0(lambda: _digests(config, source, tokenizer)) or {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
             return finished_result(run, world)
@@ -246,10 +246,10 @@ def _validation(
     if pairs is None:
         read = found.keep(source.stream(found, limit))
         pairs = encode_pairs(read, data, tokenizer, prefix, reporter, world)
-        if world.is_main:  # for prepared pairs, `bart preprocess` has reported it
-            source.report_overlap(found, reporter)
-    elif training.select_by != "loss" and world.is_main:
-        found = source.read("validation", limit=limit)
+        # For prepared pairs, `bart preprocess` has reported it.
+        world.on_rank_0(lambda: source.report_overlap(found, reporter))
+    elif training.select_by != "loss":
+        found = world.on_rank_0(lambda: source.read("validation", limit=limit)) or found
     found.report(reporter)
     references = [pair.references for pair in found.pairs] if training.select_by != "loss" else []
     shown = found.pairs[:KEPT_SAMPLES]

@@ -91,7 +91,7 @@ class Job:
             self.batches.close()
 
 
-def train(job: Job, reporter: Reporter) -> str:
+def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
     """Train until `max_steps`, a stop request, or `patience` validations without improvement.
 
     Returns:
@@ -113,7 +113,6 @@ def train(job: Job, reporter: Reporter) -> str:
     outcome = "done"
     with (
         CheckpointWriter(job.run, job.tokenizer, job.generation, training) as writer,
-        StopRequest(training.time_limit) as stop,
         reporter.task("train", total=training.max_steps, unit="steps") as task,
     ):
         task.advance(progress.step)

@@ -60,7 +60,7 @@ def run_pretrain(
         data = config.data
         shards, tokenizer = check_pretrain(config, world)
         config = _in_steps(config, shards, reporter)
-        content = _digests(config, shards, tokenizer) if world.is_main else {}
+        content = world.on_rank_0(lambda: _digests(config, shards, tokenizer)) or {}
         start = find_start(run, config, content, resume, world, reporter)
         if start.finished:
             return finished_result(run, world)

@@ -92,7 +92,8 @@ def find_start(
         UsageError: the folder holds another run, or the checkpoint does not exist.
         BartError: every checkpoint is damaged.
     """
-    return world.broadcast(_find(run, config, data, resume, reporter) if world.is_main else Start())
+    start = world.on_rank_0(lambda: _find(run, config, data, resume, reporter))
+    return world.broadcast(start or Start())
 
 
 def _find(

@@ -30,6 +30,7 @@ from bart_cli.model.formats import load_model, require_room, write_weights
 from bart_cli.progress import Reporter
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.precision import slow_precision
+from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import load_state, whole_weights, writing
@@ -51,6 +52,7 @@ class RunResult:
         outcome: "done" or the reason for stopping.
         model: folder of the final model; None if the run is not finished.
         is_main: whether this is rank 0.
+        signal: the signal that this process received, even too late to stop the run.
     """
 
     run: Path
@@ -61,6 +63,7 @@ class RunResult:
     best_step: int | None
     model: Path | None
     is_main: bool = True
+    signal: int | None = None
 
 
 class Loader(Protocol):
@@ -177,28 +180,31 @@ def run_training(
     job.save_best = partial(save, run / "best")
     job.trackers = trackers
     outcome = "failed"
-    try:
-        with explained(training, room, world):
-            outcome = train(job, reporter)
-    except NotFinite as error:
-        raise _not_finite(error, run, progress, world) from None
-    except KeyboardInterrupt:
-        raise BartError(
-            "interrupted twice: the steps since the last checkpoint are lost", exit_code=130
-        ) from None
-    finally:
-        if trackers is not None:
-            trackers.close(outcome)
-        job.end()
-    finished = outcome == "done" or outcome.startswith("stopped: no improvement")
-    weights = whole_weights(model) if finished else {}
-    if world.is_main:
-        if finished:
-            save(run / "model", weights)
-            finish(run, outcome)
-        if curves := training_curves(read_metrics(run)):
-            draw_curves(run / "curves.png", curves)
-    world.barrier()
+    with StopRequest(training.time_limit) as stop:
+        try:
+            with explained(training, room, world):
+                outcome = train(job, stop, reporter)
+        except NotFinite as error:
+            raise _not_finite(error, run, progress, world) from None
+        except KeyboardInterrupt:
+            raise BartError(
+                "interrupted twice: the steps since the last checkpoint are lost", exit_code=130
+            ) from None
+        finally:
+            if trackers is not None:
+                trackers.close(outcome)
+            job.end()
+        finished = outcome == "done" or outcome.startswith("stopped: no improvement")
+        weights = whole_weights(model) if finished else {}
+
+        def write_results() -> None:
+            if finished:
+                save(run / "model", weights)
+                finish(run, outcome)
+            if curves := training_curves(read_metrics(run)):
+                draw_curves(run / "curves.png", curves)
+
+        world.on_rank_0(write_results)
     losses = finite_losses(read_metrics(run))
     return RunResult(
         run=run,
@@ -209,6 +215,7 @@ def run_training(
         best_step=progress.best_step if progress.best_score is not None else None,
         model=run / "model" if finished else None,
         is_main=world.is_main,
+        signal=stop.signal,
     )
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from bart_cli.cli.app import build_app
+from bart_cli.errors import BartError
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training import checkpoint
 from tests.command import bart
 from tests.conftest import SENTENCES
 
@@ -88,6 +95,39 @@ def test_dry_runs_of_phases_and_of_several_ranks_print_one_estimate_each(
     told = json.loads(ranks.stdout)
     assert (told["ranks"], told["max_steps"], told["samples_per_epoch"]) == (2, 3, 4)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_during_the_last_checkpoint_ends_the_command_after_the_run(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write = checkpoint.write_checkpoint
+
+    def signal_and_write(*arguments: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)  # until the main thread has noticed
+        return write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", signal_and_write)
+    phases = [
+        *("pretrain", "--phases", "dgxa100-1node-phase1,dgxa100-1node-phase2"),
+        *("--data", str(folder / "shards"), "--out", str(tmp_path / "phases"), *SMALL, *TINY),
+        *("--set", "data.streams=4", "--set", "data.workers=0"),
+    ]
+    build_app("pretrain")(args=phases, standalone_mode=False)
+    assert "stopped by SIGINT after dgxa100-1node-phase1; rerun" in capsys.readouterr().err
+    assert (tmp_path / "phases/dgxa100-1node-phase1/done.json").is_file()
+    assert not (tmp_path / "phases/dgxa100-1node-phase2").exists()
+    pairs = [
+        *("finetune", "--preset", "tiny-cpu-finetune", "--data", str(folder / "pairs"), *SMALL),
+        *(*TINY, "--out", str(tmp_path / "run")),
+    ]
+    with pytest.raises(BartError, match="stopped by SIGINT before the evaluation") as caught:
+        build_app("finetune")(args=pairs, standalone_mode=False)
+    assert caught.value.exit_code == 130
+    assert (tmp_path / "run/done.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,11 @@ pytestmark = pytest.mark.slow
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS")
 
 LEAVE = """
+import time
+from datetime import timedelta
 from pathlib import Path
+
+from torch.distributed import distributed_c10d as dist
 
 from bart_cli.runtime.world import join_world
 
@@ -27,6 +32,8 @@ def threads():
 
 with join_world() as world:
     assert world.sum(1) == 2
+    dist._set_pg_timeout(timedelta(seconds=2), dist._get_default_group())
+    world.on_rank_0(lambda: time.sleep(3))  # longer than a collective call may wait
     import torch.distributed.fsdp  # like training with sharding
     assert any("gloo" in name for name in threads()), threads()
 assert not any("gloo" in name for name in threads()), threads()
@@ -35,7 +42,7 @@ assert not any("gloo" in name for name in threads()), threads()
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to list threads")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the group is NCCL's")
-def test_no_thread_of_the_process_group_is_left_to_abort_the_exit(tmp_path: Path) -> None:
+def test_ranks_wait_for_rank_0_and_leave_no_thread_to_abort_the_exit(tmp_path: Path) -> None:
     script = tmp_path / "leave.py"
     script.write_text(LEAVE, encoding="utf-8")
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -93,6 +100,26 @@ def test_a_world_size_without_a_rank_is_refused(gpus: pytest.MonkeyPatch) -> Non
     gpus.setenv("WORLD_SIZE", "4")
     with pytest.raises(UsageError, match="WORLD_SIZE=4, but RANK is not set"), join_world():
         pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"MASTER_ADDR": "", "MASTER_PORT": "1"}, "RANK is set, but MASTER_ADDR is not"),
+        ({"MASTER_ADDR": "no.such.invalid"}, r"MASTER_ADDR=no\.such\.invalid has no address on "),
+        ({}, "port {port} is in use on 127.0.0.1"),
+    ],
+)
+def test_an_address_where_ranks_cannot_meet_is_reported_at_once(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        world = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in (world | variables).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError, match=message.format(port=port)), join_world():
+            pass
 
 
 @pytest.mark.parametrize(
