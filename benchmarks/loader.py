@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
 from bart_cli.data.batch import Batch
+from bart_cli.data.collate import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import ShardFolder, shard_schema, write_counts, write_shard
@@ -68,7 +69,7 @@ class Rank:
             tokenizer,
             Share(global_batch=BATCH * world, micro_batch=BATCH, rank=rank, world_size=world),
             seed=1,
-            decoder_start_id=2,
+            collate=Collate(tokenizer.pad_id, 2),
         )
         self.steps: Iterator[list[Batch]] = iter(self.loader)
         next(self.steps)

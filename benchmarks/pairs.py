@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.data.collate import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import VOCABULARY, load_encoded
 from bart_cli.data.pairs import open_pairs
@@ -83,7 +84,7 @@ def measure(folder: Path, steps: int, together: Barrier, answer: Connection) -> 
     pairs = load_encoded(open_pairs(data), "train", None, data, tokenizer)
     share = Share(global_batch=32, micro_batch=32)
     loader: Iterator[object] = iter(
-        SummarizationLoader(pairs, data, tokenizer, share, seed=1, decoder_start_id=2)
+        SummarizationLoader(pairs, data, share, seed=1, collate=Collate(tokenizer.pad_id, 2))
     )
     next(loader)
     seconds = time.perf_counter() - begin

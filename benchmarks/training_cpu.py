@@ -30,7 +30,7 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
 from bart_cli.config.training import OptimizerConfig, Precision, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, shift_right
-from bart_cli.data.collate import make_batch
+from bart_cli.data.collate import Collate, make_batch
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
@@ -136,7 +136,7 @@ def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Ba
     pairs = load_encoded(open_pairs(data), "train", data.n_train, data, tokenizer)
     share = Share(global_batch=BATCH, micro_batch=BATCH, rank=0, world_size=1)
     loader: Iterator[list[Batch]] = iter(
-        SummarizationLoader(pairs, data, tokenizer, share, seed=1, decoder_start_id=2)
+        SummarizationLoader(pairs, data, share, seed=1, collate=Collate(tokenizer.pad_id, 2))
     )
     ours = [batch for (batch,) in islice(loader, count)]
     order = torch.randperm(len(pairs.sources), generator=torch.Generator().manual_seed(1)).tolist()

@@ -6,23 +6,22 @@ import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from bart_cli.benchmark.cases import Case, DataSpec, TrainingRun
-from bart_cli.benchmark.loads import Work
+from bart_cli.benchmark.cases import DataSpec, TrainingRun
+from bart_cli.benchmark.loads import Load, Work
 from bart_cli.config.data import PretrainDataConfig, SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.config.training import TrainingConfig
-from bart_cli.data import inspect
 from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.collate import Collate
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.preprocess.blocks import BlockTask, process_block
 from bart_cli.data.pretrain_loader import PretrainLoader
-from bart_cli.data.shards import resolve_shards
+from bart_cli.data.shards import find_tokenizer, resolve_shards
 from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.formats import require_room
 from bart_cli.runtime.workers import worker_processes
@@ -32,7 +31,7 @@ BLOCK = 2**19  # bytes of text per task, so that a small corpus has tasks for ev
 STEPS = 16  # batches per unit of work
 
 
-class DataLoad:
+class DataLoad(Load[DataSpec]):
     """Load of a stage. A unit is a pass over the corpus, or STEPS batches.
 
     `prepare(n)` sets the number of processes. The stages are:
@@ -42,11 +41,6 @@ class DataLoad:
     - shards: the same with n worker processes of the loader.
     - pairs: the loader of fine-tuning.
     """
-
-    product = None
-
-    def __init__(self, spec: DataSpec, case: Case) -> None:
-        self._spec, self._seed = spec, case.benchmark.seed
 
     def prepare(self, size: int) -> Iterator[Work]:
         """See Load."""
@@ -66,7 +60,7 @@ class DataLoad:
         vocabulary = Tokenizer.from_pretrained(spec.tokenizer).vocab_size
         update = {
             "model": ModelConfig(vocab_size=vocabulary),
-            "training": TrainingConfig(seed=self._seed),
+            "training": TrainingConfig(seed=self._benchmark.seed),
         }
         share = Share(global_batch=spec.batch, micro_batch=spec.batch)
         return _in_units(data_loader(run.model_copy(update=update), share))
@@ -97,31 +91,25 @@ def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
     """
     assert run.data.path is not None
     model = run.model
-    options: dict[str, Any] = {
-        "seed": run.training.seed,
-        "decoder_start_id": model.training_start_id,
-        "positions": model.max_position_embeddings,
-    }
     if isinstance(run, PretrainConfig):
         folder = resolve_shards(run.data.path, run.data.sequence_length)
-        words = find_tokenizer(folder, run.data.tokenizer, model)
+        words = fitting_tokenizer(folder, run.data.tokenizer, model)
+        options = {"seed": run.training.seed, "collate": Collate.of(words, model)}
         return iter(PretrainLoader(folder, run.data, run.denoising, words, share, **options))
     source = open_pairs(run.data)
-    words = find_tokenizer(run.data.path, run.data.tokenizer, model)
+    words = fitting_tokenizer(run.data.path, run.data.tokenizer, model)
+    options = {"seed": run.training.seed, "collate": Collate.of(words, model)}
     pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
-    return iter(SummarizationLoader(pairs, run.data, words, share, **options))
+    return iter(SummarizationLoader(pairs, run.data, share, **options))
 
 
-def find_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenizer:
+def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenizer:
     """Load the named tokenizer, or the one next to the data.
 
     Raises:
         UsageError: there is no tokenizer, or the model lacks embeddings for many of its entries.
     """
-    if name is not None:
-        words = Tokenizer.from_pretrained(name)
-    else:
-        words = inspect.find_tokenizer(data, "Pass one with --set data.tokenizer=FOLDER.")
+    words = find_tokenizer(data, name)
     require_room(words, model, hint=f"Pass --set model.vocab_size={words.vocab_size}.")
     return words.fitted(model.vocab_size)
 

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from bart_cli.benchmark.cases import Case, DecodingSpec, TrainingRun, TrainingSp
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import IGNORE, Batch
-from bart_cli.data.collate import make_batch
+from bart_cli.data.collate import Collate
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share
 from bart_cli.errors import UsageError
@@ -28,11 +29,11 @@ from bart_cli.inference.generate import generate
 from bart_cli.inference.load import DTYPES
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room
-from bart_cli.runtime.flops import training_flops
+from bart_cli.runtime.flops import decoding_flops, training_flops
 from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision
 from bart_cli.runtime.world import World
 
-Item = TypeVar("Item")
+Item, Spec = TypeVar("Item"), TypeVar("Spec")
 POOL = 16  # number of different batches, used in turn
 POOL_TOKENS = 2**22  # tokens of all batches in the pool
 # Deciles (0%, 10% … 100%) of token counts of 700 CNN-DailyMail pairs under BART's BPE.
@@ -62,19 +63,30 @@ class Work:
     flops: float | None = None
 
 
-class Load(Protocol):
-    """Work on batches of a given size.
+class Load(ABC, Generic[Spec]):
+    """Work on batches of a given size, on one rank.
 
     Attributes:
         product: rows and columns of a typical weight in its matrix products, and their dtype.
             None: matrix products do not limit its speed.
     """
 
-    @property
-    def product(self) -> tuple[int, int, torch.dtype] | None: ...
+    product: tuple[int, int, torch.dtype] | None = None
 
+    def __init__(self, spec: Spec, case: Case, world: World) -> None:
+        self._spec, self._benchmark, self._world = spec, case.benchmark, world
+
+    @abstractmethod
     def prepare(self, size: int) -> Iterator[Work]:
-        """Make batches; return an infinite iterator that does a unit of work per item."""
+        """Make batches; return an infinite iterator that does a unit of work per item.
+
+        Raises:
+            UsageError: the data lacks what the load needs.
+        """
+
+    def _generator(self, size: int) -> np.random.Generator:
+        """Make the generator of batches of this size, which are the same on both sides."""
+        return np.random.default_rng((self._benchmark.seed, size, self._world.rank))
 
 
 def pool_of(count: int, longest: int, make: Callable[[], Item]) -> Iterator[Item]:
@@ -112,11 +124,11 @@ def random_rows(rng: np.random.Generator, lengths_B: Ids, config: ModelConfig) -
     return rows
 
 
-class TrainingLoad:
+class TrainingLoad(Load[TrainingSpec]):
     """Load of training. A unit is an optimizer step: forward, backward, all-reduce, update."""
 
     def __init__(self, spec: TrainingSpec, case: Case, world: World) -> None:
-        self._spec, self._benchmark, self._world = spec, case.benchmark, world
+        super().__init__(spec, case, world)
         config = spec.run.model
         dtype = AUTOCAST.get(spec.run.training.precision, torch.float32)
         self.product = config.d_model, config.encoder_ffn_dim, dtype
@@ -129,7 +141,7 @@ class TrainingLoad:
         self._step = make(Bart(config), spec.run, world, RATE)
 
     def prepare(self, size: int) -> Iterator[Work]:
-        """See Load. Raises UsageError if the data folder lacks what the run needs."""
+        """See Load."""
         if self._spec.run.data.path is None:
             return map(self._run, self._random(size))
         from bart_cli.benchmark.data_load import data_loader
@@ -150,7 +162,9 @@ class TrainingLoad:
 
     def _random(self, size: int) -> Iterator[list[Batch]]:
         run, config, lengths = self._spec.run, self._spec.run.model, self._benchmark.lengths
-        rng = np.random.default_rng((self._benchmark.seed, size, self._world.rank))
+        rng = self._generator(size)
+        start, positions = config.decoder_start_token_id, config.max_position_embeddings
+        collate = Collate(config.pad_token_id, start, positions)
 
         def batch() -> Batch:
             if isinstance(run, PretrainConfig):
@@ -161,13 +175,7 @@ class TrainingLoad:
                 source, target = run.data.max_source_length, run.data.max_target_length
                 sources = draw_lengths(rng, ARTICLES, size, source, lengths)
                 targets = draw_lengths(rng, SUMMARIES, size, target, lengths)
-            return make_batch(
-                random_rows(rng, sources, config),
-                random_rows(rng, targets, config),
-                pad_id=config.pad_token_id,
-                decoder_start_id=config.decoder_start_token_id,
-                positions=config.max_position_embeddings,
-            )
+            return collate(random_rows(rng, sources, config), random_rows(rng, targets, config))
 
         micro = range(self._benchmark.accumulation)
         return pool_of(size * len(micro), self._spec.length, lambda: [batch() for _ in micro])
@@ -209,7 +217,7 @@ def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
     return step
 
 
-class DecodingLoad:
+class DecodingLoad(Load[DecodingSpec]):
     """Load of decoding. A unit is one batch.
 
     Random weights are equal on both sides of a comparison. They never end a hypothesis, so every
@@ -217,7 +225,7 @@ class DecodingLoad:
     """
 
     def __init__(self, spec: DecodingSpec, case: Case, world: World) -> None:
-        self._spec, self._benchmark, self._world = spec, case.benchmark, world
+        super().__init__(spec, case, world)
         apply_matmul_precision("tf32" if case.precision == "tf32" else "fp32")
         self._generation, self._tokenizer, dtype = spec.generation, None, DTYPES[case.precision]
         if spec.model_path is not None:
@@ -240,7 +248,7 @@ class DecodingLoad:
             self._decode = self._by_bart
 
     def prepare(self, size: int) -> Iterator[Work]:
-        """See Load. Raises UsageError if there are too few articles, or the tokenizer is wrong."""
+        """See Load."""
         longest = min(self._spec.length, self._config.max_position_embeddings)
         batches = self._random if self._spec.data is None else self._from_data
         return map(self._run, batches(size, longest))
@@ -250,7 +258,12 @@ class DecodingLoad:
         return Work(
             items=self._world.size * len(sources),
             tokens=sum(map(len, sources)) + sum(lengths),
-            flops=decoding_flops(self._config, sources, lengths, self._generation.beams),
+            flops=decoding_flops(
+                self._config,
+                torch.tensor([len(row) for row in sources]),
+                torch.tensor(lengths),
+                self._generation.beams,
+            ),
         )
 
     def _by_bart(self, sources: Sources) -> list[int]:
@@ -258,22 +271,21 @@ class DecodingLoad:
         return [len(hypotheses[0].tokens) for hypotheses in found]
 
     def _random(self, size: int, longest: int) -> Iterator[Sources]:
-        benchmark = self._benchmark
-        rng = np.random.default_rng((benchmark.seed, size, self._world.rank))
+        rng = self._generator(size)
 
         def batch() -> Sources:
-            drawn = draw_lengths(rng, ARTICLES, size, longest, benchmark.lengths)
+            drawn = draw_lengths(rng, ARTICLES, size, longest, self._benchmark.lengths)
             return [row.tolist() for row in random_rows(rng, drawn, self._config)]
 
         return pool_of(size, longest, batch)
 
     def _from_data(self, size: int, longest: int) -> Iterator[Sources]:
-        from bart_cli.benchmark.data_load import find_tokenizer
+        from bart_cli.benchmark.data_load import fitting_tokenizer
         from bart_cli.data.pairs import read_pairs
 
         data = self._spec.data
         assert data is not None
-        words = self._tokenizer or find_tokenizer(data, None, self._config)
+        words = self._tokenizer or fitting_tokenizer(data, None, self._config)
         require_room(words, self._config)
         texts = [pair.source for pair in read_pairs(data, "test")]
         rows = words.fitted(self._config.vocab_size).encode_batch(texts, max_length=longest)
@@ -283,11 +295,3 @@ class DecodingLoad:
                 f"--batch-size {size}: {data} has {len(mine):,} test articles per process"
             )
         return cycle([mine[i : i + size] for i in range(0, len(mine) - size + 1, size)])
-
-
-def decoding_flops(config: ModelConfig, sources: Sources, lengths: list[int], beams: int) -> float:
-    """Count the FLOPs of a batch, as a third of training: encode once, decode each beam."""
-    source, target = torch.tensor([len(row) for row in sources]), torch.tensor(lengths)
-    encoder = training_flops(config, source, torch.zeros_like(target)) / 3
-    decoder = training_flops(config, source, target) / 3 - encoder
-    return encoder + beams * decoder

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from bart_cli.benchmark.cases import Case, DataSpec, DecodingSpec
-from bart_cli.benchmark.loads import Load, Work
+from bart_cli.benchmark.cases import Case, DataSpec, DecodingSpec, TrainingSpec
+from bart_cli.benchmark.data_load import DataLoad
+from bart_cli.benchmark.loads import DecodingLoad, Load, TrainingLoad, Work
 from bart_cli.files import atomic_file
 from bart_cli.runtime.flops import measured_flops, peak_flops, synchronize
 from bart_cli.runtime.memory import peak_resident_memory, reset_peak_memory
@@ -39,10 +41,17 @@ class Measurement:
     memory: int
 
 
+LOADS: dict[type, Callable[[Any, Case, World], Load[Any]]] = {
+    TrainingSpec: TrainingLoad,
+    DecodingSpec: DecodingLoad,
+    DataSpec: DataLoad,
+}
+
+
 class Session:
     """The load of a case on one rank."""
 
-    _load: Load | None = None
+    _load: Load[Any] | None = None
     _units: Iterator[Work]
 
     def __init__(self, world: World) -> None:
@@ -52,7 +61,7 @@ class Session:
     def prepare(self, case: Case, size: int) -> None:
         """Warm up with batches of this size."""
         self._case, self._size = case, size
-        self._load = self._load or build_load(case, self._world)
+        self._load = self._load or LOADS[type(case.load)](case.load, case, self._world)
         self._units = self._load.prepare(size)
         for _ in range(case.benchmark.warm_up):
             next(self._units)
@@ -105,16 +114,3 @@ class Session:
             [event.key, f"{event.count:,}", f"{spent / 1000:,.1f}", f"{spent / total:.1%}"]
             for spent, event in hottest
         ]
-
-
-def build_load(case: Case, world: World) -> Load:
-    """Build the load of a case on one rank."""
-    if isinstance(case.load, DataSpec):
-        from bart_cli.benchmark.data_load import DataLoad
-
-        return DataLoad(case.load, case)
-    from bart_cli.benchmark.loads import DecodingLoad, TrainingLoad
-
-    if isinstance(case.load, DecodingSpec):
-        return DecodingLoad(case.load, case, world)
-    return TrainingLoad(case.load, case, world)

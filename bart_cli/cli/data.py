@@ -25,14 +25,13 @@ from bart_cli.data.inspect import (
     Piece,
     SourceSummary,
     find_shard_folders,
-    find_tokenizer,
     has_shards,
     noised_examples,
     summarize_shards,
     summarize_source,
 )
 from bart_cli.data.pair_files import Fields
-from bart_cli.tokenizer import Tokenizer
+from bart_cli.data.shards import find_tokenizer
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Inspect corpora, pairs and shards."
@@ -95,7 +94,7 @@ def inspect(
     ).denoising
     documents = []
     for folder in find_shard_folders(path):
-        words = Tokenizer.from_pretrained(tokenizer) if tokenizer else find_tokenizer(folder)
+        words = find_tokenizer(folder, tokenizer, "Pass one with --tokenizer.")
         summary = summarize_shards(folder, words)
         examples = noised_examples(folder, words, denoising, count=samples, seed=seed)
         if as_json:

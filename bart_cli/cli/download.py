@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,8 +17,9 @@ from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
 
 if TYPE_CHECKING:
-    from bart_cli.data.download.writing import DownloadReport
+    from bart_cli.data.download.source import DownloadReport, Source
     from bart_cli.data.hub_pairs import HubDataset
+    from bart_cli.progress import Reporter
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Download corpora.")
 
@@ -32,15 +34,24 @@ JobsOption = Annotated[
         help="Number of parallel downloads, and of processes that extract text.",
     ),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the download size and stop.")]
 ParallelOption = Annotated[
     bool, typer.Option("--parallel-text", help="Also write .source and .target files.")
 ]
 
 
 @dataclass(frozen=True)
+class ResultOptions:
+    """What to print, and whether to download."""
+
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the download size and stop.")
+    ] = False
+    as_json: JsonOption = False
+
+
+@dataclass(frozen=True)
 class HubOptions:
-    """Options for downloads from the hub; `dry_run` and `as_json` also apply to original files."""
+    """The data set on the hub."""
 
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Hub data set to use instead: owner/name.")
@@ -48,8 +59,6 @@ class HubOptions:
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
     ] = None
-    dry_run: DryRunOption = False
-    as_json: JsonOption = False
 
     def source(self, dataset: str, config: str | None) -> HubDataset:
         """Return the data set given by the options; default: `dataset`."""
@@ -64,6 +73,7 @@ def group() -> None:
 
 
 @app.command("common-crawl")
+@option_groups
 def common_crawl(
     start: Annotated[
         datetime, typer.Option(formats=["%Y-%m-%d"], help="First publication day of the articles.")
@@ -124,8 +134,7 @@ def common_crawl(
     base_url: Annotated[
         str, typer.Option(help="URL of the server or a mirror.")
     ] = "https://data.commoncrawl.org",
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    result: ResultOptions = ResultOptions(),
 ) -> None:
     """Download CC-NEWS: news articles from Common Crawl.
 
@@ -138,11 +147,10 @@ def common_crawl(
     require("bart download common-crawl", "data", *(["news"] if extractor == "news-please" else []))
     from bart_cli.data.download.common_crawl import (
         MISSING_WARC,
+        CommonCrawl,
         NewsFilter,
-        download_common_crawl,
         end_of_first_run,
         list_warcs,
-        total_size,
     )
     from bart_cli.data.download.http import Fetcher
 
@@ -161,25 +169,18 @@ def common_crawl(
     reporter, server = make_reporter(), base_url.rstrip("/")
     fetcher = Fetcher(patience=patience * 60, on_wait=reporter.info)
     crawl = (warc_start or start).date(), warc_end.date() if warc_end else last
-    paths = list_warcs(fetcher, server, *crawl, reporter)
-    if dry_run:
-        size = total_size(fetcher, server, paths, max(jobs, 8))
-        _print_dry_run(f"{len(paths):,} WARC files", size, as_json)
-        return
-    report = download_common_crawl(
-        paths,
-        out_folder,
+    source = CommonCrawl(
+        list_warcs(fetcher, server, *crawl, reporter),
         news,
-        fetcher=fetcher,
+        fetcher,
         base_url=server,
         extractor=extractor,
         jobs=jobs,
         keep_warc=keep_warc,
         with_metadata=with_metadata,
-        reporter=reporter,
     )
-    _print_report(report, "articles", as_json)
-    if gaps := report.dropped.get(MISSING_WARC):
+    report = _download(source, out_folder, result, reporter)
+    if report and (gaps := report.dropped.get(MISSING_WARC)):
         raise BartError(f"{gaps:,} WARCs are missing", hint="Rerun the command to download them.")
 
 
@@ -204,6 +205,7 @@ def wikipedia(
     ] = False,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),
+    result: ResultOptions = ResultOptions(),
 ) -> None:
     """Download Wikipedia: the cleaned dump on the hub, or an XML dump to clean here.
 
@@ -214,31 +216,17 @@ def wikipedia(
     if dump is None:
         if language is not None:
             snapshot = f"{snapshot.partition('.')[0]}.{language}"
-        source = hub.source("wikimedia/wikipedia", snapshot)
-        _hub_corpus("wikipedia", source, out_folder, jobs, hub)
+        _hub_corpus(
+            "wikipedia", hub.source("wikimedia/wikipedia", snapshot), out_folder, jobs, result
+        )
         return
     from bart_cli.extras import require
 
     require("bart download wikipedia", "data")
     from bart_cli.data.download.http import Fetcher
-    from bart_cli.data.download.wikipedia_dump import download_wikipedia_dump
+    from bart_cli.data.download.wikipedia_dump import WikipediaDump
 
-    fetcher = Fetcher()
-    if hub.dry_run:
-        if "://" not in dump and not Path(dump).is_file():
-            raise UsageError(f"no such dump: {dump}")
-        size = fetcher.size(dump) if "://" in dump else 0
-        _print_dry_run("1 dump", size or 0, hub.as_json)
-        return
-    report = download_wikipedia_dump(
-        dump,
-        out_folder,
-        fetcher=fetcher,
-        jobs=jobs,
-        skip_lists=skip_lists,
-        reporter=make_reporter(),
-    )
-    _print_report(report, "articles", hub.as_json)
+    _download(WikipediaDump(dump, Fetcher(), jobs, skip_lists), out_folder, result)
 
 
 @app.command()
@@ -255,6 +243,7 @@ def openwebtext(
     ] = None,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),
+    result: ResultOptions = ResultOptions(),
 ) -> None:
     """Download OpenWebText, or extract its original archive.
 
@@ -264,15 +253,11 @@ def openwebtext(
     """
     if archives is None:
         source = hub.source("Skylion007/openwebtext", None)
-        _hub_corpus("openwebtext", source, out_folder, jobs, hub)
+        _hub_corpus("openwebtext", source, out_folder, jobs, result)
         return
-    if hub.dry_run:
-        _print_dry_run("local files", 0, hub.as_json)
-        return
-    from bart_cli.data.download.openwebtext import extract_openwebtext
+    from bart_cli.data.download.openwebtext import OpenWebText
 
-    report = extract_openwebtext(archives, out_folder, jobs=jobs, reporter=make_reporter())
-    _print_report(report, "documents", hub.as_json)
+    _download(OpenWebText(archives, jobs), out_folder, result)
 
 
 @app.command("cnn-dm")
@@ -295,28 +280,20 @@ def cnn_dm(
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
     hub: HubOptions = HubOptions(),
+    result: ResultOptions = ResultOptions(),
 ) -> None:
     """Download CNN-DailyMail: articles with their highlights as summaries.
 
     [bold]bart download cnn-dm --out data/cnn-dm[/bold]
     """
-    if stories is None:
-        source = hub.source("abisee/cnn_dailymail", "3.0.0")
-        _hub_pairs("cnn-dm", source, out_folder, parallel_text, jobs, hub)
-        return
-    if hub.dry_run:
-        _print_dry_run("local files", 0, hub.as_json)
-        return
-    from bart_cli.data.download.summaries import pairs_from_stories
+    from bart_cli.data.download.summaries import HubPairs, Pairs, read_stories
 
-    report = pairs_from_stories(
-        stories,
-        url_lists or stories,
-        out_folder,
-        parallel=parallel_text,
-        reporter=make_reporter(),
-    )
-    _print_report(report, "pairs", hub.as_json)
+    if stories is None:
+        dataset = hub.source("abisee/cnn_dailymail", "3.0.0")
+        _download(HubPairs("cnn-dm", dataset, parallel_text, jobs), out_folder, result)
+        return
+    read = partial(read_stories, stories, url_lists or stories)
+    _download(Pairs("cnn-dm", str(stories), read, parallel_text), out_folder, result)
 
 
 @app.command()
@@ -337,24 +314,20 @@ def xsum(
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
     hub: HubOptions = HubOptions(),
+    result: ResultOptions = ResultOptions(),
 ) -> None:
     """Download XSum: BBC articles with one-sentence summaries.
 
     [bold]bart download xsum --out data/xsum[/bold]
     """
-    if files is None:
-        source = hub.source("EdinburghNLP/xsum", None)
-        _hub_pairs("xsum", source, out_folder, parallel_text, jobs, hub)
-        return
-    if hub.dry_run:
-        _print_dry_run("local files", 0, hub.as_json)
-        return
-    from bart_cli.data.download.summaries import pairs_from_xsum_files
+    from bart_cli.data.download.summaries import HubPairs, Pairs, read_xsum_files
 
-    report = pairs_from_xsum_files(
-        files, split_file, out_folder, parallel=parallel_text, reporter=make_reporter()
-    )
-    _print_report(report, "pairs", hub.as_json)
+    if files is None:
+        dataset = hub.source("EdinburghNLP/xsum", None)
+        _download(HubPairs("xsum", dataset, parallel_text, jobs), out_folder, result)
+        return
+    read = partial(read_xsum_files, files, split_file)
+    _download(Pairs("xsum", str(files), read, parallel_text), out_folder, result)
 
 
 @app.command()
@@ -399,6 +372,7 @@ def sample(
 
 
 @app.command("hub")
+@option_groups
 def hub_corpus(
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Data set on the hub.")],
     out_folder: OutOption,
@@ -411,8 +385,7 @@ def hub_corpus(
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
     ] = None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    result: ResultOptions = ResultOptions(),
 ) -> None:
     """Stream any text corpus on the hub, such as C4 or FineWeb.
 
@@ -421,77 +394,45 @@ def hub_corpus(
 
     [bold]bart download hub HuggingFaceFW/fineweb --subset sample-10BT --out data/fineweb[/bold]
     """
+    from bart_cli.data.download.hub_corpus import HubStream
     from bart_cli.data.hub_pairs import HubDataset
 
-    source = HubDataset(repository, subset, revision)
-    if dry_run:
-        _print_dry_run(source.url(), source.size(), as_json)
-        return
-    from bart_cli.data.download.hub_corpus import stream_hub_corpus
-    from bart_cli.extras import require
-
-    require("bart download hub", "data")
-    report = stream_hub_corpus(
-        source,
-        out_folder,
-        split=split,
-        column=text_column,
-        limit=limit,
-        reporter=make_reporter(),
-    )
-    _print_report(report, "documents", as_json)
+    source = HubStream(HubDataset(repository, subset, revision), split, text_column, limit)
+    _download(source, out_folder, result)
 
 
-def _hub_corpus(corpus: str, source: HubDataset, folder: Path, jobs: int, hub: HubOptions) -> None:
-    if hub.dry_run:
-        _print_dry_run(source.url(), source.size(), hub.as_json)
-        return
-    from bart_cli.data.download.hub_corpus import download_hub_corpus
-    from bart_cli.extras import require
-
-    require(f"bart download {corpus}", "data")
-    report = download_hub_corpus(source, folder, corpus=corpus, jobs=jobs, reporter=make_reporter())
-    _print_report(report, "documents", hub.as_json)
-
-
-def _hub_pairs(
-    name: str,
-    source: HubDataset,
-    folder: Path,
-    parallel: bool,
-    jobs: int,
-    hub: HubOptions,
+def _hub_corpus(
+    corpus: str, dataset: HubDataset, folder: Path, jobs: int, result: ResultOptions
 ) -> None:
-    if hub.dry_run:
-        _print_dry_run(source.url(), source.size(), hub.as_json)
-        return
-    from bart_cli.data.download.summaries import download_hub_pairs
-    from bart_cli.extras import require
+    from bart_cli.data.download.hub_corpus import HubCorpus
 
-    require(f"bart download {name}", "data")
-    report = download_hub_pairs(
-        source, folder, name=name, parallel=parallel, jobs=jobs, reporter=make_reporter()
-    )
-    _print_report(report, "pairs", hub.as_json)
+    _download(HubCorpus(dataset, corpus, jobs), folder, result)
 
 
-def _print_dry_run(what: str, size: int, as_json: bool) -> None:
-    if as_json:
-        print_json({"what": what, "bytes": size})
-    else:
-        amount = f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-        out.print(f"{what}: {amount if size else 'nothing'} to download", soft_wrap=True)
+def _download(
+    source: Source, folder: Path, options: ResultOptions, reporter: Reporter | None = None
+) -> DownloadReport | None:
+    """Download a source and print the report, or print its size (None)."""
+    if options.dry_run:
+        what, size = source.size()
+        if options.as_json:
+            print_json({"what": what, "bytes": size})
+        else:
+            amount = f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+            out.print(f"{what}: {amount if size else 'nothing'} to download", soft_wrap=True)
+        return None
+    from bart_cli.data.download.source import download
 
-
-def _print_report(report: DownloadReport, unit: str, as_json: bool) -> None:
-    if as_json:
+    report = download(source, folder, reporter=reporter or make_reporter())
+    if options.as_json:
         print_json(asdict(report))
-        return
+        return report
     out.print(
-        f"{report.documents:,} {unit} ({report.bytes / 1e6:,.1f} MB) in {report.files:,} files "
-        f"in {report.folder}",
+        f"{report.documents:,} {source.items} ({report.bytes / 1e6:,.1f} MB) in "
+        f"{report.files:,} files in {report.folder}",
         soft_wrap=True,
     )
     if report.dropped:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
         out.print(f"skipped: {dropped}", soft_wrap=True)
+    return report

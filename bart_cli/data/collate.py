@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bart_cli.config.model import ModelConfig
 from bart_cli.data.batch import IGNORE, Batch, shift_right
 from bart_cli.data.denoising import Ids
+from bart_cli.tokenizer import Tokenizer
 
 MULTIPLE = 8  # padded lengths are multiples of this, as tensor cores and SIMD units prefer
 
@@ -35,34 +38,42 @@ def pad_rows(
     return torch.from_numpy(padded)
 
 
-def make_batch(
-    sources: Sequence[Ids | list[int]],
-    targets: Sequence[Ids | list[int]],
-    *,
-    pad_id: int,
-    decoder_start_id: int | None,
-    positions: int | None = None,
-) -> Batch:
-    """Build a batch from rows of source and target ids that include special tokens.
+@dataclass(frozen=True)
+class Collate:
+    """A function that builds batches for a model.
 
-    Args:
+    Attributes:
         decoder_start_id: first decoder input; None uses each target's last token.
         positions: see `pad_rows`.
     """
-    source = pad_rows(sources, pad_id, positions=positions)
-    target = pad_rows(targets, pad_id, positions=positions)
-    lengths = torch.tensor([len(row) for row in targets])
-    padding = torch.arange(target.shape[1])[None] >= lengths[:, None]
-    start: Tensor | int = target.gather(1, lengths[:, None] - 1)[:, 0]
-    if decoder_start_id is not None:
-        start = decoder_start_id
-    source_lengths = torch.tensor([len(row) for row in sources])
-    return Batch(
-        source=source,
-        source_mask=torch.arange(source.shape[1])[None] < source_lengths[:, None],
-        decoder_input=shift_right(target, start=start, pad_id=pad_id),
-        labels=target.masked_fill(padding, IGNORE),
-    )
+
+    pad_id: int
+    decoder_start_id: int | None
+    positions: int | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, config: ModelConfig) -> Collate:
+        """Build the training batches of a model."""
+        return cls(tokenizer.pad_id, config.training_start_id, config.max_position_embeddings)
+
+    def __call__(
+        self, sources: Sequence[Ids | list[int]], targets: Sequence[Ids | list[int]]
+    ) -> Batch:
+        """Build a batch from rows of source and target ids that include special tokens."""
+        source = pad_rows(sources, self.pad_id, positions=self.positions)
+        target = pad_rows(targets, self.pad_id, positions=self.positions)
+        lengths = torch.tensor([len(row) for row in targets])
+        padding = torch.arange(target.shape[1])[None] >= lengths[:, None]
+        start: Tensor | int = target.gather(1, lengths[:, None] - 1)[:, 0]
+        if self.decoder_start_id is not None:
+            start = self.decoder_start_id
+        source_lengths = torch.tensor([len(row) for row in sources])
+        return Batch(
+            source=source,
+            source_mask=torch.arange(source.shape[1])[None] < source_lengths[:, None],
+            decoder_input=shift_right(target, start=start, pad_id=self.pad_id),
+            labels=target.masked_fill(padding, IGNORE),
+        )
 
 
 def micro_batches(lengths: Ids, size: int, max_tokens: int | None = None) -> Iterator[Ids]:

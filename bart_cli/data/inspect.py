@@ -29,7 +29,7 @@ from bart_cli.data.documents import (
 from bart_cli.data.pair_files import Fields, FilePart
 from bart_cli.data.pairs import open_pairs
 from bart_cli.data.random_keys import Purpose, derive, permutation
-from bart_cli.data.shards import open_shards, tokenizer_beside
+from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
@@ -197,18 +197,6 @@ def find_shard_folders(path: Path) -> list[Path]:
             f"no shards (*.parquet) in {path}", hint="Create them with `bart preprocess pretrain`."
         )
     return folders
-
-
-def find_tokenizer(folder: Path, hint: str = "Pass one with --tokenizer.") -> Tokenizer:
-    """Load the tokenizer that preprocessing saved with the shards.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = tokenizer_beside(folder)
-    if found is None:
-        raise UsageError(f"no tokenizer next to {folder}", hint=hint)
-    return Tokenizer.from_pretrained(found)
 
 
 def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:

@@ -38,7 +38,7 @@ class Manifest:
 
     def __init__(self, folder: Path, source: Mapping[str, Any]) -> None:
         self._path = folder / NAME
-        self._folder = folder
+        self.folder = folder
         self._lock = Lock()
         self._source = json.loads(json.dumps(source, default=str))
         self.files: dict[str, dict[str, Any]] = {}
@@ -48,12 +48,12 @@ class Manifest:
 
     def has(self, name: str) -> bool:
         """Whether the file is recorded and exists with the recorded size."""
-        entry, path = self.files.get(name), self._folder / name
+        entry, path = self.files.get(name), self.folder / name
         return entry is not None and path.is_file() and path.stat().st_size == entry["size"]
 
     def add(self, name: str, url: str, **facts: Any) -> None:
         """Record a complete file with its facts (`documents=…`) and write the manifest."""
-        path = self._folder / name
+        path = self.folder / name
         entry = {"url": url, "size": path.stat().st_size, "sha256": sha256(path), **facts}
         with self._lock:
             self.files[name] = entry

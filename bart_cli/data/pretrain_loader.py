@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
 from bart_cli.data.batch import Batch
-from bart_cli.data.collate import make_batch, micro_batches
+from bart_cli.data.collate import Collate, micro_batches
 from bart_cli.data.denoising import Denoiser, Ids, Ragged
 from bart_cli.data.order import SampleOrder, Share, rank_positions
 from bart_cli.data.random_keys import Purpose, derive
@@ -36,7 +36,6 @@ class SampleReader:
 
     Args:
         seed: seed of order and noise.
-        decoder_start_id, positions: see `make_batch`.
         world_size: number of ranks that share the streams.
     """
 
@@ -47,8 +46,7 @@ class SampleReader:
         denoising: DenoisingConfig,
         tokenizer: Tokenizer,
         seed: int,
-        decoder_start_id: int | None,
-        positions: int | None = None,
+        collate: Collate,
         world_size: int = 1,
     ) -> None:
         self._kept = -(-data.streams // world_size) + 1
@@ -58,8 +56,7 @@ class SampleReader:
         self._room = data.sequence_length - sum(map(len, self._ends))
         self._tokenizer = tokenizer
         self._seed = seed
-        self._decoder_start_id = decoder_start_id
-        self._positions = positions
+        self._collate = collate
         self._denoise = Denoiser(denoising, tokenizer)
         self._cache: OrderedDict[int, Samples] = OrderedDict()
 
@@ -75,17 +72,11 @@ class SampleReader:
         )
         tokens, sentences = self._gather(shards, rows)
         noised = self._denoise(tokens, sentences, keys)
-        sources = self._with_ends(noised, self._positions)
+        sources = self._with_ends(noised, self._collate.positions)
         targets = self._with_ends(tokens)
         lengths = np.array([max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)])
         return [
-            make_batch(
-                [sources[i] for i in chosen],
-                [targets[i] for i in chosen],
-                pad_id=self._tokenizer.pad_id,
-                decoder_start_id=self._decoder_start_id,
-                positions=self._positions,
-            )
+            self._collate([sources[i] for i in chosen], [targets[i] for i in chosen])
             for chosen in micro_batches(lengths, size)
         ]
 
@@ -130,7 +121,6 @@ class PretrainLoader:
     Args:
         share: this rank's part of each global batch, and the sample at which to start.
         seed: seed of order and noise.
-        decoder_start_id, positions: see `make_batch`.
     """
 
     def __init__(
@@ -142,14 +132,12 @@ class PretrainLoader:
         share: Share,
         *,
         seed: int,
-        decoder_start_id: int | None,
-        positions: int | None = None,
+        collate: Collate,
     ) -> None:
         shards = open_shards(folder)
         self.samples_per_epoch = shards.samples
         reader = SampleReader(
-            *(shards, data, denoising, tokenizer, seed, decoder_start_id, positions),
-            world_size=share.world_size,
+            shards, data, denoising, tokenizer, seed, collate, world_size=share.world_size
         )
         self._steps = _Steps(reader, share)
         self._workers = min(data.workers, usable_cores())
@@ -227,13 +215,12 @@ def validation_batches(
     share: Share,
     *,
     seed: int,
-    decoder_start_id: int | None,
-    positions: int | None = None,
+    collate: Collate,
     limit: int = 2048,
 ) -> Iterator[Batch]:
     """Yield this rank's part of the first `limit` samples of epoch 0, with fixed noise."""
     shards = open_shards(folder)
-    reader = SampleReader(shards, data, denoising, tokenizer, seed, decoder_start_id, positions)
+    reader = SampleReader(shards, data, denoising, tokenizer, seed, collate)
     total = min(limit, shards.samples)
     rows = np.arange(share.rank, total, share.world_size, dtype=np.int64)
     yield from reader.batches(rows, share.micro_batch)

@@ -194,10 +194,21 @@ def open_shards(folder: Path) -> ShardFolder:
     return ShardFolder(tuple(paths), tuple(counts))
 
 
-def tokenizer_beside(folder: Path) -> Path | None:
-    """Find the tokenizer of shards: in their folder, or next to it as preprocessing writes it."""
+def find_tokenizer(
+    folder: Path,
+    name: str | None = None,
+    hint: str = "Pass the one they were made with: --set data.tokenizer=FOLDER.",
+) -> Tokenizer:
+    """Load the tokenizer `name`, or the one that preprocessing saved in `folder` or next to it.
+
+    Raises:
+        UsageError: there is none.
+    """
     parents = (folder, *folder.absolute().parents[:2])
-    return next((p / "tokenizer" for p in parents if (p / "tokenizer").is_dir()), None)
+    beside = (p / "tokenizer" for p in parents if (p / "tokenizer").is_dir())
+    if found := name or next(beside, None):
+        return Tokenizer.from_pretrained(found)
+    raise UsageError(f"no tokenizer next to the data in {folder}", hint=hint)
 
 
 def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Path:

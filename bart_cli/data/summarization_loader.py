@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import Batch
-from bart_cli.data.collate import make_batch, micro_batches
+from bart_cli.data.collate import Collate, micro_batches
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share, rank_positions
 from bart_cli.data.pair_ids import EncodedPairs
 from bart_cli.data.random_keys import Purpose, permutation
-from bart_cli.tokenizer import Tokenizer
 
 GROUPED_BATCHES = 50  # global batches in a window that is sorted by length
 
@@ -29,27 +27,20 @@ class SummarizationLoader:
     Args:
         share: this rank's part of each global batch, and the sample at which to start.
         seed: seed of the order.
-        decoder_start_id, positions: see `make_batch`.
     """
 
     def __init__(
         self,
         pairs: EncodedPairs,
         data: SummarizationDataConfig,
-        tokenizer: Tokenizer,
         share: Share,
         *,
         seed: int,
-        decoder_start_id: int | None,
-        positions: int | None = None,
+        collate: Collate,
     ) -> None:
         self.samples_per_epoch = len(pairs.sources)
         self._pairs, self._data, self._share, self._seed = pairs, data, share, seed
-        self._shape: dict[str, Any] = {
-            "pad_id": tokenizer.pad_id,
-            "decoder_start_id": decoder_start_id,
-            "positions": positions,
-        }
+        self._collate = collate
         self._lengths = pairs.sources.lengths
         self._epoch_order = lru_cache(maxsize=2)(self._compute_epoch_order)
 
@@ -69,19 +60,11 @@ class SummarizationLoader:
 
     def _micro_batches(self, rows: Ids) -> list[Batch]:
         return [
-            self._batch(rows[chosen])
+            _batch(self._pairs, rows[chosen], self._collate)
             for chosen in micro_batches(
                 self._lengths[rows], self._share.micro_batch, self._data.max_tokens
             )
         ]
-
-    def _batch(self, rows: Ids) -> Batch:
-        pairs = self._pairs
-        return make_batch(
-            [pairs.sources[row] for row in rows.tolist()],
-            [pairs.targets[row] for row in rows.tolist()],
-            **self._shape,
-        )
 
     def _rows(self, positions: Ids) -> Ids:
         epochs, inside = np.divmod(positions, self.samples_per_epoch)
@@ -110,21 +93,14 @@ class SummarizationLoader:
 
 
 def summarization_validation_batches(
-    pairs: EncodedPairs,
-    tokenizer: Tokenizer,
-    share: Share,
-    *,
-    decoder_start_id: int | None,
-    positions: int | None = None,
+    pairs: EncodedPairs, share: Share, collate: Collate
 ) -> Iterator[Batch]:
     """Yield this rank's part of all pairs once, longest sources first."""
     rows = np.arange(share.rank, len(pairs.sources), share.world_size)
     for chosen in micro_batches(pairs.sources.lengths[rows], share.micro_batch):
-        members = rows[chosen].tolist()
-        yield make_batch(
-            [pairs.sources[row] for row in members],
-            [pairs.targets[row] for row in members],
-            pad_id=tokenizer.pad_id,
-            decoder_start_id=decoder_start_id,
-            positions=positions,
-        )
+        yield _batch(pairs, rows[chosen], collate)
+
+
+def _batch(pairs: EncodedPairs, rows: Ids, collate: Collate) -> Batch:
+    numbers = rows.tolist()
+    return collate([pairs.sources[row] for row in numbers], [pairs.targets[row] for row in numbers])

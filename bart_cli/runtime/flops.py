@@ -61,6 +61,13 @@ def training_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor) -> f
     return float(3 * 2 * products.sum())
 
 
+def decoding_flops(config: ModelConfig, source_B: Tensor, target_B: Tensor, beams: int) -> float:
+    """Count the FLOPs of decoding, as a third of training: encode once, decode each beam."""
+    encoder = training_flops(config, source_B, torch.zeros_like(target_B)) / 3
+    decoder = training_flops(config, source_B, target_B) / 3 - encoder
+    return encoder + beams * decoder
+
+
 def peak_flops(device: torch.device, precision: Precision) -> float | None:
     """Return the peak FLOP/s of a GPU in this precision, or None if it is not in the table."""
     if device.type != "cuda" or precision == "fp32":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
+from bart_cli.data.collate import Collate
 from bart_cli.data.pair_ids import (
     EncodedPairs,
     count_training_pairs,
@@ -83,8 +84,7 @@ def run_finetune(
             source, "train", data.n_train, data, tokenizer, model.config.prefix, reporter, world
         )
         _tell_cuts(train_pairs, config, reporter)
-        start_id = model.config.training_start_id
-        positions = model.config.max_position_embeddings
+        collate = Collate.of(tokenizer, model.config)
         sides = (train_pairs.sources.lengths, train_pairs.targets.lengths)
         longest = (int(sides[0].max(initial=1)), int(sides[1].max(initial=1)))
         config, room = fit(
@@ -97,13 +97,7 @@ def run_finetune(
             model,
             tokenizer,
             lambda share: SummarizationLoader(
-                train_pairs,
-                data,
-                tokenizer,
-                share,
-                seed=training.seed,
-                decoder_start_id=start_id,
-                positions=positions,
+                train_pairs, data, share, seed=training.seed, collate=collate
             ),
             _validation(config, source, tokenizer, model, world, reporter),
             config.generation,
@@ -255,16 +249,10 @@ def _validation(
     shown = found.pairs[:KEPT_SAMPLES]
     if longest is not None:
         references = [tuple(tokenizer.cut_targets(texts, longest)) for texts in references]
-    share = validation_share(training, world)
+    share, collate = validation_share(training, world), Collate.of(tokenizer, model.config)
 
     def validate(stop: StopRequest) -> Row:
-        batches = summarization_validation_batches(
-            pairs,
-            tokenizer,
-            share,
-            decoder_start_id=model.config.training_start_id,
-            positions=model.config.max_position_embeddings,
-        )
+        batches = summarization_validation_batches(pairs, share, collate)
         loss = mean_loss(model, batches, world, training.precision, stop)
         row: Row = {"validation_loss": loss, "score": -loss}
         if training.select_by != "loss":

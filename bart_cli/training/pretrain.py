@@ -9,8 +9,9 @@ from typing import Any
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import load_config
 from bart_cli.config.run import PretrainConfig
+from bart_cli.data.collate import Collate
 from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
-from bart_cli.data.shards import open_shards, resolve_shards, tokenizer_beside
+from bart_cli.data.shards import find_tokenizer, open_shards, resolve_shards
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room
@@ -197,7 +198,7 @@ def check_pretrain(
     shards = resolve_shards(data.path, data.sequence_length)
     if config.training.validate_every is not None:
         _validation_shards(config, shards)
-    tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(shards))
+    tokenizer = find_tokenizer(shards, data.tokenizer)
     check_run(_in_steps(config, shards), world, problems)
     return shards, tokenizer
 
@@ -231,8 +232,7 @@ def _loading(config: PretrainConfig, tokenizer: Tokenizer, model: Bart) -> dict[
         "denoising": config.denoising,
         "tokenizer": tokenizer,
         "seed": config.training.seed,
-        "decoder_start_id": model.config.training_start_id,
-        "positions": model.config.max_position_embeddings,
+        "collate": Collate.of(tokenizer, model.config),
     }
 
 
@@ -251,12 +251,3 @@ def _validation(
         return {"validation_loss": loss, "score": -loss}
 
     return validate
-
-
-def _tokenizer_of(shards: Path) -> Path:
-    if found := tokenizer_beside(shards):
-        return found
-    raise UsageError(
-        f"no tokenizer next to the shards in {shards}",
-        hint="Pass the one they were made with: --set data.tokenizer=FOLDER.",
-    )

@@ -18,15 +18,14 @@ from pathlib import Path
 import pytest
 
 from bart_cli.data.download.common_crawl import (
+    CommonCrawl,
     NewsFilter,
     WarcJob,
     WarcReport,
-    download_common_crawl,
     extract_warc,
-    total_size,
 )
 from bart_cli.data.download.http import Fetcher
-from bart_cli.data.download.writing import DownloadReport
+from bart_cli.data.download.source import DownloadReport, download
 from bart_cli.progress import Reporter
 from tests.charsets import LETTERS
 from tests.command import bart
@@ -257,23 +256,18 @@ def test_a_page_that_crashes_the_parser_fails_only_its_warc(
     paths = [str(path.relative_to(crawl)) for path in sorted(crawl.rglob("*.warc.gz"))]
     news = NewsFilter(date(2016, 9, 1), date(2016, 10, 31))
 
-    def download(url: str) -> DownloadReport:
-        return download_common_crawl(
-            *(paths, tmp_path / "cc", news),
-            fetcher=Fetcher(),
-            base_url=url,
-            jobs=1,
-            reporter=Voice(),
-        )
+    def run_here(url: str) -> DownloadReport:
+        source = CommonCrawl(paths, news, Fetcher(), base_url=url, jobs=1)
+        return download(source, tmp_path / "cc", reporter=Voice())
 
     with serve_files(crawl) as web:
         with monkeypatch.context() as patch:
             patch.setattr(place, die_of_the_second)
-            report = download(web.url)
+            report = run_here(web.url)
         assert (report.files, report.dropped["missing WARC"]) == (2, 1)
         (line,) = Voice.lines
         assert line.startswith(f"skipped: {NAMES[1]}: a worker process was killed")
-        download(web.url)
+        run_here(web.url)
     for path in (undisturbed / "source").iterdir():
         assert (tmp_path / "cc" / "source" / path.name).read_bytes() == path.read_bytes()
 
@@ -282,7 +276,9 @@ def test_a_dry_run_continues_after_a_missing_warc(crawl: Path) -> None:
     paths = [str(path.relative_to(crawl)) for path in crawl.rglob("*.warc.gz")]
     total = sum((crawl / path).stat().st_size for path in paths)
     with serve_files(crawl) as web:
-        assert total_size(Fetcher(), web.url, [*paths, "none.warc.gz"], 2) == total
+        paths.append("none.warc.gz")
+        source = CommonCrawl(paths, NewsFilter(date.min, date.max), Fetcher(), base_url=web.url)
+        assert source.size() == ("4 WARC files", total)
 
 
 def test_without_an_end_a_later_run_keeps_the_day_of_the_first(crawl: Path, tmp_path: Path) -> None:

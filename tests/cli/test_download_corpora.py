@@ -11,6 +11,7 @@ import lzma
 import re
 import subprocess
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,17 +20,19 @@ import pytest
 
 from bart_cli.data.documents import read_texts
 from bart_cli.data.download.http import Fetcher
-from bart_cli.data.download.hub_corpus import download_hub_corpus
-from bart_cli.data.download.openwebtext import extract_openwebtext
+from bart_cli.data.download.hub_corpus import HubCorpus
+from bart_cli.data.download.openwebtext import OpenWebText
+from bart_cli.data.download.source import DownloadReport, Source, download
 from bart_cli.data.download.summaries import (
-    download_hub_pairs,
-    pairs_from_stories,
-    pairs_from_xsum_files,
+    HubPairs,
+    Pairs,
+    read_stories,
+    read_xsum_files,
 )
 from bart_cli.data.download.wikipedia_dump import (
     WikiPage,
+    WikipediaDump,
     _clean_page,
-    download_wikipedia_dump,
     read_dump,
 )
 from bart_cli.data.hub_pairs import HubDataset
@@ -41,6 +44,18 @@ from tests.servers.hub import serve_hub
 from tests.servers.web import serve_files
 
 ARTICLES = [f"Article {i} tells of the town.\n\nIts second part is short." for i in range(7)]
+
+
+def write(source: Source, out: Path) -> DownloadReport:
+    return download(source, out, reporter=Reporter())
+
+
+def cnn_dm(folder: Path) -> Pairs:
+    return Pairs("cnn-dm", str(folder), partial(read_stories, folder, folder))
+
+
+def xsum_files(files: Path, splits: Path | None = None) -> Pairs:
+    return Pairs("xsum", str(files), partial(read_xsum_files, files, splits))
 
 
 def bart(
@@ -224,7 +239,7 @@ def test_a_web_page_instead_of_a_dump_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "wiki.xml").write_text("<html><body>Please log in<br></body></html>")
     out = tmp_path / "a"
     with serve_files(tmp_path) as web, pytest.raises(BartError, match="not a complete XML dump"):
-        download_wikipedia_dump(f"{web.url}/wiki.xml", out, fetcher=Fetcher(), reporter=Reporter())
+        write(WikipediaDump(f"{web.url}/wiki.xml", Fetcher()), out)
     assert not any(out.rglob("wiki.xml"))
 
 
@@ -286,7 +301,7 @@ def test_openwebtext_archives_as_downloaded(tmp_path: Path) -> None:
     outer.write_bytes(archive({"openwebtext/._x.xz": b"\0", **inner}, "w:xz"))
 
     def extract(path: Path, name: str) -> bytes:
-        report = extract_openwebtext(path, tmp_path / name, jobs=1, reporter=Reporter())
+        report = write(OpenWebText(path, jobs=1), tmp_path / name)
         assert (report.documents, report.dropped) == (4, {"not text": 2})
         return b"".join(p.read_bytes() for p in sorted((tmp_path / name / "source").iterdir()))
 
@@ -299,10 +314,10 @@ def test_openwebtext_archives_as_downloaded(tmp_path: Path) -> None:
     assert extract(folder, "side-by-side") == text
     (folder / "openwebtext/urlsf_subset00-2_data.xz").write_bytes(b"")
     with pytest.raises(UsageError, match="differs from another archive of the same name"):
-        extract_openwebtext(folder, tmp_path / "differs", jobs=1, reporter=Reporter())
+        write(OpenWebText(folder, jobs=1), tmp_path / "differs")
     (tmp_path / "cut.tar.xz").write_bytes(outer.read_bytes()[:200])
     with pytest.raises(UsageError, match="no readable document"):
-        extract_openwebtext(tmp_path / "cut.tar.xz", tmp_path / "c", jobs=1, reporter=Reporter())
+        write(OpenWebText(tmp_path / "cut.tar.xz", jobs=1), tmp_path / "c")
 
 
 def test_a_partial_conversion_is_refused_and_a_script_names_the_complete_copy(
@@ -405,7 +420,7 @@ def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
     splits = {"train": ["1"], "validation": ["2"], "test": ["3"]}
     (tmp_path / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
     file, out = tmp_path / "x.tar.gz", tmp_path / "xsum"
-    report = pairs_from_xsum_files(file, None, out, parallel=False, reporter=Reporter())
+    report = write(xsum_files(file), out)
     assert report.documents == 3
     pair = read_pairs(out, "test")[0]
     assert (pair.id, pair.source, pair.target) == ("3", "One.\nTwo.", "A bridge.")
@@ -422,12 +437,12 @@ def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
     (tmp_path / "c/cnn_stories.tgz").write_bytes(archive(stories, "w:gz"))
     (tmp_path / "c/cnn.tgz").write_bytes(archive(lists, "w:gz"))
     folder, out = tmp_path / "c", tmp_path / "cnn"
-    report = pairs_from_stories(folder, folder, out, parallel=False, reporter=Reporter())
+    report = write(cnn_dm(folder), out)
     assert report.documents == 3
     assert read_pairs(out, "validation")[0].target == "Two ."
     (folder / "cnn_stories.tgz").write_bytes(archive(stories, "w:gz")[:150])
     with pytest.raises(UsageError, match=r"cnn_stories\.tgz is damaged"):
-        pairs_from_stories(folder, folder, out, parallel=False, reporter=Reporter())
+        write(cnn_dm(folder), out)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +453,7 @@ def test_a_split_in_two_formats_is_reported(tmp_path: Path, content: str) -> Non
     path = tmp_path / "split.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UsageError, match=r"split\.json"):
-        pairs_from_xsum_files(tmp_path, path, tmp_path / "out", parallel=False, reporter=Reporter())
+        write(xsum_files(tmp_path, path), tmp_path / "out")
 
 
 def test_bytes_that_are_not_utf8_do_not_stop_the_originals(tmp_path: Path) -> None:
@@ -446,13 +461,13 @@ def test_bytes_that_are_not_utf8_do_not_stop_the_originals(tmp_path: Path) -> No
     (tmp_path / "1.summary").write_bytes(body)
     splits = tmp_path / "split.json"
     splits.write_text(json.dumps({split: ["1"] for split in ("train", "validation", "test")}))
-    pairs_from_xsum_files(tmp_path, splits, tmp_path / "x", parallel=False, reporter=Reporter())
+    write(xsum_files(tmp_path, splits), tmp_path / "x")
     assert read_pairs(tmp_path / "x", "test")[0].target == "Caf\N{REPLACEMENT CHARACTER}."
     url = b"http://x.example/caf\xe9"
     (tmp_path / f"{hashlib.sha1(url).hexdigest()}.story").write_text("One.\n@highlight\nTwo.")
     for name in ("train", "val", "test"):
         (tmp_path / f"all_{name}.txt").write_bytes(url + b"\n")
-    pairs_from_stories(tmp_path, tmp_path, tmp_path / "c", parallel=False, reporter=Reporter())
+    write(cnn_dm(tmp_path), tmp_path / "c")
     assert read_pairs(tmp_path / "c", "test")[0].source == "One."
 
 
@@ -463,15 +478,13 @@ def test_rows_of_the_hub_without_text_are_counted(
 
     pairs = {"article": ["One.", None, " ", "x"], "summary": ["A.", "B.", "C.", None]}
     monkeypatch.setattr(HubDataset, "load", lambda *_, **__: Dataset.from_dict(pairs))
-    report = download_hub_pairs(
-        HubDataset("x/y"), tmp_path / "p", name="x", parallel=True, jobs=1, reporter=Reporter()
-    )
+    report = write(HubPairs("x", HubDataset("x/y"), parallel=True), tmp_path / "p")
     assert [p.source for p in read_pairs(tmp_path / "p", "train")] == ["One."]
     assert report.dropped == {"pair without summary or text": 9}
     texts = {"text": ["One.", None], "id": ["a\n b", "c"]}
     monkeypatch.setattr(HubDataset, "load", lambda *_, **__: Dataset.from_dict(texts))
     folder = tmp_path / "t"
-    corpus = download_hub_corpus(HubDataset("x/y"), folder, corpus="x", reporter=Reporter())
+    corpus = write(HubCorpus(HubDataset("x/y"), "x"), folder)
     assert corpus.dropped == {"empty": 1}
     assert (folder / "source/x-00000.txt").read_text() == "x-a_b One.\n"
 

@@ -28,7 +28,7 @@ from tokenizers import Tokenizer as Backend
 from bart_cli.cli.generation import load_with_model, saved_with
 from bart_cli.cli.options import ConfigOptions
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig
-from bart_cli.data.collate import make_batch
+from bart_cli.data.collate import Collate
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import load_for_inference
@@ -297,9 +297,7 @@ def test_languages_frame_sources_and_targets(zoo: dict[str, Path], kind: str) ->
         assert (source[0], source[-1], target[0], target[-1]) == (fr, 2, ro, 2)
     else:
         assert (source[-2:], target[-2:]) == ([2, fr], [2, ro])
-    batch = make_batch(
-        [source, source], [target, [*target[:-2], *target]], pad_id=1, decoder_start_id=None
-    )
+    batch = Collate(1, None)([source, source], [target, [*target[:-2], *target]])
     labels = batch.labels.masked_fill(batch.labels < 0, 1)
     expected = transformers.models.mbart.modeling_mbart.shift_tokens_right(labels, 1)
     assert torch.equal(batch.decoder_input, expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import BartForConditionalGeneration, MBartForConditionalGeneration
 
+from bart_cli.data.collate import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import resolve_shards
@@ -82,7 +83,7 @@ def transformers_loop(theirs, config, folder: Path, tokenizer: Tokenizer):  # ty
         tokenizer,
         Share(global_batch=training.global_batch, micro_batch=training.global_batch),
         seed=training.seed,
-        decoder_start_id=tokenizer.eos_id,
+        collate=Collate(tokenizer.pad_id, tokenizer.eos_id),
     )
     losses, norms = [], []
     for step, (batch,) in zip(range(STEPS), loader, strict=False):

@@ -14,11 +14,14 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from urllib.parse import urlsplit
 
 from bart_cli.data.download.extractors import (
@@ -30,14 +33,13 @@ from bart_cli.data.download.extractors import (
     publishing_date,
 )
 from bart_cli.data.download.http import Fetcher, MissingError
+from bart_cli.data.download.source import Opened, Part, Source, write_documents
 from bart_cli.data.download.warc import check_warc, ends_in_record, read_pages
-from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.data.manifest import Manifest, recorded_source
 from bart_cli.errors import BartError, UsageError
-from bart_cli.files import remove_leftovers, write_text
-from bart_cli.progress import Reporter, Task
-from bart_cli.runtime.locks import exclusive
-from bart_cli.runtime.workers import kill_workers, worker_processes
+from bart_cli.files import write_text
+from bart_cli.progress import Reporter
+from bart_cli.runtime.workers import worker_processes
 
 BASE_URL = "https://data.commoncrawl.org"
 FIRST_DAY = date(2016, 8, 26)  # CC-NEWS begins here
@@ -148,106 +150,123 @@ def end_of_first_run(out: Path) -> date | None:
         return None
 
 
-def total_size(fetcher: Fetcher, base_url: str, paths: list[str], jobs: int) -> int:
-    """Return the total size of the WARC files in bytes; missing files count as 0."""
-
-    def size(path: str) -> int:
-        try:
-            return fetcher.size(f"{base_url}/{path}") or 0
-        except MissingError:
-            return 0
-
-    with ThreadPoolExecutor(jobs) as threads:
-        return sum(threads.map(size, paths))
-
-
-@exclusive
-def download_common_crawl(
-    paths: list[str],
-    out: Path,
-    news: NewsFilter,
-    *,
-    fetcher: Fetcher,
-    base_url: str = BASE_URL,
-    extractor: Extractor = "trafilatura",
-    jobs: int = 2,
-    keep_warc: bool = False,
-    with_metadata: bool = False,
-    reporter: Reporter,
-) -> DownloadReport:
-    """Download and extract the WARC files that are not yet in `out`.
+@dataclass
+class CommonCrawl(Source):
+    """The articles of WARC files that pass a filter, in a file per WARC.
 
     A WARC that cannot be downloaded is reported and skipped; rerunning the command retries it.
+    Raises UsageError if the extractor is not installed; BartError if none of the WARC files could
+    be downloaded.
 
-    Args:
+    Attributes:
         paths: paths of the WARC files, see `list_warcs`.
         jobs: number of WARC files to process in parallel.
         keep_warc: keep the downloaded files.
         with_metadata: also write OUT/metadata/<warc>.jsonl; see `metadata`.
-
-    Raises:
-        UsageError: the extractor is not installed, or `out` contains a different download.
-        BartError: none of the WARC files could be downloaded.
     """
-    load_extractor(extractor)
-    out.mkdir(parents=True, exist_ok=True)
-    source = {"corpus": "common-crawl", **asdict(news), "extractor": extractor}
-    if with_metadata:
-        source["metadata"] = True
-    manifest = Manifest(out, source)
-    remove_leftovers(out)
-    names = {f"source/{Path(path).name.removesuffix('.warc.gz')}.txt": path for path in paths}
-    todo = {name: path for name, path in names.items() if not manifest.has(name)}
-    if len(todo) < len(names):
-        reporter.info(f"{len(names) - len(todo):,} of {len(names):,} WARCs are already done")
-    failed: list[str] = []
-    with (
-        ThreadPoolExecutor(jobs) as threads,
-        reporter.task("WARCs", total=len(todo), unit="files") as task,
-    ):
-        rate = _Rate(task)
 
-        def work(name: str, path: str) -> None:
-            url, warc = f"{base_url}/{path}", out / "warc" / Path(path).name
-            if not warc.is_file():
-                fetcher.fetch(url, warc, on_bytes=rate.add)
+    paths: list[str]
+    news: NewsFilter
+    fetcher: Fetcher
+    base_url: str = BASE_URL
+    extractor: Extractor = "trafilatura"
+    jobs: int = 2
+    keep_warc: bool = False
+    with_metadata: bool = False
+    corpus = "common-crawl"
+    unit = "WARCs"
+    items = "articles"
+
+    def __post_init__(self) -> None:
+        self.threads = self.jobs
+        self._begin, self._bytes, self._lock = time.monotonic(), 0, Lock()
+
+    def settings(self) -> dict[str, Any]:
+        """See Source."""
+        more = {"metadata": True} if self.with_metadata else {}
+        return {**asdict(self.news), "extractor": self.extractor, **more}
+
+    def size(self) -> tuple[str, int]:
+        """Return the total size of the WARC files; missing files count as 0."""
+
+        def size(path: str) -> int:
             try:
-                check_warc(warc)
-            except BartError:
-                warc.unlink()  # the next run fetches it again
-                raise
-            facts = out / "metadata" / f"{Path(name).stem}.jsonl" if with_metadata else None
-            job = WarcJob(warc, out / name, news, extractor, facts)
-            # One process per WARC: a page that crashes a parser costs its WARC, not the run.
-            with worker_processes(1) as process:
-                report = process.submit(extract_warc, job).result()
-            if report.damaged and ends_in_record(warc):
-                job.out.unlink()
-                warc.unlink()
-                raise BartError(f"{warc.name} ends inside a record: the download was cut short")
-            for position in report.damaged:
-                reporter.warn(f"{warc.name}: skipped a damaged record after byte {position:,}")
-            manifest.add(name, url, **asdict(report))
-            if not keep_warc:
-                warc.unlink()
-            rate.done(report.documents)
+                return self.fetcher.size(f"{self.base_url}/{path}") or 0
+            except MissingError:
+                return 0
 
-        futures = {threads.submit(work, name, path): path for name, path in todo.items()}
+        with ThreadPoolExecutor(max(self.jobs, 8)) as threads:
+            return f"{len(self.paths):,} WARC files", sum(threads.map(size, self.paths))
+
+    @contextmanager
+    def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
+        """See Source."""
+        load_extractor(self.extractor)
+        names = {f"source/{Path(p).name.removesuffix('.warc.gz')}.txt": p for p in self.paths}
+        todo = {name: path for name, path in names.items() if not manifest.has(name)}
+        if len(todo) < len(names):
+            reporter.info(f"{len(names) - len(todo):,} of {len(names):,} WARCs are already done")
+        folder = manifest.folder / "warc"
+
+        def part(name: str, path: str) -> Part:
+            warc, url = folder / Path(path).name, f"{self.base_url}/{path}"
+            write = partial(self._write, url, warc, reporter)
+            return Part(name, url, write, spent=None if self.keep_warc else warc)
+
+        yield len(todo), (part(*item) for item in todo.items())
+        if not self.keep_warc and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def _write(self, url: str, warc: Path, reporter: Reporter, out: Path) -> dict[str, Any]:
+        """Download a WARC and extract its articles."""
+        if not warc.is_file():
+            self.fetcher.fetch(url, warc, on_bytes=self._count)
         try:
-            for future in as_completed(futures):
-                _note_failure(future.exception(), futures[future], failed, reporter)
-        except BaseException:
-            fetcher.stop()
-            threads.shutdown(wait=False, cancel_futures=True)
-            kill_workers()
+            check_warc(warc)
+        except BartError:
+            warc.unlink()  # the next run fetches it again
             raise
-    if not keep_warc and (out / "warc").is_dir() and not any((out / "warc").iterdir()):
-        (out / "warc").rmdir()
-    if failed and len(failed) == len(names):
-        raise BartError(
-            f"none of the {len(names):,} WARCs could be downloaded", hint="See the warnings above."
+        facts = out.parents[1] / "metadata" / f"{out.stem}.jsonl" if self.with_metadata else None
+        job = WarcJob(warc, out, self.news, self.extractor, facts)
+        # One process per WARC: a page that crashes a parser costs its WARC, not the run.
+        with worker_processes(1) as process:
+            report = process.submit(extract_warc, job).result()
+        if report.damaged and ends_in_record(warc):
+            out.unlink()
+            warc.unlink()
+            raise BartError(f"{warc.name} ends inside a record: the download was cut short")
+        for position in report.damaged:
+            reporter.warn(f"{warc.name}: skipped a damaged record after byte {position:,}")
+        return asdict(report)
+
+    def _count(self, received: int) -> None:
+        with self._lock:
+            self._bytes += received
+
+    def detail(self, manifest: Manifest) -> str:
+        """Return bytes received, speed and articles."""
+        speed = self._bytes / max(time.monotonic() - self._begin, 1e-3)
+        return (
+            f"{self._bytes / 1e6:,.1f} MB, {speed / 1e6:,.1f} MB/s, {manifest.documents:,} articles"
         )
-    return _report(out, manifest, failed)
+
+    def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
+        """See Source."""
+        if failed and failed == len(self.paths):
+            raise BartError(
+                f"none of the {failed:,} WARCs could be downloaded", hint="See the warnings above."
+            )
+        dropped: Counter[str] = Counter()
+        for entry in manifest.files.values():
+            dropped.update(entry["dropped"])
+            dropped["damaged record"] += len(entry["damaged"])
+        dropped[MISSING_WARC] += failed
+        return dict(sorted(dropped.items()))
+
+    def stop(self) -> None:
+        """See Source."""
+        self.fetcher.stop()
+        super().stop()
 
 
 def extract_warc(job: WarcJob) -> WarcReport:
@@ -282,58 +301,6 @@ def extract_warc(job: WarcJob) -> WarcReport:
         write_text(job.metadata, "".join(f"{row}\n" for row in rows))
     report.dropped = dict(sorted(dropped.items()))
     return report
-
-
-class _Rate:
-    """Bytes, speed and articles, shown next to the progress bar; thread-safe."""
-
-    def __init__(self, task: Task) -> None:
-        self._task, self._lock = task, Lock()
-        self._begin = time.monotonic()
-        self._bytes = self._documents = 0
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._bytes += count
-            self._task.advance(0, self._text())
-
-    def done(self, documents: int) -> None:
-        with self._lock:
-            self._documents += documents
-            self._task.advance(1, self._text())
-
-    def _text(self) -> str:
-        speed = self._bytes / max(time.monotonic() - self._begin, 1e-3)
-        return f"{self._bytes / 1e6:,.1f} MB, {speed / 1e6:,.1f} MB/s, {self._documents:,} articles"
-
-
-def _note_failure(
-    error: BaseException | None, path: str, failed: list[str], reporter: Reporter
-) -> None:
-    """Report a WARC that cannot be downloaded or read; reraise errors that affect all of them."""
-    if error is None:
-        return
-    if isinstance(error, OSError) or not isinstance(error, BartError):
-        raise error
-    failed.append(path)
-    name = Path(path).name
-    where = "" if name in error.message else f"{name}: "
-    reporter.warn(f"skipped: {where}{error.message}")
-
-
-def _report(out: Path, manifest: Manifest, failed: list[str]) -> DownloadReport:
-    dropped: Counter[str] = Counter()
-    for entry in manifest.files.values():
-        dropped.update(entry["dropped"])
-        dropped["damaged record"] += len(entry["damaged"])
-    dropped[MISSING_WARC] += len(failed)
-    return DownloadReport(
-        folder=str(out),
-        documents=manifest.documents,
-        bytes=manifest.bytes,
-        files=len(manifest.files),
-        dropped={reason: count for reason, count in sorted(dropped.items()) if count},
-    )
 
 
 def _months(start: date, end: date) -> Iterator[tuple[int, int]]:

@@ -7,19 +7,19 @@ interrupted run can resume with the missing files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bart_cli.data.download.writing import DownloadReport, write_documents
+from bart_cli.data.download.source import Opened, Part, Source, write_documents
 from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.data.manifest import Manifest
 from bart_cli.errors import UsageError
-from bart_cli.files import remove_leftovers
 from bart_cli.hub import refusal
 from bart_cli.progress import Reporter
-from bart_cli.runtime.locks import exclusive
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,94 +27,111 @@ if TYPE_CHECKING:
 DOCUMENTS_PER_FILE = 20_000
 
 
-@exclusive
-def download_hub_corpus(
-    dataset: HubDataset,
-    out: Path,
-    *,
-    corpus: str,
-    jobs: int = 1,
-    per_file: int = DOCUMENTS_PER_FILE,
-    reporter: Reporter,
-) -> DownloadReport:
-    """Write OUT/source/<corpus>-<number>.txt, with the document ids `<corpus>-<row id>`.
+@dataclass
+class HubSource(Source):
+    """A text corpus on the hub."""
 
-    Args:
+    dataset: HubDataset
+
+    def size(self) -> tuple[str, int]:
+        """See Source."""
+        return self.dataset.url(), self.dataset.size()
+
+
+@dataclass
+class HubCorpus(HubSource):
+    """Files of a fixed number of documents, with the ids `<corpus>-<row id>`.
+
+    Raises UsageError if there is no such data set, or if it has no text column; BartError if the
+    hub cannot be reached.
+
+    Attributes:
         jobs: number of processes that download and convert files.
-        per_file: documents per output file.
-
-    Raises:
-        UsageError: there is no such data set, or it has no text column.
-        BartError: the hub cannot be reached.
     """
-    source = {"corpus": corpus, "url": dataset.url(), "documents_per_file": per_file}
-    manifest = Manifest(out, source)
-    remove_leftovers(out)
-    reporter.info(f"loading {dataset.url()}")
-    rows = dataset.load("train", jobs, bars=True)
-    if "text" not in rows.column_names:
-        raise UsageError(f"{dataset.url()} has no column 'text'; found {rows.column_names}")
-    with reporter.task(corpus, total=len(rows), unit="documents") as task:
-        for number, begin in enumerate(range(0, len(rows), per_file)):
-            name = f"source/{corpus}-{number:05d}.txt"
-            end = min(begin + per_file, len(rows))
-            if not manifest.has(name):
-                documents = write_documents(out / name, _documents(rows, begin, end, corpus))
-                manifest.add(name, dataset.url(), documents=documents)
-            task.advance(end - begin, f"{manifest.bytes / 1e6:,.1f} MB")
-    return _report(out, manifest, len(rows))
+
+    corpus: str
+    jobs: int = 1
+    unit = "documents"
+    _rows: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """See Source."""
+        return {"url": self.dataset.url(), "documents_per_file": DOCUMENTS_PER_FILE}
+
+    @contextmanager
+    def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
+        """See Source."""
+        url = self.dataset.url()
+        reporter.info(f"loading {url}")
+        rows = self.dataset.load("train", self.jobs, bars=True)
+        if "text" not in rows.column_names:
+            raise UsageError(f"{url} has no column 'text'; found {rows.column_names}")
+        self._rows = len(rows)
+
+        def write(begin: int, end: int, path: Path) -> dict[str, Any]:
+            return {"documents": write_documents(path, _documents(rows, begin, end, self.corpus))}
+
+        def parts() -> Iterator[Part]:
+            for number, begin in enumerate(range(0, len(rows), DOCUMENTS_PER_FILE)):
+                end = min(begin + DOCUMENTS_PER_FILE, len(rows))
+                name = f"source/{self.corpus}-{number:05d}.txt"
+                yield Part(name, url, partial(write, begin, end), end - begin)
+
+        yield len(rows), parts()
+
+    def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
+        """See Source."""
+        return {"empty": self._rows - manifest.documents}
 
 
-@exclusive
-def stream_hub_corpus(
-    dataset: HubDataset,
-    out: Path,
-    *,
-    split: str = "train",
-    column: str = "text",
-    limit: int | None = None,
-    reporter: Reporter,
-) -> DownloadReport:
-    """Write OUT/source/<name>-<number>.txt for each file of a data set, without caching it.
+@dataclass
+class HubStream(HubSource):
+    """The files of a data set, read as they arrive and not cached; errors as for HubCorpus.
 
-    Args:
+    Attributes:
+        split: the split to read.
         column: name of the text column.
         limit: maximum number of rows to read.
-
-    Raises:
-        UsageError, BartError: see `download_hub_corpus`.
     """
-    corpus = dataset.repository.rpartition("/")[2]
-    source = {"corpus": corpus, "url": dataset.url(), "split": split, "column": column}
-    manifest = Manifest(out, source | {"limit": limit})
-    remove_leftovers(out)
-    rows = dataset.load(split, streaming=True)
-    files: int = rows.num_shards
-    read = 0
-    with reporter.task(corpus, total=files, unit="files") as task:
-        for number in range(files):
-            name = f"source/{corpus}-{number:05d}.txt"
-            if not manifest.has(name):
-                left = None if limit is None else limit - read
-                part = _Streamed(dataset, rows.shard(files, number), f"{corpus}-{number}", column)
-                documents = write_documents(out / name, islice(part, left))
-                manifest.add(name, dataset.url(), documents=documents, rows=part.read)
-            read += manifest.files[name]["rows"]
-            task.advance(1, f"{manifest.bytes / 1e6:,.1f} MB")
-            if limit is not None and read >= limit:
-                break
-    return _report(out, manifest, read)
 
+    split: str = "train"
+    column: str = "text"
+    limit: int | None = None
+    _read: int = 0
 
-def _report(out: Path, manifest: Manifest, rows: int) -> DownloadReport:
-    empty = rows - manifest.documents
-    return DownloadReport(
-        folder=str(out),
-        documents=manifest.documents,
-        bytes=manifest.bytes,
-        files=len(manifest.files),
-        dropped={"empty": empty} if empty else {},
-    )
+    def __post_init__(self) -> None:
+        self.corpus = self.dataset.repository.rpartition("/")[2]
+
+    def settings(self) -> dict[str, Any]:
+        """See Source."""
+        names = {"url": self.dataset.url(), "split": self.split, "column": self.column}
+        return names | {"limit": self.limit}
+
+    @contextmanager
+    def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
+        """See Source."""
+        rows = self.dataset.load(self.split, streaming=True)
+        files: int = rows.num_shards
+
+        def write(number: int, path: Path) -> dict[str, Any]:
+            left = None if self.limit is None else self.limit - self._read
+            name = f"{self.corpus}-{number}"
+            part = _Streamed(self.dataset, rows.shard(files, number), name, self.column)
+            return {"documents": write_documents(path, islice(part, left)), "rows": part.read}
+
+        def parts() -> Iterator[Part]:
+            for number in range(files):
+                name = f"source/{self.corpus}-{number:05d}.txt"
+                yield Part(name, self.dataset.url(), partial(write, number))
+                self._read += manifest.files[name]["rows"]
+                if self.limit is not None and self._read >= self.limit:
+                    break
+
+        yield files, parts()
+
+    def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
+        """See Source."""
+        return {"empty": self._read - manifest.documents}
 
 
 @dataclass

@@ -11,16 +11,16 @@ import io
 import lzma
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from bart_cli.data.download.writing import DownloadReport, write_documents
+from bart_cli.data.download.source import Opened, Part, Source, write_documents
 from bart_cli.data.manifest import Manifest
-from bart_cli.errors import UsageError
-from bart_cli.files import remove_leftovers, sha256
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import sha256
 from bart_cli.progress import Reporter
-from bart_cli.runtime.locks import exclusive
 from bart_cli.runtime.workers import worker_processes
 
 DAMAGE = (tarfile.TarError, lzma.LZMAError, EOFError, OSError)
@@ -28,19 +28,16 @@ DAMAGE = (tarfile.TarError, lzma.LZMAError, EOFError, OSError)
 
 @dataclass(frozen=True)
 class _Job:
-    """An archive of documents. `content`: its bytes, if it is inside another archive."""
+    """An archive of documents, and the file for its text.
+
+    Attributes:
+        name: path of the file below the output folder.
+        content: bytes of the archive, if it is inside another one.
+    """
 
     archive: Path
-    out: Path
+    name: str
     content: bytes | None = None
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    documents: int = 0
-    members: int = 0
-    binary: int = 0
-    damage: str = ""
 
 
 @dataclass
@@ -48,7 +45,6 @@ class _Archives:
     """Jobs for the archives below a path, with unique names. `damaged`: outer archive -> reason."""
 
     path: Path
-    out: Path
     manifest: Manifest
     damaged: dict[Path, str] = field(default_factory=dict)
 
@@ -78,7 +74,7 @@ class _Archives:
     def jobs(self) -> Iterator[_Job]:
         for name, path in self.names.items():
             if not self.manifest.has(name):
-                yield _Job(path, self.out / name)
+                yield _Job(path, name)
         digests: dict[str, str] = {}
         for outer in self.outer:
             try:
@@ -104,65 +100,64 @@ class _Archives:
                     )
                 if name not in self.names and not self.manifest.has(name):
                     self.names[name] = inner
-                    yield _Job(inner, self.out / name, content)
+                    yield _Job(inner, name, content)
 
 
-@exclusive
-def extract_openwebtext(
-    archives: Path, out: Path, *, jobs: int = 2, reporter: Reporter
-) -> DownloadReport:
-    """Write a file of documents for each archive at or below `archives`.
+@dataclass
+class OpenWebText(Source):
+    """A file of documents for each archive at or below a path.
 
     Nested archives are read without unpacking them to disk. Damaged archives are reported and
-    skipped; members that are not text are skipped and counted.
+    skipped; members that are not text are skipped and counted. Raises UsageError if there is no
+    archive, if two have the same name, or if no document is readable.
 
-    Args:
+    Attributes:
         jobs: number of worker processes.
-
-    Raises:
-        UsageError: there is no archive, two archives have the same name, or no document is
-            readable.
     """
-    manifest = Manifest(out, {"corpus": "openwebtext", "archives": str(archives)})
-    remove_leftovers(out)
-    found = _Archives(archives, out, manifest)
-    damaged = 0
-    total = None if found.outer else sum(not manifest.has(name) for name in found.names)
-    with worker_processes(jobs) as pool, reporter.task("archives", total, "files") as task:
-        queue = found.jobs()
-        while batch := list(islice(queue, 4 * jobs)):  # bounds the memory
-            for job, outcome in zip(batch, pool.map(_extract, batch), strict=True):
-                if outcome.damage:
-                    damaged += 1
-                    reporter.warn(f"skipped: {job.archive}: {outcome.damage}")
-                else:
-                    manifest.add(
-                        str(job.out.relative_to(out)),
-                        str(job.archive),
-                        documents=outcome.documents,
-                        members=outcome.members,
-                        binary=outcome.binary,
-                    )
-                task.advance(1, f"{manifest.documents:,} documents")
-    for path, damage in found.damaged.items():
-        damaged += 1
-        reporter.warn(f"skipped: the rest of {path}: {damage}")
-    if not manifest.documents:
-        raise UsageError(f"no readable document in the archives of {archives}")
-    entries = manifest.files.values()
-    binary = sum(entry.get("binary", 0) for entry in entries)
-    empty = sum(entry["members"] - entry["documents"] for entry in entries) - binary
-    dropped = {"damaged archive": damaged, "empty document": empty, "not text": binary}
-    return DownloadReport(
-        folder=str(out),
-        documents=manifest.documents,
-        bytes=manifest.bytes,
-        files=len(manifest.files),
-        dropped={reason: count for reason, count in dropped.items() if count},
-    )
+
+    archives: Path
+    jobs: int = 2
+    corpus = "openwebtext"
+    _damaged: int = 0
+
+    def __post_init__(self) -> None:
+        self.threads = self.jobs
+
+    def settings(self) -> dict[str, Any]:
+        """See Source."""
+        return {"archives": str(self.archives)}
+
+    @contextmanager
+    def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
+        """See Source."""
+        found = _Archives(self.archives, manifest)
+        total = None if found.outer else sum(not manifest.has(name) for name in found.names)
+        with worker_processes(self.jobs) as pool:
+
+            def part(job: _Job) -> Part:
+                def write(path: Path) -> dict[str, int]:
+                    return pool.submit(_extract, job, path).result()
+
+                return Part(job.name, str(job.archive), write)
+
+            yield total, map(part, found.jobs())
+        for path, damage in found.damaged.items():
+            reporter.warn(f"skipped: the rest of {path}: {damage}")
+        self._damaged = len(found.damaged)
+
+    def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
+        """See Source."""
+        if not manifest.documents:
+            raise UsageError(f"no readable document in the archives of {self.archives}")
+        entries = manifest.files.values()
+        binary = sum(entry.get("binary", 0) for entry in entries)
+        empty = sum(entry["members"] - entry["documents"] for entry in entries) - binary
+        damaged = failed + self._damaged
+        return {"damaged archive": damaged, "empty document": empty, "not text": binary}
 
 
-def _extract(job: _Job) -> _Outcome:
+def _extract(job: _Job, out: Path) -> dict[str, int]:
+    """Write the documents of an archive; return facts for the manifest."""
     members = binary = 0
 
     def documents() -> Iterator[tuple[str, str]]:
@@ -178,12 +173,13 @@ def _extract(job: _Job) -> _Outcome:
                     if "\0" in text and "\N{REPLACEMENT CHARACTER}" in text:
                         binary += 1
                         continue
-                    yield f"openwebtext-{job.out.stem}-{Path(member.name).stem}", text
+                    yield f"openwebtext-{out.stem}-{Path(member.name).stem}", text
 
     try:
-        return _Outcome(write_documents(job.out, documents()), members, binary)
+        written = write_documents(out, documents())
+        return {"documents": written, "members": members, "binary": binary}
     except DAMAGE as error:
-        return _Outcome(damage=str(error) or type(error).__name__)
+        raise BartError(str(error) or type(error).__name__) from None
 
 
 def _text_file(archive: str) -> str:

@@ -13,19 +13,23 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
-from bart_cli.data.download.writing import DownloadReport, write_pairs
+from bart_cli.data.download.source import Opened, Part, Source, clean
 from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.data.manifest import Manifest
 from bart_cli.data.pair_files import SOURCE_FIELDS, TARGET_FIELDS
 from bart_cli.data.pairs import Pair
 from bart_cli.errors import UsageError
-from bart_cli.files import remove_leftovers
+from bart_cli.files import atomic_file
 from bart_cli.progress import Reporter
-from bart_cli.runtime.locks import exclusive
 
 SPLITS = ("train", "validation", "test")
 URL_LISTS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all_test.txt"}
@@ -42,6 +46,8 @@ XSUM_BUTTONS = {
     "Linkedin", "LinkedIn", "Copy this link",
     "These are external links and will open in a new window",
 }  # fmt: skip
+
+Read = Callable[[str], Iterator[Pair]]  # the pairs of a split
 
 
 class Originals:
@@ -95,54 +101,94 @@ class Originals:
         return sorted(name for name in self._files if name.endswith(ending))
 
 
-@exclusive
-def download_hub_pairs(
-    dataset: HubDataset, out: Path, *, name: str, parallel: bool, jobs: int, reporter: Reporter
-) -> DownloadReport:
-    """Write the three splits of a data set on the hub.
+@dataclass
+class Pairs(Source):
+    """A data set of pairs, in {train,validation,test}.jsonl.
 
-    Args:
-        name: name of the corpus in the manifest.
+    Attributes:
+        origin: where the pairs come from, as recorded in the manifest.
+        reader: opens the origin (in OUT, which may hold temporary files) and returns a function
+            that reads a split, and counts the pairs that it skips by reason.
         parallel: also write .source and .target files.
-        jobs: number of processes that download and convert files.
-
-    Raises:
-        UsageError: there is no such data set, or a column is missing.
-        BartError: the hub cannot be reached.
     """
-    dropped = {"pair without summary or text": 0}
 
-    def read(split: str) -> Iterator[Pair]:
-        rows = dataset.load(split, jobs)
+    corpus: str
+    origin: str
+    reader: Callable[[Path, Counter[str]], Read]
+    parallel: bool = False
+    unit = "splits"
+    items = "pairs"
+
+    def settings(self) -> dict[str, Any]:
+        """See Source."""
+        return {"url": self.origin, "parallel": self.parallel}
+
+    @contextmanager
+    def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
+        """See Source."""
+        self.skipped: Counter[str] = Counter()
+        read = self.reader(manifest.folder, self.skipped)
+
+        def write(split: str, path: Path) -> dict[str, Any]:
+            pairs = list(read(split))
+            if not pairs:
+                raise UsageError(f"{self.origin} has no pair for the {split} split")
+            write_pairs(path, pairs, parallel=self.parallel)
+            return {"documents": len(pairs)}
+
+        def part(split: str) -> Part:
+            also = (f"{split}.target", f"{split}.source") if self.parallel else ()
+            return Part(f"{split}.jsonl", self.origin, partial(write, split), also=also)
+
+        yield len(SPLITS), map(part, SPLITS)
+
+    def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
+        """See Source."""
+        return self.skipped
+
+
+class HubPairs(Pairs):
+    """The three splits of a data set on the hub.
+
+    Raises UsageError if there is no such data set or a column is missing; BartError if the hub
+    cannot be reached.
+    """
+
+    def __init__(
+        self, corpus: str, dataset: HubDataset, parallel: bool = False, jobs: int = 1
+    ) -> None:
+        self._dataset, self._jobs = dataset, jobs
+        super().__init__(corpus, dataset.url(), lambda *_: self._read, parallel)
+
+    def size(self) -> tuple[str, int]:
+        """See Source."""
+        return self.origin, self._dataset.size()
+
+    def _read(self, split: str) -> Iterator[Pair]:
+        rows = self._dataset.load(split, self._jobs)
         fields = [
             next((field for field in names if field in rows.column_names), None)
             for names in (SOURCE_FIELDS, TARGET_FIELDS)
         ]
         if None in fields:
             raise UsageError(
-                f"{dataset.url()}: no article and summary columns among {rows.column_names}"
+                f"{self.origin}: no article and summary columns among {rows.column_names}"
             )
         for number, row in enumerate(rows):
             source, target = (row[f] if isinstance(row[f], str) else "" for f in fields)
             if source.strip() and target.strip():
                 yield Pair(str(row.get("id", number)), source, target)
             else:
-                dropped["pair without summary or text"] += 1
-
-    return _write(read, out, name, dataset.url(), parallel, dropped, reporter)
+                self.skipped["pair without summary or text"] += 1
 
 
-@exclusive
-def pairs_from_stories(
-    stories: Path, url_lists: Path, out: Path, *, parallel: bool, reporter: Reporter
-) -> DownloadReport:
-    """Write CNN-DailyMail from `.story` files (named by the SHA-1 of their URL) and URL lists.
+def read_stories(stories: Path, url_lists: Path, out: Path, skipped: Counter[str]) -> Read:
+    """Open CNN-DailyMail: `.story` files (named by the SHA-1 of their URL) and URL lists.
 
     Args:
         stories: folder with the stories or their archives, or one archive.
         url_lists: folder or archive with all_{train,val,test}.txt, or with the wayback_*_urls.txt
             of both newspapers.
-        parallel: also write .source and .target files.
 
     Raises:
         UsageError: there is no story, an archive is damaged, or a URL list is missing.
@@ -161,22 +207,29 @@ def pairs_from_stories(
                 hint=f"Pass --url-lists with the folder of {', '.join(URL_LISTS.values())}.",
             )
         lists[split] = [url for name in names for url in (texts.read(name) or b"").split()]
-    dropped = {"missing story": 0, "story without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
-        for url in lists[split]:
-            name = hashlib.sha1(url).hexdigest()
-            content = files.read(f"{name}.story")
-            if content is None:
-                dropped["missing story"] += 1
-                continue
-            article, summary = read_story(content.decode("utf-8", "replace"))
-            if article and summary:
-                yield Pair(name, article, summary)
-            else:
-                dropped["story without summary or text"] += 1
+        names = (hashlib.sha1(url).hexdigest() for url in lists[split])
+        contents = ((name, files.read(f"{name}.story")) for name in names)
+        return _parsed(contents, read_story, "story", skipped)
 
-    return _write(read, out, "cnn-dm", str(stories), parallel, dropped, reporter)
+    return read
+
+
+def _parsed(
+    contents: Iterable[tuple[str, bytes | None]],
+    parse: Callable[[str], tuple[str, str]],
+    word: str,
+    skipped: Counter[str],
+) -> Iterator[Pair]:
+    """Parse original files, given by id; count those that are missing or have an empty side."""
+    for name, content in contents:
+        article, summary = parse((content or b"").decode("utf-8", "replace"))
+        if article and summary:
+            yield Pair(name, article, summary)
+        else:
+            missing = content is None
+            skipped[f"missing {word}" if missing else f"{word} without summary or text"] += 1
 
 
 def read_story(content: str) -> tuple[str, str]:
@@ -197,16 +250,12 @@ def read_story(content: str) -> tuple[str, str]:
     return " ".join(article), "\n".join(highlights)
 
 
-@exclusive
-def pairs_from_xsum_files(
-    files: Path, split_file: Path | None, out: Path, *, parallel: bool, reporter: Reporter
-) -> DownloadReport:
-    """Write XSum from its extracted files (`<id>.summary` or `<id>.data`) and the split file.
+def read_xsum_files(files: Path, split_file: Path | None, out: Path, skipped: Counter[str]) -> Read:
+    """Open XSum: its extracted files (`<id>.summary` or `<id>.data`) and the split file.
 
     Args:
         files: folder with the files or their archive, or the archive.
-        split_file: JSON object of ids by split; default: XSUM_SPLIT_FILE in `files`.
-        parallel: also write .source and .target files.
+        split_file: JSON object of ids by split; default: XSUM_SPLIT_FILE beside the files.
 
     Raises:
         UsageError: there are no XSum files, an archive is damaged, or the split file is not
@@ -217,21 +266,13 @@ def pairs_from_xsum_files(
         raise UsageError(f"no XSum .summary or .data file in {files}")
     folder = files if files.is_dir() else files.parent
     splits = _xsum_splits(split_file or folder / XSUM_SPLIT_FILE)
-    dropped = {"missing article": 0, "article without summary or text": 0}
 
     def read(split: str) -> Iterator[Pair]:
-        for name in splits.get(split, []):
-            content = found.read(f"{name}.summary", f"{name}.data")
-            if content is None:
-                dropped["missing article"] += 1
-                continue
-            article, summary = read_xsum(content.decode("utf-8", "replace"))
-            if article and summary:
-                yield Pair(name, article, summary)
-            else:
-                dropped["article without summary or text"] += 1
+        names = splits.get(split, [])
+        contents = ((name, found.read(f"{name}.summary", f"{name}.data")) for name in names)
+        return _parsed(contents, read_xsum, "article", skipped)
 
-    return _write(read, out, "xsum", str(files), parallel, dropped, reporter)
+    return read
 
 
 def _xsum_splits(path: Path) -> dict[str, list[str]]:
@@ -260,32 +301,20 @@ def read_xsum(content: str) -> tuple[str, str]:
     )
 
 
-def _write(
-    read: Callable[[str], Iterator[Pair]],
-    out: Path,
-    name: str,
-    url: str,
-    parallel: bool,
-    dropped: dict[str, int],
-    reporter: Reporter,
-) -> DownloadReport:
-    manifest = Manifest(out, {"corpus": name, "url": url, "parallel": parallel})
-    remove_leftovers(out)
-    with reporter.task(name, total=len(SPLITS), unit="splits") as task:
-        for split in SPLITS:
-            if not manifest.has(f"{split}.jsonl"):
-                pairs = list(read(split))
-                if not pairs:
-                    raise UsageError(f"{url} has no pair for the {split} split")
-                *others, jsonl = reversed(write_pairs(out, split, pairs, parallel=parallel))
-                for path in others:
-                    manifest.add(path.name, url)
-                manifest.add(jsonl.name, url, documents=len(pairs))  # last: completes the split
-            task.advance(1, f"{manifest.documents:,} pairs")
-    return DownloadReport(
-        folder=str(out),
-        documents=manifest.documents,
-        bytes=manifest.bytes,
-        files=len(manifest.files),
-        dropped={reason: count for reason, count in dropped.items() if count},
-    )
+def write_pairs(path: Path, pairs: Sequence[Pair], *, parallel: bool) -> None:
+    """Write a split as .jsonl and, if `parallel`, also as .source + .target beside it."""
+    _write_lines(path, map(_json_line, pairs))
+    if parallel:
+        for side in ("source", "target"):
+            texts = (" ".join(clean(getattr(pair, side)).split()) for pair in pairs)
+            _write_lines(path.with_suffix(f".{side}"), texts)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{line}\n" for line in lines)
+
+
+def _json_line(pair: Pair) -> str:
+    row = {"id": clean(pair.id), "article": clean(pair.source), "summary": clean(pair.target)}
+    return json.dumps(row, ensure_ascii=False)

@@ -4,94 +4,102 @@ from __future__ import annotations
 
 import bz2
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
 
 from bart_cli.data.download.http import Fetcher
+from bart_cli.data.download.source import Opened, Part, Source, write_documents
 from bart_cli.data.download.wikitext import LIST_PAGE, LIST_TITLE, NO_TEXT, clean_wikitext
-from bart_cli.data.download.writing import DownloadReport, write_documents
 from bart_cli.data.manifest import Manifest
 from bart_cli.errors import BartError, UsageError
-from bart_cli.files import remove_leftovers
 from bart_cli.progress import Reporter
-from bart_cli.runtime.locks import exclusive
 from bart_cli.runtime.workers import worker_processes
 
 PAGES_PER_FILE = 5_000
 NO_TEXT_KEYS = {"-2", "6", "14"}  # namespaces Media, File and Category, with localized names
 
 
-@exclusive
-def download_wikipedia_dump(
-    dump: str,
-    out: Path,
-    *,
-    fetcher: Fetcher,
-    jobs: int = 2,
-    skip_lists: bool = False,
-    pages_per_file: int = PAGES_PER_FILE,
-    reporter: Reporter,
-) -> DownloadReport:
-    """Write OUT/source/wikipedia-<number>.txt, with the document ids `wikipedia-<page id>`.
+@dataclass
+class WikipediaDump(Source):
+    """The articles of a dump, with the ids `wikipedia-<page id>`.
 
-    Args:
+    Raises UsageError if there is no such file or it is not an XML dump; BartError if it cannot be
+    downloaded.
+
+    Attributes:
         dump: path or URL of a `pages-articles` dump, `.xml` or `.xml.bz2`.
         jobs: number of worker processes.
         skip_lists: skip disambiguation pages and lists.
-
-    Raises:
-        UsageError: there is no such file, or it is not an XML dump.
-        BartError: the dump cannot be downloaded.
     """
-    source = {"corpus": "wikipedia", "dump": dump, "pages_per_file": pages_per_file}
-    if skip_lists:
-        source["skip_lists"] = True
-    manifest = Manifest(out, source)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-    path = Path(dump)
-    if "://" in dump:
-        path = out / "dump" / dump.rpartition("/")[2]
-        if not path.is_file():
-            size = fetcher.size(dump)
-            with reporter.task(path.name, total=size, unit="B") as task:
-                fetcher.fetch(dump, path, on_bytes=task.advance)
-    elif not path.is_file():
-        raise UsageError(f"no such dump: {dump}")
-    pages = read_dump(path)
-    if "://" in dump:
-        pages = _downloaded(pages, path)
-    if skip_lists:
-        pages = (replace(p, wikitext="") if _is_list(p) else p for p in pages)
-    with (
-        worker_processes(jobs) as pool,
-        reporter.task("articles", unit="pages") as task,
-    ):
-        number = 0
-        while batch := list(islice(pages, pages_per_file)):
-            name = f"source/wikipedia-{number:05d}.txt"
-            if not manifest.has(name):
+
+    dump: str
+    fetcher: Fetcher
+    jobs: int = 2
+    skip_lists: bool = False
+    corpus = "wikipedia"
+    unit = "pages"
+    items = "articles"
+
+    def settings(self) -> dict[str, Any]:
+        """See Source."""
+        settings: dict[str, Any] = {"dump": self.dump, "pages_per_file": PAGES_PER_FILE}
+        return settings | ({"skip_lists": True} if self.skip_lists else {})
+
+    def size(self) -> tuple[str, int]:
+        """See Source."""
+        if "://" in self.dump:
+            return "1 dump", self.fetcher.size(self.dump) or 0
+        self._require()
+        return "1 dump", 0
+
+    def _require(self) -> None:
+        if not Path(self.dump).is_file():
+            raise UsageError(f"no such dump: {self.dump}")
+
+    @contextmanager
+    def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
+        """See Source."""
+        path = Path(self.dump)
+        if "://" in self.dump:
+            path = manifest.folder / "dump" / self.dump.rpartition("/")[2]
+            if not path.is_file():
+                size = self.fetcher.size(self.dump)
+                with reporter.task(path.name, total=size, unit="B") as task:
+                    self.fetcher.fetch(self.dump, path, on_bytes=task.advance)
+            pages = _downloaded(read_dump(path), path)
+        else:
+            self._require()
+            pages = read_dump(path)
+        if self.skip_lists:
+            pages = (replace(p, wikitext="") if _is_list(p) else p for p in pages)
+        with worker_processes(self.jobs) as pool:
+
+            def write(batch: list[WikiPage], path: Path) -> dict[str, Any]:
                 texts = pool.map(_clean_page, batch, chunksize=16)
-                documents = write_documents(out / name, texts)
-                manifest.add(name, dump, documents=documents, pages=len(batch))
-            task.advance(len(batch), f"{manifest.bytes / 1e6:,.1f} MB")
-            number += 1
-    pages_read = sum(entry["pages"] for entry in manifest.files.values())
-    empty = pages_read - manifest.documents
-    if not pages_read:
-        raise UsageError(f"{dump} contains no article")
-    return DownloadReport(
-        folder=str(out),
-        documents=manifest.documents,
-        bytes=manifest.bytes,
-        files=len(manifest.files),
-        dropped={"list or page without text" if skip_lists else "page without text": empty}
-        if empty
-        else {},
-    )
+                return {"documents": write_documents(path, texts), "pages": len(batch)}
+
+            def parts() -> Iterator[Part]:
+                for number in count():
+                    batch = list(islice(pages, PAGES_PER_FILE))
+                    if not batch:
+                        return
+                    name = f"source/wikipedia-{number:05d}.txt"
+                    yield Part(name, self.dump, partial(write, batch), len(batch))
+
+            yield None, parts()
+
+    def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
+        """See Source."""
+        pages = sum(entry["pages"] for entry in manifest.files.values())
+        if not pages:
+            raise UsageError(f"{self.dump} contains no article")
+        reason = "list or page without text" if self.skip_lists else "page without text"
+        return {reason: pages - manifest.documents}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from bart_cli.benchmark.loads import (
     DecodingLoad,
     TrainingLoad,
     bart_step,
-    decoding_flops,
     draw_lengths,
     pool_of,
     random_rows,
@@ -28,6 +27,7 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.model.bart import Bart
+from bart_cli.runtime.flops import decoding_flops
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.world import World
 from tests.conftest import tiny_model_config
@@ -103,7 +103,8 @@ def test_random_weights_decode_to_the_full_length_every_time() -> None:
 def test_flops_of_decoding_agree_with_torchs_counter() -> None:
     config = tiny_model_config(d_model=64, encoder_ffn_dim=256, decoder_ffn_dim=256)
     source, target, beams = [0] * 48, 24, 3
-    flops = decoding_flops(config, [source], [target], beams)
+    lengths = torch.tensor([len(source)]), torch.tensor([target])
+    flops = decoding_flops(config, *lengths, beams)
     with sdpa_kernel(SDPBackend.MATH):  # whose products the counter sees
         counted = _counted(config, len(source), target, beams)
     assert flops == pytest.approx(counted, rel=0.05)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bart_cli.data.collate import make_batch, micro_batches
+from bart_cli.data.collate import Collate, micro_batches
 
 
 @given(
@@ -31,5 +31,5 @@ def test_padding_does_not_exceed_the_models_positions() -> None:
     """KoBART has 1,026 positions, which is not divisible by 8."""
     rows = [[5] * length for length in (18, 3)]
     for positions, width in ((None, 24), (18, 18), (20, 20), (24, 24), (99, 24)):
-        batch = make_batch(rows, rows, pad_id=1, decoder_start_id=2, positions=positions)
+        batch = Collate(1, 2, positions)(rows, rows)
         assert batch.source.shape == batch.decoder_input.shape == batch.labels.shape == (2, width)

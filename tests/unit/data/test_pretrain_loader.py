@@ -15,6 +15,7 @@ import torch
 
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
 from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.collate import Collate
 from bart_cli.data.order import SampleOrder, Share
 from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
 from bart_cli.data.shards import open_shards, resolve_shards, shard_schema
@@ -44,7 +45,13 @@ def steps(
 ) -> list[list[Batch]]:
     config = PretrainDataConfig.model_validate({"workers": 0, "streams": 4, **data})
     loader = PretrainLoader(
-        folder, config, DenoisingConfig(), tokenizer, share, seed=5, decoder_start_id=2
+        folder,
+        config,
+        DenoisingConfig(),
+        tokenizer,
+        share,
+        seed=5,
+        collate=Collate(tokenizer.pad_id, 2),
     )
     return [step for step, _ in zip(loader, range(count), strict=False)]
 
@@ -157,7 +164,7 @@ def test_validation_is_deterministic_and_shared_among_ranks(
             tiny_tokenizer,
             share,
             seed=1,
-            decoder_start_id=2,
+            collate=Collate(tiny_tokenizer.pad_id, 2),
         )
         return content(list(batches))
 
@@ -233,7 +240,13 @@ def test_a_rank_keeps_only_the_shards_of_its_streams_in_every_epoch(
     data = PretrainDataConfig(workers=0, streams=8)
     share = Share(8, 8, world_size - 1, world_size)
     loader = PretrainLoader(
-        tmp_path, data, DenoisingConfig(), tiny_tokenizer, share, seed=5, decoder_start_id=2
+        tmp_path,
+        data,
+        DenoisingConfig(),
+        tiny_tokenizer,
+        share,
+        seed=5,
+        collate=Collate(tiny_tokenizer.pad_id, 2),
     )
     reader = loader._steps._reader
     held = []
@@ -257,7 +270,7 @@ def test_a_loader_can_be_sent_to_workers_that_are_not_forked(
         *(shards, PretrainDataConfig(streams=4), DenoisingConfig(), tiny_tokenizer),
         *(Share(8, 4),),
         seed=5,
-        decoder_start_id=2,
+        collate=Collate(tiny_tokenizer.pad_id, 2),
     )
     first = content(next(iter(loader._steps)))
     assert content(next(iter(pickle.loads(pickle.dumps(loader._steps))))) == first

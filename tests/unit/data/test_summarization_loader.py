@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data import pair_ids
 from bart_cli.data.batch import IGNORE, Batch
+from bart_cli.data.collate import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import (
     VOCABULARY,
@@ -63,7 +64,7 @@ def steps(
     pairs: EncodedPairs, tokenizer: Tokenizer, share: Share, count: int, **data: object
 ) -> list[list[Batch]]:
     config = SummarizationDataConfig.model_validate(data)
-    loader = SummarizationLoader(pairs, config, tokenizer, share, seed=3, decoder_start_id=2)
+    loader = SummarizationLoader(pairs, config, share, seed=3, collate=Collate(tokenizer.pad_id, 2))
     return list(islice(loader, count))
 
 
@@ -147,7 +148,7 @@ def test_validation_reads_all_pairs_once_over_all_ranks(tiny_tokenizer: Tokenize
         batch
         for rank in range(2)
         for batch in summarization_validation_batches(
-            pairs, tiny_tokenizer, Share(4, 2, rank, 2), decoder_start_id=2
+            pairs, Share(4, 2, rank, 2), Collate(tiny_tokenizer.pad_id, 2)
         )
     ]
     assert [number - 10 for _, number in members(found)] == [0, 1, 2, 3, 4]

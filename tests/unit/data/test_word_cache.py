@@ -98,11 +98,12 @@ def test_a_thread_that_clears_the_cache_does_not_affect_another(
 @pytest.mark.slow
 def test_real_text(shared_data: Path, tmp_path: Path) -> None:
     from bart_cli.data.download.http import Fetcher
-    from bart_cli.data.download.wikipedia_dump import download_wikipedia_dump
+    from bart_cli.data.download.source import download
+    from bart_cli.data.download.wikipedia_dump import WikipediaDump
     from bart_cli.progress import Reporter
 
     dump = str(shared_data / "wikipedia" / "enwiki-shortened.xml.bz2")
-    download_wikipedia_dump(dump, tmp_path / "w", fetcher=Fetcher(), jobs=2, reporter=Reporter())
+    download(WikipediaDump(dump, Fetcher()), tmp_path / "w", reporter=Reporter())
     tokenizer = Tokenizer.from_pretrained(shared_data / "bart-tokenizer")
     cache = WordCache(tokenizer)
     for text in read_texts(tmp_path / "w", "lines"):
