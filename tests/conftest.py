@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,8 +13,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-from bart_cli.config.model import ModelConfig
-from bart_cli.tokenizer import Tokenizer
+# Every command and every worker imports the package again: compile it only once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+from bart_cli.config.model import ModelConfig  # noqa: E402
+from bart_cli.tokenizer import Tokenizer  # noqa: E402
 
 # Models this small gain nothing from a second thread, and on busy cores, threads that wait for each
 # other are six times slower. The variable is for the commands started by tests.

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -242,7 +243,7 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
     try:
         names = set(pq.read_schema(path).names)
         columns = next((c for c in (IDS, TEXT) if names.issuperset(c)), [])
-        table = pq.read_table(path, columns=columns)
+        table = pq.ParquetFile(path).read(columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise BartError(f"{path}: not a readable shard: {error}") from None
     if not columns:
@@ -305,9 +306,9 @@ def _ragged(column: pa.ChunkedArray, path: Path) -> Ragged:
         raise BartError(f"{path}: column type {kind}, expected lists of integers")
     if array.null_count or array.values.null_count:
         raise BartError(f"{path}: a column of type {kind} contains nulls")
-    values = array.flatten().to_numpy(zero_copy_only=False)
-    lengths: Ids = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    return Ragged(values, lengths)
+    # `to_numpy` would import pandas: half a second in each process.
+    values: Any = np.from_dlpack(array.flatten())
+    return Ragged(values, np.from_dlpack(array.value_lengths()).astype(np.int64))
 
 
 def _mapped(values: Ids) -> Ids:

@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bart_cli.training.eager import EagerOptimizer
+
 FLOOR = 1e-30  # added to the squared gradient
 
 
-class Adafactor(torch.optim.Optimizer):
+class Adafactor(EagerOptimizer):
     """Adafactor for fp32 parameters that never synchronizes with the device.
 
     Args:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bart_cli.training.eager import EagerOptimizer
 from bart_cli.training.sharding import local_shard
 
 
-class NVLamb(torch.optim.Optimizer):
+class NVLamb(EagerOptimizer):
     """LAMB with fp32 state that updates all tensors of a group at once (`foreach`).
 
     For half-precision parameters, the state has fp32 master weights (`master`): these are updated

@@ -12,6 +12,7 @@ from torch import nn
 
 from bart_cli.config.training import OptimizerConfig
 from bart_cli.training.adafactor import Adafactor
+from bart_cli.training.eager import AdamW
 from bart_cli.training.lamb import NVLamb
 
 
@@ -49,7 +50,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
             )
         return fused
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, fused=True, **common)
+        return AdamW(groups, fused=True, **common)
     return NVLamb(groups, trust_without_decay=config.trust_without_decay, **common)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,13 +27,17 @@ def test_two_processes_of_torchrun_have_the_losses_of_one(
         [sys.executable, *launcher, "-m", "bart_cli", *words],
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPROFILEIMPORTTIME": "1"},
         timeout=240,
         check=False,
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["step"] == STEPS  # one document: only rank 0 prints
     assert losses(tmp_path / "run") == pytest.approx(losses(whole_plain), rel=1e-4)
+    # Every rank would spend three seconds on these.
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", result.stderr, re.MULTILINE))
+    assert "bart_cli.training.loop" in imported
+    assert imported.isdisjoint({"torch._dynamo", "pandas"})
 
 
 def test_processes_share_the_decoding_of_validation_and_get_the_same_scores(

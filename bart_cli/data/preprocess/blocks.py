@@ -180,7 +180,7 @@ def merge_shard(task: MergeTask) -> int:
 def _tables(task: MergeTask) -> Iterator[pa.Table]:
     to_split = task.split_one
     for file, begin, end in task.sources:
-        table = pq.read_table(file).slice(begin, end - begin)
+        table = pq.ParquetFile(file).read().slice(begin, end - begin)
         if to_split:
             for row in range(table.num_rows):
                 if halves := _halves(table.slice(row, 1).to_pylist()[0], task.tokenizer):

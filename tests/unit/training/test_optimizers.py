@@ -189,7 +189,7 @@ def test_every_optimizer_and_backend_ends_where_the_reference_does(
 
 def test_auto_uses_apex_only_for_fp32_weights_on_gpus(apex: ModuleType) -> None:
     model = torch.nn.Linear(3, 3)
-    assert type(build_optimizer(model, OptimizerConfig(name="adamw"))) is torch.optim.AdamW
+    assert isinstance(build_optimizer(model, OptimizerConfig(name="adamw")), torch.optim.AdamW)
     problem = backend_problem(OptimizerConfig(name="nvlamb", backend="apex"), "bf16")
     assert problem is not None
     assert "training.parameters=bf16" in problem
