@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bart_cli.config.training import Precision
 
@@ -29,8 +32,8 @@ def slow_precision(precision: str, device: torch.device) -> str | None:
     """Return a warning about a precision that this device can only emulate, or None."""
     if device.type == "cpu" and precision == "bf16" and not onednn_has_bf16():
         return (
-            "this CPU has no bf16 instructions: bf16 is emulated, several times slower than fp32. "
-            "Pass --precision fp32 to train faster, with other rounding"
+            "this CPU has no bf16 instructions: matrix products run in fp32 and are rounded to "
+            "bf16, which is slower than fp32. Pass --precision fp32 to train faster"
         )
     return None
 
@@ -64,6 +67,37 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     """Return the context manager for a forward pass in this precision."""
     if precision in AUTOCAST:
         return torch.autocast(device.type, AUTOCAST[precision])
+    return nullcontext()
+
+
+class _RoundedProducts(TorchDispatchMode):
+    """Compute bf16 matrix products in fp32 and round the results.
+
+    These are the numerics of bf16 instructions, which accumulate in fp32. Without them, torch's
+    kernel for the gradient of a layer's input takes up to 130 times as long as in fp32.
+    """
+
+    PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        settings = dict(kwargs or {})
+        if func.overloadpacket not in self.PRODUCTS or args[-1].dtype != torch.bfloat16:
+            return func(*args, **settings)
+        out = settings.pop("out", None)
+        product = func.overloadpacket(*(x.float() for x in args), **settings)
+        return product.bfloat16() if out is None else out.copy_(product)
+
+
+def fast_products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context manager for forward and backward that avoids slow bf16 kernels."""
+    if slow_precision(precision, device):
+        return _RoundedProducts()
     return nullcontext()
 
 

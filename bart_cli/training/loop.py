@@ -33,7 +33,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.progress import Reporter
 from bart_cli.runtime.flops import peak_flops, training_flops
-from bart_cli.runtime.precision import AUTOCAST, autocast
+from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
@@ -189,11 +189,12 @@ def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tu
         total = total.float()
     job.optimizer.zero_grad()  # sets to None; apex's zero_grad takes no argument
     loss = torch.zeros((), device=world.device)
-    for number, batch in enumerate(micro, 1):
-        part = batch_loss(job.model, batch.to(world.device), training) / total
-        with gradients.during_backward() if number == len(micro) else nullcontext():
-            job.scaler.scale(part).backward()
-        loss += part.detach()
+    with fast_products(training.precision, world.device):
+        for number, batch in enumerate(micro, 1):
+            part = batch_loss(job.model, batch.to(world.device), training) / total
+            with gradients.during_backward() if number == len(micro) else nullcontext():
+                job.scaler.scale(part).backward()
+            loss += part.detach()
     return loss, tokens
 
 

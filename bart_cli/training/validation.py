@@ -13,7 +13,7 @@ from bart_cli.data.order import Share
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
-from bart_cli.runtime.precision import autocast
+from bart_cli.runtime.precision import autocast, fast_products
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 
@@ -61,7 +61,7 @@ def mean_loss(
     tokens = 0
     for batch in _in_step(batches, world, _empty_batch(model)):
         here = batch.to(world.device)
-        with autocast(precision, world.device):
+        with autocast(precision, world.device), fast_products(precision, world.device):
             hidden = model(here.source, here.source_mask, here.decoder_input)
             total += linear_cross_entropy(
                 hidden, model.model.shared.weight, model.final_logits_bias, here.labels
