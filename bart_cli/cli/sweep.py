@@ -57,6 +57,7 @@ def command(
     [bold]bart sweep --preset tiny-cpu --data shards
     --grid 'denoising.schemes=[mask],[permute,infill]'[/bold]
     """
+    from bart_cli.training.run import RunResult
     from bart_cli.training.sweep import (
         Trial,
         check_trial,
@@ -107,7 +108,7 @@ def command(
     require_own_folder(out, trials)
     reporter = make_reporter()
 
-    def train(trial: Trial, run: Path) -> bool:
+    def train(trial: Trial, run: Path) -> RunResult:
         return train_trial(configs[trial], run, evaluate=evaluate, reporter=reporter)
 
     rows = run_sweep(trials, train, out, reporter)

@@ -103,9 +103,11 @@ def _find(
     if changed is None:
         return _choose(run, resume, reporter)
     longer = "training.max_steps" in changed
-    start = _choose(run, resume, reporter)
     outcome = read_record(run / DONE).get("outcome")
-    if outcome is not None and not start.rollback and not (longer and outcome == "done"):
+    finished = outcome is not None and not (longer and outcome == "done")
+    names = ("auto", "none")
+    start = Start() if finished and resume in names else _choose(run, resume, reporter)
+    if finished and not start.rollback:
         reporter.info(f"{run} is already finished: nothing to do")
         return Start(finished=True)
     if resume == "none" and list_checkpoints(run):

@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from signal import Signals
 
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
-from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.errors import START_ANEW, BartError, UsageError, first_line
 from bart_cli.evaluation.evaluate import FINAL_EVALUATION, evaluate_run
 from bart_cli.files import strict_json, write_text
-from bart_cli.progress import Reporter
+from bart_cli.progress import Reporter, log
 from bart_cli.runtime.locks import exclusive
 from bart_cli.runtime.world import World, device_of
 from bart_cli.training.finetune import check_finetune_run, run_finetune
 from bart_cli.training.history import summarize_run
 from bart_cli.training.pretrain import check_pretrain_run, run_pretrain
+from bart_cli.training.run import RunResult
 
 SCORES = ("rouge1", "rouge2", "rougeLsum")
 
@@ -140,31 +142,31 @@ def check_trial(config: PretrainConfig | FinetuneConfig, run: Path) -> None:
 
 def train_trial(
     config: PretrainConfig | FinetuneConfig, run: Path, *, evaluate: bool, reporter: Reporter
-) -> bool:
-    """Train or resume a run; False if it was stopped before its end.
+) -> RunResult:
+    """Train or resume a run.
 
     Args:
         evaluate: score a fine-tuned model on the test split, if there is one.
     """
     if isinstance(config, PretrainConfig):
-        return run_pretrain(config, run, reporter=reporter).model is not None
-    finished = run_finetune(config, run, reporter=reporter).model is not None
-    if finished and evaluate:
+        return run_pretrain(config, run, reporter=reporter)
+    result = run_finetune(config, run, reporter=reporter)
+    if evaluate and result.model is not None and result.signal is None:
         evaluate_run(config, run, reporter=reporter)
-    return finished
+    return result
 
 
 @exclusive
 def run_sweep(
     trials: Sequence[Trial],
-    train: Callable[[Trial, Path], bool],
+    train: Callable[[Trial, Path], RunResult],
     out: Path,
     reporter: Reporter,
 ) -> list[SweepRow]:
     """Train all trials in order and write OUT/sweep.json. A failed trial does not stop the others.
 
     Args:
-        train: trains or resumes one run; returns False if it was stopped.
+        train: trains or resumes one run.
 
     Raises:
         BartError: the sweep was stopped; finished runs are kept.
@@ -173,18 +175,29 @@ def run_sweep(
     for number, trial in enumerate(trials, 1):
         reporter.info(f"run {number} of {len(trials)}: {trial.name}")
         try:
-            finished = train(trial, out / trial.name)
+            result = train(trial, out / trial.name)
         except BartError as error:
             if error.exit_code >= 128:  # a signal
                 raise
             failures[trial] = error.message
-            reporter.warn(f"{trial.name} failed: {error.message}")
+        except Exception as error:  # a bug must not end the other runs
+            failures[trial] = f"{type(error).__name__}: {first_line(error)}"
+            log.info("traceback of the next warning", exc_info=error)  # shown by --verbose
+        else:
+            where = f"{trial.name}, run {number} of {len(trials)}"
+            if result.signal is not None:
+                raise BartError(
+                    f"the sweep was stopped by {Signals(result.signal).name} in {where}",
+                    hint="Rerun the command to resume.",
+                    exit_code=128 + result.signal,
+                )
+            if result.model is None:
+                raise BartError(
+                    f"the sweep ended in {where}: {result.outcome}",
+                    hint="Rerun the command to resume.",
+                )
             continue
-        if not finished:
-            raise BartError(
-                f"the sweep stopped in {trial.name}, run {number} of {len(trials)}",
-                hint="Rerun the command to resume.",
-            )
+        reporter.warn(f"{trial.name} failed: {failures[trial]}")
     rows = list(_rows(trials, failures, out))
     content = strict_json([asdict(row) for row in rows], indent=2)
     write_text(out / "sweep.json", content + "\n")

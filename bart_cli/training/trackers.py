@@ -71,6 +71,7 @@ class Wandb:
     def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
         import wandb
 
+        logging.raiseExceptions = False  # on a full disk, its log would print tracebacks
         self.kept = kept or {
             "id": uuid.uuid4().hex,
             "project": os.environ.get("WANDB_PROJECT", PROJECT),
@@ -118,7 +119,7 @@ class Mlflow:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # errors are raised as well
         self._client = MlflowClient()
         self.has: int | None = None
         if kept is None:
@@ -258,7 +259,7 @@ class Trackers:
         *,
         fresh: bool,
     ) -> None:
-        self._path = run / FILE
+        self._path, self._reporter = run / FILE, reporter
         self._state: dict[str, Kept] = {} if fresh else read_record(self._path)
         self._senders: list[_Sender] = []
         reached = {name: int(row["step"]) for row in rows for name in scalars(row)}
@@ -300,7 +301,10 @@ class Trackers:
         for sender in self._senders:
             sender.close(outcome)
             self._state[sender.name] = sender.tracker.kept | {"sent": sender.sent}
-        self._save()
+        try:
+            self._save()
+        except OSError as error:  # usually a full disk, which is already being reported
+            self._reporter.warn(f"cannot write {self._path}: {error.strerror}")
 
     def _save(self) -> None:
         if self._state:

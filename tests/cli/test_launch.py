@@ -16,6 +16,8 @@ from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
 
 SRUN = """#!/bin/bash
 # Two tasks of a job step, with the variables set by srun.
+[[ $1 == --kill-on-bad-exit=1 ]] && shift
+if [[ -f code ]]; then exit "$(<code)"; fi
 for rank in 0 1; do
     SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 SLURM_STEP_NUM_TASKS=2 \\
         SLURM_STEP_TASKS_PER_NODE="2(x1)" "$@" &
@@ -38,9 +40,9 @@ def test_the_script_of_the_forty_node_run() -> None:
     assert "#SBATCH --nodes=40\n#SBATCH --ntasks-per-node=8\n" in result.stdout
     assert "#SBATCH --time=4:00:00\n" in result.stdout
     assert (
-        "srun --container-image nvcr.io/x:1 --container-mounts /data:/data,/home:/home "
-        "bart pretrain --preset dgxa100-40node-phase1 "
-        "--data '/data/my shards'\n"
+        "srun --kill-on-bad-exit=1 --container-image nvcr.io/x:1 "
+        "--container-mounts /data:/data,/home:/home bart pretrain --preset dgxa100-40node-phase1 "
+        "--data '/data/my shards' || code=$?\n"
     ) in result.stdout
     assert "runs/pretrain-dgxa100-40node-phase1/done.json" in result.stdout
 
@@ -72,7 +74,7 @@ def test_a_configuration_file_works_like_a_preset(tmp_path: Path) -> None:
         *("--", "--reservation=bart"),
     )
     assert result.returncode == 0, result.stderr
-    assert f"srun bart finetune --config {file} --data pairs\n" in result.stdout
+    assert f"bart finetune --config {file} --data pairs || code=$?\n" in result.stdout
     assert "#SBATCH --nodes=2\n" in result.stdout
     assert "#SBATCH --reservation=bart\n" in result.stdout
     assert "runs/finetune-own-2node/done.json" in result.stdout
@@ -128,8 +130,14 @@ def test_the_script_runs_and_requeues_itself_until_the_run_is_done(
     first = job("--set", "training.time_limit=0.00001")
     assert first.returncode == 0, first.stderr
     assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n"
+    # Stopped before the first step or during the final evaluation; failed.
+    for code, left in ((143, 2), (1, 2)):
+        (tmp_path / "code").write_text(str(code))
+        assert job().returncode == (0 if code == 143 else code)
+        assert len((tmp_path / "requeued").read_text().splitlines()) == left
+    (tmp_path / "code").unlink()
     second = job("--set", "training.time_limit=100")
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "run" / "done.json").is_file()
-    assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n"
+    assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n" * 2
     assert [row["step"] for row in read_metrics(tmp_path / "run") if "loss" in row] == [2, 4, 6]

@@ -22,13 +22,13 @@ def job(*arguments: str, **changes: object) -> SlurmJob:
 
 def test_a_preset_needs_no_other_options() -> None:
     script = slurm_script(job())
-    assert "srun bart pretrain --preset tiny-cpu\n" in script
+    assert "srun --kill-on-bad-exit=1 bart pretrain --preset tiny-cpu || code=$?\n" in script
     assert "runs/pretrain-tiny-cpu/done.json" in script
 
 
 @pytest.mark.parametrize("arguments", [("--out", "my/run"), ("--data", "x", "--out=my/run")])
 def test_the_run_is_found_by_out(arguments: tuple[str, ...]) -> None:
-    assert "[[ ! -f my/run/done.json ]]" in slurm_script(job(*arguments))
+    assert "! -f my/run/done.json ]]" in slurm_script(job(*arguments))
 
 
 def test_a_task_gets_its_cores_and_the_job_its_nodes() -> None:

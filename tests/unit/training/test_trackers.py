@@ -7,6 +7,7 @@ Python; the frames are those of LevelDB's log.
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 import threading
@@ -159,6 +160,25 @@ def test_a_tracker_that_fails_is_given_up_and_gets_what_it_missed_from_the_next_
     tracking.log(rows(25)[0])
     tracking.close("done")
     assert server.points == {"run0": points(5, 10, 15, 20, 25)}
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_point(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    told = Told()
+    tracking = begin(tmp_path, [], 0, told)
+    tracking.log(rows(5)[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(trackers, "write_text", fail)
+        tracking.close("failed")
+    assert told.warnings == [f"cannot write {tmp_path / FILE}: No space left on device"]
+    tracking = begin(tmp_path, rows(5), 5, told)
+    tracking.log(rows(15)[0])
+    tracking.close("done")
+    assert server.points == {"run0": points(5, 15)}
 
 
 def test_a_rollback_begins_a_new_run_with_the_history_before_it(
