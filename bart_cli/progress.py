@@ -1,4 +1,4 @@
-"""Report progress: engines call a `Reporter`, and the command line displays it.
+"""Report progress: engines call a `Reporter`, and the command line displays it, safely.
 
 For use as a library, the base class shows no progress and logs messages with `logging`.
 `bart_cli.cli.console.RichReporter` draws bars on a terminal and prints lines elsewhere.
@@ -7,6 +7,7 @@ For use as a library, the base class shows no progress and logs messages with `l
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -46,3 +47,13 @@ class Reporter:
     def warn(self, text: str) -> None:
         """Show a warning."""
         log.warning(text)
+
+
+# C0 and C1 control characters except tab and newline (escape sequences begin with one), and lone
+# surrogates, which UTF-8 cannot encode.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Replace control characters and characters that cannot be encoded by U+FFFD."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -23,8 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
-from bart_cli.data.batch import Batch
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import Batch, Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import ShardFolder, shard_schema, write_counts, write_shard

@@ -24,11 +24,10 @@ from bart_cli.model.bart import Bart
 from bart_cli.runtime.memory import keep_freed_memory, resident_memory
 from bart_cli.runtime.world import World
 from bart_cli.training.all_reduce import GradientSum
-from bart_cli.training.checkpoint import take_snapshot
+from bart_cli.training.checkpoint import Progress, take_snapshot
 from bart_cli.training.footprint import GIB, footprint, longest_batch
 from bart_cli.training.loop import Job, forward_backward, update
 from bart_cli.training.setup import equip, place
-from bart_cli.training.state import Progress
 
 CPU = torch.device("cpu")
 

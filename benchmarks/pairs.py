@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import VOCABULARY, load_encoded
 from bart_cli.data.pairs import open_pairs

@@ -29,8 +29,7 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
 from bart_cli.config.training import OptimizerConfig, Precision, TrainingConfig
-from bart_cli.data.batch import IGNORE, Batch, shift_right
-from bart_cli.data.collate import Collate, make_batch
+from bart_cli.data.batch import IGNORE, Batch, Collate, make_batch, shift_right
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
@@ -42,9 +41,9 @@ from bart_cli.runtime.precision import AUTOCAST, autocast, make_scaler
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum
+from bart_cli.training.checkpoint import Progress
 from bart_cli.training.loop import Job, forward_backward, update
 from bart_cli.training.optimizers import build_optimizer
-from bart_cli.training.state import Progress
 
 BATCH, LENGTH, RATE = 8, 128, 1e-5
 CPU = torch.device("cpu")

@@ -14,11 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from bart_cli.config.base import Section
-from bart_cli.config.benchmark import BenchmarkConfig
-from bart_cli.config.export import ExportConfig
+from bart_cli.config.commands import BenchmarkConfig, ExportConfig, ServeConfig, SummarizeConfig
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
-from bart_cli.config.serve import ServeConfig
-from bart_cli.config.summarize import SummarizeConfig
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Settings

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from bart_cli.config.benchmark import BenchmarkConfig
+from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import load_config, load_preset

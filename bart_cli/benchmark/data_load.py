@@ -13,8 +13,7 @@ from bart_cli.config.data import PretrainDataConfig, SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.config.training import TrainingConfig
-from bart_cli.data.batch import IGNORE, Batch
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
@@ -90,17 +89,21 @@ def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
         UsageError: `run.data.path` has no shards or pairs, or their tokenizer is not the model's.
     """
     assert run.data.path is not None
-    model = run.model
+    model, seed = run.model, run.training.seed
     if isinstance(run, PretrainConfig):
         folder = resolve_shards(run.data.path, run.data.sequence_length)
         words = fitting_tokenizer(folder, run.data.tokenizer, model)
-        options = {"seed": run.training.seed, "collate": Collate.of(words, model)}
-        return iter(PretrainLoader(folder, run.data, run.denoising, words, share, **options))
+        collate = Collate.of(words, model)
+        return iter(
+            PretrainLoader(
+                folder, run.data, run.denoising, words, share, seed=seed, collate=collate
+            )
+        )
     source = open_pairs(run.data)
     words = fitting_tokenizer(run.data.path, run.data.tokenizer, model)
-    options = {"seed": run.training.seed, "collate": Collate.of(words, model)}
     pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
-    return iter(SummarizationLoader(pairs, run.data, share, **options))
+    collate = Collate.of(words, model)
+    return iter(SummarizationLoader(pairs, run.data, share, seed=seed, collate=collate))
 
 
 def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenizer:

@@ -19,8 +19,7 @@ import torch
 from bart_cli.benchmark.cases import Case, DecodingSpec, TrainingRun, TrainingSpec
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
-from bart_cli.data.batch import IGNORE, Batch
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share
 from bart_cli.errors import UsageError
@@ -33,7 +32,8 @@ from bart_cli.runtime.flops import decoding_flops, training_flops
 from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision
 from bart_cli.runtime.world import World
 
-Item, Spec = TypeVar("Item"), TypeVar("Spec")
+Item = TypeVar("Item")
+Spec = TypeVar("Spec")
 POOL = 16  # number of different batches, used in turn
 POOL_TOKENS = 2**22  # tokens of all batches in the pool
 # Deciles (0%, 10% … 100%) of token counts of 700 CNN-DailyMail pairs under BART's BPE.
@@ -184,8 +184,8 @@ class TrainingLoad(Load[TrainingSpec]):
 def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
     """Make the step of the training loop. As in the loop, losses are read one step late."""
     from bart_cli.training import loop  # torch._dynamo comes with it
+    from bart_cli.training.checkpoint import Progress
     from bart_cli.training.setup import equip, place
-    from bart_cli.training.state import Progress
 
     training = run.training
     model = place(model, training, world).train()

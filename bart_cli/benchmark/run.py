@@ -22,7 +22,7 @@ from bart_cli import __version__
 from bart_cli.benchmark.cases import Case, DataSpec, Group, plan_data
 from bart_cli.benchmark.processes import OK, Processes, processes_of
 from bart_cli.benchmark.tables import Row, TextTable, make_tables
-from bart_cli.config.benchmark import BenchmarkConfig
+from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.figures import Throughput, draw_throughput
 from bart_cli.files import require_folder, strict_json, write_text
 from bart_cli.progress import Reporter, Task

@@ -10,8 +10,7 @@ from torch import nn
 
 from bart_cli.benchmark.cases import TrainingRun
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.data.batch import Batch
-from bart_cli.data.collate import pad_rows
+from bart_cli.data.batch import Batch, pad_rows
 from bart_cli.model.bart import Bart
 from bart_cli.model.hf_config import generation_to_hf, to_hf
 from bart_cli.runtime.precision import apply_matmul_precision, autocast, make_scaler

@@ -12,9 +12,15 @@ import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json, print_table
 from bart_cli.cli.generation import BeamsOption, MaxLengthOption
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import JsonOption, SetOption, complete_preset, numbers, setting
-from bart_cli.config.benchmark import BenchmarkConfig
+from bart_cli.cli.options import (
+    JsonOption,
+    SetOption,
+    complete_preset,
+    numbers,
+    option_groups,
+    setting,
+)
+from bart_cli.config.commands import BenchmarkConfig
 
 if TYPE_CHECKING:
     from bart_cli.benchmark.cases import Sweep

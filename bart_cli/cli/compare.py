@@ -11,8 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import ConfigOptions, JsonOption, PairOptions, ScoringOptions
+from bart_cli.cli.options import (
+    ConfigOptions,
+    JsonOption,
+    PairOptions,
+    ScoringOptions,
+    option_groups,
+)
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import UsageError
 

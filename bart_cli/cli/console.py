@@ -27,8 +27,7 @@ from rich.text import Text
 
 from bart_cli.errors import BartError
 from bart_cli.files import strict_json
-from bart_cli.printable import printable
-from bart_cli.progress import Reporter, Task
+from bart_cli.progress import Reporter, Task, printable
 
 PIPE_WIDTH = 110  # columns of tables in files; rich would assume 80 and truncate them
 LOG_SECONDS = 10.0  # between progress lines if standard error is not a terminal

@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bart_cli.cli.console import out, print_json
-from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import (
     ConfigOptions,
     JsonOption,
     SourceFieldOption,
     TargetFieldOption,
+    option_groups,
     setting,
 )
 from bart_cli.config.data import DenoisingConfig

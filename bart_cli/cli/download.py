@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import JsonOption
+from bart_cli.cli.options import JsonOption, option_groups
 from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
 

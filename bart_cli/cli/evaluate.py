@@ -10,13 +10,13 @@ from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.generation import DecodingOptions, load_with_model, saved_with
-from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import (
     CheckpointOption,
     ConfigOptions,
     JsonOption,
     PairOptions,
     ScoringOptions,
+    option_groups,
     setting,
 )
 from bart_cli.cli.training import ProcessesOption, start_workers, warn_once

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out, print_json
 from bart_cli.cli.options import CheckpointOption, JsonOption, field_help
-from bart_cli.config.export import ExportConfig
+from bart_cli.config.commands import ExportConfig
 from bart_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from bart_cli.cli.generation import (
     saved_with,
     without_model,
 )
-from bart_cli.cli.groups import option_groups
 from bart_cli.cli.options import (
     ConfigOptions,
     JsonOption,
@@ -25,6 +24,7 @@ from bart_cli.cli.options import (
     SourceLanguageOption,
     TargetLanguageOption,
     field_help,
+    option_groups,
 )
 from bart_cli.cli.training import (
     TrainingOptions,

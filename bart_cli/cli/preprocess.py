@@ -11,8 +11,7 @@ import typer
 from rich.table import Table
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import JsonOption, PairOptions, setting
+from bart_cli.cli.options import JsonOption, PairOptions, option_groups, setting
 from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig, require_language
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError

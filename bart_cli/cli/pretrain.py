@@ -13,8 +13,7 @@ import typer
 
 from bart_cli.cli.app import VOICES
 from bart_cli.cli.console import make_reporter, print_json
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import ConfigOptions, JsonOption, field_help
+from bart_cli.cli.options import ConfigOptions, JsonOption, field_help, option_groups
 from bart_cli.cli.training import TrainingOptions, as_document, show_result, start_workers
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig, save_config

@@ -11,9 +11,8 @@ import typer
 
 from bart_cli.cli.console import make_reporter
 from bart_cli.cli.generation import DecodingOptions, load_summarizer, model_of, without_model
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, setting
-from bart_cli.config.serve import ServeConfig
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
+from bart_cli.config.commands import ServeConfig
 
 if TYPE_CHECKING:
     from bart_cli.serve.worker import Loaded

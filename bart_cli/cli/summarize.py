@@ -17,9 +17,8 @@ from bart_cli.cli.generation import (
     DecodingOptions,
     load_summarizer,
 )
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, setting
-from bart_cli.config.summarize import SummarizeConfig
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
+from bart_cli.config.commands import SummarizeConfig
 
 
 @option_groups

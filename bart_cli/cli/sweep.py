@@ -11,8 +11,7 @@ import typer
 from bart_cli.cli.console import make_reporter, print_json, print_table
 from bart_cli.cli.finetune import require_scores, saved_settings
 from bart_cli.cli.generation import load_with_model
-from bart_cli.cli.groups import option_groups
-from bart_cli.cli.options import ConfigOptions, JsonOption
+from bart_cli.cli.options import ConfigOptions, JsonOption, option_groups
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 

@@ -1,15 +1,25 @@
-"""The batch that every loader yields and the training loop consumes."""
+"""The batch that every loader yields and the training loop consumes, and how rows make one.
+
+Rows of token ids are sorted by length and padded to a multiple of 8.
+"""
 
 # Legend: B sequences, S source tokens, T target tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bart_cli.config.model import ModelConfig
+from bart_cli.data.denoising import Ids
+from bart_cli.tokenizer import Tokenizer
+
 IGNORE = -100  # label of positions excluded from the loss (PyTorch's default ignore_index)
+MULTIPLE = 8  # padded lengths are multiples of this, as tensor cores and SIMD units prefer
 
 
 @dataclass(frozen=True)
@@ -57,3 +67,82 @@ def shift_right(target: Tensor, *, start: Tensor | int, pad_id: int) -> Tensor:
     shifted[:, 0] = start
     shifted[:, 1:] = target[:, :-1]
     return shifted
+
+
+def pad_rows(
+    rows: Sequence[Ids | list[int]], pad_id: int, *, positions: int | None = None
+) -> Tensor:
+    """Right-pad rows of ids to a common length, rounded up to a multiple of 8.
+
+    Args:
+        positions: maximum sequence length of the model. Padding does not exceed it.
+
+    Returns:
+        [rows, length] int64.
+    """
+    longest = max(len(row) for row in rows)
+    width = -(-longest // MULTIPLE) * MULTIPLE
+    if positions is not None and width > positions:
+        width = max(longest, positions)
+    padded = np.full((len(rows), width), pad_id, dtype=np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(padded)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """A function that builds batches for a model.
+
+    Attributes:
+        decoder_start_id: first decoder input; None uses each target's last token.
+        positions: see `pad_rows`.
+    """
+
+    pad_id: int
+    decoder_start_id: int | None
+    positions: int | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, config: ModelConfig) -> Collate:
+        """Build the training batches of a model."""
+        return cls(tokenizer.pad_id, config.training_start_id, config.max_position_embeddings)
+
+    def __call__(
+        self, sources: Sequence[Ids | list[int]], targets: Sequence[Ids | list[int]]
+    ) -> Batch:
+        """Build a batch from rows of source and target ids that include special tokens."""
+        source = pad_rows(sources, self.pad_id, positions=self.positions)
+        target = pad_rows(targets, self.pad_id, positions=self.positions)
+        lengths = torch.tensor([len(row) for row in targets])
+        padding = torch.arange(target.shape[1])[None] >= lengths[:, None]
+        start: Tensor | int = target.gather(1, lengths[:, None] - 1)[:, 0]
+        if self.decoder_start_id is not None:
+            start = self.decoder_start_id
+        source_lengths = torch.tensor([len(row) for row in sources])
+        return Batch(
+            source=source,
+            source_mask=torch.arange(source.shape[1])[None] < source_lengths[:, None],
+            decoder_input=shift_right(target, start=start, pad_id=self.pad_id),
+            labels=target.masked_fill(padding, IGNORE),
+        )
+
+
+def micro_batches(lengths: Ids, size: int, max_tokens: int | None = None) -> Iterator[Ids]:
+    """Group row indices into micro-batches of similar length, longest rows first.
+
+    Args:
+        lengths: [rows] number of tokens in each row.
+        size: maximum number of rows in a micro-batch.
+        max_tokens: maximum number of tokens in a micro-batch, padding included. A longer row gets
+            a micro-batch to itself.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        rows = size
+        if max_tokens is not None:
+            longest = -(-int(lengths[order[begin]]) // MULTIPLE) * MULTIPLE
+            rows = min(size, max(1, max_tokens // max(longest, 1)))
+        yield order[begin : begin + rows]
+        begin += rows

@@ -26,9 +26,8 @@ from bart_cli.data.pair_files import (
     find_parts,
     table_rows,
 )
-from bart_cli.data.source_text import source_text
 from bart_cli.data.table_digest import ID_COLUMNS, digest_tables
-from bart_cli.data.text_files import MARK
+from bart_cli.data.text_files import MARK, source_text
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
 from bart_cli.progress import Reporter

@@ -17,8 +17,7 @@ import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
-from bart_cli.data.batch import Batch
-from bart_cli.data.collate import Collate, micro_batches
+from bart_cli.data.batch import Batch, Collate, micro_batches
 from bart_cli.data.denoising import Denoiser, Ids, Ragged
 from bart_cli.data.order import SampleOrder, Share, rank_positions
 from bart_cli.data.random_keys import Purpose, derive

@@ -11,8 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.data.batch import Batch
-from bart_cli.data.collate import Collate, micro_batches
+from bart_cli.data.batch import Batch, Collate, micro_batches
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share, rank_positions
 from bart_cli.data.pair_ids import EncodedPairs

@@ -267,3 +267,13 @@ def _convert(name: str, encoding: str) -> str:
 def _word(name: str) -> str:
     """The file name, quoted for a shell command; FILE if there is no such file."""
     return shlex.quote(name) if Path(name).exists() else "FILE"
+
+
+def source_text(text: str, prefix: str = "") -> str:
+    """Strip a text and prepend the model's prefix; a blank text becomes the empty string.
+
+    Inner white space is kept, as in `transformers` and the published fine-tuned models (XSum,
+    SAMSum): the line breaks of a dialogue separate its speakers.
+    """
+    text = text.strip()
+    return (prefix + text).strip() if text else ""

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 import bart_cli
-from bart_cli.config.export import ExportConfig, ExportFormat
+from bart_cli.config.commands import ExportConfig, ExportFormat
 from bart_cli.config.presets import flatten
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.export.contents import Contents

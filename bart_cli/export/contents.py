@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bart_cli.config.export import ExportDtype
+from bart_cli.config.commands import ExportDtype
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart

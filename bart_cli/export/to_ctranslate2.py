@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bart_cli.config.export import ExportDtype
+from bart_cli.config.commands import ExportDtype
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import BartError, first_line
 from bart_cli.export.contents import Comparison, Contents

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bart_cli.config.export import ExportConfig, ExportDtype
+from bart_cli.config.commands import ExportConfig, ExportDtype
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.export import card

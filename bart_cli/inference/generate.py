@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.data.collate import micro_batches, pad_rows
+from bart_cli.data.batch import micro_batches, pad_rows
 from bart_cli.errors import BartError, UsageError
 from bart_cli.inference import beam
 from bart_cli.inference.constraints import Constraints

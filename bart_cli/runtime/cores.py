@@ -1,18 +1,20 @@
-"""Count the cores that this process may use, and set up torch's threads for them."""
+"""Count the cores that this process may use, and set up torch's threads for them.
+
+Containers set their limits in control groups (cgroups).
+"""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from bart_cli.runtime.control_groups import OWN, ROOT, own_groups
 
 # Iterations that a thread of torch's pool spins before it sleeps. OpenMP's default of 300,000 keeps
 # a core from other processes for milliseconds: on a busy machine, a summary took 10 s instead of
 # 0.5 s. OpenMP reads the variable when torch is loaded.
 SPIN_COUNT = "10000"
-
+ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 _CHOSEN: dict[str, str] = {}  # what `configure_threads` set in place of the user
 
@@ -65,3 +67,20 @@ def _quota_of(folder: Path) -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError):  # no file, or `max`
         return None
+
+
+def own_groups(controllers: Sequence[str], root: Path = ROOT, own: Path = OWN) -> Iterator[Path]:
+    """Yield the folders of this process's group and of its ancestors, innermost first.
+
+    Args:
+        controllers: names of version 1 controllers; "" stands for version 2, which has one tree.
+    """
+    for line in own.read_text().splitlines() if own.is_file() else []:
+        _, names, path = line.split(":", 2)
+        if names not in controllers:
+            continue
+        base = root / names
+        for folder in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
+            yield folder
+            if folder == base:
+                break

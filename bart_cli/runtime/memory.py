@@ -8,7 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
-from bart_cli.runtime.control_groups import OWN, ROOT, own_groups
+from bart_cli.runtime.cores import OWN, ROOT, own_groups
 
 PROC = Path("/proc")
 # malloc.h: parameters of mallopt(3).

@@ -32,7 +32,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bart_cli.config.serve import ServeConfig
+from bart_cli.config.commands import ServeConfig
 from bart_cli.errors import UsageError
 from bart_cli.serve.batching import Job, Pool, QueueFullError
 from bart_cli.serve.documents import document_text

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bart_cli.config.serve import ServeConfig
+from bart_cli.config.commands import ServeConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from bart_cli.serve.app import Access, Server, build_app, is_loopback

@@ -9,8 +9,8 @@ from typing import Any
 from starlette.routing import Route
 
 from bart_cli import __version__
+from bart_cli.config.commands import SummarizeConfig
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.summarize import SummarizeConfig
 
 TEXT = {
     "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],

@@ -11,10 +11,9 @@ from typing import Any, NoReturn, get_args
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from bart_cli.config.commands import LongText, ServeConfig
 from bart_cli.config.generation import GenerationConfig, resolve_generation
 from bart_cli.config.presets import check_section
-from bart_cli.config.serve import ServeConfig
-from bart_cli.config.summarize import LongText
 from bart_cli.errors import UsageError, did_you_mean
 from bart_cli.serve.worker import Served, Settings, check_ids
 

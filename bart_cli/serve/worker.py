@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from bart_cli.config.commands import LongText
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.summarize import LongText
 from bart_cli.errors import BartError, first_line
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.workers import end_with_parent

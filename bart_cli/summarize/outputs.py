@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from bart_cli.config.summarize import OutputFormat
+from bart_cli.config.commands import OutputFormat
 from bart_cli.files import atomic_file, complete_lines
-from bart_cli.printable import printable
+from bart_cli.progress import printable
 from bart_cli.summarize.records import Origin
 from bart_cli.summarize.summarizer import Summary
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from bart_cli.config.summarize import OutputFormat, SummarizeConfig
+from bart_cli.config.commands import OutputFormat, SummarizeConfig
 from bart_cli.errors import BartError
 from bart_cli.model.formats import model_files
 from bart_cli.progress import Reporter, Task

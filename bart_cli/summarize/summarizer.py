@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args, overload
 
+from bart_cli.config.commands import LongText
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig, resolve_generation
 from bart_cli.config.presets import check_section
-from bart_cli.config.summarize import LongText
 from bart_cli.data.sentences import AUTO
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import Hypothesis, Interrupted, generate

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import Collate
 from bart_cli.data.pair_ids import (
     EncodedPairs,
     count_training_pairs,
@@ -27,11 +27,9 @@ from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
-from bart_cli.training.checks import check_run
-from bart_cli.training.distillation import keep_layers
+from bart_cli.training.checks import check_run, in_steps
 from bart_cli.training.dry_run import rehearse
 from bart_cli.training.fit import fit
-from bart_cli.training.length import in_steps
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import changes, find_start
@@ -42,6 +40,7 @@ from bart_cli.training.run import (
     run_training,
     start_model,
 )
+from bart_cli.training.setup import keep_layers
 from bart_cli.training.validation import mean_loss, require_no_stop, validation_share
 
 KEPT_SAMPLES = 3  # summaries to keep of a validation

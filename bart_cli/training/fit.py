@@ -17,7 +17,7 @@ import torch
 from bart_cli.config.presets import load_config
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.config.training import TrainingConfig
-from bart_cli.data.collate import MULTIPLE
+from bart_cli.data.batch import MULTIPLE
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter

@@ -40,12 +40,12 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.checkpoint import (
     CheckpointWriter,
+    Progress,
     take_snapshot,
     whole_weights,
 )
 from bart_cli.training.metrics import MetricsLog, Row
 from bart_cli.training.sharding import full_tensor, release
-from bart_cli.training.state import Progress
 from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite, ValidationStopped
 
@@ -451,6 +451,6 @@ def schedule_of(
     optimizer: OptimizerConfig, schedule: ScheduleConfig, max_steps: int
 ) -> Callable[[int], float]:
     """Return the learning rate as a function of the step."""
-    from bart_cli.training.schedule import learning_rate
+    from bart_cli.training.optimizers import learning_rate
 
     return lambda step: learning_rate(step, max_steps, optimizer.learning_rate, schedule)

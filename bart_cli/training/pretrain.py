@@ -9,7 +9,7 @@ from typing import Any
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import load_config
 from bart_cli.config.run import PretrainConfig
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import Collate
 from bart_cli.data.pretrain_loader import PretrainLoader, share_of_cut_tokens, validation_batches
 from bart_cli.data.shards import find_tokenizer, open_shards, resolve_shards
 from bart_cli.errors import UsageError
@@ -20,10 +20,9 @@ from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
-from bart_cli.training.checks import check_run
+from bart_cli.training.checks import check_run, in_steps
 from bart_cli.training.dry_run import rehearse
 from bart_cli.training.fit import fit
-from bart_cli.training.length import in_steps
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import changes, find_start

@@ -29,9 +29,8 @@ from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import Record, atomic_folder, bind, remove_leftovers, strict_json, write_text
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World
-from bart_cli.training.checkpoint import list_checkpoints, step_of, verify
+from bart_cli.training.checkpoint import Progress, list_checkpoints, step_of, verify
 from bart_cli.training.metrics import read_metrics
-from bart_cli.training.state import Progress
 
 TrainingRun = PretrainConfig | FinetuneConfig
 DONE, DATA, FAILURE, ROLLBACK = "done.json", "data.json", "failure.json", "rollback.json"

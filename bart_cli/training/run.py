@@ -33,13 +33,12 @@ from bart_cli.runtime.precision import slow_precision
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.checkpoint import load_state, whole_weights, writing
+from bart_cli.training.checkpoint import Progress, load_state, whole_weights, writing
 from bart_cli.training.fit import Room
 from bart_cli.training.loop import Job, Validate, schedule_of, train
 from bart_cli.training.metrics import finite_losses, read_metrics, training_curves
 from bart_cli.training.resume import STEP, Start, TrainingRun, begin, finish, record_failure
 from bart_cli.training.setup import equip, place
-from bart_cli.training.state import Progress
 from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite
 

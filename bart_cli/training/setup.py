@@ -1,4 +1,4 @@
-"""Prepare a model for training: device, dtype, frozen parts, sharding, torch.compile.
+"""Prepare a model for training: layers, device, dtype, frozen parts, sharding, torch.compile.
 
 In: a model and the training settings. Out: the same model, its optimizer and its gradient scaler.
 """
@@ -6,12 +6,14 @@ In: a model and the training settings. Out: the same model, its optimizer and it
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
 from bart_cli.config.model import LAYERDROPS
 from bart_cli.config.training import OptimizerConfig, TrainingConfig
+from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import apply_matmul_precision, make_scaler
 from bart_cli.runtime.world import World
@@ -89,3 +91,30 @@ def _freeze(model: Bart, training: TrainingConfig) -> None:
         frozen.append(inner.encoder)
     for module in frozen:
         module.requires_grad_(False)
+
+
+def keep_layers(
+    model: Bart, encoder_layers: Sequence[int] | None, decoder_layers: Sequence[int] | None
+) -> Bart:
+    """Keep only these layers (counted from 0), in this order. Modifies and returns the model.
+
+    This makes a student for shrink and fine-tune (Shleifer and Rush 2020).
+
+    Raises:
+        UsageError: a layer does not exist or is given twice.
+    """
+    changes = {}
+    for side, keep in (("encoder", encoder_layers), ("decoder", decoder_layers)):
+        if keep is None:
+            continue
+        stack = getattr(model.model, side)
+        count = len(stack.layers)
+        if not keep or len(set(keep)) != len(keep) or not all(0 <= i < count for i in keep):
+            raise UsageError(
+                f"keep_{side}_layers={','.join(map(str, keep))}: expected distinct layers "
+                f"from 0 to {count - 1}"
+            )
+        stack.layers = nn.ModuleList([stack.layers[i] for i in keep])
+        changes[f"{side}_layers"] = len(keep)
+    model.config = model.config.model_copy(update=changes)
+    return model

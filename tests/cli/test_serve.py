@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 import torch
 
+from bart_cli.config.commands import ServeConfig
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.serve import ServeConfig
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from bart_cli.config.export import ExportConfig, ExportDtype
+from bart_cli.config.commands import ExportConfig, ExportDtype
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError

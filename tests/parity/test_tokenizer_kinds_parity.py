@@ -28,7 +28,7 @@ from tokenizers import Tokenizer as Backend
 from bart_cli.cli.generation import load_with_model, saved_with
 from bart_cli.cli.options import ConfigOptions
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import Collate
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import load_for_inference

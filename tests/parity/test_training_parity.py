@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BartForConditionalGeneration, MBartForConditionalGeneration
 
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import resolve_shards

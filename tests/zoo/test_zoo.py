@@ -17,7 +17,7 @@ import transformers
 from bart_cli.errors import UsageError
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import load_for_inference
-from bart_cli.printable import printable
+from bart_cli.progress import printable
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
 from tests.conftest import SENTENCES

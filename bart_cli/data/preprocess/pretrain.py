@@ -34,10 +34,11 @@ from bart_cli.data.preprocess.blocks import (
     BlockReport,
     BlockTask,
     MergeTask,
+    hash_block,
+    mark_duplicates,
     merge_shard,
     process_block,
 )
-from bart_cli.data.preprocess.duplicates import hash_block, mark_duplicates
 from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import START_ANEW, BartError, UsageError

@@ -21,7 +21,7 @@ from bart_cli.benchmark.loads import (
     pool_of,
     random_rows,
 )
-from bart_cli.config.benchmark import BenchmarkConfig
+from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import FinetuneConfig, PretrainConfig

@@ -25,7 +25,7 @@ from bart_cli.benchmark.cases import (
 from bart_cli.benchmark.loads import DecodingLoad, TrainingLoad
 from bart_cli.benchmark.processes import InProcess, WorkerGroup, processes_of
 from bart_cli.cli.app import build_app
-from bart_cli.config.benchmark import BenchmarkConfig
+from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import BartError, UsageError

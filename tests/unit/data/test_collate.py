@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bart_cli.data.collate import Collate, micro_batches
+from bart_cli.data.batch import Collate, micro_batches
 
 
 @given(

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
-from bart_cli.data.batch import IGNORE, Batch
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.order import SampleOrder, Share
 from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
 from bart_cli.data.shards import open_shards, resolve_shards, shard_schema

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data import pair_ids
-from bart_cli.data.batch import IGNORE, Batch
-from bart_cli.data.collate import Collate
+from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import (
     VOCABULARY,

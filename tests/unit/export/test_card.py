@@ -11,7 +11,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
-from bart_cli.config.export import ExportConfig
+from bart_cli.config.commands import ExportConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.evaluation.ledger import model_hash
 from bart_cli.export.card import is_edited, sign

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bart_cli.config.export import ExportConfig
+from bart_cli.config.commands import ExportConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bart_cli.model import cpu_attention
-from bart_cli.model.attention import Attention
 from bart_cli.model.cpu_attention import attend
+from bart_cli.model.layers import Attention
 
 
 def error(found: Tensor, exact: Tensor) -> float:

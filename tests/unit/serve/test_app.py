@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from bart_cli.config.commands import ServeConfig
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.serve import ServeConfig
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 from bart_cli.serve import requests

@@ -9,8 +9,8 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
+from bart_cli.config.commands import SummarizeConfig
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.summarize import SummarizeConfig
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model

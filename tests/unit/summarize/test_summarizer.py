@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bart_cli
+from bart_cli.config.commands import SummarizeConfig
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.summarize import SummarizeConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.inference.generate import generate
 from bart_cli.model.bart import Bart

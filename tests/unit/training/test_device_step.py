@@ -18,6 +18,7 @@ from bart_cli.runtime.precision import make_scaler
 from bart_cli.runtime.world import World
 from bart_cli.training import setup
 from bart_cli.training.all_reduce import GradientSum
+from bart_cli.training.checkpoint import Progress
 from bart_cli.training.loop import (
     Job,
     StepNumbers,
@@ -27,7 +28,6 @@ from bart_cli.training.loop import (
     update,
 )
 from bart_cli.training.optimizers import build_optimizer
-from bart_cli.training.state import Progress
 from bart_cli.training.validation import NotFinite
 from tests.conftest import tiny_model_config
 

@@ -8,7 +8,7 @@ import pytest
 
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.order import rank_positions
-from bart_cli.training.length import in_steps
+from bart_cli.training.checks import in_steps
 
 
 def config(**training: object) -> PretrainConfig:

@@ -18,8 +18,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import make_scaler
 from bart_cli.training.lamb import NVLamb
 from bart_cli.training.loop import update
-from bart_cli.training.optimizers import backend_problem, build_optimizer
-from bart_cli.training.schedule import learning_rate
+from bart_cli.training.optimizers import backend_problem, build_optimizer, learning_rate
 from tests.conftest import tiny_model_config
 
 pytestmark = pytest.mark.slow
