@@ -23,9 +23,6 @@ class Task:
     def show(self, values: Mapping[str, str]) -> None:
         """Show named values, which remain until the next call."""
 
-    def set_total(self, total: float) -> None:
-        """Set or change the total."""
-
 
 class Reporter:
     """The receiver of progress, messages and warnings from an engine."""

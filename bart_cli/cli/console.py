@@ -155,9 +155,6 @@ class _Bar(Task):
     def show(self, values: Mapping[str, str]) -> None:
         self._progress.numbers = dict(values)
 
-    def set_total(self, total: float) -> None:
-        self._progress.update(self._index, total=total)
-
 
 class LineReporter(Reporter):
     """A reporter that prints a line every LOG_SECONDS during a task, and one at its end."""
@@ -206,9 +203,6 @@ class _Lines(Task):
 
     def show(self, values: Mapping[str, str]) -> None:
         self._detail = "  ".join(f"{name} {value}" for name, value in values.items())
-
-    def set_total(self, total: float) -> None:
-        self._total = total
 
     def end(self) -> None:
         """Print the last line, with the amount of work done and the time taken."""

@@ -28,7 +28,6 @@ from bart_cli.errors import UsageError, did_you_mean
 Tree = dict[str, Any]
 Kind = TypeVar("Kind", bound=Section)
 
-TASKS = ("pretrain", "finetune", "model")
 # Pairs of settings for the same number. A later layer overrides both; in a layer, the second wins.
 EITHER = (
     ("training.max_steps", "training.epochs"),

@@ -33,15 +33,6 @@ from bart_cli.data.words import word_starts
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import Tokenizer
 
-# Mixed into a sample's key, so that each scheme draws independent random numbers; `permute` and
-# `infill` use the key itself.
-SCHEME_KEYS = {
-    "mask": Purpose.MASK_SCHEME,
-    "delete": Purpose.DELETE_SCHEME,
-    "insert": Purpose.INSERT_SCHEME,
-    "rotate": Purpose.ROTATE_SCHEME,
-}
-
 
 @dataclass(frozen=True)
 class Ragged:
@@ -116,7 +107,7 @@ class Denoiser:
 
         text = Text(tokens.values, tokens.lengths, find_sentences)
         for scheme in self._config.schemes:
-            part = SCHEME_KEYS.get(scheme)
+            part = Purpose.__members__.get(f"{scheme.upper()}_SCHEME")
             own_keys = keys if part is None else derive(keys, part)
             text = self._apply(scheme, text, own_keys, word_starts)
         return text

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     TOKEN = 5
     ROTATE = 6
     CUT = 7
+    # Mixed into it, so that each scheme draws independently; permute and infill use the key itself:
     MASK_SCHEME = 11
     DELETE_SCHEME = 12
     INSERT_SCHEME = 13
