@@ -13,11 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # A short command spends most of its time importing these. A server imports them once, and each
-# command is forked from it; every command imports bart itself again.
-IMPORTED = ["numpy", "pydantic", "pyarrow", "rich.console", "torch", "tokenizers", "typer", "yaml"]
-# The same for training; its optimizer imports torch._dynamo.
-IMPORTED += ["torch._dynamo", "torch.distributed.tensor", "torch.utils.tensorboard"]
-IMPORTED += ["matplotlib.pyplot", "pyarrow.parquet"]
+# command is forked from it. Only libraries that read their environment when they are imported,
+# like the hub's client, are not here. `python -m bart_cli` itself is run by launched ranks.
+IMPORTED = """bart_cli.cli.benchmark bart_cli.cli.data bart_cli.cli.evaluate bart_cli.cli.export
+    bart_cli.cli.finetune bart_cli.cli.preprocess bart_cli.cli.pretrain bart_cli.cli.summarize
+    bart_cli.data.download.sample bart_cli.data.preprocess.pretrain
+    bart_cli.data.preprocess.summarization bart_cli.evaluation.evaluate
+    bart_cli.inference.load bart_cli.summarize.summarizer bart_cli.training.finetune
+    bart_cli.training.pretrain jinja2 matplotlib.backends.backend_agg matplotlib.figure pandas
+    pyarrow.compute pyarrow.parquet pydantic.fields rich.columns rich.markdown rich.traceback
+    rouge_score.rouge_scorer tokenizers torch torch._dynamo torch.distributed.fsdp
+    torch.distributed.nn.functional torch.utils.tensorboard typer.rich_utils yaml""".split()
 TIMEOUT = 300  # seconds
 
 
