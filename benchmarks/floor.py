@@ -20,9 +20,10 @@ import torch
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
-from bart_cli.inference import generate as search
+from bart_cli.inference import running
 from bart_cli.inference.decoding import Decoding
 from bart_cli.inference.engine import Engine
+from bart_cli.inference.generate import generate
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.memory import keep_freed_memory
 from bart_cli.runtime.precision import onednn_has_bf16
@@ -71,13 +72,13 @@ def measure(preset: str, precision: str, source: int, steps: int, rounds: int) -
             begins.append(time.perf_counter())
             return super().step(tokens_R)
 
-    search.Decoding = Timed  # type: ignore[misc]
+    running.Decoding = Timed  # type: ignore[misc]
     memory = torch.ones(2**17, 1024)  # 512 MB
     rates, times = [], []
     for _ in range(rounds):
         rates.append(bandwidth(memory))
         begins.clear()
-        search.generate(engine, [article], generation)
+        generate(engine, [article], generation)
         times += [after - before for before, after in itertools.pairwise(begins)]
     bytes_read = step_bytes(config, precision, engine.memory_dtype.itemsize, source, steps)
     rate, middle = max(rates), statistics.median(times)

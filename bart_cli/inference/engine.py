@@ -115,10 +115,10 @@ class Engine:
         memory: Tensor = self._encoder(tokens, key_mask(mask_AS))
         return memory
 
-    def embed(self, tokens_R: Tensor, position: Tensor) -> Tensor:
-        """Embed ids [R], all at the same position [1], for the first block [R, D]."""
-        row = F.embedding(position + PositionEmbedding.OFFSET, self._positions)
-        x = F.embedding(tokens_R, self._shared).to(self.dtype) * self._scale + row
+    def embed(self, tokens_R: Tensor, position_R: Tensor) -> Tensor:
+        """Embed ids [R] at these positions [R] for the first block [R, D]."""
+        position_RD = F.embedding(position_R + PositionEmbedding.OFFSET, self._positions)
+        x = F.embedding(tokens_R, self._shared).to(self.dtype) * self._scale + position_RD
         embedded: Tensor = self._embedding_norm(x)
         return embedded
 

@@ -92,13 +92,14 @@ class Metrics:
         self.seconds = Histogram("bart_request_seconds", "Time of requests", ["path"], registry=own)
         self.batch = Histogram(
             "bart_batch_texts",
-            "Texts in a batch",
+            "Texts that a worker has when it ends one",
             buckets=[1, 2, 4, 8, 16, 32, 64, 128],
             registry=own,
         )
-        self.decoding = Histogram("bart_batch_seconds", "Time to decode a batch", registry=own)
+        self.decoding = Histogram("bart_text_seconds", "Time of a text in a worker", registry=own)
         gauges = [
             ("bart_queue_texts", "Texts in the queue", lambda: pool.waiting),
+            ("bart_running_texts", "Texts in the workers", lambda: pool.running),
             ("bart_workers_ready", "Workers with a loaded model", lambda: len(pool.ready)),
             ("bart_worker_restarts", "Worker restarts", lambda: pool.restarts),
         ]
@@ -106,7 +107,7 @@ class Metrics:
             Gauge(name, text, registry=own).set_function(value)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Record a decoded batch."""
+        """Record a decoded text, and the number of texts in its worker."""
         self.batch.observe(size)
         self.decoding.observe(seconds)
 

@@ -1,34 +1,42 @@
-"""A bounded queue of texts, and the worker processes that decode them in batches.
+"""A bounded queue of texts, and the worker processes that decode them.
 
-An idle worker takes the oldest text in the queue, with others of equal settings and similar length.
-Results do not depend on the batch, so each text gets the same summary as from `bart summarize`.
+A text goes to an idle worker, or joins texts with equal settings that a worker is decoding. Results
+do not depend on the batch, so each text gets the same summary as from `bart summarize`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from bart_cli.errors import BartError
 from bart_cli.runtime.cores import threads_of_each
-from bart_cli.serve.worker import Batch, Failure, Load, Reply, Served, Settings, work
+from bart_cli.serve.worker import (
+    Failure,
+    Load,
+    Order,
+    Reply,
+    Results,
+    Served,
+    Settings,
+    Text,
+    work,
+)
 
-SIMILAR = 3.0  # largest ratio of lengths between the oldest text of a batch and the others
-LETTERS_PER_TOKEN = 5  # estimate; beyond source_length times this, texts are truncated alike
 ATTEMPTS = 2  # a text whose worker died is retried once, alone
-LINGER = 0.1  # share of the last batch's time to wait for the next texts of the same clients
-LONGEST_LINGER = 0.05  # seconds
 SLOWEST_RESTART = 30.0  # seconds between starts of a worker that dies while loading
-STOP_AGAIN = 0.5  # seconds between signals to a worker whose clients have all left
 MAX_WAITING = 256 * 2**20  # characters of all texts in the queue
 
 
@@ -48,6 +56,7 @@ class Job:
         result: a record or a Failure; canceled when the client has left.
         overlap: whether to compare the text with its summary.
         attempts: number of workers that died while decoding it.
+        sent: time at which it was sent to a worker.
     """
 
     text: str
@@ -55,16 +64,36 @@ class Job:
     result: asyncio.Future[dict[str, object] | Failure]
     overlap: bool = False
     attempts: int = 0
+    sent: float = 0.0
 
 
 @dataclass(eq=False)
 class Worker:
-    """A process, its pipe, and its replies in order; the last one is an EOFError."""
+    """A worker process.
+
+    Attributes:
+        orders: messages to send; None ends the thread that sends them.
+        replies: its messages in order; the last one is an EOFError.
+        jobs: the texts that it has, by number.
+    """
 
     process: SpawnProcess
     pipe: Connection
+    orders: queue.SimpleQueue[Order | None] = field(default_factory=queue.SimpleQueue)
     replies: asyncio.Queue[Reply | EOFError] = field(default_factory=asyncio.Queue)
-    jobs: list[Job] = field(default_factory=list)
+    jobs: dict[int, Job] = field(default_factory=dict)
+
+    def accepts(self, job: Job, size: int) -> bool:
+        """Whether a text may join the others of this worker. A retried text is decoded alone."""
+        return not self.jobs or (
+            len(self.jobs) < size
+            and all(
+                not other.attempts
+                and not job.attempts
+                and other.settings.generation == job.settings.generation
+                for other in self.jobs.values()
+            )
+        )
 
 
 class Pool:
@@ -88,13 +117,14 @@ class Pool:
         self.served: Served | None = None  # set by the first worker that has loaded the model
         self.error: BartError | None = None  # set if the first worker could not load the model
         self.settled = asyncio.Event()  # set when one of these two is
-        self.observe: Callable[[int, float], None] = lambda size, seconds: None  # per batch
+        self.observe: Callable[[int, float], None] = lambda size, seconds: None  # per text
         self.restarts = 0
         self.ready: set[int] = set()
         self._load, self._workers, self._max_queue = load, workers, max_queue
         self._warn = warn
         self._waiting: list[Job] = []
-        self._arrived = asyncio.Event()
+        self._live: list[Worker] = []  # workers that have loaded the model
+        self._numbers = itertools.count()
         self._tenders: list[asyncio.Task[None]] = []
         self._last_seconds = 0.0
 
@@ -114,6 +144,11 @@ class Pool:
         """Number of texts in the queue."""
         return sum(not job.result.done() for job in self._waiting)
 
+    @property
+    def running(self) -> int:
+        """Number of texts that workers have."""
+        return sum(len(worker.jobs) for worker in self._live)
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue texts, all or none of them.
 
@@ -127,40 +162,35 @@ class Pool:
             batches = len(self._waiting) / size / max(1, len(self.ready))
             raise QueueFullError(min(60, 1 + int(batches * self._last_seconds)))
         self._waiting += jobs
-        self._arrived.set()
+        self._dispatch()
 
-    async def _take(self, size: int, source_length: int) -> list[Job]:
-        """Wait for a text, and return the next batch."""
-        while True:
-            self._waiting = [job for job in self._waiting if not job.result.done()]
-            if self._waiting:
-                break
-            self._arrived.clear()
-            await self._arrived.wait()
-        first = self._waiting[0]
-        chosen = [first]
-        if not first.attempts:
-            longest = source_length * LETTERS_PER_TOKEN
+    def _dispatch(self) -> None:
+        """Send texts to workers, oldest first.
 
-            def length(job: Job) -> int:
-                # The pieces of a long text are decoded like separate texts.
-                letters = len(job.text)
-                return letters if job.settings.long != "truncate" else min(letters, longest)
-
-            base = max(1, length(first))
-            similar = [
-                job
-                for job in self._waiting[1:]
-                if job.settings == first.settings
-                and not job.attempts
-                and base / SIMILAR <= max(1, length(job)) <= base * SIMILAR
-            ]
-            similar.sort(key=lambda job: abs(length(job) - base))
-            # A text of many pieces is decoded alone, so that it can be canceled alone.
-            alone = first.settings.long != "truncate" and base > longest
-            chosen += [] if alone else similar[: size - 1]
-        self._waiting = [job for job in self._waiting if job not in set(chosen)]
-        return chosen
+        After a text that must wait, others join only the idle workers of before, so that a worker
+        becomes idle for it.
+        """
+        size = self.served.batch_size if self.served else 1
+        open_to_all, chosen = self._live, [worker for worker in self._live if not worker.jobs]
+        orders: dict[Worker, list[Text]] = {}
+        waiting = []
+        for job in self._waiting:
+            if job.result.done():
+                continue
+            fitting = [worker for worker in open_to_all if worker.accepts(job, size)]
+            if not fitting:
+                open_to_all = chosen
+                waiting.append(job)
+                continue
+            worker = min(fitting, key=lambda each: len(each.jobs))
+            number = next(self._numbers)
+            worker.jobs[number], job.sent = job, time.monotonic()
+            text = Text(number, job.text, job.settings, job.overlap)
+            orders.setdefault(worker, []).append(text)
+            job.result.add_done_callback(partial(_cancel, worker, number))
+        self._waiting = waiting
+        for worker, texts in orders.items():
+            worker.orders.put(texts)
 
     async def _tend(self, number: int) -> None:
         """Keep one worker alive and busy."""
@@ -171,8 +201,10 @@ class Pool:
                 first = await worker.replies.get()
                 if isinstance(first, Served):
                     deaths = 0
-                    self._welcome(number, first)
-                    await self._feed(worker, first)
+                    self._welcome(number, worker, first)
+                    while not isinstance(reply := await worker.replies.get(), EOFError):
+                        assert isinstance(reply, dict)
+                        self._finish(worker, reply)
                 elif self.served is None:
                     died = BartError("the worker died while loading the model")
                     self.error = first if isinstance(first, BartError) else died
@@ -181,9 +213,11 @@ class Pool:
                 reason = first.message if isinstance(first, BartError) else "it was killed"
             finally:
                 self.ready.discard(number)
+                self._live = [other for other in self._live if other is not worker]
                 worker.process.kill()
+                worker.orders.put(None)
                 worker.pipe.close()
-                self._return(worker.jobs)
+                self._return(list(worker.jobs.values()))
             deaths += 1
             self.restarts += 1
             self._warn(f"restarting worker {number}: {reason}")
@@ -206,75 +240,36 @@ class Pool:
         loop = asyncio.get_running_loop()
         arguments = (ours, process, loop, worker.replies)
         threading.Thread(target=_read, args=arguments, daemon=True).start()
+        threading.Thread(target=_write, args=(ours, worker.orders), daemon=True).start()
         return worker
 
-    def _welcome(self, number: int, served: Served) -> None:
+    def _welcome(self, number: int, worker: Worker, served: Served) -> None:
         """Register a worker that has loaded the model; the first one reports the number of GPUs."""
         self.served = self.served or served
         self.settled.set()
         self.ready.add(number)
+        self._live.append(worker)
         if self._workers is None:
             self._workers = max(1, served.gpus)
             for other in range(1, self._workers):
                 self._tenders.append(asyncio.create_task(self._tend(other)))
+        self._dispatch()
 
-    async def _feed(self, worker: Worker, served: Served) -> None:
-        """Give a worker one batch after another until it dies."""
-        death = asyncio.create_task(worker.replies.get())
-        while True:
-            take = asyncio.create_task(self._take(served.batch_size, served.source_length))
-            try:
-                await asyncio.wait({take, death}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not take.done():
-                    take.cancel()
-                else:
-                    worker.jobs = take.result()
-            if death.done():
-                return
-            reply, began = death, time.monotonic()
-            jobs = worker.jobs
-            batch = Batch(
-                tuple(job.text for job in jobs),
-                tuple(job.overlap for job in jobs),
-                jobs[0].settings,
-            )
-
-            def stop(_: object = None, jobs: list[Job] = jobs) -> None:
-                if all(job.result.done() for job in jobs) and worker.jobs is jobs:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(worker.process.pid or 0, signal.SIGUSR1)
-                    # The worker ignores the signal until it has started the batch, so repeat it.
-                    asyncio.get_running_loop().call_later(STOP_AGAIN, stop)
-
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, worker.pipe.send, batch)
-            except OSError:
-                return
-            for job in jobs:
-                job.result.add_done_callback(stop)
-            content = await reply
-            if isinstance(content, EOFError):
-                return
-            worker.jobs = []
-            death = asyncio.create_task(worker.replies.get())
-            self._last_seconds = time.monotonic() - began
-            self._finish(jobs, content)
-            await asyncio.sleep(min(LONGEST_LINGER, LINGER * self._last_seconds))
-
-    def _finish(self, jobs: list[Job], content: object) -> None:
-        if isinstance(content, list):
-            self.observe(len(jobs), self._last_seconds)
-            for job, record in zip(jobs, content, strict=True):
+    def _finish(self, worker: Worker, results: Results) -> None:
+        """Return the results of texts to their clients."""
+        again = []
+        for number, result in results.items():
+            size, job = len(worker.jobs), worker.jobs.pop(number)
+            if isinstance(result, Failure) and result.shared:
+                again.append(job)
+            elif result is not None:
+                self._last_seconds = time.monotonic() - job.sent
+                self.observe(size, self._last_seconds)
                 if not job.result.done():
-                    job.result.set_result(record)
-        elif isinstance(content, Failure) and len(jobs) == 1:
-            if not jobs[0].result.done():
-                jobs[0].result.set_result(content)
-        else:  # a single text may have caused the error: retry each one alone
-            self._return(jobs)
+                    job.result.set_result(result)
+        self._return(again)
 
-    def _return(self, jobs: list[Job]) -> None:
+    def _return(self, jobs: Sequence[Job]) -> None:
         """Return texts to the head of the queue; fail those that have already been retried."""
         again = []
         for job in jobs:
@@ -285,9 +280,21 @@ class Pool:
                 again.append(job)
             else:
                 job.result.set_result(Failure(503, "the worker died twice on this text"))
-        jobs.clear()
         self._waiting = again + self._waiting
-        self._arrived.set()
+        self._dispatch()
+
+
+def _cancel(worker: Worker, number: int, _: object) -> None:
+    """Tell the worker that the client has left; the worker answers when it has stopped."""
+    if number in worker.jobs:
+        worker.orders.put(number)
+
+
+def _write(pipe: Connection, orders: queue.SimpleQueue[Order | None]) -> None:
+    """Send orders to a worker, until it ends. Runs in a thread, because a worker reads slowly."""
+    with contextlib.suppress(OSError):
+        while (order := orders.get()) is not None:
+            pipe.send(order)
 
 
 def _read(

@@ -1,7 +1,7 @@
-"""A worker process, which receives batches over a pipe, decodes them, and sends records back.
+"""A worker process, which receives texts over a pipe, decodes them, and sends records back.
 
-The server process does not import torch. It starts workers, sends each one batch at a time, and
-sends SIGUSR1 when all clients of the batch have left. A worker that dies is replaced.
+The server process does not import torch. It starts workers and sends them texts, also while they
+decode, and the numbers of texts whose clients have left. A worker that dies is replaced.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -22,9 +23,10 @@ from bart_cli.errors import BartError, first_line
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.workers import end_with_parent
 from bart_cli.serve.overlap import overlap
+from bart_cli.serve.running import RunningTexts
 
 if TYPE_CHECKING:
-    from bart_cli.summarize.summarizer import Summarizer
+    from bart_cli.summarize.summarizer import Summarizer, Summary
 
 
 @dataclass(frozen=True)
@@ -65,35 +67,43 @@ class Served:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a request. Texts with equal settings can share a batch."""
+    """Settings of a request. Texts with equal `generation` can share a batch."""
 
     generation: GenerationConfig
     long: LongText = "truncate"
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Texts with equal settings; `overlaps`: whether to compare each text with its summary."""
+class Text:
+    """A text to summarize; `overlap`: whether to compare it with its summary."""
 
-    texts: tuple[str, ...]
-    overlaps: tuple[bool, ...]
+    number: int
+    text: str
     settings: Settings
+    overlap: bool
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error of a batch: an HTTP status and a message for the client."""
+    """An error: an HTTP status and a message for the client.
+
+    shared: other texts were being decoded too, so it may be the fault of another text.
+    """
 
     status: int
     message: str
+    shared: bool = False
 
 
 Load = Callable[[int], Loaded]  # takes the number of the worker
-Reply = Served | BartError | Failure | list[dict[str, object]] | None  # None: canceled
+Record = dict[str, object]
+Order = list[Text] | int  # texts of equal settings, or the number of a text to cancel
+Results = dict[int, Record | Failure | None]  # by number of the text; None: canceled
+Reply = Served | BartError | Results
 
 
 def work(pipe: Connection, number: int, threads: str | None, parent: int, load: Load) -> None:
-    """Load the model, then decode batches until the pipe is closed.
+    """Load the model, then decode texts until the pipe is closed.
 
     Args:
         number: number of this worker.
@@ -105,13 +115,6 @@ def work(pipe: Connection, number: int, threads: str | None, parent: int, load: 
     # then closes the pipe.
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
-    decoding = False
-
-    def cancel(*_: object) -> None:
-        if decoding:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGUSR1, cancel)
     end_with_parent(parent)
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = threads
@@ -134,68 +137,92 @@ def work(pipe: Connection, number: int, threads: str | None, parent: int, load: 
             gpus=loaded.gpus,
         )
     )
+    with suppress(EOFError):
+        _decode(pipe, loaded)
+
+
+def _decode(pipe: Connection, loaded: Loaded) -> None:
+    """Receive texts and send their records.
+
+    Raises:
+        EOFError: the pipe is closed.
+    """
+    running: RunningTexts | None = None
+    overlaps: dict[int, str] = {}  # the texts that are compared with their summaries
     while True:
-        try:
-            batch: Batch = pipe.recv()
-        except EOFError:
-            return
-        reply: Reply
-        try:
-            decoding = True
-            reply = _records(loaded, batch)
-            decoding = False
-        except KeyboardInterrupt:
-            reply = None
-        except Exception as error:
-            decoding = False
-            reply = _failure(error)
-        decoding = False
-        pipe.send(reply)
+        results: Results = {}
+        while pipe.poll(0 if running or results else None):
+            order: Order = pipe.recv()
+            if isinstance(order, int):
+                if running and running.cancel(order):
+                    results[order] = None
+                continue
+            if not running:
+                running = _begin(loaded, order[0].settings.generation)
+            for text in order:
+                try:
+                    running.add(text.number, text.text, text.settings.long)
+                except Exception as error:
+                    results[text.number] = _failure(error)
+                if text.overlap:
+                    overlaps[text.number] = text.text
+        if running:
+            try:
+                summaries = running.step()
+            except Exception as error:
+                lost, running = running.numbers(), None  # frees memory
+                failure = _failure(error, shared=len(lost) > 1)
+                summaries = {}
+                results |= dict.fromkeys(lost, failure)
+            for number, summary in summaries.items():
+                results[number] = _record(loaded.summarizer, summary, overlaps.get(number))
+        for number in results:
+            overlaps.pop(number, None)
+        if results:
+            pipe.send(results)
 
 
-def _records(loaded: Loaded, batch: Batch) -> list[dict[str, object]]:
-    from bart_cli.inference.generate import not_finite
-
-    model, generation = loaded.summarizer, batch.settings.generation
+def _begin(loaded: Loaded, generation: GenerationConfig) -> RunningTexts:
+    model = loaded.summarizer
     # A text with more beams than usual counts as several texts in a batch.
     usual = max(model.generation.beams, model.generation.return_sequences)
     width = max(generation.beams, generation.return_sequences)
-    summaries = model.summarize(
-        batch.texts,
-        long=batch.settings.long,
-        batch_size=max(1, loaded.batch_size * usual // max(usual, width)),
-        max_tokens=loaded.max_tokens,
-        **generation.model_dump(),
-    )
-    rows = model.tokenizer.encode_batch([summary.text for summary in summaries], special=False)
-    if not all(math.isfinite(summary.score) for summary in summaries):
-        raise not_finite(model.model.name)
-    records = []
-    for text, wanted, summary, row in zip(
-        batch.texts, batch.overlaps, summaries, rows, strict=True
-    ):
-        record = {"summary": summary.text} | asdict(summary)
-        del record["text"], record["missing"]
-        record |= {"cut": summary.cut, "summary_tokens": len(row)}
-        records.append(record | ({"overlap": overlap(text, summary.text)} if wanted else {}))
-    return records
+    size = max(1, loaded.batch_size * usual // max(usual, width))
+    return RunningTexts(model, generation, size, loaded.max_tokens)
 
 
-def _failure(error: Exception) -> Failure:
+def _record(model: Summarizer, summary: Summary, compared: str | None) -> Record | Failure:
+    """Describe a summary, and its overlap with the text if it is given."""
+    from bart_cli.inference.sampling import NotFiniteError
+
+    if not math.isfinite(summary.score):
+        return _failure(NotFiniteError())
+    record = {"summary": summary.text} | asdict(summary)
+    del record["text"], record["missing"]
+    (row,) = model.tokenizer.encode_batch([summary.text], special=False)
+    record |= {"cut": summary.cut, "summary_tokens": len(row)}
+    return record | ({} if compared is None else {"overlap": overlap(compared, summary.text)})
+
+
+def _failure(error: Exception, *, shared: bool = False) -> Failure:
     """Log an error in full, and describe it to the client without local paths."""
     import torch
 
+    from bart_cli.inference.sampling import NotFiniteError
+
+    if isinstance(error, NotFiniteError):
+        line = "with these settings, the model's scores are not finite (NaN)"
+        return Failure(500, line, shared)
     fatal = getattr(torch, "AcceleratorError", ())
     if is_out_of_memory(error):
         torch.cuda.empty_cache()
-        return Failure(503, "out of memory: request fewer beams or send shorter texts")
+        line = "out of memory: request fewer beams or send shorter texts"
+        return Failure(503, line, shared)
     lines = [error.message] if isinstance(error, BartError) else traceback.format_exception(error)
     print("worker:", "".join(lines), file=sys.stderr, flush=True)
     if isinstance(error, fatal):
         sys.exit(1)  # a process cannot use the GPU after such an error
-    if isinstance(error, BartError) and "not finite" in error.message:
-        return Failure(500, "with these settings, the model's scores are not finite (NaN)")
-    return Failure(500, "the text could not be decoded; see the server's log")
+    return Failure(500, "the text could not be decoded; see the server's log", shared)
 
 
 def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> str | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args, overload
@@ -26,8 +25,6 @@ from bart_cli.model.formats import resolve_model
 from bart_cli.progress import Reporter
 from bart_cli.summarize.long_texts import Encoded, encode_texts
 from bart_cli.summarize.windows import windows
-
-Decode = Callable[[list[list[int]]], list[list[Hypothesis]]]
 
 SHORTER = 0.9  # `reduce` stops when a round leaves more than this share of the tokens
 
@@ -62,6 +59,25 @@ class Summary:
     def cut(self) -> bool:
         """Whether the text was truncated."""
         return self.used_tokens < self.source_tokens and not self.missing
+
+
+@dataclass
+class Rounds:
+    """The rounds of decoding that summarize one text: one, or several with long="reduce".
+
+    Attributes:
+        encoded: input of the next round; None: there is none.
+        summary: summary after the last round; None: there was none.
+    """
+
+    long: LongText
+    encoded: Encoded | None
+    summary: Summary | None = None
+
+    @property
+    def pieces(self) -> list[list[int]] | None:
+        """The pieces to decode in the next round; None: there is none."""
+        return None if self.encoded is None else self.encoded.pieces
 
 
 class SummariesInterrupted(KeyboardInterrupt):
@@ -235,24 +251,29 @@ class Summarizer:
             generation = check_section(GenerationConfig, self.generation.model_dump() | changes)
         except UsageError as error:
             raise ArgumentError(error.message.removeprefix("options: ")) from None
-        decode = partial(
-            generate,
-            self.model,
-            generation=generation,
-            batch_size=batch_size,
-            max_tokens=max_tokens,
-            reporter=reporter,
-        )
-        encoded = self._encode(texts, long)
-        try:
-            summaries = self._round(encoded, decode)
-        except Interrupted as stop:
-            raise SummariesInterrupted(self._join(encoded, stop.results)) from None
-        if long == "reduce":
+        tasks, interrupted = self.begin(texts, long), False
+        while not interrupted and (going := [each for each in tasks if each.pieces is not None]):
+            pieces = [piece for rounds in going for piece in rounds.pieces or ()]
             try:
-                self._reduce(summaries, decode)
-            except Interrupted:  # the joined summaries of the pieces are valid, only longer
-                raise SummariesInterrupted(summaries) from None
+                found = generate(
+                    self.model,
+                    pieces,
+                    generation,
+                    batch_size=batch_size,
+                    max_tokens=max_tokens,
+                    reporter=reporter,
+                )
+            except Interrupted as stop:
+                found, interrupted = stop.results, True
+            results = iter(found)
+            for rounds in going:
+                part = list(itertools.islice(results, len(rounds.pieces or ())))
+                # Without all results, the summary of the round before is valid, only longer.
+                if all(part) or rounds.summary is None:
+                    self.receive(rounds, part)
+        summaries = [rounds.summary for rounds in tasks if rounds.summary is not None]
+        if interrupted:
+            raise SummariesInterrupted(summaries)
         return summaries
 
     def stream(
@@ -275,6 +296,30 @@ class Summarizer:
         for window in windows((_checked(text) for text in texts), batch_size, len):
             yield from self.summarize(window, **options)
 
+    def begin(self, texts: Sequence[str], long: LongText) -> list[Rounds]:
+        """Encode texts, whose pieces are then decoded in rounds; see `receive`."""
+        return [Rounds(long, text) for text in self._encode(texts, long)]
+
+    def receive(self, rounds: Rounds, results: Sequence[list[Hypothesis]]) -> None:
+        """Join the hypotheses of the pieces of a round, and prepare the next round if there is one.
+
+        After an interruption, some pieces have no hypotheses. They are counted in `missing`.
+        """
+        text = rounds.encoded
+        assert text is not None
+        joined = self._join(text, results)
+        rounds.encoded = None
+        if rounds.summary is None:
+            rounds.summary = joined
+        else:
+            rounds.summary = replace(
+                rounds.summary, text=joined.text, others=joined.others, score=joined.score
+            )
+        if rounds.long == "reduce" and joined.pieces > 1:
+            (again,) = self._encode([joined.text], "reduce")
+            if 0 < again.tokens <= SHORTER * text.tokens:
+                rounds.encoded = again
+
     def _encode(self, texts: Sequence[str], long: LongText) -> list[Encoded]:
         return encode_texts(
             texts,
@@ -285,65 +330,26 @@ class Summarizer:
             language=self.language,
         )
 
-    def _round(self, encoded: Sequence[Encoded], decode: Decode) -> list[Summary]:
-        """Decode every piece of every text, and join the summaries of the pieces."""
-        return self._join(encoded, decode([piece for text in encoded for piece in text.pieces]))
-
-    def _join(
-        self, encoded: Sequence[Encoded], results: Sequence[list[Hypothesis]]
-    ) -> list[Summary]:
-        """Join the hypotheses of the pieces to a summary of each text.
-
-        After an interruption, some pieces have no hypotheses. They are counted in `missing`.
-        """
-        found = iter(results)
-        summaries = []
-        for text in encoded:
-            ranked = list(itertools.islice(found, len(text.pieces)))
-            hypotheses = [ranks for ranks in ranked if ranks]
-            unread = sum(
-                len(piece) for piece, ranks in zip(text.pieces, ranked, strict=True) if not ranks
-            )
-            # [piece][rank] -> [rank]: join the n-th best hypotheses of all pieces.
-            best, *others = [
-                " ".join(filter(None, (part.strip() for part in self.tokenizer.decode_batch(rows))))
-                for rows in zip(*([h.tokens for h in ranks] for ranks in hypotheses), strict=True)
-            ] or [""]
-            summaries.append(
-                Summary(
-                    text=best,
-                    others=tuple(others),
-                    score=fmean(ranks[0].score for ranks in hypotheses) if hypotheses else 0.0,
-                    source_tokens=text.tokens,
-                    used_tokens=max(0, text.used - unread),
-                    pieces=len(hypotheses),
-                    missing=len(text.pieces) - len(hypotheses),
-                )
-            )
-        return summaries
-
-    def _reduce(self, summaries: list[Summary], decode: Decode) -> None:
-        """Summarize in place the summaries that were joined from several pieces."""
-        lengths = {i: s.source_tokens for i, s in enumerate(summaries) if s.pieces > 1}
-        while lengths:
-            encoded = dict(
-                zip(
-                    lengths,
-                    self._encode([summaries[i].text for i in lengths], "reduce"),
-                    strict=True,
-                )
-            )
-            shorter = [i for i, text in encoded.items() if 0 < text.tokens <= SHORTER * lengths[i]]
-            again = self._round([encoded[i] for i in shorter], decode)
-            for i, summary in zip(shorter, again, strict=True):
-                summaries[i] = replace(
-                    summaries[i], text=summary.text, others=summary.others, score=summary.score
-                )
-            lengths = {
-                i: encoded[i].tokens
-                for i, summary in zip(shorter, again, strict=True)
-                if summary.pieces > 1
-            }
+    def _join(self, text: Encoded, results: Sequence[list[Hypothesis]]) -> Summary:
+        """Join the hypotheses of the pieces of a text to its summary."""
+        hypotheses = [ranks for ranks in results if ranks]
+        unread = sum(
+            len(piece) for piece, ranks in zip(text.pieces, results, strict=True) if not ranks
+        )
+        # [piece][rank] -> [rank]: join the n-th best hypotheses of all pieces.
+        best, *others = [
+            " ".join(filter(None, (part.strip() for part in self.tokenizer.decode_batch(rows))))
+            for rows in zip(*([h.tokens for h in ranks] for ranks in hypotheses), strict=True)
+        ] or [""]
+        return Summary(
+            text=best,
+            others=tuple(others),
+            score=fmean(ranks[0].score for ranks in hypotheses) if hypotheses else 0.0,
+            source_tokens=text.tokens,
+            used_tokens=max(0, text.used - unread),
+            pieces=len(hypotheses),
+            missing=len(text.pieces) - len(hypotheses),
+        )
 
 
 def _checked_texts(texts: object) -> list[str]:

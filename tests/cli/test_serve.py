@@ -109,7 +109,7 @@ def service(
     with ThreadPoolExecutor() as pool:  # SIGTERM lets a request in progress finish
         yield service
         late = pool.submit(service.summaries, text=[" ".join(SENTENCES * 9)] * 9, long="chunk")
-        while not process.poll() and "bart_queue_texts 0.0" in service.ask("/metrics")[1]:
+        while not process.poll() and "bart_running_texts 0.0" in service.ask("/metrics")[1]:
             time.sleep(0.002)
         process.send_signal(signal.SIGTERM)
         assert len(late.result()) == 9
@@ -354,7 +354,9 @@ def test_texts_of_a_disconnected_client_are_not_decoded(service: Service) -> Non
     assert time.monotonic() - began < 60
 
 
-def test_a_killed_worker_is_replaced_and_its_text_is_retried(service: Service) -> None:
+def test_a_short_text_joins_a_long_one_and_texts_of_a_killed_worker_are_retried(
+    service: Service,
+) -> None:
     children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
     workers = [
         int(pid)
@@ -362,12 +364,15 @@ def test_a_killed_worker_is_replaced_and_its_text_is_retried(service: Service) -
         if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     with ThreadPoolExecutor() as clients:
-        text = " ".join(SENTENCES * 40)
-        found = clients.submit(service.summaries, text=text, long="chunk", beams=8)
-        time.sleep(0.1)
+        text, options = " ".join(SENTENCES * 60), {"beams": 8, "max_length": 64, "min_length": 60}
+        found = clients.submit(service.summaries, text=text, long="chunk", **options)
+        while "bart_running_texts 1.0" not in service.ask("/metrics")[1]:
+            assert not found.done()
+        short = service.summaries(text=SENTENCES[1], **options)
+        assert not found.done(), "the short text waited for the long one"
         os.kill(workers[0], signal.SIGKILL)
-        expected = service.judge.summarize(text, long="chunk", beams=8)
-        assert found.result() == [expected.text]
+        expected = service.judge.summarize([SENTENCES[1], text], long="chunk", **options)
+        assert [*short, *found.result()] == [summary.text for summary in expected]
     assert "bart_worker_restarts 1.0" in service.ask("/metrics")[1]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from bart_cli.config.commands import SummarizeConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.inference.generate import generate
+from bart_cli.inference.running import RunningBatch
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.progress import Reporter, Task
@@ -27,9 +27,6 @@ from bart_cli.summarize.run import Job, summarize_to_stream
 from bart_cli.summarize.summarizer import SummariesInterrupted
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES, tiny_model_config
-
-# `bart_cli.generate` is the function, so get the module by its name.
-generate_module = import_module("bart_cli.inference.generate")
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +101,13 @@ def test_invalid_arguments_are_reported(folder: Path) -> None:
 
 def test_line_breaks_are_read_and_the_prefix_stands_before_every_text(folder: Path) -> None:
     summarizer = bart_cli.Summarizer.from_pretrained(folder)
-    seen: list[list[int]] = []
-    summarizer._round = lambda encoded, decode: seen.extend(e.pieces[0] for e in encoded) or []  # type: ignore[assignment,func-returns-value,method-assign]
     text = "Ann: Hi.\r\nBob:  Yes."
-    summarizer.summarize([text, f" {text}\n"])
-    assert seen == [summarizer.tokenizer.encode(text)] * 2
+    for rounds in summarizer.begin([text, f" {text}\n"], "truncate"):
+        assert rounds.pieces == [summarizer.tokenizer.encode(text)]
     config = summarizer.model.config
     summarizer.model.config = config.model_copy(update={"prefix": "summarize: "})
-    summarizer.summarize([text])
-    assert seen[2] == summarizer.tokenizer.encode(f"summarize: {text}")
+    (rounds,) = summarizer.begin([text], "truncate")
+    assert rounds.pieces == [summarizer.tokenizer.encode(f"summarize: {text}")]
 
 
 def test_sampling_is_deterministic_given_its_seed(folder: Path) -> None:
@@ -210,15 +205,15 @@ def test_a_missing_device_is_refused(folder: Path, device: str) -> None:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     """Raise KeyboardInterrupt after this many batches."""
-    real, left = generate_module._decode, [batches]
+    real, left = RunningBatch.join, [batches]
 
-    def decode(*arguments: Any) -> Any:
+    def join(*arguments: Any) -> None:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        return real(*arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(generate_module, "_decode", decode)
+    monkeypatch.setattr(RunningBatch, "join", join)
 
 
 def test_ctrl_c_in_a_long_text_keeps_the_finished_pieces(
