@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bart_cli.cli.console import out, print_json
+from bart_cli.cli.console import out, print_error, print_json
 from bart_cli.cli.options import JsonOption
+from bart_cli.errors import UsageError
 from bart_cli.training.history import RunSummary, compare_runs, find_runs, summarize_run
 
 app = typer.Typer(
@@ -26,10 +27,23 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """List runs with their state, loss and speed."""
-    summaries = [summarize_run(run) for run in find_runs(folder)]
+    summaries, problems = [], []
+    for run in find_runs(folder):
+        try:
+            summaries.append(summarize_run(run))
+        except UsageError as error:
+            problems.append(error)
     if as_json:
         print_json([asdict(summary) for summary in summaries])
-        return
+    else:
+        _print_list(summaries)
+    for problem in problems:  # the other runs are listed
+        print_error(problem)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _print_list(summaries: list[RunSummary]) -> None:
     heads = ("run", "task", "state", "step", "epoch", "loss", "best", "seq/s", "ends")
     table = Table(*heads, box=None, pad_edge=False)
     for summary in summaries:

@@ -158,6 +158,11 @@ def join_world() -> Iterator[World]:
             dist.barrier()  # no rank may leave (after an error, say) while others still connect
         yield World(rank, size, device)
     except RuntimeError as error:
+        if "Duplicate GPU" in str(error):  # NCCL
+            raise UsageError(
+                f"rank {rank} has the GPU of another rank of this node",
+                hint="Start one rank per GPU: set --gpus-per-node to --ntasks-per-node.",
+            ) from error
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             # The other rank or its launcher prints the cause.
             time.sleep(LAUNCHER_SECONDS)
@@ -255,6 +260,12 @@ def launched() -> bool:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ:
         return True
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def restarted() -> bool:
+    """Return whether a launcher (torchrun, SLURM, ours) started this command before."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(name, "0") != "0" for name in names)
 
 
 def _adopt_slurm() -> None:

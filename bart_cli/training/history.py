@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from bart_cli.errors import UsageError
 from bart_cli.runtime.locks import holder
 from bart_cli.training.checkpoint import list_checkpoints, step_of
 from bart_cli.training.metrics import Row, finite_losses, read_metrics
+from bart_cli.training.resume import read_outcome
 
 RECENT = 20  # rows of the log that give the current speed
 NOT_COMPARED = ("task", "description")
@@ -72,17 +72,24 @@ def summarize_run(run: Path) -> RunSummary:
     Raises:
         UsageError: not a run folder.
     """
+    return read_run(run)[0]
+
+
+def read_run(run: Path) -> tuple[RunSummary, list[Row]]:
+    """Read the summary of a run folder and the rows of its log, which agree if it is running.
+
+    Raises:
+        UsageError: not a run folder.
+    """
     settings = run_settings(run)
     rows = read_metrics(run)
     steps = [row for row in rows if "loss" in row]
     losses = finite_losses(rows)
     validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
-    state = "running" if holder(run) else "not finished"
-    if (run / "done.json").is_file():
-        state = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]
+    state = read_outcome(run) or ("running" if holder(run) else "not finished")
     checkpoints = tuple(path.name for path in list_checkpoints(run))
     reached = [row["step"] for row in rows[-1:]] + [step_of(name) for name in checkpoints[-1:]]
-    return RunSummary(
+    summary = RunSummary(
         run=str(run),
         task="pretrain" if "denoising" in settings else "finetune",
         state=state,
@@ -100,6 +107,7 @@ def summarize_run(run: Path) -> RunSummary:
         checkpoints=checkpoints,
         evaluations=tuple(sorted(p.parent.name for p in run.glob("*/metrics.json"))),
     )
+    return summary, rows
 
 
 def _end(run: Path, steps: list[Row], settings: dict[str, Any]) -> str | None:

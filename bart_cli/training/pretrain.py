@@ -25,7 +25,7 @@ from bart_cli.training.dry_run import rehearse
 from bart_cli.training.fit import fit
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
-from bart_cli.training.resume import changes, find_start
+from bart_cli.training.resume import changes, find_start, read_outcome
 from bart_cli.training.run import (
     RunResult,
     finished_result,
@@ -125,9 +125,18 @@ def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
         UsageError: names the phase with the problem.
     """
     before: tuple[Tokenizer, ModelConfig] | None = None
+    extended: Path | None = None  # an earlier phase that is to be trained further
     for run, config in phases.items():
         try:
-            before = check_pretrain_run(config, run, world, before)
+            before, changed = check_pretrain_run(config, run, world, before)
+            if extended and changed is not None:
+                raise UsageError(
+                    f"it was trained from the weights of {extended.name}, which would now be "
+                    "trained further",
+                    hint=f"Choose another --out, or move {run} away to train it again.",
+                )
+            if changed is not None and (changed or read_outcome(run) is None):
+                extended = run
         except UsageError as error:
             error.message = f"phase {run.name}: {error.message}"
             raise
@@ -138,11 +147,14 @@ def check_pretrain_run(
     run: Path,
     world: World,
     before: tuple[Tokenizer, ModelConfig] | None = None,
-) -> tuple[Tokenizer, ModelConfig]:
-    """Check settings, data and run folder; return the tokenizer and the architecture.
+) -> tuple[tuple[Tokenizer, ModelConfig], dict[str, str] | None]:
+    """Check settings, data and run folder.
 
     Args:
-        before: what this function returned for the run whose weights this one starts from.
+        before: tokenizer and architecture of the run whose weights this one starts from.
+
+    Returns:
+        tokenizer and architecture, and the result of `changes`.
 
     Raises:
         UsageError: the run cannot start, or the folder holds another run.
@@ -154,8 +166,7 @@ def check_pretrain_run(
             raise UsageError(excess[0])
     elif tokenizer.fingerprint() != before[0].fingerprint():
         raise UsageError("its tokenizer differs from that of the first phase")
-    changes(run, _in_steps(config, shards), _digests(config, shards, tokenizer))
-    return before
+    return before, changes(run, _in_steps(config, shards), _digests(config, shards, tokenizer))
 
 
 def _starting_model(config: PretrainConfig, run: Path, tokenizer: Tokenizer) -> ModelConfig:

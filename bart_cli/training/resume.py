@@ -25,15 +25,16 @@ from bart_cli.config.generation import Layer
 from bart_cli.config.model import DROPOUTS, ModelConfig
 from bart_cli.config.presets import flatten, load_config, read_yaml
 from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
-from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.files import Record, atomic_folder, bind, remove_leftovers, strict_json, write_text
 from bart_cli.progress import Reporter
-from bart_cli.runtime.world import World
+from bart_cli.runtime.world import World, restarted
 from bart_cli.training.checkpoint import Progress, list_checkpoints, step_of, verify
 from bart_cli.training.metrics import read_metrics
 
 TrainingRun = PretrainConfig | FinetuneConfig
 DONE, DATA, FAILURE, ROLLBACK = "done.json", "data.json", "failure.json", "rollback.json"
+DAMAGED = "Delete that file: the run then resumes from its newest checkpoint."
 STEP = "step.json"  # in RUN/best and RUN/model: the step of the weights
 # Settings that may change when a run resumes: they do not affect its results.
 FREE = frozenset(
@@ -99,10 +100,12 @@ def _find(
     run: Path, config: TrainingRun, data: Mapping[str, str], resume: str, reporter: Reporter
 ) -> Start:
     changed = changes(run, config, data)
+    if resume == "none" and restarted():
+        resume = "auto"  # by a launcher that repeats the command: the run is its own
     if changed is None:
         return _choose(run, resume, reporter)
     longer = "training.max_steps" in changed
-    outcome = read_record(run / DONE).get("outcome")
+    outcome = read_outcome(run)
     finished = outcome is not None and not (longer and outcome == "done")
     names = ("auto", "none")
     start = Start() if finished and resume in names else _choose(run, resume, reporter)
@@ -285,6 +288,16 @@ def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
     reporter.info(f"moved the steps after {max(step, 0):,} to {aside}")
 
 
+def read_outcome(run: Path) -> str | None:
+    """Return the outcome of a finished run; None: it is not finished.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    record = read_record(run / DONE)
+    return str(record.get("outcome", "done")) if record else None
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Read a JSON object that a run has written; empty if the file does not exist.
 
@@ -296,7 +309,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, OSError) as error:
-        raise UsageError(f"{path} is damaged: {error}", hint=START_ANEW) from None
+        raise UsageError(f"{path} is damaged: {error}", hint=DAMAGED) from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path} is damaged: expected a JSON object", hint=START_ANEW)
+        raise UsageError(f"{path} is damaged: expected a JSON object", hint=DAMAGED)
     return content

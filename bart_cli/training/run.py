@@ -37,7 +37,15 @@ from bart_cli.training.checkpoint import Progress, load_state, whole_weights, wr
 from bart_cli.training.fit import Room
 from bart_cli.training.loop import Job, Validate, schedule_of, train
 from bart_cli.training.metrics import finite_losses, read_metrics, training_curves
-from bart_cli.training.resume import STEP, Start, TrainingRun, begin, finish, record_failure
+from bart_cli.training.resume import (
+    STEP,
+    Start,
+    TrainingRun,
+    begin,
+    finish,
+    read_outcome,
+    record_failure,
+)
 from bart_cli.training.setup import equip, place
 from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite
@@ -322,10 +330,9 @@ def finished_result(run: Path, world: World) -> RunResult:
     """Return the result of a run that is already finished."""
     rows = read_metrics(run)
     losses = finite_losses(rows)
-    outcome = json.loads((run / "done.json").read_text(encoding="utf-8"))["outcome"]
     return RunResult(
         run=run,
-        outcome=outcome,
+        outcome=read_outcome(run) or "done",
         step=rows[-1]["step"] if rows else 0,
         first_loss=losses[0] if losses else None,
         last_loss=losses[-1] if losses else None,

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from bart_cli.config.presets import flatten
 from bart_cli.figures import HEIGHT, WIDTH, plot
 from bart_cli.pages import write_page
-from bart_cli.training.history import RunSummary, run_settings, summarize_run
-from bart_cli.training.metrics import SAMPLES, curves_of, read_metrics, training_curves
+from bart_cli.training.history import RunSummary, read_run, run_settings
+from bart_cli.training.metrics import SAMPLES, curves_of, training_curves
 from bart_cli.training.resume import read_record
 
 SHOWN = 20  # newest validations
@@ -46,8 +46,7 @@ def write_run_page(run: Path, page: Path, every: int | None = None) -> RunSummar
     Raises:
         UsageError: not a run folder.
     """
-    summary = summarize_run(run)
-    rows = read_metrics(run)
+    summary, rows = read_run(run)
     validations = [row for row in rows if "validation_loss" in row]
     scores = list(dict.fromkeys(name for row in validations for name in row if name != "step"))
     curves = training_curves(rows)

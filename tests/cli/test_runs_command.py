@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,15 @@ def test_runs_are_listed_with_their_state(runs: Path) -> None:
     assert short["best_validation_loss"] > 0
     assert (stopped["state"], stopped["step"]) == ("not finished", 1)
     assert stopped["checkpoints"] == ["step-00000001"]
-    text = bart("runs", "list", runs).stdout
-    assert "4/4" in text
-    assert "/0.5" in text
-    assert "not finished" in text
+    damaged = runs / "damaged"
+    shutil.copytree(runs / "stopped", damaged)
+    (damaged / "done.json").write_bytes(b'{"outcome": "caf\xe9"}')  # not UTF-8
+    text = bart("runs", "list", runs)
+    shutil.rmtree(damaged)
+    assert text.returncode == 1
+    assert text.stderr.startswith(f"error: {damaged / 'done.json'} is damaged: ")
+    for words in ("4/4", "/0.5", "not finished"):
+        assert words in text.stdout
 
 
 def test_a_run_is_shown_and_runs_are_compared(runs: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 from safetensors.torch import load_file
 
 from bart_cli.cli.app import build_app
-from bart_cli.errors import BartError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training import checkpoint
+from bart_cli.training.metrics import read_metrics
 from tests.command import bart
 from tests.conftest import SENTENCES
 
@@ -74,6 +75,13 @@ def test_phases_run_in_order_and_resume(folder: Path, tmp_path: Path) -> None:
     again = bart(*command)
     assert again.returncode == 0
     assert again.stderr.count("is already finished") == 2
+    more = [*map(str, command), "--max-steps", "4"]
+    with pytest.raises(UsageError, match=f"trained from the weights of {first.name}, which"):
+        build_app("pretrain")(args=more, standalone_mode=False)
+    assert (first / "done.json").is_file()
+    shutil.rmtree(second)
+    build_app("pretrain")(args=more, standalone_mode=False)
+    assert len(read_metrics(second)) == 4
 
 
 def test_dry_runs_of_phases_and_of_several_ranks_print_one_estimate_each(

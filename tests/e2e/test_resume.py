@@ -51,7 +51,7 @@ def test_a_killed_run_survives_a_full_disk_and_ends_bit_for_bit(
 def test_a_killed_worker_is_restarted_and_sigterm_stops_all(noisy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = pretrain(noisy, run, "--processes", 2, "--max-restarts", 1)
-    launcher = start(*words)
+    launcher = start(*words, "--resume", "none")
     wait_for_step(run, STOP, launcher)
     workers = [
         child

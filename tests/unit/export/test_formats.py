@@ -21,6 +21,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, save_model
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES, tiny_model_config
+from tests.unit.export.test_write import damage_weights
 
 pytestmark = pytest.mark.slow
 
@@ -91,14 +92,7 @@ def test_an_onnx_graph_takes_any_batch_and_length(model: str, tmp_path: Path) ->
 def test_an_export_that_computes_something_else_is_not_kept(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = to_ctranslate2.write_weights
-
-    def damaged(folder: Path, config: object, weights: dict, *rest: object) -> None:
-        name = "model.decoder.layers.1.fc2.bias"
-        noise = 0.1 * torch.randn_like(weights[name])
-        honest(folder, config, weights | {name: weights[name] + noise}, *rest)
-
-    monkeypatch.setattr(to_ctranslate2, "write_weights", damaged)
+    damage_weights(monkeypatch, to_ctranslate2)
     with pytest.raises(BartError, match="log probabilities of our summaries differ by"):
         export_model(model, tmp_path / "out", ExportConfig(format="ctranslate2"))
     settings = json.loads(Path(model, "config.json").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -48,17 +49,22 @@ def test_an_exported_reference_checkpoint_has_its_names_and_loads_equal(
         assert torch.equal(back.model.state_dict()[name], tensor), name
 
 
-def test_pairs_that_do_not_read_back_equal_are_not_kept(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest = export.write_weights
+def damage_weights(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """Let `write_weights` of a module write one tensor with noise."""
+    honest = module.write_weights
 
     def damaged(folder: Path, config: object, weights: dict, *rest: object) -> None:
         name = "model.decoder.layers.1.fc2.bias"
         noise = 0.1 * torch.randn_like(weights[name])
         honest(folder, config, weights | {name: weights[name] + noise}, *rest)
 
-    monkeypatch.setattr(export, "write_weights", damaged)
+    monkeypatch.setattr(module, "write_weights", damaged)
+
+
+def test_pairs_that_do_not_read_back_equal_are_not_kept(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage_weights(monkeypatch, export)
     with pytest.raises(BartError, match="logits differ by"):
         export_model(model, tmp_path / "out", ExportConfig())
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

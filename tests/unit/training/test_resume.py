@@ -204,11 +204,18 @@ def test_a_rollback_happens_once_and_sets_the_old_branch_aside(
 def test_a_finished_run_is_unchanged_until_max_steps_is_raised(
     shards: Path,  # noqa: F811
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = changed(pretrain_config(shards, max_steps=4), "schedule", name="constant")
     start(config, tmp_path / "whole")
     run = tmp_path / "run"
-    start(changed(config, "training", max_steps=2), run)
+    fewer = changed(config, "training", max_steps=2)
+    start(changed(fewer, "training", time_limit=1e-9), run, resume="none")
+    with pytest.raises(UsageError, match="holds an unfinished run"):
+        start(fewer, run, resume="none")
+    with monkeypatch.context() as patch:  # SLURM repeats the command
+        patch.setenv("SLURM_RESTART_COUNT", "1")
+        assert start(fewer, run, resume="none").step == 2
     weights = run / "model" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     assert start(changed(config, "training", max_steps=2), run).outcome == "done"
