@@ -51,7 +51,9 @@ def test_a_killed_run_survives_a_full_disk_and_ends_bit_for_bit(
 def test_a_killed_worker_is_restarted_and_sigterm_stops_all(noisy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = pretrain(noisy, run, "--processes", 2, "--max-restarts", 1)
-    launcher = start(*words, "--resume", "none")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    launcher = start(*words, "--resume", "none", TMPDIR=str(temporary))
     wait_for_step(run, STOP, launcher)
     workers = [
         child
@@ -67,6 +69,7 @@ def test_a_killed_worker_is_restarted_and_sigterm_stops_all(noisy: Path, tmp_pat
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["outcome"] == "stopped by SIGTERM"
     assert str(STEPS) not in list_checkpoints(run)[-1].name
+    assert list(temporary.iterdir()) == []
     result = bart(*words)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["outcome"] == "done"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -27,6 +28,7 @@ from bart_cli.runtime import signals
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.finetune import run_finetune
+from bart_cli.training.loop import train
 from bart_cli.training.metrics import read_metrics
 from bart_cli.training.pretrain import run_pretrain
 from tests.conftest import SENTENCES, tiny_model_config
@@ -364,6 +366,23 @@ def test_a_stop_is_honored_while_a_validation_decodes(
     assert (result.outcome, result.step) == (f"stopped by {how}", 2)
     run_finetune(config, tmp_path / "parts", reporter=Reporter())  # repeats the validation
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run_leaves_no_loader_process_to_wait_for(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[object] = []  # alive, as if the garbage collector were late
+
+    def kept(job: Any, *rest: Any) -> str:
+        jobs.append(job)
+        return train(job, *rest)
+
+    monkeypatch.setattr("bart_cli.training.run.train", kept)
+    config = pretrain_config(shards, max_steps=2)
+    data = config.data.model_copy(update={"workers": 1})
+    run_pretrain(config.model_copy(update={"data": data}), tmp_path / "run", reporter=Reporter())
+    assert jobs
+    assert multiprocessing.active_children() == []
 
 
 def test_a_frozen_encoder_does_not_change(shards: Path, pairs: Path, tmp_path: Path) -> None:
