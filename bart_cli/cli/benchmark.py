@@ -16,6 +16,7 @@ from bart_cli.cli.options import (
     JsonOption,
     SetOption,
     complete_preset,
+    keys,
     numbers,
     option_groups,
     setting,
@@ -57,14 +58,8 @@ class MeasuringOptions:
         from bart_cli.config.presets import check_section
 
         seconds = GPU_SECONDS if torch.cuda.is_available() else CPU_SECONDS
-        values = more | {
-            "repeats": self.repeats,
-            "seconds": seconds if self.seconds is None else self.seconds,
-            "warm_up": self.warm_up,
-            "seed": self.seed,
-        }
-        given = {name: value for name, value in values.items() if value is not None}
-        return check_section(BenchmarkConfig, given)
+        given = {k: v for k, v in (keys(self) | more).items() if v is not None}
+        return check_section(BenchmarkConfig, {"seconds": seconds} | given)
 
 
 @dataclass(frozen=True)
@@ -95,10 +90,6 @@ class SweepOptions:
     ] = None
     profile: Annotated[bool, setting(BenchmarkConfig, "profile", "--profile")] = False
     sets: SetOption = None
-
-    def measured(self) -> dict[str, object]:
-        """Return the fields of BenchmarkConfig."""
-        return {"lengths": self.lengths, "compare": self.compare, "profile": self.profile}
 
     def sweep(self) -> Sweep:
         """Return the settings to vary.
@@ -150,7 +141,7 @@ def train(
     groups = plan_training(
         [name for text in presets or [] for name in text.split(",")],
         sweep.sweep(),
-        benchmark=measuring.config(accumulation=accumulation, **sweep.measured()),
+        benchmark=measuring.config(accumulation=accumulation, **keys(sweep)),
         data=data,
     )
     report = run_benchmark(
@@ -204,7 +195,7 @@ def inference(
     groups = plan_decoding(
         preset,
         sweep.sweep(),
-        benchmark=measuring.config(**sweep.measured()),
+        benchmark=measuring.config(**keys(sweep)),
         model=model,
         data=data,
         source_length=source_length,

@@ -16,6 +16,7 @@ from bart_cli.cli.options import (
     JsonOption,
     PairOptions,
     ScoringOptions,
+    keys,
     option_groups,
 )
 from bart_cli.config.run import EvaluateConfig
@@ -62,9 +63,7 @@ def command(
     require("bart compare", "eval")
     config = settings.load(
         EvaluateConfig,
-        {f"data.{key}": value for key, value in pairs.settings().items()}
-        | scoring.keys()
-        | {"data.path": data},
+        keys(pairs) | keys(scoring) | {"data.path": data},
     )
     evaluation = config.evaluation
     if not evaluation.bootstrap:

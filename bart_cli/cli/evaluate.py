@@ -16,6 +16,7 @@ from bart_cli.cli.options import (
     JsonOption,
     PairOptions,
     ScoringOptions,
+    keys,
     option_groups,
     setting,
 )
@@ -75,11 +76,9 @@ def command(
     config, notices = load_with_model(
         settings,
         EvaluateConfig,
-        decoding.generation()
-        | decoding.evaluation()
-        | decoding.languages()
-        | {f"data.{key}": value for key, value in pairs.settings().items()}
-        | scoring.keys()
+        keys(decoding)
+        | keys(pairs)
+        | keys(scoring)
         | {
             "model_path": _resolve(model, checkpoint),
             "data.path": data,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out, print_json
-from bart_cli.cli.options import CheckpointOption, JsonOption, field_help
+from bart_cli.cli.options import CheckpointOption, JsonOption, keys, option_groups, setting
 from bart_cli.config.commands import ExportConfig
 from bart_cli.errors import UsageError
 
@@ -18,36 +18,26 @@ if TYPE_CHECKING:
     from bart_cli.export.contents import Comparison
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write, and where to push it."""
+
+    form: Annotated[str | None, setting(ExportConfig, "format", "--format")] = None
+    dtype: Annotated[str | None, setting(ExportConfig, "dtype")] = None
+    tokenizer: Annotated[str | None, setting(ExportConfig, "tokenizer", metavar="NAME")] = None
+    checkpoint: CheckpointOption = None
+    average: Annotated[int | None, setting(ExportConfig, "average", metavar="N")] = None
+    push: Annotated[str | None, setting(ExportConfig, "push", metavar="USER/NAME")] = None
+    private: Annotated[bool, setting(ExportConfig, "private", "--private")] = False
+
+
+@option_groups
 def command(
     model: Annotated[
         str, typer.Argument(help="Run, model folder, hub id, `.ckpt` or fairseq `model.pt`.")
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="Output folder; must be new or empty.")],
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="huggingface|reference|ctranslate2|onnx",
-            help=field_help(ExportConfig, "format"),
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="fp32|bf16|fp16", help=field_help(ExportConfig, "dtype")),
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help=field_help(ExportConfig, "tokenizer"))
-    ] = None,
-    checkpoint: CheckpointOption = None,
-    average: Annotated[
-        int | None, typer.Option(metavar="N", help=field_help(ExportConfig, "average"))
-    ] = None,
-    push: Annotated[
-        str | None, typer.Option(metavar="USER/NAME", help=field_help(ExportConfig, "push"))
-    ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help=field_help(ExportConfig, "private"))
-    ] = False,
+    options: ExportOptions = ExportOptions(),
     as_json: JsonOption = False,
 ) -> None:
     """Export a model: weights, configuration, tokenizer, decoding settings and a model card.
@@ -67,21 +57,11 @@ def command(
     from bart_cli.export.write import export_model
     from bart_cli.model.formats import resolve_model
 
-    config = load_config(
-        ExportConfig,
-        options={
-            "format": form,
-            "dtype": dtype,
-            "tokenizer": tokenizer,
-            "average": average,
-            "push": push,
-            "private": private or None,
-        },
-    )
-    if checkpoint is not None and config.average > 1:
-        raise UsageError("--checkpoint and --average cannot be combined")
-    if checkpoint is not None:
-        model = str(resolve_model(model, checkpoint))
+    config = load_config(ExportConfig, options=keys(options))
+    if options.checkpoint is not None:
+        if config.average > 1:
+            raise UsageError("--checkpoint and --average cannot be combined")
+        model = str(resolve_model(model, options.checkpoint))
     done = export_model(model, out_folder, config, make_reporter())
     if as_json:
         print_json(asdict(done))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 from typing import Annotated, Any
@@ -23,8 +24,9 @@ from bart_cli.cli.options import (
     PairOptions,
     SourceLanguageOption,
     TargetLanguageOption,
-    field_help,
+    keys,
     option_groups,
+    setting,
 )
 from bart_cli.cli.training import (
     TrainingOptions,
@@ -38,33 +40,32 @@ from bart_cli.config.run import FinetuneConfig
 from bart_cli.errors import BartError, UsageError
 
 
+@dataclass(frozen=True)
+class AdaptingOptions:
+    """How the pre-trained model is adapted to the pairs."""
+
+    source_language: SourceLanguageOption = None
+    target_language: TargetLanguageOption = None
+    max_tokens: Annotated[int | None, setting(SummarizationDataConfig, "max_tokens")] = None
+    keep_encoder_layers: Annotated[
+        str | None, setting(FinetuneConfig, "keep_encoder_layers", metavar="0,2,4…")
+    ] = None
+    keep_decoder_layers: Annotated[
+        str | None, setting(FinetuneConfig, "keep_decoder_layers", metavar="0,2,4…")
+    ] = None
+
+
 @option_groups
 def command(
     settings: ConfigOptions = ConfigOptions(),
-    data: Annotated[
-        Path | None, typer.Option(help=field_help(SummarizationDataConfig, "path"))
-    ] = None,
+    data: Annotated[Path | None, setting(SummarizationDataConfig, "path")] = None,
     pairs: PairOptions = PairOptions(),
-    init_from: Annotated[
-        str | None, typer.Option(help=field_help(FinetuneConfig, "init_from"))
-    ] = None,
+    init_from: Annotated[str | None, setting(FinetuneConfig, "init_from")] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder. Default: runs/finetune-PRESET.")
     ] = None,
     training: TrainingOptions = TrainingOptions(),
-    source_language: SourceLanguageOption = None,
-    target_language: TargetLanguageOption = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help=field_help(SummarizationDataConfig, "max_tokens"))
-    ] = None,
-    keep_encoder_layers: Annotated[
-        str | None,
-        typer.Option(metavar="0,2,4…", help=field_help(FinetuneConfig, "keep_encoder_layers")),
-    ] = None,
-    keep_decoder_layers: Annotated[
-        str | None,
-        typer.Option(metavar="0,2,4…", help=field_help(FinetuneConfig, "keep_decoder_layers")),
-    ] = None,
+    adapting: AdaptingOptions = AdaptingOptions(),
     evaluate: Annotated[
         bool, typer.Option(help="Score the test split at the end, if there is one.")
     ] = True,
@@ -152,27 +153,21 @@ def _options(
     *,
     training: TrainingOptions,
     pairs: PairOptions,
+    adapting: AdaptingOptions,
     data: Path | None,
     init_from: str | None,
-    max_tokens: int | None,
-    source_language: str | None,
-    target_language: str | None,
-    keep_encoder_layers: str | None,
-    keep_decoder_layers: str | None,
     **_: object,
 ) -> dict[str, object]:
     """Return the options as configuration keys."""
     return (
-        dict(training.settings())
-        | {f"data.{key}": value for key, value in pairs.settings().items()}
+        keys(training)
+        | keys(pairs)
+        | keys(adapting)
         | {
             "data.path": data,
-            "data.max_tokens": max_tokens,
-            "data.source_language": source_language,
-            "data.target_language": target_language,
             "init_from": init_from,
-            "keep_encoder_layers": _layers("--keep-encoder-layers", keep_encoder_layers),
-            "keep_decoder_layers": _layers("--keep-decoder-layers", keep_decoder_layers),
+            "keep_encoder_layers": _layers("--keep-encoder-layers", adapting.keep_encoder_layers),
+            "keep_decoder_layers": _layers("--keep-decoder-layers", adapting.keep_decoder_layers),
         }
     )
 

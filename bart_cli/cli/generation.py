@@ -13,6 +13,7 @@ from bart_cli.cli.options import (
     ConfigOptions,
     SourceLanguageOption,
     TargetLanguageOption,
+    keys,
     setting,
 )
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig, Layer
@@ -62,31 +63,6 @@ class DecodingOptions:
     language: Annotated[str | None, setting(EvaluationConfig, "language")] = None
     source_language: SourceLanguageOption = None
     target_language: TargetLanguageOption = None
-
-    def keys(self) -> dict[str, object]:
-        """Return all options as configuration keys."""
-        return self.generation() | self.evaluation() | self.languages()
-
-    def languages(self) -> dict[str, object]:
-        """Return the language options as configuration keys."""
-        return {
-            "data.source_language": self.source_language,
-            "data.target_language": self.target_language,
-        }
-
-    def evaluation(self) -> dict[str, object]:
-        """Return the options of EvaluationConfig as configuration keys."""
-        fields = EvaluationConfig.model_fields
-        return {f"evaluation.{name}": value for name, value in vars(self).items() if name in fields}
-
-    def generation(self) -> dict[str, object]:
-        """Return the given options of GenerationConfig as configuration keys."""
-        fields = GenerationConfig.model_fields
-        own = {name: value for name, value in vars(self).items() if name in fields}
-        if self.early_stopping is not None:
-            words = {"true": True, "false": False}
-            own["early_stopping"] = words.get(self.early_stopping, self.early_stopping)
-        return generation_keys(own)
 
 
 Saved = tuple[Sequence[Layer], Sequence[str]]  # decoding settings of a model, and warnings
@@ -199,7 +175,7 @@ def load_summarizer(
         UsageError: a setting is invalid.
         BartError: the model cannot be loaded.
     """
-    given = decoding.keys()
+    given = keys(decoding)
     early = without_model(settings, EvaluateConfig, given)
     evaluation = early.evaluation
     from bart_cli.data.sentences import AUTO
@@ -250,8 +226,3 @@ def load_summarizer(
         loaded, final.generation, sources=final.generation_sources, language=language
     )
     return summarizer, loaded, evaluation
-
-
-def generation_keys(values: Mapping[str, object]) -> dict[str, object]:
-    """Convert fields of GenerationConfig to configuration keys, omitting those that are None."""
-    return {f"generation.{name}": value for name, value in values.items() if value is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -15,9 +15,16 @@ from pydantic import BaseModel
 from bart_cli.config.base import Section
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, Layer
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 
 Config = TypeVar("Config", bound=Section)
+# Section of a run's configuration -> its name, which begins the keys of its settings.
+SECTIONS = {
+    field.annotation: name
+    for kind in (PretrainConfig, FinetuneConfig, EvaluateConfig)
+    for name, field in kind.model_fields.items()
+}
 
 
 def complete_preset(incomplete: str) -> list[str]:
@@ -43,20 +50,28 @@ JsonOption = Annotated[
 ]
 
 
-def field_help(section: type[BaseModel], name: str) -> str:
-    """Return the description of a configuration field as the help text of its option."""
-    text = section.model_fields[name].description
-    assert text, f"{section.__name__}.{name} has no description"
-    return text[0].upper() + text[1:] + "."
-
-
 def setting(section: type[BaseModel], name: str, *names: str, metavar: str | None = None) -> Any:
-    """Return the option of a configuration field: its help, and its choices where it has some."""
+    """Return the option of a configuration field: its help, its choices, and its key for `keys`."""
     kind = section.model_fields[name].annotation
     for part in (kind, *get_args(kind)):
         if metavar is None and get_origin(part) is Literal:
             metavar = "|".join(map(str, get_args(part)))
-    return typer.Option(*names, metavar=metavar, help=field_help(section, name))
+    text = section.model_fields[name].description
+    assert text, f"{section.__name__}.{name} has no description"
+    option = typer.Option(*names, metavar=metavar, help=text[0].upper() + text[1:] + ".")
+    option.key = f"{SECTIONS[section]}.{name}" if section in SECTIONS else name
+    return option
+
+
+def keys(options: Any) -> dict[str, object]:
+    """Return the values of a group's options by configuration key; None means not given."""
+    hints = get_type_hints(type(options), include_extras=True)
+    return {
+        note.key: getattr(options, field.name)
+        for field in fields(options)
+        for note in getattr(hints[field.name], "__metadata__", ())
+        if hasattr(note, "key")
+    }
 
 
 @dataclass(frozen=True)
@@ -151,10 +166,6 @@ class PairOptions:
     ] = None
     test_share: Annotated[float | None, setting(SummarizationDataConfig, "test_share")] = None
 
-    def settings(self) -> dict[str, object]:
-        """Return values by field of SummarizationDataConfig; None means not given."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class ScoringOptions:
@@ -164,15 +175,6 @@ class ScoringOptions:
     limit: Annotated[int | None, setting(EvaluationConfig, "limit")] = None
     bleu: Annotated[bool | None, setting(EvaluationConfig, "bleu", "--bleu")] = None
     rouge_tokenizer: Annotated[str | None, setting(EvaluationConfig, "tokenizer")] = None
-
-    def keys(self) -> dict[str, object]:
-        """Return values by configuration key; None means not given."""
-        return {
-            "evaluation.split": self.split,
-            "evaluation.limit": self.limit,
-            "evaluation.bleu": self.bleu,
-            "evaluation.tokenizer": self.rouge_tokenizer,
-        }
 
 
 def numbers(option: str, text: str | None) -> list[int]:

@@ -180,7 +180,7 @@ def summarization(
 
     require_language(language)
     reports = preprocess_summarization(
-        load_config(SummarizationDataConfig, options={"path": source} | pairs.settings()),
+        load_config(SummarizationDataConfig, options={"path": source} | asdict(pairs)),
         out_folder,
         Tokenizer.from_pretrained(tokenizer),
         language=language,

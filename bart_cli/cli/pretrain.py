@@ -13,7 +13,7 @@ import typer
 
 from bart_cli.cli.app import VOICES
 from bart_cli.cli.console import make_reporter, print_json
-from bart_cli.cli.options import ConfigOptions, JsonOption, field_help, option_groups
+from bart_cli.cli.options import ConfigOptions, JsonOption, keys, option_groups, setting
 from bart_cli.cli.training import TrainingOptions, as_document, show_result, start_workers
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig, save_config
@@ -33,7 +33,7 @@ def command(
             help="Presets to run in sequence, each starting from the weights of the previous one.",
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help=field_help(PretrainDataConfig, "path"))] = None,
+    data: Annotated[Path | None, setting(PretrainDataConfig, "path")] = None,
     out_folder: Annotated[
         Path | None,
         typer.Option(
@@ -41,9 +41,7 @@ def command(
             help="Run folder (with --phases: parent of one run folder per phase). Default: runs/….",
         ),
     ] = None,
-    init_from: Annotated[
-        str | None, typer.Option(help=field_help(PretrainConfig, "init_from"))
-    ] = None,
+    init_from: Annotated[str | None, setting(PretrainConfig, "init_from")] = None,
     training: TrainingOptions = TrainingOptions(),
     as_json: JsonOption = False,
 ) -> None:
@@ -101,7 +99,7 @@ def configure(
         UsageError: a setting is invalid.
     """
     return settings.load(
-        PretrainConfig, training.settings() | {"data.path": data, "init_from": init_from}
+        PretrainConfig, keys(training) | {"data.path": data, "init_from": init_from}
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,11 +11,24 @@ import typer
 
 from bart_cli.cli.console import make_reporter
 from bart_cli.cli.generation import DecodingOptions, load_summarizer, model_of, without_model
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, keys, option_groups, setting
 from bart_cli.config.commands import ServeConfig
 
 if TYPE_CHECKING:
     from bart_cli.serve.worker import Loaded
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """Name, worker processes, and limits for clients."""
+
+    name: Annotated[str | None, setting(ServeConfig, "name")] = None
+    workers: Annotated[int | None, setting(ServeConfig, "workers")] = None
+    max_queue: Annotated[int | None, setting(ServeConfig, "max_queue")] = None
+    max_texts: Annotated[int | None, setting(ServeConfig, "max_texts")] = None
+    max_bytes: Annotated[int | None, setting(ServeConfig, "max_bytes")] = None
+    max_beams: Annotated[int | None, setting(ServeConfig, "max_beams")] = None
+    timeout: Annotated[float | None, setting(ServeConfig, "timeout")] = None
 
 
 @option_groups
@@ -43,13 +56,7 @@ def command(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Serve other machines without requiring a key.")
     ] = False,
-    name: Annotated[str | None, setting(ServeConfig, "name")] = None,
-    workers: Annotated[int | None, setting(ServeConfig, "workers")] = None,
-    max_queue: Annotated[int | None, setting(ServeConfig, "max_queue")] = None,
-    max_texts: Annotated[int | None, setting(ServeConfig, "max_texts")] = None,
-    max_bytes: Annotated[int | None, setting(ServeConfig, "max_bytes")] = None,
-    max_beams: Annotated[int | None, setting(ServeConfig, "max_beams")] = None,
-    timeout: Annotated[float | None, setting(ServeConfig, "timeout")] = None,
+    serving: ServingOptions = ServingOptions(),
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),
 ) -> None:
@@ -68,19 +75,9 @@ def command(
     from bart_cli.errors import UsageError
     from bart_cli.extras import require
 
-    given = {
-        "host": host,
-        "port": port,
-        "name": name,
-        "workers": workers,
-        "max_queue": max_queue,
-        "max_texts": max_texts,
-        "max_bytes": max_bytes,
-        "max_beams": max_beams,
-        "timeout": timeout,
-    }
+    given = keys(serving) | {"host": host, "port": port}
     config = check_section(ServeConfig, {k: v for k, v in given.items() if v is not None})
-    without_model(settings, EvaluateConfig, decoding.keys())
+    without_model(settings, EvaluateConfig, keys(decoding))
     require("bart serve", "serve")
 
     from bart_cli.serve.listen import listen, serve

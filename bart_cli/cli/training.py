@@ -67,20 +67,6 @@ class TrainingOptions:
         ),
     ] = False
 
-    def settings(self) -> dict[str, object]:
-        """Return values by configuration key; None means not given."""
-        return {
-            "training.max_steps": self.max_steps,
-            "training.epochs": self.epochs,
-            "training.global_batch": self.global_batch,
-            "training.micro_batch": self.micro_batch,
-            "optimizer.learning_rate": self.learning_rate,
-            "schedule.warmup_steps": self.warmup_steps,
-            "training.precision": self.precision,
-            "training.seed": self.seed,
-            "training.time_limit": self.time_limit,
-        }
-
 
 def start_workers(processes: int | None, max_restarts: int) -> None:
     """If several processes are requested, rerun the command in them and exit with their code."""
