@@ -137,10 +137,11 @@ def _score_file(
     texts = predictions.of_pairs(split.pairs, split)
     origin = {"predictions": str(path), "predictions_sha256": predictions.sha256}
     decoded = [Decoded(number, [text], []) for number, text in enumerate(texts)]
-    result = score(config, split.pairs, decoded, origin, reporter, encoder=encoder)
+    pairs = _with_cut_references(config, split.pairs)
+    result = score(config, pairs, decoded, origin, reporter, encoder=encoder)
     out.mkdir(parents=True, exist_ok=True)
     save_config(config, out / "config.yaml")
-    _write(result, split.pairs, out)
+    _write(result, pairs, out)
     return result
 
 
@@ -180,14 +181,25 @@ def _limit(config: EvaluateConfig) -> int | None:
 
 
 def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair]:
-    """Truncate the references to the maximum length configured for the split."""
+    """Truncate the references to the maximum length configured for the split.
+
+    Raises:
+        UsageError: there is no tokenizer.
+    """
     limit = getattr(config.data, f"max_{config.evaluation.split}_target_length", None)
     if limit is None:
         return pairs
-    assert config.model_path is not None
-    path = resolve_model(config.model_path)
-    beside = path.parent if path.is_file() else path
-    tokenizer = Tokenizer.from_pretrained(config.data.tokenizer or beside)
+    source: str | Path | None = config.data.tokenizer
+    if source is None and config.model_path is not None:
+        path = resolve_model(config.model_path)
+        source = path.parent if path.is_file() else path
+    if source is None:
+        raise UsageError(
+            f"data.max_{config.evaluation.split}_target_length={limit}: truncating the references "
+            "of --predictions needs a tokenizer",
+            hint="Pass --set data.tokenizer=FOLDER.",
+        )
+    tokenizer = Tokenizer.from_pretrained(source)
     tokenizer = tokenizer.with_languages(config.data.source_language, config.data.target_language)
     cut = [tokenizer.cut_targets(list(pair.references), limit) for pair in pairs]
     return [

@@ -1,7 +1,8 @@
-"""Folders that an evaluation refuses to write to."""
+"""Folders that an evaluation refuses to write to, and the references that it writes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import UsageError
 from bart_cli.evaluation.evaluate import run_evaluate
 from bart_cli.progress import Reporter
+from bart_cli.tokenizer import Tokenizer
+from tests.conftest import SENTENCES
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,23 @@ def evaluation(folder: Path) -> EvaluateConfig:
     pairs.write_text('{"article": "one", "summary": "two"}\n')
     data = SummarizationDataConfig(path=pairs)
     return EvaluateConfig(model_path=str(folder), data=data)
+
+
+def test_references_of_existing_predictions_are_truncated_as_those_of_a_model(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    pairs, predictions = tmp_path / "pairs", tmp_path / "predictions.txt"
+    pairs.mkdir()
+    row = {"article": SENTENCES[0], "summary": " ".join(SENTENCES[:3])}
+    (pairs / "test.jsonl").write_text(json.dumps(row) + "\n")
+    predictions.write_text(SENTENCES[0] + "\n")
+    data = {"path": pairs, "max_test_target_length": 8}
+    config = EvaluateConfig.model_validate({"predictions": predictions, "data": data})
+    with pytest.raises(UsageError, match="max_test_target_length=8.* needs a tokenizer"):
+        run_evaluate(config, tmp_path / "out", reporter=Reporter())
+    tiny_tokenizer.save(tmp_path / "tokenizer")
+    data["tokenizer"] = str(tmp_path / "tokenizer")
+    config = EvaluateConfig.model_validate({"predictions": predictions, "data": data})
+    run_evaluate(config, tmp_path / "out", reporter=Reporter())
+    (line,) = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert json.loads(line)["reference"] in SENTENCES[0]
