@@ -107,6 +107,26 @@ def parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[Any, int]]:
         yield content, end
 
 
+def read_object(path: Path, hint: str = START_ANEW) -> dict[str, Any]:
+    """Read a JSON object that a command has written to its folder; empty if there is no such file.
+
+    Args:
+        hint: remedy for a damaged file.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path} is damaged: {error}", hint=hint) from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is damaged: expected a JSON object", hint=hint)
+    return content
+
+
 def require_folder(out: Path) -> None:
     """Raise UsageError if the output folder `out` is an existing file."""
     if out.exists() and not out.is_dir():

@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from bart_cli.errors import UsageError
-from bart_cli.files import Record, bind, sha256, write_text
+from bart_cli.errors import START_ANEW, UsageError
+from bart_cli.files import Record, bind, read_object, sha256, write_text
 
 NAME = "manifest.json"
 
@@ -73,11 +73,8 @@ class Manifest:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return the request and the files; raise UsageError if the manifest is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        source, files = content["source"], content["files"]
-    except (ValueError, KeyError, TypeError):
-        source = files = None
+    content = read_object(path)
+    source, files = content.get("source"), content.get("files")
     if not isinstance(source, dict) or not isinstance(files, dict):
-        raise UsageError(f"{path} is damaged", hint="Delete it, or choose another --out.")
+        raise UsageError(f"{path} is damaged", hint=START_ANEW)
     return source, files

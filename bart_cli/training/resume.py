@@ -13,20 +13,26 @@ In: the configuration, digests of the data, and `--resume`. Out: `Start`. Nothin
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from bart_cli.config.generation import Layer
 from bart_cli.config.model import DROPOUTS, ModelConfig
 from bart_cli.config.presets import flatten, load_config, read_yaml
 from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
 from bart_cli.errors import BartError, UsageError
-from bart_cli.files import Record, atomic_folder, bind, remove_leftovers, strict_json, write_text
+from bart_cli.files import (
+    Record,
+    atomic_folder,
+    bind,
+    read_object,
+    remove_leftovers,
+    strict_json,
+    write_text,
+)
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World, restarted
 from bart_cli.training.checkpoint import Progress, list_checkpoints, step_of, verify
@@ -299,17 +305,5 @@ def read_outcome(run: Path) -> str | None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a JSON object that a run has written; empty if the file does not exist.
-
-    Raises:
-        UsageError: the file is damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{path} is damaged: {error}", hint=DAMAGED) from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} is damaged: expected a JSON object", hint=DAMAGED)
-    return content
+    """Read a JSON object that a run has written; see `read_object`."""
+    return read_object(path, hint=DAMAGED)

@@ -8,13 +8,9 @@ files are written atomically; an interrupted run resumes after the completed tas
 from __future__ import annotations
 
 import json
-import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,20 +35,19 @@ from bart_cli.data.preprocess.blocks import (
     merge_shard,
     process_block,
 )
+from bart_cli.data.preprocess.cluster import cluster, run_tasks
 from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
-from bart_cli.errors import START_ANEW, BartError, UsageError
+from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.figures import draw_lengths
-from bart_cli.files import Record, bind, remove_leftovers, write_text
+from bart_cli.files import Record, bind, read_object, remove_leftovers, write_text
 from bart_cli.progress import Reporter
-from bart_cli.runtime.interrupts import withheld
 from bart_cli.runtime.locks import exclusive
 from bart_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from distributed import Client
 
-SCHEDULER_SECONDS = 20  # timeout for connecting to a Dask scheduler
 LARGEST_WEIGHT = 100
 
 
@@ -176,12 +171,14 @@ def preprocess_pretrain(
         )
         for number, (corpus, group) in enumerate(groups)
     ]
-    with _dask(workers, scheduler) as client:
+    with cluster(workers, scheduler) as client:
         if settings.deduplicate:
             hashing = [(task.blocks, task.hashes) for task in tasks]
-            _run(client, hash_block, hashing, "duplicates", "blocks", reporter)
+            run_tasks(client, hash_block, hashing, "duplicates", "blocks", reporter)
             mark_duplicates([t.hashes for t in tasks], [t.duplicates for t in tasks])
-        reports: list[BlockReport] = _run(client, process_block, tasks, "text", "blocks", reporter)
+        reports: list[BlockReport] = run_tasks(
+            client, process_block, tasks, "text", "blocks", reporter
+        )
         if not any(report.documents for report in reports):
             shutil.rmtree(work)
             raise UsageError(
@@ -257,7 +254,7 @@ def _claim(
                 "and settings",
                 hint=START_ANEW,
             )
-        bind(out, "shards", _record(_read_json(path), path), _record(plan, path))
+        bind(out, "shards", _record(read_object(path), path), _record(plan, path))
         if (out / "report.json").is_file():
             reporter.info(f"{out} is already complete: nothing to do")
             shutil.rmtree(out / ".work", ignore_errors=True)  # left by a run killed at its end
@@ -269,7 +266,7 @@ def _claim(
     return False
 
 
-def _record(plan: Any, path: Path) -> Record:
+def _record(plan: dict[str, Any], path: Path) -> Record:
     """Convert the content of plan.json."""
     try:
         return Record(plan["settings"], plan["files"] | {"tokenizer": plan["vocabulary"]})
@@ -306,7 +303,7 @@ def _balance(
             )
         )
     label = f"shards {folder.parent.name}/{folder.name}"
-    sizes: list[int] = _run(client, merge_shard, plans, label, "shards", reporter)
+    sizes: list[int] = run_tasks(client, merge_shard, plans, label, "shards", reporter)
     write_counts(folder, {p.path.name: size for p, size in zip(plans, sizes, strict=True)})
     return sizes
 
@@ -340,138 +337,10 @@ def _summarize(
 
 def _read_report(out: Path) -> PreprocessReport:
     path = out / "report.json"
-    content = _read_json(path)
+    content = read_object(path)
     try:
         sizes = {key: tuple(sizes) for key, sizes in content["shard_sizes"].items()}
         corpora = tuple(CorpusReport(**corpus) for corpus in content.get("corpora", []))
         return PreprocessReport(**content | {"shard_sizes": sizes, "corpora": corpora})
     except (AttributeError, KeyError, TypeError):
         raise UsageError(f"{path} is damaged", hint=START_ANEW) from None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UsageError(f"{path} is damaged", hint=START_ANEW) from None
-
-
-def _run(
-    client: Client,
-    function: Callable[[Any], Any],
-    arguments: Sequence[Any],
-    name: str,
-    unit: str,
-    reporter: Reporter,
-) -> list[Any]:
-    """Map a function over arguments on the cluster; the first error cancels the remaining tasks."""
-    from concurrent.futures import CancelledError
-
-    from distributed import as_completed
-    from distributed.comm.core import CommClosedError
-
-    try:
-        futures = client.map(partial(_outcome, function), arguments, pure=False, retries=0)
-        with reporter.task(name, total=len(futures), unit=unit) as task:
-            for future in as_completed(futures, loop=client.loop):
-                error = future.result() if future.status == "finished" else future.exception()
-                if isinstance(error, BaseException):
-                    client.cancel(futures)
-                    raise _translate(error)
-                task.advance()
-        results: list[Any] = client.gather(futures)
-    except (CancelledError, CommClosedError) as error:
-        raise _translate(error) from None
-    return results
-
-
-def _translate(error: BaseException) -> BaseException:
-    """Replace an error of the cluster by one that tells the user how to proceed."""
-    from concurrent.futures import CancelledError
-
-    from distributed.comm.core import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        return BartError(
-            "worker processes were killed repeatedly (out of memory?)",
-            hint="Rerun the command to resume, with fewer --workers to use less memory.",
-        )
-    if isinstance(error, CancelledError | CommClosedError):
-        return BartError(
-            "lost the connection to the Dask scheduler", hint="Rerun the command to resume."
-        )
-    return error
-
-
-def _outcome(function: Callable[[Any], Any], argument: Any) -> Any:
-    """Return the result or the BartError: Dask would log the traceback of a raised error."""
-    try:
-        return function(argument)
-    except BartError as error:
-        return error
-
-
-@contextmanager
-def _dask(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """Connect to a running cluster, or start worker processes that end with the context."""
-    import dask
-    from distributed import Client, LocalCluster
-    from distributed.comm.addressing import parse_address
-    from distributed.comm.registry import get_backend
-
-    # Dask logs every worker that leaves. Errors reach the user through the futures instead.
-    for name in ("distributed", "distributed.client"):  # the latter has its own log level
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if scheduler is not None:
-        try:
-            # Check the protocol first: a client for an unknown one takes most of a minute to close.
-            get_backend(parse_address(scheduler)[0])
-            client = Client(scheduler, timeout=SCHEDULER_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise BartError(
-                f"the Dask scheduler at {scheduler} does not respond: {error}",
-                hint="Start one with `dask scheduler`, and workers with `dask worker ADDRESS`.",
-            ) from None
-        with client:
-            yield client
-        return
-    # Variables passed as `env` would take effect only after the worker has configured logging.
-    spawned = "distributed.nanny.pre-spawn-environ"
-    settings = {
-        "logging.distributed": "critical",
-        f"{spawned}.DASK_LOGGING__DISTRIBUTED": "critical",
-        f"{spawned}.TOKENIZERS_PARALLELISM": "false",
-    }
-    with dask.config.set(settings), _same_environment() as restore:
-        with withheld():  # threads started here inherit the signal mask, and start the workers
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",
-                host="127.0.0.1",
-            )
-        with cluster, Client(cluster, set_as_default=False) as client:
-            restore()
-            yield client
-
-
-@contextmanager
-def _same_environment() -> Iterator[Callable[[], None]]:
-    """Yield a function that restores the environment variables; also restore them on exit.
-
-    Before each worker starts, Dask's nanny sets variables meant for the worker (OMP_NUM_THREADS=1,
-    PYTHONHASHSEED) in *this* process. If torch were imported afterwards, here or in a child
-    process, it would use a single core.
-    """
-    before = dict(os.environ)
-
-    def restore() -> None:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-    try:
-        yield restore
-    finally:
-        restore()

@@ -22,8 +22,9 @@ from bart_cli.data.documents import plan_blocks, read_block, read_texts
 from bart_cli.data.inspect import summarize_shards
 from bart_cli.data.pairs import read_pairs
 from bart_cli.data.preprocess.blocks import BlockTask, _copies, _halves
+from bart_cli.data.preprocess.cluster import run_tasks
 from bart_cli.data.preprocess.packing import pack
-from bart_cli.data.preprocess.pretrain import PreprocessSettings, _run, preprocess_pretrain
+from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
 from bart_cli.data.preprocess.summarization import preprocess_summarization
 from bart_cli.data.sentences import split_sentences
 from bart_cli.data.shards import shard_schema, write_shard
@@ -308,7 +309,7 @@ def test_workers_in_another_folder_find_the_text(
         tasks.extend(arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bart_cli.data.preprocess.pretrain._run", record)
+    monkeypatch.setattr("bart_cli.data.preprocess.pretrain.run_tasks", record)
     with pytest.raises(KeyboardInterrupt):
         shards(Path(), tiny_tokenizer, "out")
     assert tasks
@@ -342,7 +343,7 @@ def test_a_failing_cluster_is_reported_in_one_line(
         with pytest.raises(
             BartError, match=r"processes were killed|connection to the Dask scheduler"
         ) as error:
-            _run(client, fail, [1], "text", "blocks", Reporter())
+            run_tasks(client, fail, [1], "text", "blocks", Reporter())
     assert "Rerun the command to resume" in (error.value.hint or "")
 
 
