@@ -23,7 +23,7 @@ ORDER = (
     "hub extras",
     "figures pages",
     "files",
-    "errors progress printable",
+    "errors progress",
 )
 LEVEL = {name: level for level, row in enumerate(ORDER) for name in row.split()}
 TOGETHER = {("tokenizer", "tokenizer_files")}
