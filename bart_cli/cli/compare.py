@@ -81,16 +81,7 @@ def command(
     else:
         references = common_references(first, second)
         texts = first.texts, second.texts
-    results = compare_predictions(
-        *texts,
-        references,
-        bleu=evaluation.bleu,
-        resamples=evaluation.bootstrap,
-        seed=seed,
-        stemmer=evaluation.stemmer,
-        tokenizer=evaluation.tokenizer,
-        language=evaluation.language,
-    )
+    results = compare_predictions(*texts, references, evaluation, seed=seed)
     if as_json:
         print_json(
             {

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bart_cli.config.generation import RougeTokenizer
-from bart_cli.data.sentences import AUTO
+from bart_cli.config.generation import EvaluationConfig
 from bart_cli.errors import UsageError
 from bart_cli.evaluation.predictions import Predictions
 from bart_cli.evaluation.rouge import KINDS, score_systems
@@ -46,35 +45,25 @@ def compare_predictions(
     a: list[str],
     b: list[str],
     references: Sequence[Sequence[str]],
+    settings: EvaluationConfig,
     *,
-    bleu: bool = False,
-    resamples: int = 1000,
     seed: int = 0,
-    stemmer: bool = True,
-    tokenizer: RougeTokenizer = "ascii",
-    language: str = AUTO,
 ) -> list[Comparison]:
     """Compare two systems by ROUGE and optionally BLEU; all metrics use the same resamples.
 
     Args:
         a, b: summaries of the same articles.
         references: one or more for each article.
-        resamples: number of bootstrap resamples.
+        settings: settings of ROUGE, whether to compute BLEU, and the number of resamples.
     """
     systems = {"a": a, "b": b}
-    scored = score_systems(
-        systems,
-        references,
-        stemmer=stemmer,
-        tokenizer=tokenizer,
-        language=language,
-        workers=usable_cores(),
-    )
+    scored = score_systems(systems, references, settings, workers=usable_cores())
+    resamples = settings.bootstrap
     results = []
     for kind in KINDS:
         tables = [np.array([scored[name].each[kind]]).T for name in systems]
         results.append(paired_bootstrap(kind, tables[0], tables[1], _mean, resamples, seed))
-    if bleu:
+    if settings.bleu:
         from sacrebleu.metrics.bleu import BLEU
 
         metric = BLEU()

@@ -18,7 +18,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from bart_cli.config.generation import RougeTokenizer
+from bart_cli.config.generation import EvaluationConfig, RougeTokenizer
 from bart_cli.data.sentences import AUTO, split_sentences
 from bart_cli.data.words import UNSPACED
 from bart_cli.runtime.workers import worker_processes
@@ -54,24 +54,16 @@ def rouge_scores(
     workers: int = 1,
 ) -> RougeScores:
     """Compute ROUGE-1/2/L/Lsum of one system; see `score_systems`."""
-    return score_systems(
-        {"": predictions},
-        references,
-        stemmer=stemmer,
-        tokenizer=tokenizer,
-        language=language,
-        bootstrap=bootstrap,
-        workers=workers,
-    )[""]
+    words = EvaluationConfig(stemmer=stemmer, tokenizer=tokenizer, language=language)
+    systems = {"": predictions}
+    return score_systems(systems, references, words, bootstrap=bootstrap, workers=workers)[""]
 
 
 def score_systems(
     systems: Mapping[str, Sequence[str]],
     references: Sequence[str | Sequence[str]],
+    settings: EvaluationConfig,
     *,
-    stemmer: bool = True,
-    tokenizer: RougeTokenizer = "ascii",
-    language: str = AUTO,
     bootstrap: int = 0,
     workers: int = 1,
     advance: Callable[[int], None] = lambda pairs: None,
@@ -81,9 +73,8 @@ def score_systems(
     Args:
         systems: name -> summaries of all articles.
         references: one or more for each article; for several, the best F1 of each metric counts.
-        stemmer: apply the Porter stemmer to words.
-        tokenizer: ascii or unicode; see the docstring of this module.
-        language: language of the sentence splitter, for ROUGE-Lsum.
+        settings: stemmer, tokenizer (see the docstring of this module) and language of the
+            sentence splitter for ROUGE-Lsum.
         bootstrap: number of resamples for the confidence intervals; 0: none.
         workers: number of processes; 1: score in this process.
         advance: called with the number of pairs scored since the last call.
@@ -94,7 +85,7 @@ def score_systems(
         for pair in zip(predictions, references, strict=True)
     ]
     chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
-    score = partial(_score_chunk, stemmer=stemmer, tokenizer=tokenizer, language=language)
+    score = partial(_score_chunk, settings)
     if workers > 1 and len(chunks) > 1:
         with worker_processes(min(workers, len(chunks))) as pool:
             scored = _collect(pool.map(score, chunks), advance)
@@ -164,15 +155,13 @@ def _collect(tables: Iterable[np.ndarray], advance: Callable[[int], None]) -> li
 
 
 def _score_chunk(
-    pairs: list[tuple[str, str | Sequence[str]]],
-    stemmer: bool,
-    tokenizer: RougeTokenizer,
-    language: str,
+    settings: EvaluationConfig, pairs: list[tuple[str, str | Sequence[str]]]
 ) -> np.ndarray:
     from rouge_score.rouge_scorer import RougeScorer
 
-    words = _AnyScript(stemmer) if tokenizer == "unicode" else None
-    scorer = RougeScorer(list(KINDS), use_stemmer=stemmer, tokenizer=words)
+    language = settings.language
+    words = _AnyScript(settings.stemmer) if settings.tokenizer == "unicode" else None
+    scorer = RougeScorer(list(KINDS), use_stemmer=settings.stemmer, tokenizer=words)
     rows = []
     for prediction, reference in pairs:
         group = [reference] if isinstance(reference, str) else reference

@@ -179,9 +179,7 @@ def _rouge(
         return score_systems(
             systems,
             references,
-            stemmer=evaluation.stemmer,
-            tokenizer=evaluation.tokenizer,
-            language=evaluation.language,
+            evaluation,
             bootstrap=evaluation.bootstrap,
             workers=usable_cores(),
             advance=task.advance,

@@ -285,7 +285,7 @@ def _generated_rouge(
     Raises:
         ValidationStopped: a stop was requested.
     """
-    from bart_cli.evaluation.rouge import rouge_scores
+    from bart_cli.evaluation.rouge import score_systems
     from bart_cli.inference.generate import generate
 
     require_no_stop(stop, world)
@@ -303,13 +303,7 @@ def _generated_rouge(
     if parts is not None:
         texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
         with stop.cutting():
-            scored = rouge_scores(
-                texts,
-                references,
-                stemmer=config.evaluation.stemmer,
-                tokenizer=config.evaluation.tokenizer,
-                language=config.evaluation.language,
-            )
-            scores = dict(scored.mean)
+            scored = score_systems({"": texts}, references, config.evaluation)
+            scores = dict(scored[""].mean)
     require_no_stop(stop, world)
     return world.broadcast((scores, texts[:KEPT_SAMPLES]))

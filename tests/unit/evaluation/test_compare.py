@@ -9,6 +9,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 
+from bart_cli.config.generation import EvaluationConfig
 from bart_cli.evaluation.compare import compare_predictions
 
 REFERENCES = [["the mayor opened the new bridge", "a bridge was opened"], ["rain closed the road"],
@@ -25,8 +26,8 @@ def exact_p(score_a: list[float], score_b: list[float]) -> float:
 
 def test_p_values_agree_with_all_possible_draws() -> None:
     count, resamples = len(REFERENCES), 4000
-    found = {r.metric: r for r in compare_predictions(A, B, REFERENCES, bleu=True,
-                                                      resamples=resamples)}  # fmt: skip
+    settings = EvaluationConfig(bleu=True, bootstrap=resamples)
+    found = {r.metric: r for r in compare_predictions(A, B, REFERENCES, settings)}
     draws = [list(draw) for draw in product(range(count), repeat=count)]
 
     scorer = RougeScorer(["rouge1"], use_stemmer=True)
@@ -59,7 +60,8 @@ def test_p_values_agree_with_all_possible_draws() -> None:
 
 
 def test_the_order_of_systems_changes_signs_only_and_equals_are_no_better() -> None:
-    forward = compare_predictions(A, B, REFERENCES, resamples=200)
-    backward = compare_predictions(B, A, REFERENCES, resamples=200)
+    settings = EvaluationConfig(bootstrap=200)
+    forward = compare_predictions(A, B, REFERENCES, settings)
+    backward = compare_predictions(B, A, REFERENCES, settings)
     assert [(r.difference, r.p) for r in forward] == [(-r.difference, r.p) for r in backward]
-    assert {r.p for r in compare_predictions(A, A, REFERENCES, resamples=20)} == {1.0}
+    assert {r.p for r in compare_predictions(A, A, REFERENCES, settings)} == {1.0}
