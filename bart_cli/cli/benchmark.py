@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ from bart_cli.cli.options import (
 from bart_cli.config.commands import BenchmarkConfig
 
 if TYPE_CHECKING:
-    from bart_cli.benchmark.cases import Sweep
+    from bart_cli.benchmark.cases import Group, Sweep
     from bart_cli.benchmark.run import Report
 
 app = typer.Typer(
@@ -136,7 +137,6 @@ def train(
     --gpus 1,8[/bold]
     """
     from bart_cli.benchmark.cases import plan_training
-    from bart_cli.benchmark.run import run_benchmark
 
     groups = plan_training(
         [name for text in presets or [] for name in text.split(",")],
@@ -144,14 +144,7 @@ def train(
         benchmark=measuring.config(accumulation=accumulation, **keys(sweep)),
         data=data,
     )
-    report = run_benchmark(
-        groups,
-        measuring.out_folder or Path("runs/benchmark-train"),
-        "Training",
-        command=_command(),
-        reporter=make_reporter(),
-    )
-    _show(report, measuring.as_json)
+    _run(groups, "Training", Path("runs/benchmark-train"), measuring)
 
 
 @app.command()
@@ -189,7 +182,6 @@ def inference(
     transformers[/bold]
     """
     from bart_cli.benchmark.cases import plan_decoding
-    from bart_cli.benchmark.run import run_benchmark
 
     changes = {"beams": beams, "max_length": max_length}
     groups = plan_decoding(
@@ -201,14 +193,7 @@ def inference(
         source_length=source_length,
         generation={name: value for name, value in changes.items() if value is not None},
     )
-    report = run_benchmark(
-        groups,
-        measuring.out_folder or Path("runs/benchmark-inference"),
-        "Inference",
-        command=_command(),
-        reporter=make_reporter(),
-    )
-    _show(report, measuring.as_json)
+    _run(groups, "Inference", Path("runs/benchmark-inference"), measuring)
 
 
 @app.command("data")
@@ -261,6 +246,14 @@ def data_stages(
         command=_command(),
         reporter=make_reporter(),
     )
+    _show(report, measuring.as_json)
+
+
+def _run(groups: Sequence[Group], title: str, default: Path, measuring: MeasuringOptions) -> None:
+    from bart_cli.benchmark.run import run_benchmark
+
+    out, reporter = measuring.out_folder or default, make_reporter()
+    report = run_benchmark(groups, out, title, command=_command(), reporter=reporter)
     _show(report, measuring.as_json)
 
 
