@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,13 @@ JobsOption = Annotated[
         help="Number of parallel downloads, and of processes that extract text.",
     ),
 ]
+
+
+def day(text: str) -> Any:
+    """Return an option for a date, with this help text."""
+    return typer.Option(formats=["%Y-%m-%d"], help=text)
+
+
 ParallelOption = Annotated[
     bool, typer.Option("--parallel-text", help="Also write .source and .target files.")
 ]
@@ -74,26 +81,14 @@ def group() -> None:
 @app.command("common-crawl")
 @option_groups
 def common_crawl(
-    start: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="First publication day of the articles.")
-    ],
+    start: Annotated[datetime, day("First publication day of the articles.")],
     end: Annotated[
         datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d"],
-            help="Last publication day. Default: today, or the day of the first run with this "
-            "--out.",
-        ),
+        day("Last publication day. Default: today, or the day of the first run with this --out."),
     ] = None,
     out_folder: OutOption = Path("data/common-crawl"),
-    warc_start: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="First day of the crawl. Default: --start."),
-    ] = None,
-    warc_end: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Last day of the crawl. Default: --end."),
-    ] = None,
+    warc_start: Annotated[datetime | None, day("First day of the crawl. Default: --start.")] = None,
+    warc_end: Annotated[datetime | None, day("Last day of the crawl. Default: --end.")] = None,
     strict_date: Annotated[
         bool,
         typer.Option(
