@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from bart_cli.config.generation import Layer
 from bart_cli.config.model import DROPOUTS, ModelConfig
