@@ -6,6 +6,7 @@ draws SVG plots, compute their geometry in units of the SVG view box.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ def panels(
     Args:
         layout: matplotlib's layout engine, which takes as long as drawing; None: fixed margins.
     """
+    # It warns if HOME is not writable, which does no harm.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -109,7 +109,7 @@ def holder(folder: Path) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "another process"
+        return _holder(descriptor) or "another process"
     except OSError:
         pass
     finally:
@@ -135,7 +135,7 @@ def _created(folder: Path) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path, out: Path, reporter: Reporter) -> Iterator[None]:
     try:
-        descriptor = _acquire(path, out)
+        descriptor = _acquire(path, out, reporter)
     except OSError as error:
         if error.errno in NO_LOCKS:
             reporter.warn(
@@ -154,7 +154,7 @@ def _locked(path: Path, out: Path, reporter: Reporter) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path, out: Path) -> int:
+def _acquire(path: Path, out: Path, reporter: Reporter) -> int:
     """Open and lock the file, and return its descriptor."""
     deadline = time.monotonic() + RETRY_SECONDS
     while True:
@@ -162,13 +162,18 @@ def _acquire(path: Path, out: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_current(path, descriptor):
-                text = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+                before, host = _holder(descriptor), socket.gethostname()
+                if before and not before.endswith(f" on {host}"):
+                    reporter.warn(
+                        f"{out} was in use by another bart command ({before}). If that is still "
+                        "running, stop it: this file system does not share locks between machines"
+                    )
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, text, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {host}\n".encode(), 0)
                 return descriptor
         except BlockingIOError:
             if time.monotonic() > deadline:
-                name = os.pread(descriptor, 300, 0).decode(errors="replace").strip()
+                name = _holder(descriptor)
                 os.close(descriptor)
                 raise _in_use(out, name) from None
             time.sleep(0.1)
@@ -176,6 +181,11 @@ def _acquire(path: Path, out: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    """Read the description of a lock's holder; empty if there is none."""
+    return os.pread(descriptor, 300, 0).decode(errors="replace").strip()
 
 
 def _is_current(path: Path, descriptor: int) -> bool:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,14 @@ with locked_folder(Path(sys.argv[1]), Reporter()):
     print(flush=True)
     sys.stdin.read()
 """
+
+
+class Warnings(Reporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
 
 
 @pytest.fixture
@@ -91,13 +100,19 @@ def test_a_file_system_without_locks_is_warned_about(
     def none(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    class Warnings(Reporter):
-        def warn(self, text: str) -> None:
-            said.append(text)
-
-    said: list[str] = []
+    reporter = Warnings()
     monkeypatch.setattr(fcntl, "flock", none)
-    with locked_folder(tmp_path, Warnings()):
+    with locked_folder(tmp_path, reporter):
         pass
-    assert len(said) == 1
-    assert "has no locks" in said[0]
+    assert len(reporter.said) == 1
+    assert "has no locks" in reporter.said[0]
+
+
+def test_a_lock_that_another_machine_may_still_hold_is_warned_about(tmp_path: Path) -> None:
+    """NFS may keep locks to one machine, so taking the lock proves nothing about another."""
+    reporter = Warnings()
+    for host, warnings in ((socket.gethostname(), 0), ("node17", 1)):
+        (tmp_path / ".lock").write_text(f"process 7 on {host}\n")
+        with locked_folder(tmp_path, reporter):
+            assert len(reporter.said) == warnings
+    assert "in use by another bart command (process 7 on node17)" in reporter.said[0]
