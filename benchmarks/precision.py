@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bart_cli.config.generation import EvaluationConfig
 from bart_cli.data.pairs import read_pairs
-from bart_cli.evaluation.rouge import KINDS, rouge_scores
+from bart_cli.evaluation.rouge import KINDS, score_systems
 from bart_cli.summarize.summarizer import Summarizer
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -35,7 +36,8 @@ def main() -> None:
             [pair.source for pair in pairs], batch_size=16, beams=options.beams
         )
         texts[precision] = [summary.text for summary in summaries]
-        scores = rouge_scores(texts[precision], [pair.target for pair in pairs], workers=2).mean
+        systems, references = {"": texts[precision]}, [pair.target for pair in pairs]
+        scores = score_systems(systems, references, EvaluationConfig(), workers=2)[""].mean
         same = sum(a == b for a, b in zip(texts[precision], texts["fp32"], strict=True))
         cells = " | ".join(f"{scores[kind]:.2f}" for kind in KINDS)
         print(f"| {precision} | {same / len(pairs):.1%} | {cells} |", flush=True)

@@ -96,9 +96,6 @@ class EvaluateConfig(Section):
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
 
 
-AnyConfig = PretrainConfig | FinetuneConfig | EvaluateConfig
-
-
 def save_config(config: Section, path: Path) -> None:
     """Write a configuration as YAML, which `--config` reads back to an equal configuration."""
     write_text(

@@ -43,22 +43,6 @@ class RougeScores:
     interval: dict[str, tuple[float, float]]
 
 
-def rouge_scores(
-    predictions: Sequence[str],
-    references: Sequence[str | Sequence[str]],
-    *,
-    stemmer: bool = True,
-    tokenizer: RougeTokenizer = "ascii",
-    language: str = AUTO,
-    bootstrap: int = 0,
-    workers: int = 1,
-) -> RougeScores:
-    """Compute ROUGE-1/2/L/Lsum of one system; see `score_systems`."""
-    words = EvaluationConfig(stemmer=stemmer, tokenizer=tokenizer, language=language)
-    systems = {"": predictions}
-    return score_systems(systems, references, words, bootstrap=bootstrap, workers=workers)[""]
-
-
 def score_systems(
     systems: Mapping[str, Sequence[str]],
     references: Sequence[str | Sequence[str]],

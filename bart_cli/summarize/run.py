@@ -38,7 +38,6 @@ class Counts:
     failed: int = 0
     cut: int = 0
     short: int = 0
-    in_pieces: int = 0
 
 
 def choose_format(
@@ -194,7 +193,6 @@ def _count(result: Result, counts: Counts, min_length: int) -> None:
     else:
         counts.cut += result.summary.cut
         counts.short += 0 < result.summary.source_tokens < min_length
-        counts.in_pieces += result.summary.pieces > 1
 
 
 def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:

@@ -10,9 +10,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator
 
 from bart_cli.data.pairs import read_pairs
-from bart_cli.evaluation.rouge import KINDS, as_sentences, rouge_scores
+from bart_cli.evaluation.rouge import KINDS, as_sentences
 from bart_cli.evaluation.scoring import lead
 from tests.conftest import SENTENCES
+from tests.rouge import rouge_scores
 
 
 @pytest.mark.parametrize("workers", [1, 2])

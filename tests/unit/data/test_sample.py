@@ -11,8 +11,8 @@ import pytest
 from bart_cli.data.download.sample import write_sample
 from bart_cli.data.sentences import split_sentences
 from bart_cli.errors import UsageError
-from bart_cli.evaluation.rouge import rouge_scores
 from bart_cli.evaluation.scoring import lead
+from tests.rouge import rouge_scores
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_an_interrupted_sample_resumes_and_is_not_mixed_with_another(
     for path in paths:
         assert (stopped / path).read_bytes() == (whole / path).read_bytes()
     assert len(json.loads((whole / "manifest.json").read_text())["files"]) == len(paths) - 1
-    with pytest.raises(UsageError, match=r"megabytes 0\.1 is now 0\.02"):
+    with pytest.raises(UsageError, match=r"megabytes=0\.02 \(was 0\.1\)"):
         write_sample(whole, **sizes | {"megabytes": 0.02})  # type: ignore[arg-type]
 
 

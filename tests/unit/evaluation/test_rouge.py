@@ -7,9 +7,10 @@ import pytest
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.evaluation.report import mark_shared
-from bart_cli.evaluation.rouge import KINDS, rouge_scores, share_without_words
+from bart_cli.evaluation.rouge import KINDS, share_without_words
 from bart_cli.evaluation.scoring import _mean_words, _rouge
 from bart_cli.progress import Reporter
+from tests.rouge import rouge_scores
 
 TEXTS = {
     "ru": ("Мэр открыл новый мост. Он велик.", "Мэр закрыл старый мост. Дождь идёт."),
