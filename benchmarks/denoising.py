@@ -18,9 +18,8 @@ import numpy as np
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.denoising import Denoiser, Ragged
-from bart_cli.data.inspect import find_tokenizer
 from bart_cli.data.random_keys import derive
-from bart_cli.data.shards import open_shards, read_shard
+from bart_cli.data.shards import find_tokenizer, open_shards, read_shard
 
 
 def per_sample(

@@ -29,7 +29,7 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
 from bart_cli.config.training import OptimizerConfig, Precision, TrainingConfig
-from bart_cli.data.batch import IGNORE, Batch, Collate, make_batch, shift_right
+from bart_cli.data.batch import IGNORE, Batch, Collate, shift_right
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
@@ -143,11 +143,8 @@ def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Ba
     for begin in range(0, len(order), BATCH):
         rows = order[begin : begin + BATCH]
         theirs.append(
-            make_batch(
-                [pairs.sources[row] for row in rows],
-                [pairs.targets[row] for row in rows],
-                pad_id=1,
-                decoder_start_id=2,
+            Collate(1, 2)(
+                [pairs.sources[row] for row in rows], [pairs.targets[row] for row in rows]
             )
         )
     return ours, theirs
