@@ -392,7 +392,7 @@ def hub_corpus(
     from bart_cli.data.hub_pairs import HubDataset
 
     source = HubStream(HubDataset(repository, subset, revision), split, text_column, limit)
-    _download(source, out_folder, result)
+    _download(source, out_folder, result, command="hub")
 
 
 def _hub_corpus(
@@ -404,9 +404,18 @@ def _hub_corpus(
 
 
 def _download(
-    source: Source, folder: Path, options: ResultOptions, reporter: Reporter | None = None
+    source: Source,
+    folder: Path,
+    options: ResultOptions,
+    reporter: Reporter | None = None,
+    *,
+    command: str | None = None,
 ) -> DownloadReport | None:
-    """Download a source and print the report, or print its size (None)."""
+    """Download a source and print the report, or print its size (None).
+
+    Args:
+        command: name of the sub-command; default: that of the corpus.
+    """
     if options.dry_run:
         what, size = source.size()
         if options.as_json:
@@ -416,7 +425,9 @@ def _download(
             out.print(f"{what}: {amount if size else 'nothing'} to download", soft_wrap=True)
         return None
     from bart_cli.data.download.source import download
+    from bart_cli.extras import require
 
+    require(f"bart download {command or source.corpus}", *source.extras)
     report = download(source, folder, reporter=reporter or make_reporter())
     if options.as_json:
         print_json(asdict(report))

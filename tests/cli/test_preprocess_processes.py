@@ -103,7 +103,7 @@ def test_workers_started_by_hand_give_the_same_shards(
 def test_a_scheduler_that_does_not_answer_is_named(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr("bart_cli.data.preprocess.pretrain.SCHEDULER_SECONDS", 0.5)
+    monkeypatch.setattr("bart_cli.data.preprocess.cluster.SCHEDULER_SECONDS", 0.5)
     settings = PreprocessSettings(inputs=(("x", corpus / "source", "lines"),))
     tokenizer = Tokenizer.from_pretrained(str(corpus / "bpe"))
     with pytest.raises(BartError, match=f"{address} does not respond"):

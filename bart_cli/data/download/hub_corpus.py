@@ -32,6 +32,7 @@ class HubSource(Source):
     """A text corpus on the hub."""
 
     dataset: HubDataset
+    extras = ("data",)
 
     def size(self) -> tuple[str, int]:
         """See Source."""

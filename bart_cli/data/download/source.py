@@ -55,6 +55,7 @@ class Source(ABC):
         corpus: its name.
         unit: unit of progress.
         items: items that the report counts.
+        extras: extras of the package that it needs.
         threads: parts that are written at the same time, where a part that fails is skipped. 0:
             parts are written in order, and the first failure ends the download.
     """
@@ -62,6 +63,7 @@ class Source(ABC):
     corpus: str
     unit: str = "files"
     items: str = "documents"
+    extras: tuple[str, ...] = ()
     threads: int = 0
 
     @abstractmethod

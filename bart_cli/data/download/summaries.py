@@ -154,6 +154,8 @@ class HubPairs(Pairs):
     cannot be reached.
     """
 
+    extras = ("data",)
+
     def __init__(
         self, corpus: str, dataset: HubDataset, parallel: bool = False, jobs: int = 1
     ) -> None:
