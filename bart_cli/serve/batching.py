@@ -215,8 +215,6 @@ class Pool:
                 self.ready.discard(number)
                 self._live = [other for other in self._live if other is not worker]
                 worker.process.kill()
-                worker.orders.put(None)
-                worker.pipe.close()
                 self._return(list(worker.jobs.values()))
             deaths += 1
             self.restarts += 1
@@ -237,10 +235,8 @@ class Pool:
         signal.signal(signal.SIGINT, handler)
         theirs.close()
         worker = Worker(process, ours)
-        loop = asyncio.get_running_loop()
-        arguments = (ours, process, loop, worker.replies)
-        threading.Thread(target=_read, args=arguments, daemon=True).start()
-        threading.Thread(target=_write, args=(ours, worker.orders), daemon=True).start()
+        arguments = (worker, asyncio.get_running_loop())
+        threading.Thread(target=_exchange, args=arguments, daemon=True).start()
         return worker
 
     def _welcome(self, number: int, worker: Worker, served: Served) -> None:
@@ -290,26 +286,24 @@ def _cancel(worker: Worker, number: int, _: object) -> None:
         worker.orders.put(number)
 
 
-def _write(pipe: Connection, orders: queue.SimpleQueue[Order | None]) -> None:
-    """Send orders to a worker, until it ends. Runs in a thread, because a worker reads slowly."""
-    with contextlib.suppress(OSError):
-        while (order := orders.get()) is not None:
-            pipe.send(order)
-
-
-def _read(
-    pipe: Connection,
-    process: SpawnProcess,
-    loop: asyncio.AbstractEventLoop,
-    replies: asyncio.Queue[Reply | EOFError],
-) -> None:
-    """Forward the messages of a worker to the event loop. Runs in a thread."""
-    try:
+def _exchange(worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+    """Forward messages between the event loop and a worker until it ends. Runs in a thread."""
+    # Sending has its own thread, because a worker that decodes reads slowly.
+    sender = threading.Thread(target=_send, args=(worker,), daemon=True)
+    sender.start()
+    with contextlib.suppress(EOFError, OSError, RuntimeError):  # the loop is closed
         while True:
-            message = pipe.recv()
-            loop.call_soon_threadsafe(replies.put_nowait, message)
-    except (EOFError, OSError):
-        pass
-    process.join()
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(replies.put_nowait, EOFError())
+            message = worker.pipe.recv()
+            loop.call_soon_threadsafe(worker.replies.put_nowait, message)
+    worker.orders.put(None)
+    sender.join()
+    worker.pipe.close()
+    worker.process.join()
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(worker.replies.put_nowait, EOFError())
+
+
+def _send(worker: Worker) -> None:
+    with contextlib.suppress(OSError):
+        while (order := worker.orders.get()) is not None:
+            worker.pipe.send(order)
