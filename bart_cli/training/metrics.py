@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bart_cli.training.trackers import Trackers
 
 Row = dict[str, Any]
+BOARD = "tensorboard"  # folder
 SAMPLES = "samples.json"  # step, articles and summaries of the last validation that decoded
 
 
@@ -38,12 +39,13 @@ class MetricsLog:
         kept = [row for row in read_metrics(run) if row["step"] <= step]
         with writing(self._path, run):
             write_text(self._path, "".join(strict_json(row) + "\n" for row in kept))
-            if board:
+        if board:
+            with writing(run / BOARD, run):
                 from torch.utils.tensorboard import SummaryWriter
 
                 # TensorBoard writes in a thread and raises the thread's error in its next call.
                 threading.excepthook = _report_unless_os_error
-                self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+                self._board = SummaryWriter(str(run / BOARD), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
         """Append a row, which must have a `step`. Non-finite numbers are only written to the file.
@@ -54,7 +56,8 @@ class MetricsLog:
         with writing(self._path, self._run):
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(strict_json(row) + "\n")
-            if self._board is not None:
+        if self._board is not None:
+            with writing(self._run / BOARD, self._run):
                 for name, value in scalars(row).items():
                     self._board.add_scalar(name, value, row["step"])
         if self._trackers is not None:
@@ -70,7 +73,7 @@ class MetricsLog:
     def close(self) -> None:
         """Flush TensorBoard."""
         if self._board is not None:
-            with writing(self._path, self._run):
+            with writing(self._run / BOARD, self._run):
                 self._board.close()
 
 

@@ -122,6 +122,18 @@ def test_an_address_where_ranks_cannot_meet_is_reported_at_once(
             pass
 
 
+def test_two_ranks_with_one_gpu_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("ncclInvalidUsage\nLast error:\nDuplicate GPU detected : rank 1 and 0")
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("bart_cli.runtime.world._meet", lambda *_: None)
+    monkeypatch.setattr("torch.distributed.init_process_group", fail)
+    with pytest.raises(UsageError, match="rank 1 has the GPU of another rank"), join_world():
+        pass
+
+
 @pytest.mark.parametrize(
     ("text", "node", "tasks"),
     [("8", 0, 8), ("2(x3)", 2, 2), ("8(x2),4", 1, 8), ("8(x2),4", 2, 4), ("1,7(x2)", 1, 7)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -50,4 +51,17 @@ def test_a_full_disk_while_logging_is_reported(tmp_path: Path) -> None:
         pytest.skip("no /dev/full")
     with pytest.raises(BartError, match=r"cannot write .*metrics\.jsonl.* No space left"):
         log.write({"step": 1})
+    log.close()
+
+
+def test_a_full_disk_names_the_file_of_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = MetricsLog(tmp_path, 0)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", fail)
+    with pytest.raises(BartError, match=r"cannot write .*/tensorboard: .*No space left"):
+        log.write({"step": 1, "loss": 1.0})
     log.close()
