@@ -53,9 +53,8 @@ class MetricsLog:
         Raises:
             BartError: the disk is full.
         """
-        with writing(self._path, self._run):
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(strict_json(row) + "\n")
+        with writing(self._path, self._run), self._path.open("a", encoding="utf-8") as file:
+            file.write(strict_json(row) + "\n")
         if self._board is not None:
             with writing(self._run / BOARD, self._run):
                 for name, value in scalars(row).items():
