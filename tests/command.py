@@ -102,6 +102,11 @@ def bart(
     return decoded(run(*arguments, stdin=stdin.encode(), cwd=cwd, **environment))
 
 
+def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -c CODE ARGUMENTS` with these variables, forked like a command."""
+    return bart("-c", code, *arguments, **environment)
+
+
 def run(
     *arguments: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
@@ -132,6 +137,10 @@ def _main(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    if words[0] == "-c":
+        sys.argv = [words[0], *words[2:]]
+        exec(words[1], {"__name__": "__main__"})
+        return
     import bart_cli.__main__ as program
 
     sys.argv = [program.__file__, *words]

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from bart_cli.cli import app
+from tests.clusters import scheduler
 from tests.command import bart
 from tests.docs.pages import ROOT, Command
 
@@ -49,7 +50,7 @@ NEWS = {
         "Der {} ist eröffnet.",
     ),
 }
-ROWS = ["--repeats", "3", "--seconds", "0.1", "--warmup", "0"]
+ROWS = ["--repeats", "1", "--seconds", "0.1", "--warmup", "0"]
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Stage:
             words = cheap(arguments, self.crawl)
             # The hub client reads its address when it is imported, hence a separate process.
             hub = "facebook/" in " ".join(words) or words[0] == "download" or "--push" in words
+            if words[:2] == ["preprocess", "pretrain"]:
+                words += ["--workers", "1"] if hub else ["--scheduler", scheduler()]
             out = self._process(words, given) if hub else self._bart(words, given)
         elif name == "make":
             subprocess.run(
@@ -112,7 +115,7 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
     elif command == "download" and arguments[1] == "common-crawl":
         more = ["--base-url", crawl]
     elif command == "preprocess" and arguments[1] == "pretrain":
-        more = ["--shards", "8", "--workers", "1"]
+        more = ["--shards", "8"]
     elif command == "tokenizer":
         more = ["--vocab-size", "600"]
     elif command == "demo":

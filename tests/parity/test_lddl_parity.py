@@ -15,6 +15,7 @@ from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pre
 from bart_cli.data.shards import open_shards, read_shard
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from tests.clusters import scheduler
 from tests.conftest import SENTENCES
 
 pytest.importorskip("lddl", reason="lddl is not installed: pip install --no-deps lddl==0.1.0")
@@ -40,7 +41,7 @@ def folder(
         ),
         root / "out",
         tiny_tokenizer,
-        workers=1,
+        scheduler=scheduler(),
         reporter=Reporter(),
     )
     return root / "out" / "128" / "train"

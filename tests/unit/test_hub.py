@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from bart_cli.errors import UsageError
 from bart_cli.hub import refusal
 from bart_cli.model.formats import HUB_FILES, HUB_WEIGHTS
+from tests.command import python
 from tests.servers.hub import Faults, serve_hub
 
 pytestmark = pytest.mark.slow
@@ -38,13 +37,9 @@ for name, token in asked:
 
 def fetch(endpoint: str, home: Path, *names: str | tuple[str, str]) -> list[list[str]]:
     asked = [(name, "") if isinstance(name, str) else name for name in names]
-    result = subprocess.run(
-        [sys.executable, "-c", DRIVER, *map(json.dumps, (asked, HUB_FILES, HUB_WEIGHTS))],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*"},
-        timeout=240,
-        check=False,
+    result = python(
+        *(DRIVER, *map(json.dumps, (asked, HUB_FILES, HUB_WEIGHTS))),
+        **{"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*"},
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # only one line

@@ -31,6 +31,7 @@ from bart_cli.data.shards import shard_schema, write_shard
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from tests.clusters import scheduler
 from tests.conftest import SENTENCES
 
 pytestmark = pytest.mark.slow
@@ -128,7 +129,13 @@ def test_the_document_id_is_not_text(tmp_path: Path) -> None:
     assert list(read_texts(corpus(tmp_path, 1), "lines")) == [SENTENCES[0]]
 
 
-def shards(tmp_path: Path, tokenizer: Tokenizer, name: str, **settings: object) -> Path:
+def shards(
+    tmp_path: Path,
+    tokenizer: Tokenizer,
+    name: str,
+    in_process: bool = True,
+    **settings: object,
+) -> Path:
     out = tmp_path / name
     environment = dict(os.environ)
     preprocess_pretrain(
@@ -141,6 +148,7 @@ def shards(tmp_path: Path, tokenizer: Tokenizer, name: str, **settings: object) 
         out,
         tokenizer,
         workers=1,
+        scheduler=scheduler() if in_process else None,
         reporter=Reporter(),
     )
     # Otherwise Dask would leave OMP_NUM_THREADS=1 set, and torch would train on one core.
@@ -180,7 +188,7 @@ def test_shards_hold_all_text_and_are_balanced(
                     assert tiny_tokenizer.decode(row["input_ids"]).strip() == row["sentences"]
                     texts.append(row["sentences"])
     assert not (out / ".work").exists()
-    again = shards(tmp_path, tiny_tokenizer, "two", validation_share=0.2)
+    again = shards(tmp_path, tiny_tokenizer, "two", in_process=False, validation_share=0.2)
     assert {k: v for k, v in digest(out).items() if k != "plan.json"} == {
         k: v for k, v in digest(again).items() if k != "plan.json"
     }
@@ -448,7 +456,9 @@ def test_corpora_are_mixed_by_weight(tmp_path: Path, tiny_tokenizer: Tokenizer) 
         validation_share=0.1,
     )
     out = tmp_path / "out"
-    report = preprocess_pretrain(settings, out, tiny_tokenizer, workers=1, reporter=Reporter())
+    report = preprocess_pretrain(
+        settings, out, tiny_tokenizer, scheduler=scheduler(), reporter=Reporter()
+    )
     found: dict[str, Counter[str]] = {}
     for split in ("train", "validation"):
         files = sorted((out / "128" / split).glob("*.parquet"))

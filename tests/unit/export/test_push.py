@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from bart_cli.errors import UsageError
 from bart_cli.export.card import sign
 from bart_cli.export.push import require_destination
+from tests.command import python
 from tests.servers.hub import Faults, serve_hub
 
 pytestmark = pytest.mark.slow
@@ -47,20 +46,8 @@ CARD = sign("---\nlibrary_name: transformers\n---\n\n# news\n")
 def push_all(endpoint: str, *uploads: tuple[object, ...]) -> list[list[str]]:
     """The results of uploads: folder, name, private, token, and a file to write before."""
     rows = [[str(folder), *rest, *[None] * (4 - len(rest))] for folder, *rest in uploads]
-    result = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(rows)],
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {
-            "HF_ENDPOINT": endpoint,
-            "HF_HUB_DISABLE_XET": "1",
-            "NO_PROXY": "*",
-            "HF_HOME": "/nowhere",
-        },
-        timeout=240,
-        check=False,
-    )
+    variables = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", **ENVIRONMENT}
+    result = python(DRIVER, json.dumps(rows), **variables)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # nothing around the one line
     return [json.loads(line) for line in result.stdout.splitlines()]

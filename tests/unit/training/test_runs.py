@@ -31,6 +31,7 @@ from bart_cli.training.finetune import run_finetune
 from bart_cli.training.loop import train
 from bart_cli.training.metrics import read_metrics
 from bart_cli.training.pretrain import run_pretrain
+from tests.clusters import scheduler
 from tests.conftest import SENTENCES, tiny_model_config
 
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
         validation_share=0.2,
     )
     out = folder / "shards"
-    preprocess_pretrain(settings, out, tiny_tokenizer, workers=1, reporter=Reporter())
+    preprocess_pretrain(settings, out, tiny_tokenizer, scheduler=scheduler(), reporter=Reporter())
     return out
 
 
