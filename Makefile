@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/bart demo --out demo
 
+# Files start in the order of their folders, the end-to-end tests before the unit tests: xdist's own
+# order, by number of tests, would start the few long ones last, on one core.
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # For the inner loop: unit tests, without those that train or start processes.
 test-fast: $(VENV)/.tested

@@ -18,7 +18,7 @@ from bart_cli.cli import evaluate as evaluate_command
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
-from tests.command import bart, decoded, start
+from tests.command import bart, decoded, start, start_ranks
 from tests.conftest import SENTENCES, tiny_model_config
 
 ARTICLES = 24
@@ -92,14 +92,6 @@ def test_predictions_are_in_order_with_their_scores(whole: Path) -> None:
     assert set(metrics["latency"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
     assert metrics["settings"]["generation"]["beams"] == 2
     assert metrics["settings"]["devices"] == ["1 x cpu (1 thread)"]
-
-
-def test_two_processes_find_the_same_as_one(folder: Path, whole: Path, tmp_path: Path) -> None:
-    result = evaluate(*options(folder, tmp_path), "--processes", 2, "--json")
-    assert result.returncode == 0, result.stderr
-    assert_equal_results(whole, tmp_path)
-    report = json.loads(result.stdout)  # one document: only rank 0 prints
-    assert report["settings"]["devices"] == ["2 x cpu (1 thread)"]
 
 
 def test_other_batches_give_the_same_summaries(folder: Path, whole: Path, tmp_path: Path) -> None:
@@ -217,13 +209,14 @@ def test_invalid_input_gives_one_line(folder: Path, arguments: str, words: list[
     assert (folder / "config.yaml").read_text() == "task: finetune\n"
 
 
-def test_invalid_input_is_reported_once_for_all_processes(
+def test_invalid_input_ends_every_rank_with_one_line(
     folder: Path, whole: Path, tmp_path: Path
 ) -> None:
-    result = evaluate(*options(folder, whole), "--beams", 3, "--processes", 2)
-    assert result.returncode == 2
-    assert result.stderr.count("error:") == 1
-    assert "other settings: generation.beams=3 (was 2)" in result.stderr
+    ranks = start_ranks(2, "evaluate", *options(folder, whole), "--beams", 3, COLUMNS="120")
+    for result in (decoded(rank.wait()) for rank in ranks):  # a launcher prints the first only
+        assert result.returncode == 2
+        assert result.stderr.count("error:") == 1
+        assert "other settings: generation.beams=3 (was 2)" in result.stderr
 
 
 def test_articles_longer_than_the_model_are_truncated(folder: Path, tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ def test_means_equal_rouge_score(workers: int, stemmer: bool) -> None:
     references = [" ".join(SENTENCES[i % 2 :]) for i in range(count)]
     ours = rouge_scores(predictions, references, stemmer=stemmer, workers=workers, bootstrap=50)
     scorer = RougeScorer(list(KINDS), use_stemmer=stemmer)
+    theirs = [
+        scorer.score(as_sentences(r), as_sentences(p))
+        for p, r in zip(predictions, references, strict=True)
+    ]
     for kind in KINDS:
-        each = [
-            100 * scorer.score(as_sentences(r), as_sentences(p))[kind].fmeasure
-            for p, r in zip(predictions, references, strict=True)
-        ]
+        each = [100 * scores[kind].fmeasure for scores in theirs]
         assert ours.mean[kind] == pytest.approx(sum(each) / count)
         assert ours.each[kind] == pytest.approx(each)
         low, high = ours.interval[kind]

@@ -28,10 +28,9 @@ KINDS = st.lists(  # samples of sentences of words
 
 def encode(samples: list[list[list[str]]]) -> tuple[Ragged, Ragged]:
     """Samples of sentences of words -> tokens and sentence lengths."""
-    rows = [
-        TOKENIZER.encode_batch([" " + " ".join(s) for s in sample], special=False)
-        for sample in samples
-    ]
+    texts = [" " + " ".join(sentence) for sample in samples for sentence in sample]
+    encoded = iter(TOKENIZER.encode_batch(texts, special=False))
+    rows = [[next(encoded) for _ in sample] for sample in samples]
     tokens = [[token for sentence in row for token in sentence] for row in rows]
     lengths = [[len(sentence) for sentence in row] for row in rows]
     return ragged(tokens), ragged(lengths)
@@ -111,7 +110,7 @@ def test_the_same_sample_gets_the_same_noise_whatever_the_batch(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "whole_words"), [(0.15, True), (0.3, False), (0.5, True)])
-def test_the_share_of_masked_tokens_is_exact_over_ten_thousand_samples(
+def test_the_share_of_masked_tokens_is_exact_over_thousands_of_samples(
     ratio: float, whole_words: bool
 ) -> None:
     generator = np.random.default_rng(0)
@@ -120,7 +119,7 @@ def test_the_share_of_masked_tokens_is_exact_over_ten_thousand_samples(
             [WORDS[i] for i in generator.integers(0, len(WORDS), generator.integers(3, 25))]
             for _ in range(4)
         ]
-        for _ in range(10_000)
+        for _ in range(3000)
     ]
     noised = noise(samples, 7, mask_ratio=ratio, random_ratio=0.0, whole_words=whole_words)
     total = len(encode(samples)[0].values)
