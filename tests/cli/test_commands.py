@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from functools import partial
@@ -11,6 +12,7 @@ import pytest
 
 from bart_cli.cli.app import COMMANDS
 from bart_cli.tokenizer import Tokenizer
+from tests.command import IMPORTED
 from tests.command import bart as run_bart
 from tests.conftest import SENTENCES
 
@@ -34,6 +36,12 @@ def data(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) ->
     (folder / "pairs").mkdir()
     (folder / "pairs" / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return folder
+
+
+def test_the_modules_of_the_server_exist() -> None:
+    """It ignores those that do not, and every command imports its modules itself again."""
+    for name in IMPORTED:
+        assert importlib.util.find_spec(name) is not None, name
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])

@@ -21,7 +21,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
     tiny_tokenizer.save(root / "bpe")
     result = bart(
         *("preprocess", "pretrain", "--text", root / "a.txt", "--tokenizer", root / "bpe"),
-        *("--target-length", 128, "--shards", 3, "--validation-share", 0, "--out", root / "out"),
+        *("--target-length", 128, "--shards", 3, "--workers", 1, "--validation-share", 0),
+        *("--out", root / "out"),
     )
     assert result.returncode == 0, result.stderr
     return root / "out"

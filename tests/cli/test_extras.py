@@ -81,7 +81,7 @@ def folder(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = bart(
         *("preprocess", "pretrain", "--text", "a.txt", "--tokenizer", "bpe", "--shards", 2),
-        *("--out", "shards"),
+        *("--workers", 1, "--out", "shards"),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr

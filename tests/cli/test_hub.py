@@ -49,7 +49,9 @@ def test_a_hub_tokenizer_is_used(tmp_path: Path, tiny_tokenizer: Tokenizer) -> N
     (tmp_path / "a.txt").write_text("\n\n".join(SENTENCES))
     command = ["preprocess", "pretrain", "--text", tmp_path / "a.txt", "--out", tmp_path / "out"]
     with serve_hub(tmp_path / "hub") as endpoint:
-        result = bart(endpoint, tmp_path / "cache", *command, "--tokenizer", "someone/bpe")
+        result = bart(
+            endpoint, tmp_path / "cache", *command, "--tokenizer", "someone/bpe", "--workers", "1"
+        )
     assert result.returncode == 0, result.stderr
     saved = Tokenizer.from_pretrained(tmp_path / "out" / "tokenizer")
     assert saved.fingerprint() == tiny_tokenizer.fingerprint()
