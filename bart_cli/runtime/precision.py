@@ -89,9 +89,11 @@ class _RoundedProducts(TorchDispatchMode):
         settings = dict(kwargs or {})
         if func.overloadpacket not in self.PRODUCTS or args[-1].dtype != torch.bfloat16:
             return func(*args, **settings)
+        left, right = args[-2:]
         out = settings.pop("out", None)
-        product = func.overloadpacket(*(x.float() for x in args), **settings)
-        return product.bfloat16() if out is None else out.copy_(product)
+        if out is None:  # allocated first, so that no hole remains below it
+            out = left.new_empty(*left.shape[:-1], right.shape[-1])
+        return out.copy_(func.overloadpacket(*(x.float() for x in args), **settings))
 
 
 def fast_products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

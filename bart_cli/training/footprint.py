@@ -18,7 +18,7 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import CHUNK_LOGITS
-from bart_cli.runtime.precision import AUTOCAST, autocast
+from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products
 from bart_cli.runtime.world import World
 from bart_cli.training.loop import reduce_dtype
 
@@ -191,7 +191,7 @@ def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.
 
     with as_in_training(model, device), torch.autograd.graph.saved_tensors_hooks(keep, _same):
         batch = longest_batch(model, 1, (s, t), device)
-        with autocast(training.precision, device):
+        with autocast(training.precision, device), fast_products(training.precision, device):
             hidden = model(batch.source, batch.source_mask, batch.decoder_input)
     del hidden  # frees the saved tensors
     recomputed = 0
