@@ -71,13 +71,14 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 class _RoundedProducts(TorchDispatchMode):
-    """Compute bf16 matrix products in fp32 and round the results.
+    """Compute bf16 matrix products in fp32 and round the results, some rows at a time.
 
     These are the numerics of bf16 instructions, which accumulate in fp32. Without them, torch's
     kernel for the gradient of a layer's input takes up to 130 times as long as in fp32.
     """
 
     PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
+    BLOCK = 2**20  # numbers of an operand or result that are in fp32 at a time
 
     def __torch_dispatch__(
         self,
@@ -89,11 +90,21 @@ class _RoundedProducts(TorchDispatchMode):
         settings = dict(kwargs or {})
         if func.overloadpacket not in self.PRODUCTS or args[-1].dtype != torch.bfloat16:
             return func(*args, **settings)
-        left, right = args[-2:]
+        *bias, left, right = args  # [M, K] and [K, N], or with a batch in front
         out = settings.pop("out", None)
-        if out is None:  # allocated first, so that no hole remains below it
+        if out is None:  # allocated before the temporaries, to fragment the heap less
             out = left.new_empty(*left.shape[:-1], right.shape[-1])
-        return out.copy_(func.overloadpacket(*(x.float() for x in args), **settings))
+        bias = [term.expand(out.shape) for term in bias]
+        batched = left.ndim == 3
+        right = right if batched else right.float()
+        row = max(1, max(left.numel(), out.numel()) // max(1, len(out)))
+        rows = max(1, self.BLOCK // row)
+        for begin in range(0, len(out), rows):
+            n = slice(begin, begin + rows)
+            terms = (term[n].float() for term in bias)
+            factors = (left[n].float(), right[n].float() if batched else right)
+            out[n] = func.overloadpacket(*terms, *factors, **settings)
+        return out
 
 
 def fast_products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
