@@ -383,7 +383,10 @@ def test_a_finished_run_leaves_no_loader_process_to_wait_for(
     data = config.data.model_copy(update={"workers": 1})
     run_pretrain(config.model_copy(update={"data": data}), tmp_path / "run", reporter=Reporter())
     assert jobs
-    assert multiprocessing.active_children() == []
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+    assert left == []
 
 
 def test_a_frozen_encoder_does_not_change(shards: Path, pairs: Path, tmp_path: Path) -> None:
