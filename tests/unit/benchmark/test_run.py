@@ -79,6 +79,7 @@ def test_complete_rows_survive_an_interruption(tmp_path: Path) -> None:
     assert json.loads(line)["items"] == [1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("work", ["training", "inference"])
 def test_transformers_does_the_same_work_and_operators_are_profiled(
@@ -109,6 +110,7 @@ def test_a_rank_of_a_launcher_that_runs_out_of_memory_ends_the_benchmark(tmp_pat
         run.run_benchmark(groups, tmp_path, "Training", command="", reporter=Reporter())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_the_stages_of_the_data_are_measured(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     tiny_tokenizer.save(tmp_path / "tokenizer")

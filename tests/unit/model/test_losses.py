@@ -81,6 +81,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 def test_the_triton_kernel_gives_the_same_loss_in_the_interpreter() -> None:
     done = subprocess.run(

@@ -147,6 +147,7 @@ def test_numbers_read_late_end_the_run_at_their_own_step() -> None:
     assert job.progress.step - job.progress.bad_in_row == 3  # the last good step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("pre_layer_norm", [False, True])
 def test_forward_and_loss_are_one_graph_for_the_compiler(

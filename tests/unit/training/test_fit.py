@@ -217,6 +217,7 @@ def test_out_of_memory_names_a_micro_batch_that_fits(
     assert "a compiler (g++; CXX names another)" in problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["finetune-base", "finetune-large", "pretrain-base"])
 def test_the_presets_for_one_gpu_leave_room_on_it(
     root: str, monkeypatch: pytest.MonkeyPatch
