@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bart_cli.config.generation import GenerationConfig
+from bart_cli.inference.decoding import Decoding
 from bart_cli.inference.engine import Engine
 from bart_cli.inference.generate import generate
 from bart_cli.inference.running import Hypothesis, RunningBatch
 from bart_cli.model.bart import Bart
 from tests.conftest import tiny_model_config
 
-VOCABULARY, STEPS = 60, 240
+VOCABULARY, STEPS = 60, 180
 OPTIONS: list[dict[str, object]] = [
     {"beams": 1},
     {"beams": 1, "repetition_penalty": 1.3, "suppress_tokens": [7]},
@@ -42,7 +45,7 @@ def article(pick: random.Random, longest: int = 30) -> list[int]:
     return [0, *(pick.randrange(4, VOCABULARY) for _ in range(pick.randint(1, longest))), 2]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=15)
 @given(
     seed=st.integers(0, 999),
     option=st.sampled_from(OPTIONS),
@@ -106,3 +109,40 @@ def test_a_batch_that_never_ends_stays_small(engine: Engine) -> None:
     assert decoding._steps > STEPS / 2, "the batch became empty and began anew"
     assert max(widths) > 32
     assert widths.count(8) > STEPS / 2
+
+
+def test_a_captured_step_stays_valid_when_articles_join(engine: Engine) -> None:
+    """A CUDA graph refers to the tensors of its capture: they stay, or it is captured again."""
+
+    def tensors(decoding: Decoding) -> list[tuple[int, torch.Size]]:
+        caches = [vars(cache) for cache in decoding._caches]
+        found = [each for part in (vars(decoding), *caches) for each in part.items()]
+        return [
+            (tensor.data_ptr(), tensor.shape)
+            for name, tensor in found
+            if isinstance(tensor, torch.Tensor) and name != "_here"  # computed by each step
+        ]
+
+    engine.static = True
+    pick = random.Random(1)
+    batch = RunningBatch[int](engine, GenerationConfig(beams=2, max_length=6, min_length=3))
+    outcomes = Counter[tuple[str, bool]]()
+    for number in range(80):
+        decoding = batch._decoding
+        graph: Any = object()
+        if decoding is not None:
+            before, padded, decoding._graph = tensors(decoding), decoding._has_padding, graph
+        joins = len(batch) < 4
+        if joins:
+            batch.join({number: article(pick, 20)})
+        else:
+            batch.step()
+        if decoding is not None and decoding is batch._decoding:
+            valid = decoding._graph is graph
+            outcomes["join" if joins else "step", valid] += 1
+            if valid:
+                assert tensors(decoding) == before
+                assert decoding._has_padding == padded
+    assert outcomes["join", True] > 5
+    assert outcomes["join", False] > 5
+    assert outcomes["step", True] > 5
