@@ -36,8 +36,7 @@ JOIN_TIME = timedelta(minutes=30)  # for all ranks to start
 FEWEST = 2  # with fewer cores per rank, binding them does more harm than good
 RANK_0_TIME = timedelta(days=7)  # for work that only rank 0 does, such as reading a large corpus
 
-_joined: list[Any] = []  # the store of the process group, while there is one
-_turns = count()  # of rank 0 to work while the others wait
+_joined: list[Any] = []  # the store of the process group and a counter of the waits for rank 0
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,12 @@ class World:
         if self.size == 1:
             return item
         # A collective call would time out. If rank 0 dies, so does its store or the launcher's.
-        turn = f"bart/{next(_turns)}"
+        store, waits = _joined
+        key = f"bart/{next(waits)}"
         if self.is_main:
-            _joined[0].set(turn, "over")
+            store.set(key, "ready")
         else:
-            _joined[0].wait([turn], RANK_0_TIME)
+            store.wait([key], RANK_0_TIME)
         box = [item]
         dist.broadcast_object_list(box)
         return box[0]
@@ -151,7 +151,7 @@ def join_world() -> Iterator[World]:
     # exits, where Python may abort on one of them (pytorch/pytorch#190489).
     importlib.import_module("torch.distributed.nn.functional")
     try:
-        _joined[:] = [_meet(rank, size)]
+        _joined[:] = _meet(rank, size), count()
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=_joined[0], rank=rank, world_size=size)
         if device.type == "cpu":
