@@ -1,15 +1,18 @@
-"""Ranks as threads of one process, for tests of what ranks do together."""
+"""Ranks without processes of their own: threads that meet, and a benchmark measured right here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Barrier
 from typing import TypeVar
 
 import torch
 
+from bart_cli.benchmark.cases import Case
+from bart_cli.benchmark.processes import InProcess
 from bart_cli.errors import BartError
 from bart_cli.runtime.world import World
 
@@ -46,3 +49,9 @@ def in_ranks(size: int, action: Callable[[World], Item]) -> list[Item | Exceptio
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(run, range(size)))
+
+
+@contextmanager
+def measured_here(case: Case, world: World | None) -> Iterator[InProcess]:
+    """Stand in for `processes_of` of a benchmark, which would start processes."""
+    yield InProcess(World(0, 1, torch.device("cpu")))

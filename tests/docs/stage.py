@@ -1,7 +1,7 @@
 """A stage for the pages' commands: a folder, servers on loopback, and everything made small.
 
-`bart` runs inside this process: the same entry point, without the seconds that imports take. What
-is changed about a command is stated here, in `cheap`, and nothing else is.
+`bart` runs inside this process: the same entry point, without the seconds that imports take. Its
+benchmarks measure in this process, too. What else is changed about a command is stated in `cheap`.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from tests.cli.test_download_corpora import hub  # noqa: F401
 from tests.conftest import SENTENCES, tiny_model_config
 from tests.docs.pages import PAGES, ROOT, Block, commands, read_blocks
 from tests.docs.stage import Stage, environment, write_languages
+from tests.ranks import measured_here
 from tests.servers.hub import serve_hub
 from tests.servers.web import serve_files
 
@@ -61,6 +62,7 @@ def stage(
         serve_files(crawl) as web,
     ):
         environment(patch, address, folder / "cache")
+        patch.setattr("bart_cli.benchmark.run.processes_of", measured_here)
         patch.chdir(folder)
         built = Stage(folder, patch, web.url)
         run_page(built, TOUR)

@@ -23,7 +23,7 @@ from bart_cli.benchmark.cases import (
     plan_training,
 )
 from bart_cli.benchmark.loads import DecodingLoad, TrainingLoad
-from bart_cli.benchmark.processes import InProcess, WorkerGroup, processes_of
+from bart_cli.benchmark.processes import WorkerGroup, processes_of
 from bart_cli.cli.app import build_app
 from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
@@ -35,6 +35,7 @@ from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES, tiny_model_config
+from tests.ranks import measured_here
 
 ALONE = World(0, 1, torch.device("cpu"))
 QUICK = BenchmarkConfig(repeats=3, warm_up=0)
@@ -49,12 +50,7 @@ def tiny_case(*sizes: int, **changes: object) -> Case:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure without starting processes."""
-
-    @contextmanager
-    def ours(case: Case, world: World | None) -> Iterator[InProcess]:
-        yield InProcess(ALONE)
-
-    monkeypatch.setattr(run, "processes_of", ours)
+    monkeypatch.setattr(run, "processes_of", measured_here)
 
 
 class Impatient(Reporter):
