@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
@@ -196,7 +197,7 @@ def _meet(rank: int, size: int) -> Any:
             hint="Set it to the name or IP address of rank 0's node.",
         ) from None
     try:
-        return next(dist.rendezvous("env://", rank, size, timeout=JOIN_TIME))[0]
+        return next(rendezvous("env://", rank, size, timeout=JOIN_TIME))[0]
     except dist.DistError as error:
         if "EADDRINUSE" in str(error):
             raise UsageError(
