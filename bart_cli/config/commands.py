@@ -130,7 +130,7 @@ class SummarizeConfig(Section):
     format: OutputFormat | None = Field(
         None,
         description=(
-            "text, jsonl (one record per line) or json (one list); default: from the suffix of "
-            "--out, else jsonl for .jsonl inputs, else text"
+            "format: text, jsonl (one record per line) or json (one list); default: from the "
+            "suffix of --out, else jsonl for .jsonl inputs, else text"
         ),
     )

@@ -226,11 +226,12 @@ class SummarizationDataConfig(Section):
         None, description="tokenizer folder or hub id; default: the model's own"
     )
     source_language: str | None = Field(
-        None, description="mBART language code of the articles, such as fr_XX; default: the model's"
+        None,
+        description="language code of mBART for the articles, such as fr_XX; default: the model's",
     )
     target_language: str | None = Field(
         None,
-        description="mBART language code of the summaries, such as fr_XX; default: the model's",
+        description="language code of mBART for the summaries, such as fr_XX; default: the model's",
     )
     max_source_length: int = Field(
         1024, ge=8, description="maximum tokens per article; longer articles are truncated"

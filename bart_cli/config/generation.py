@@ -249,11 +249,11 @@ class EvaluationConfig(Section):
     )
     precision: DecodingPrecision = Field(
         "fp32",
-        description="fp32, tf32, bf16, fp16, int8 (CPU only), or auto: the fastest on this machine",
+        description="precision: fp32, tf32, bf16, fp16, int8 (CPU only), or auto (the fastest)",
     )
     device: str = Field(
         "auto",
-        description="cpu, cuda, cuda:N, or auto: a GPU if there is one",
+        description="device: cpu, cuda, cuda:N, or auto (a GPU if there is one)",
     )
     stemmer: bool = Field(True, description="apply the Porter stemmer before ROUGE compares words")
     tokenizer: RougeTokenizer = Field(

@@ -185,13 +185,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ob
 def _preset_file(name: str) -> Path:
     path = preset_folder() / f"{name}.yaml"
     if name not in preset_names():
-        hint = did_you_mean(name, preset_names())
-        raise UsageError(
-            f"no preset '{name}'",
-            hint=f"{hint}Run `bart presets list` to see all."
-            if hint
-            else "Run `bart presets list` to see all.",
-        )
+        near = did_you_mean(name, preset_names())
+        hints = [*([near] if near else []), "Run `bart presets list` to see all."]
+        raise UsageError(f"no preset '{name}'", hint=" ".join(hints))
     return path
 
 
@@ -217,8 +213,10 @@ def read_yaml(path: Path) -> Tree:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no such configuration file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where is not None else ""

@@ -443,6 +443,9 @@ def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
     (folder / "cnn_stories.tgz").write_bytes(archive(stories, "w:gz")[:150])
     with pytest.raises(UsageError, match=r"cnn_stories\.tgz is damaged"):
         write(cnn_dm(folder), out)
+    (folder / "cnn_stories.tgz").write_text("<html>Sign in</html>")
+    with pytest.raises(UsageError, match=r"damaged: not a tar archive, or truncated\Z"):
+        write(cnn_dm(folder), out)  # this was once an error of five lines
 
 
 @pytest.mark.parametrize(

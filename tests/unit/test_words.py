@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.config import commands, data, generation, model, run, training
+from bart_cli.config.base import Section
+
 ROOT = Path(__file__).parents[2]
 TRANSLATED = (
     "whole road",
@@ -85,3 +88,17 @@ def test_every_sentence_follows_the_style() -> None:
 )
 def test_a_forbidden_phrase_is_found(source: str) -> None:
     assert forbidden(source)
+
+
+def test_a_description_can_begin_a_sentence() -> None:
+    """Help texts once began with "Cpu, cuda", "Fp32" and "MBART"."""
+    kinds = {
+        kind
+        for module in (commands, data, generation, model, run, training)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Section)
+    }
+    texts = [f.description for kind in kinds for f in kind.model_fields.values() if f.description]
+    assert len(texts) > 100
+    names = re.compile(r"(cpu|cuda|text, json|[a-z]+[A-Z0-9])")
+    assert not [text for text in texts if names.match(text)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bart_cli.data.download.source import Opened, Part, Source, write_documents
+from bart_cli.data.download.source import Opened, Part, Source, damage, write_documents
 from bart_cli.data.manifest import Manifest
 from bart_cli.errors import BartError, UsageError
 from bart_cli.files import sha256
@@ -80,7 +80,7 @@ class _Archives:
             try:
                 yield from self._inner_jobs(outer, digests)
             except DAMAGE as error:
-                self.damaged[outer] = str(error) or type(error).__name__
+                self.damaged[outer] = damage(error)
 
     def _inner_jobs(self, outer: Path, digests: dict[str, str]) -> Iterator[_Job]:
         with tarfile.open(outer, "r:*") as tar:
@@ -141,8 +141,8 @@ class OpenWebText(Source):
                 return Part(job.name, str(job.archive), write)
 
             yield total, map(part, found.jobs())
-        for path, damage in found.damaged.items():
-            reporter.warn(f"skipped: the rest of {path}: {damage}")
+        for path, problem in found.damaged.items():
+            reporter.warn(f"skipped: the rest of {path}: {problem}")
         self._damaged = len(found.damaged)
 
     def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
@@ -179,7 +179,7 @@ def _extract(job: _Job, out: Path) -> dict[str, int]:
         written = write_documents(out, documents())
         return {"documents": written, "members": members, "binary": binary}
     except DAMAGE as error:
-        raise BartError(str(error) or type(error).__name__) from None
+        raise BartError(damage(error)) from None
 
 
 def _text_file(archive: str) -> str:

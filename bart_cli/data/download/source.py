@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bart_cli.data.manifest import Manifest
-from bart_cli.errors import BartError
+from bart_cli.errors import BartError, first_line
 from bart_cli.files import atomic_file, remove_leftovers
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import exclusive
@@ -209,6 +209,12 @@ def write_documents(path: Path, documents: Iterable[tuple[str, str]]) -> int:
                 stream.write(f"{'_'.join(clean(name).split())} {folded}\n")
                 count += 1
     return count
+
+
+def damage(error: BaseException) -> str:
+    """Describe in one line why an archive cannot be read."""
+    line = first_line(error)  # tarfile lists every method that it tried on a line of its own
+    return "not a tar archive, or truncated" if line.endswith(":") else line
 
 
 def clean(text: str) -> str:

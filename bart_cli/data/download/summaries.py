@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from bart_cli.data.download.source import Opened, Part, Source, clean
+from bart_cli.data.download.source import Opened, Part, Source, clean, damage
 from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.data.manifest import Manifest
 from bart_cli.data.pair_files import SOURCE_FIELDS, TARGET_FIELDS
@@ -69,8 +69,7 @@ class Originals:
                 self._unpack(archive, suffixes)
             except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
                 raise UsageError(
-                    f"{archive} is damaged: {str(error) or type(error).__name__}",
-                    hint="Download it again.",
+                    f"{archive} is damaged: {damage(error)}", hint="Download it again."
                 ) from None
         self._files |= {p.name: p for p in paths if p.name.endswith(suffixes) and p.is_file()}
 

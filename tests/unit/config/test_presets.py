@@ -270,6 +270,7 @@ def test_a_model_preset_gives_the_model_only() -> None:
             ["micro_batch=9 is larger than global_batch=8"],
         ),
         ({"config_file": Path("no-such.yaml")}, ["no such configuration file: no-such.yaml"]),
+        ({"config_file": Path("/")}, ["cannot read /: Is a directory"]),
     ],
 )
 def test_errors_name_the_key_the_value_and_what_is_allowed(
@@ -289,8 +290,9 @@ def test_errors_name_the_key_the_value_and_what_is_allowed(
         (b"training:\n  max_stepz: 3\n", ["unknown key 'training.max_stepz'", "max_steps"]),
         (b"training: [\n", ["line 2", "not valid YAML"]),
         (b"hello", ["expected sections"]),
-        (b"\xff\xfe", ["cannot read"]),
+        (b"\xff\xfe", ["bad.yaml is not UTF-8 text"]),
         (b"extends: nowhere\n", ["no preset 'nowhere'"]),
+        (b"extends: tiny-cup\n", ["Did you mean 'tiny-cpu'? Run"]),
     ],
 )
 def test_an_error_names_the_bad_file_and_its_problem(
