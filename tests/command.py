@@ -137,7 +137,7 @@ def _main(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    if words[0] == "-c":
+    if words[:1] == ["-c"]:
         sys.argv = [words[0], *words[2:]]
         exec(words[1], {"__name__": "__main__"})
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,12 +25,20 @@ from bart_cli.tokenizer import Tokenizer  # noqa: E402
 # other are six times slower. The variable is for the commands started by tests.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts background jobs with SIGINT ignored, and tests send it to their commands.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Trackio reads its variable when it is imported.
 os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="bart-tests-")
 atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 # No test asserts on time, and 200 ms per example is too little on a busy machine.
 settings.register_profile("bart", deadline=None)
 settings.load_profile("bart")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one process more than there are cores: many tests wait for servers or signals."""
+    return 1 + len(os.sched_getaffinity(0))
+
 
 SENTENCES = (
     "The mayor opened the new bridge on Monday.",

@@ -130,7 +130,8 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
                 for rank in range(count):
                     ours, theirs = context.Pipe()
                     variables = rank_environment(rank, count, store.port) | threads
-                    arguments = theirs, variables if count > 1 else {}, log.name, case.side
+                    variables = variables if count > 1 else {}
+                    arguments = theirs, os.getpid(), variables, log.name, case.side
                     group.workers[ours] = context.Process(target=_serve, args=arguments)
                     group.workers[ours].start()
                     theirs.close()
@@ -142,9 +143,11 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
                 connection.close()
 
 
-def _serve(connection: Connection, environment: dict[str, str], log: str, side: str) -> None:
+def _serve(
+    connection: Connection, parent: int, environment: dict[str, str], log: str, side: str
+) -> None:
     """Run a worker: handle calls until the parent closes the pipe or ends."""
-    end_with_parent(os.getppid())
+    end_with_parent(parent)
     os.environ.update(environment | {"TOKENIZERS_PARALLELISM": "false"})
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)

@@ -23,6 +23,7 @@ from bart_cli.benchmark.cases import Case, DataSpec, Group, plan_data
 from bart_cli.benchmark.processes import OK, Processes, processes_of
 from bart_cli.benchmark.tables import Row, TextTable, make_tables
 from bart_cli.config.commands import BenchmarkConfig
+from bart_cli.errors import UsageError
 from bart_cli.figures import Throughput, draw_throughput
 from bart_cli.files import require_folder, strict_json, write_text
 from bart_cli.progress import Reporter, Task
@@ -158,6 +159,9 @@ def run_data_benchmark(
     from bart_cli.data.download.sample import write_sample
 
     require_folder(out)
+    for path in (corpus, pairs):
+        if path is not None and not path.exists():
+            raise UsageError(f"no such file or folder: {path}")
     with tempfile.TemporaryDirectory(prefix="bart-benchmark-") as name:
         work = Path(name)
         if corpus is None or pairs is None:

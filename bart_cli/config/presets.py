@@ -280,7 +280,7 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
                 f"{'.'.join(names[:depth])}.{field}".lstrip(".") for field in model.model_fields
             ]
             everywhere = [known_key for known_key, _ in flatten(_defaults(kind))]
-            hint = did_you_mean(key, everywhere) or f"known here: {', '.join(known)}"
+            hint = did_you_mean(key, everywhere) or f"Use one of: {', '.join(known)}."
             raise UsageError(f"unknown key '{key}'", hint=hint)
         inner = model.model_fields[name].annotation
         if depth + 1 < len(names):
@@ -345,6 +345,8 @@ def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
         return f"unknown key '{'.'.join(path)}'" + (f" ({hint})" if hint else "")
     message = complaint(problem)
     key = ".".join(part for part in path if not part.startswith(("literal[", "bool", "function-")))
+    if problem["type"] == "model_type":
+        return f"{key}={problem['input']}: {key} is a section; set its keys, as in {key}.KEY=VALUE"
     if isinstance(problem["input"], dict) or not key:
         return f"{key}: {message}" if key else message
     return f"{key}={problem['input']}: {message}"

@@ -10,6 +10,7 @@ import os
 import signal
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bart_cli.data.random_keys import Purpose, derive
 from bart_cli.data.shards import Samples, ShardFolder, open_shards
 from bart_cli.errors import BartError
 from bart_cli.runtime.cores import usable_cores
+from bart_cli.runtime.workers import end_with_parent
 from bart_cli.tokenizer import Tokenizer
 
 
@@ -155,7 +157,7 @@ class PretrainLoader:
                 self._steps,
                 batch_size=None,
                 num_workers=self._workers,
-                worker_init_fn=_leave_signals_to_parent,
+                worker_init_fn=partial(_start_worker, os.getpid()),
                 prefetch_factor=2,
             )
         )
@@ -230,11 +232,12 @@ def _concatenate(rows: list[Ids]) -> Ragged:
     return Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), lengths)
 
 
-def _leave_signals_to_parent(_: int) -> None:
-    """Ignore Ctrl-C and the first SIGTERM in a worker.
+def _start_worker(parent: int, _: int) -> None:
+    """End with the parent, and ignore Ctrl-C and the first SIGTERM.
 
     A terminal, `timeout` or SLURM may send them to the whole process group. The parent writes its
     checkpoint and then stops the workers with a second SIGTERM.
     """
+    end_with_parent(parent)  # torch's own watch fails if the parent ends before the worker starts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -226,6 +226,8 @@ def resolve_shards(path: Path, sequence_length: int, split: str = "train") -> Pa
             return folder
     if not path.exists():
         raise UsageError(f"no such folder: {path}")
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; expected a folder of shards")
     lengths = sorted(int(p.name) for p in path.iterdir() if p.is_dir() and p.name.isdecimal())
     hint = f"Available lengths: {', '.join(map(str, lengths))}." if lengths else None
     raise UsageError(

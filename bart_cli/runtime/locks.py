@@ -158,7 +158,11 @@ def _acquire(path: Path, out: Path, reporter: Reporter) -> int:
     """Open and lock the file, and return its descriptor."""
     deadline = time.monotonic() + RETRY_SECONDS
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # another command created the folder, ended and removed it
+            path.parent.mkdir(parents=True, exist_ok=True)
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_current(path, descriptor):

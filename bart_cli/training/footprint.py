@@ -18,7 +18,7 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import CHUNK_LOGITS
-from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products
+from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products, slow_precision
 from bart_cli.runtime.world import World
 from bart_cli.training.loop import reduce_dtype
 
@@ -130,6 +130,8 @@ def footprint(
     # A chunk of logits in the compute dtype; on a GPU also copies in fp32.
     size = item + (8 if on_gpu else 0)
     product = 4 * table.numel() * table.requires_grad  # gradient of the table from one chunk
+    if slow_precision(training.precision, world.device):
+        product += 4 * table.numel()  # its copy in fp32
     return Footprint(
         weights=weights,
         gradients=gradients,

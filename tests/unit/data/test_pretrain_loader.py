@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
+import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import torch
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
 from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.order import SampleOrder, Share
-from bart_cli.data.pretrain_loader import PretrainLoader, validation_batches
+from bart_cli.data.pretrain_loader import PretrainLoader, _start_worker, validation_batches
 from bart_cli.data.shards import open_shards, resolve_shards, shard_schema
 from bart_cli.errors import BartError, UsageError
 from bart_cli.tokenizer import Tokenizer
@@ -273,3 +276,19 @@ def test_a_loader_can_be_sent_to_workers_that_are_not_forked(
     )
     first = content(next(iter(loader._steps)))
     assert content(next(iter(pickle.loads(pickle.dumps(loader._steps))))) == first
+
+
+def _wait_as_worker(parent: int) -> None:
+    _start_worker(parent, 0)
+    time.sleep(60)
+
+
+def test_a_worker_that_starts_after_its_parent_was_killed_ends() -> None:
+    """Its parent is another process then, here this one, and torch would watch that one."""
+    killed = multiprocessing.get_context("fork").Process(target=int)
+    killed.start()
+    killed.join()
+    worker = multiprocessing.get_context("fork").Process(target=_wait_as_worker, args=(killed.pid,))
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGKILL

@@ -66,6 +66,20 @@ def test_the_second_command_is_refused_with_the_name_of_the_first(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_its_creator_removes_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, really_open = tmp_path / "a", os.open
+
+    def late(path: Path, *arguments: int) -> int:
+        monkeypatch.setattr(os, "open", really_open)
+        out.rmdir()
+        return os.open(path, *arguments)
+
+    monkeypatch.setattr(os, "open", late)
+    assert write("once", out=out) == "once"
+
+
 def test_neither_a_killed_command_nor_a_forked_child_keeps_the_lock(
     tmp_path: Path, impatient: None
 ) -> None:
