@@ -35,11 +35,6 @@ settings.register_profile("bart", deadline=None)
 settings.load_profile("bart")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Start one process more than there are cores: many tests wait for servers or signals."""
-    return 1 + len(os.sched_getaffinity(0))
-
-
 SENTENCES = (
     "The mayor opened the new bridge on Monday.",
     "Heavy rain had closed the old one in 1998.",

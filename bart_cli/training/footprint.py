@@ -26,6 +26,9 @@ GIB = 2**30
 # Heap fragmentation (glibc's malloc) on a CPU: memory used per byte of activations.
 # Measured with benchmarks/memory.py: from 1.2 for BART-base to 1.7 for a tiny model.
 FRAGMENTATION = 1.5
+# The same where bf16 products are computed in fp32 (`fast_products`), with their temporaries:
+# 2.1 to 2.4 for a tiny model, more for BART-large.
+FRAGMENTATION_ROUNDED = 2.4
 # Lengths (S, T) at which saved activations are counted, one for each of 1, S, T, S^2, T^2 and S T.
 PROBES = ((16, 16), (32, 16), (48, 16), (16, 32), (16, 48), (32, 32))
 
@@ -125,12 +128,14 @@ def footprint(
         saved[1] + 2 * item * lengths[1] * model.config.d_model,
     )
     on_gpu = world.device.type == "cuda"
-    shared, sequence = saved if on_gpu else (round(FRAGMENTATION * size) for size in saved)
+    rounded = slow_precision(training.precision, world.device) is not None
+    growth = 1.0 if on_gpu else FRAGMENTATION_ROUNDED if rounded else FRAGMENTATION
+    shared, sequence = (round(growth * size) for size in saved)
     vocabulary = model.config.vocab_size
     # A chunk of logits in the compute dtype; on a GPU also copies in fp32.
     size = item + (8 if on_gpu else 0)
     product = 4 * table.numel() * table.requires_grad  # gradient of the table from one chunk
-    if slow_precision(training.precision, world.device):
+    if rounded:
         product += 4 * table.numel()  # its copy in fp32
     return Footprint(
         weights=weights,

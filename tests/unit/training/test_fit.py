@@ -57,6 +57,18 @@ def test_activations_are_estimated_from_short_sequences(
     assert all(p.grad is None for p in bart.parameters())
 
 
+def test_products_in_fp32_need_more_memory_than_those_in_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training = TrainingConfig(precision="bf16")
+    needs = []
+    for has_bf16 in (True, False):
+        monkeypatch.setattr("bart_cli.runtime.precision.onednn_has_bf16", lambda: has_bf16)  # noqa: B023
+        needs.append(footprint(tiny(training), training, OptimizerConfig(), (16, 16), WORLD))
+    assert needs[1].sequence > 1.5 * needs[0].sequence
+    assert needs[1].shared > needs[0].shared
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("adamw", {}), ("nvlamb", {"parameters": "bf16"}), ("adafactor", {})],
@@ -223,6 +235,7 @@ def test_the_presets_for_one_gpu_leave_room_on_it(
     root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FRAGMENTATION", 1.0)
+    monkeypatch.setattr(counting, "FRAGMENTATION_ROUNDED", 1.0)
     config = preset_config(f"{root}-24gb")
     # The fused attention of a GPU keeps no probabilities, with dropout either.
     found = footprint_of(config, attention_dropout=0.0)
