@@ -119,11 +119,10 @@ class Pool:
         self.settled = asyncio.Event()  # set when one of these two is
         self.observe: Callable[[int, float], None] = lambda size, seconds: None  # per text
         self.restarts = 0
-        self.ready: set[int] = set()
+        self.ready: list[Worker] = []  # workers that have loaded the model
         self._load, self._workers, self._max_queue = load, workers, max_queue
         self._warn = warn
         self._waiting: list[Job] = []
-        self._live: list[Worker] = []  # workers that have loaded the model
         self._numbers = itertools.count()
         self._tenders: list[asyncio.Task[None]] = []
         self._last_seconds = 0.0
@@ -147,7 +146,7 @@ class Pool:
     @property
     def running(self) -> int:
         """Number of texts that workers have."""
-        return sum(len(worker.jobs) for worker in self._live)
+        return sum(len(worker.jobs) for worker in self.ready)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue texts, all or none of them.
@@ -171,7 +170,7 @@ class Pool:
         becomes idle for it.
         """
         size = self.served.batch_size if self.served else 1
-        open_to_all, chosen = self._live, [worker for worker in self._live if not worker.jobs]
+        open_to_all, chosen = self.ready, [worker for worker in self.ready if not worker.jobs]
         orders: dict[Worker, list[Text]] = {}
         waiting = []
         for job in self._waiting:
@@ -201,7 +200,7 @@ class Pool:
                 first = await worker.replies.get()
                 if isinstance(first, Served):
                     deaths = 0
-                    self._welcome(number, worker, first)
+                    self._welcome(worker, first)
                     while not isinstance(reply := await worker.replies.get(), EOFError):
                         assert isinstance(reply, dict)
                         self._finish(worker, reply)
@@ -212,8 +211,7 @@ class Pool:
                     return
                 reason = first.message if isinstance(first, BartError) else "it was killed"
             finally:
-                self.ready.discard(number)
-                self._live = [other for other in self._live if other is not worker]
+                self.ready = [other for other in self.ready if other is not worker]
                 worker.process.kill()
                 self._return(list(worker.jobs.values()))
             deaths += 1
@@ -239,12 +237,11 @@ class Pool:
         threading.Thread(target=_exchange, args=arguments, daemon=True).start()
         return worker
 
-    def _welcome(self, number: int, worker: Worker, served: Served) -> None:
+    def _welcome(self, worker: Worker, served: Served) -> None:
         """Register a worker that has loaded the model; the first one reports the number of GPUs."""
         self.served = self.served or served
         self.settled.set()
-        self.ready.add(number)
-        self._live.append(worker)
+        self.ready.append(worker)
         if self._workers is None:
             self._workers = max(1, served.gpus)
             for other in range(1, self._workers):

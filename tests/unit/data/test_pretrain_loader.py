@@ -45,8 +45,13 @@ def shards(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
 def steps(
     folder: Path, tokenizer: Tokenizer, share: Share, count: int, **data: object
 ) -> list[list[Batch]]:
+    loader = loader_of(folder, tokenizer, share, **data)
+    return [step for step, _ in zip(loader, range(count), strict=False)]
+
+
+def loader_of(folder: Path, tokenizer: Tokenizer, share: Share, **data: object) -> PretrainLoader:
     config = PretrainDataConfig.model_validate({"workers": 0, "streams": 4, **data})
-    loader = PretrainLoader(
+    return PretrainLoader(
         folder,
         config,
         DenoisingConfig(),
@@ -55,7 +60,6 @@ def steps(
         seed=5,
         collate=Collate(tokenizer.pad_id, 2),
     )
-    return [step for step, _ in zip(loader, range(count), strict=False)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -239,17 +243,8 @@ def test_a_rank_keeps_only_the_shards_of_its_streams_in_every_epoch(
     table = pa.table(columns, schema=shard_schema(tiny_tokenizer.vocab_size))
     for shard in range(24):
         pq.write_table(table, tmp_path / f"shard-{shard}.parquet")
-    data = PretrainDataConfig(workers=0, streams=8)
     share = Share(8, 8, world_size - 1, world_size)
-    loader = PretrainLoader(
-        tmp_path,
-        data,
-        DenoisingConfig(),
-        tiny_tokenizer,
-        share,
-        seed=5,
-        collate=Collate(tiny_tokenizer.pad_id, 2),
-    )
+    loader = loader_of(tmp_path, tiny_tokenizer, share, streams=8)
     reader = loader._steps._reader
     held = []
     files = len(list(Path("/proc/self/fd").iterdir()))

@@ -25,7 +25,7 @@ class Queue:
         self.pool = Pool(MagicMock(), warn=print)
         self.pool.served = SERVED
         self.workers = [Worker(MagicMock(), MagicMock()) for _ in range(workers)]
-        self.pool._live = self.workers
+        self.pool.ready = self.workers
 
     def submit(self, text: str, settings: Settings = A) -> Job:
         job = Job(text, settings, asyncio.get_running_loop().create_future())
