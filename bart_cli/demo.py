@@ -142,10 +142,7 @@ def _pretrain(
     from bart_cli.training.pretrain import run_pretrain
 
     config = load_config(
-        PretrainConfig,
-        preset="tiny-cpu",
-        sets=sets,
-        options={"data.path": prepared / "shards"},
+        PretrainConfig, preset="tiny-cpu", sets=sets, options={"data.path": prepared / "shards"}
     )
     result = _finished(run_pretrain(config, run, reporter=reporter))
     assert result.first_loss is not None

@@ -38,10 +38,7 @@ NEEDED = {
 # Optional packages outside the extras: package -> purpose, install command.
 OPTIONAL = {
     "transformers": ("bart benchmark --compare transformers", "pip install transformers"),
-    "lddl": (
-        "reading shards with LDDL's own loader (tests)",
-        "pip install --no-deps lddl==0.1.0",
-    ),
+    "lddl": ("reading shards with LDDL's own loader (tests)", "pip install --no-deps lddl==0.1.0"),
 }
 
 

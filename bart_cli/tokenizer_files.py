@@ -17,14 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import (
-    AddedToken,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-)
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from bart_cli.errors import UsageError
 

@@ -68,8 +68,7 @@ class SweepOptions:
     """The configurations to compare."""
 
     batch_sizes: Annotated[
-        str | None,
-        typer.Option("--batch-size", metavar="N,N…", help="Sequences per device."),
+        str | None, typer.Option("--batch-size", metavar="N,N…", help="Sequences per device.")
     ] = None
     precisions: Annotated[
         str | None,
@@ -85,10 +84,7 @@ class SweepOptions:
         ),
     ] = None
     lengths: Annotated[str | None, setting(BenchmarkConfig, "lengths")] = None
-    compare: Annotated[
-        str | None,
-        setting(BenchmarkConfig, "compare"),
-    ] = None
+    compare: Annotated[str | None, setting(BenchmarkConfig, "compare")] = None
     profile: Annotated[bool, setting(BenchmarkConfig, "profile", "--profile")] = False
     sets: SetOption = None
 

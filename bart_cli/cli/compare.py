@@ -61,10 +61,7 @@ def command(
     from bart_cli.extras import require
 
     require("bart compare", "eval")
-    config = settings.load(
-        EvaluateConfig,
-        keys(pairs) | keys(scoring) | {"data.path": data},
-    )
+    config = settings.load(EvaluateConfig, keys(pairs) | keys(scoring) | {"data.path": data})
     evaluation = config.evaluation
     if not evaluation.bootstrap:
         raise UsageError("evaluation.bootstrap=0: a comparison needs resamples")

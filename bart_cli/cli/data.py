@@ -59,8 +59,7 @@ def inspect(
     ] = None,
     settings: ConfigOptions = ConfigOptions(),
     schemes: Annotated[
-        str | None,
-        setting(DenoisingConfig, "schemes", metavar="NAME,NAME…"),
+        str | None, setting(DenoisingConfig, "schemes", metavar="NAME,NAME…")
     ] = None,
     mask_ratio: Annotated[float | None, setting(DenoisingConfig, "mask_ratio")] = None,
     poisson_lambda: Annotated[float | None, setting(DenoisingConfig, "poisson_lambda")] = None,

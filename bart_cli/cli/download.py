@@ -194,8 +194,7 @@ def wikipedia(
         typer.Option(help="XML dump to clean instead: path or URL of pages-articles.xml(.bz2)."),
     ] = None,
     skip_lists: Annotated[
-        bool,
-        typer.Option("--skip-lists", help="With --dump: skip disambiguation and list pages."),
+        bool, typer.Option("--skip-lists", help="With --dump: skip disambiguation and list pages.")
     ] = False,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),

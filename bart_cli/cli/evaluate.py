@@ -43,10 +43,7 @@ def command(
         typer.Option("--out", help="Output folder. Default: `evaluation-SPLIT` inside the run."),
     ] = None,
     scoring: ScoringOptions = ScoringOptions(),
-    metrics: Annotated[
-        str | None,
-        setting(EvaluationConfig, "metrics", metavar="NAME,…"),
-    ] = None,
+    metrics: Annotated[str | None, setting(EvaluationConfig, "metrics", metavar="NAME,…")] = None,
     settings: ConfigOptions = ConfigOptions(),
     decoding: DecodingOptions = DecodingOptions(),
     processes: ProcessesOption = None,

@@ -12,12 +12,7 @@ import typer
 
 from bart_cli.cli.console import make_reporter, print_json
 from bart_cli.cli.evaluate import show_scores
-from bart_cli.cli.generation import (
-    Saved,
-    load_with_model,
-    saved_with,
-    without_model,
-)
+from bart_cli.cli.generation import Saved, load_with_model, saved_with, without_model
 from bart_cli.cli.options import (
     ConfigOptions,
     JsonOption,

@@ -38,21 +38,16 @@ class DecodingOptions:
     batch_size: Annotated[int | None, setting(EvaluationConfig, "batch_size")] = None
     max_tokens: Annotated[int | None, setting(EvaluationConfig, "max_tokens")] = None
     precision: Annotated[
-        str | None,
-        setting(EvaluationConfig, "precision", "--precision", metavar="NAME"),
+        str | None, setting(EvaluationConfig, "precision", "--precision", metavar="NAME")
     ] = None
-    device: Annotated[
-        str | None,
-        setting(EvaluationConfig, "device", metavar="NAME"),
-    ] = None
+    device: Annotated[str | None, setting(EvaluationConfig, "device", metavar="NAME")] = None
     beams: BeamsOption = None
     length_penalty: Annotated[float | None, setting(GenerationConfig, "length_penalty")] = None
     min_length: Annotated[int | None, setting(GenerationConfig, "min_length")] = None
     max_length: MaxLengthOption = None
     no_repeat_ngram: Annotated[int | None, setting(GenerationConfig, "no_repeat_ngram")] = None
     early_stopping: Annotated[
-        str | None,
-        setting(GenerationConfig, "early_stopping", metavar="true|false|never"),
+        str | None, setting(GenerationConfig, "early_stopping", metavar="true|false|never")
     ] = None
     return_sequences: Annotated[int | None, setting(GenerationConfig, "return_sequences")] = None
     sample: Annotated[bool | None, setting(GenerationConfig, "sample", "--sample")] = None

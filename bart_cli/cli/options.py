@@ -35,8 +35,7 @@ def complete_preset(incomplete: str) -> list[str]:
 
 
 SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Set any setting: section.key=value; repeatable."),
+    list[str] | None, typer.Option("--set", help="Set any setting: section.key=value; repeatable.")
 ]
 CheckpointOption = Annotated[
     str | None,
@@ -136,12 +135,10 @@ class ConfigOptions:
 
 
 SourceFieldOption = Annotated[
-    str | None,
-    setting(SummarizationDataConfig, "source_field", metavar="NAME"),
+    str | None, setting(SummarizationDataConfig, "source_field", metavar="NAME")
 ]
 TargetFieldOption = Annotated[
-    str | None,
-    setting(SummarizationDataConfig, "target_field", metavar="NAME"),
+    str | None, setting(SummarizationDataConfig, "target_field", metavar="NAME")
 ]
 SourceLanguageOption = Annotated[
     str | None, setting(SummarizationDataConfig, "source_language", metavar="CODE")
@@ -157,10 +154,7 @@ class PairOptions:
 
     source_field: SourceFieldOption = None
     target_field: TargetFieldOption = None
-    list_targets: Annotated[
-        str | None,
-        setting(SummarizationDataConfig, "list_targets"),
-    ] = None
+    list_targets: Annotated[str | None, setting(SummarizationDataConfig, "list_targets")] = None
     validation_share: Annotated[
         float | None, setting(SummarizationDataConfig, "validation_share")
     ] = None

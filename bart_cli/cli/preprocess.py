@@ -19,8 +19,7 @@ from bart_cli.errors import UsageError
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare data for training.")
 
 TokenizerOption = Annotated[
-    str,
-    typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base."),
+    str, typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base.")
 ]
 LanguageOption = Annotated[
     str, typer.Option(help=LANGUAGE_HELP[0].upper() + LANGUAGE_HELP[1:] + ".")
@@ -67,11 +66,7 @@ def pretrain(
         float, typer.Option(help="Share of the documents to hold out for validation.")
     ] = 0.01,
     cross_documents: Annotated[
-        bool,
-        typer.Option(
-            "--cross-documents",
-            help="Fill samples across document boundaries.",
-        ),
+        bool, typer.Option("--cross-documents", help="Fill samples across document boundaries.")
     ] = False,
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Skip exact duplicates of documents.")
@@ -151,10 +146,7 @@ def pretrain(
 @app.command()
 @option_groups
 def summarization(
-    source: Annotated[
-        Path,
-        setting(SummarizationDataConfig, "path", "--input", "--data"),
-    ],
+    source: Annotated[Path, setting(SummarizationDataConfig, "path", "--input", "--data")],
     out_folder: OutOption,
     tokenizer: TokenizerOption,
     pairs: PairOptions = PairOptions(),

@@ -12,11 +12,7 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out
-from bart_cli.cli.generation import (
-    DEFAULT_MODEL,
-    DecodingOptions,
-    load_summarizer,
-)
+from bart_cli.cli.generation import DEFAULT_MODEL, DecodingOptions, load_summarizer
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
 from bart_cli.config.commands import SummarizeConfig
 
@@ -28,7 +24,7 @@ def command(
         typer.Argument(
             help="Files (.txt, .md, .html, .jsonl; others are read as text), folders with such "
             "files, quoted patterns such as 'news/**/*.txt', web pages (https://…), or - for "
-            "standard input. Default: standard input, unless it is a terminal.",
+            "standard input. Default: standard input, unless it is a terminal."
         ),
     ] = None,
     model: Annotated[
@@ -47,16 +43,10 @@ def command(
             "JSON lines.",
         ),
     ] = None,
-    form: Annotated[
-        str | None,
-        setting(SummarizeConfig, "format", "--format"),
-    ] = None,
+    form: Annotated[str | None, setting(SummarizeConfig, "format", "--format")] = None,
     jsonl: Annotated[bool, setting(SummarizeConfig, "jsonl", "--jsonl")] = False,
     field: Annotated[str | None, setting(SummarizeConfig, "field", metavar="NAME")] = None,
-    long: Annotated[
-        str | None,
-        setting(SummarizeConfig, "long"),
-    ] = None,
+    long: Annotated[str | None, setting(SummarizeConfig, "long")] = None,
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),
     as_json: Annotated[
@@ -115,12 +105,7 @@ def command(
         model, checkpoint, decoding, settings, reporter
     )
     from bart_cli.progress import Task
-    from bart_cli.summarize.run import (
-        Job,
-        choose_format,
-        summarize_to_file,
-        summarize_to_stream,
-    )
+    from bart_cli.summarize.run import Job, choose_format, summarize_to_file, summarize_to_stream
 
     chosen = choose_format(config, out_file, inputs)
     lines = any(item.kind == "jsonl" for item in inputs)

@@ -96,8 +96,7 @@ def show_result(result: RunResult) -> None:
         out.print(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")
     if result.model is None:
         out.print(
-            f"{result.outcome} at step {result.step:,}; rerun the command to resume",
-            soft_wrap=True,
+            f"{result.outcome} at step {result.step:,}; rerun the command to resume", soft_wrap=True
         )
         return
     curves = result.run / "curves.png"  # missing if the run logged nothing

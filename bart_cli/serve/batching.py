@@ -23,17 +23,7 @@ from multiprocessing.context import SpawnProcess
 
 from bart_cli.errors import BartError
 from bart_cli.runtime.cores import threads_of_each
-from bart_cli.serve.worker import (
-    Failure,
-    Load,
-    Order,
-    Reply,
-    Results,
-    Served,
-    Settings,
-    Text,
-    work,
-)
+from bart_cli.serve.worker import Failure, Load, Order, Reply, Results, Served, Settings, Text, work
 
 ATTEMPTS = 2  # a text whose worker died is retried once, alone
 SLOWEST_RESTART = 30.0  # seconds between starts of a worker that dies while loading

@@ -87,10 +87,7 @@ def summarize_to_file(
     if job.form != "jsonl" or not all(given.rereadable for given in job.inputs):
         with locked_path(out, reporter), new_file(out) as stream:
             return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
-    with (
-        locked_path(out, reporter),
-        continued_file(out, _key(summarizer, job)) as before,
-    ):
+    with locked_path(out, reporter), continued_file(out, _key(summarizer, job)) as before:
         if before.lines:
             reporter.info(f"{before.lines:,} results exist; resuming after them")
         counts = Counts(done=before.lines, failed=before.failed)
