@@ -41,7 +41,7 @@ def write_sample(
     train: int = 5000,
     validation: int = 500,
     test: int = 500,
-    reporter: Reporter | None = None,
+    reporter: Reporter = Reporter(),
 ) -> SampleReport:
     """Write OUT/pretrain/source/*.txt (`<id> <text>` lines) and OUT/summarization/*.jsonl.
 
@@ -55,7 +55,6 @@ def write_sample(
     Raises:
         UsageError: `out` contains a different sample or download.
     """
-    reporter = reporter or Reporter()
     counts = {"train": train, "validation": validation, "test": test}
     manifest = Manifest(out, {"corpus": "sample", "seed": seed, "megabytes": megabytes, **counts})
     remove_leftovers(out)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bart_cli.data.download.sample import happenings, public_life
-from bart_cli.data.download.sample.story import Story
-from bart_cli.data.download.sample.world import Cast
+from bart_cli.data.download.sample.world import Cast, Story
 
 KINDS: tuple[Callable[[Cast], Story], ...] = (
     public_life.election,

@@ -6,8 +6,7 @@ similar events, whose names and numbers compete with those of the news.
 
 from __future__ import annotations
 
-from bart_cli.data.download.sample.story import Story
-from bart_cli.data.download.sample.world import Cast
+from bart_cli.data.download.sample.world import Cast, Story
 
 
 def storm(cast: Cast) -> Story:
@@ -25,34 +24,25 @@ def storm(cast: Cast) -> Story:
         if hurt
         else cast.pick("Nobody was harmed.", "By luck no one came to harm.")
     )
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"Late on {day} the wind over {town} reached {speed} miles an hour.",
-                f"Gusts of {speed} miles an hour swept through {town} on {day}.",
-            ),
-            cast.pick(
-                f"Power lines came down, and the lights went out in {homes} houses.",
-                f"In {homes} houses the lights went out when power lines came down.",
-            ),
-            harm,
-            cast.pick(
-                f"Fire chief {chief} told residents to stay inside until morning.",
-                f"Residents should stay inside until morning, fire chief {chief} advised.",
-            ),
-        ),
-        others=(
-            f"The last time it blew this hard in {other}, {old} roofs were damaged.",
-            f"Farmers around {other} had been waiting for rain for weeks.",
-        ),
-        voices=(
-            f'"It sounded like a train," said {farmer}, who keeps sheep on the hill.',
-            f"{farmer} found a garden chair on the roof of the barn.",
-        ),
-        brief=f"A storm with winds of {speed} mph cut power to {homes} homes in {town}. "
-        + (f"{people} people were injured." if hurt else "There were no injuries."),
+    text = f"""
+        Late on {day} the wind over {town} reached {speed} miles an hour.
+        / Gusts of {speed} miles an hour swept through {town} on {day}.
+        Power lines came down, and the lights went out in {homes} houses.
+        / In {homes} houses the lights went out when power lines came down.
+        {harm}
+        Fire chief {chief} told residents to stay inside until morning.
+        / Residents should stay inside until morning, fire chief {chief} advised.
+
+        The last time it blew this hard in {other}, {old} roofs were damaged.
+        Farmers around {other} had been waiting for rain for weeks.
+
+        "It sounded like a train," said {farmer}, who keeps sheep on the hill.
+        {farmer} found a garden chair on the roof of the barn.
+    """
+    brief = f"A storm with winds of {speed} mph cut power to {homes} homes in {town}. " + (
+        f"{people} people were injured." if hurt else "There were no injuries."
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def match(cast: Cast) -> Story:
@@ -70,34 +60,25 @@ def match(cast: Cast) -> Story:
             "The team now stands first in the table.",
         )
     )
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"{town} met {guest} on {day} and was the better side from the start.",
-                f"On {day} the team of {guest} came to {town} and had little to cheer about.",
-            ),
-            cast.pick(
-                f"After ninety minutes the board showed {ours} to {theirs} for the hosts.",
-                f"The hosts left the field with {ours} goals, the visitors with {theirs}.",
-            ),
-            cast.pick(
-                f"The goal that settled it fell in minute {minute}, from the foot of {scorer}.",
-                f"{scorer} settled the matter in minute {minute}.",
-            ),
-            stake,
-        ),
-        others=(
-            f"A week ago the players of {third} had lost on the same ground by {old} points.",
-            f"Tickets for {crowd} seats were gone within hours.",
-        ),
-        voices=(
-            f'"We never stopped running," said coach {coach}.',
-            f"Goalkeeper {keeper} left the field with a sore knee.",
-        ),
-        brief=f"{town} beat {guest} {ours}-{theirs} with a late goal by {scorer} "
-        + ("to win the cup." if final else "to lead the league."),
+    text = f"""
+        {town} met {guest} on {day} and was the better side from the start.
+        / On {day} the team of {guest} came to {town} and had little to cheer about.
+        After ninety minutes the board showed {ours} to {theirs} for the hosts.
+        / The hosts left the field with {ours} goals, the visitors with {theirs}.
+        The goal that settled it fell in minute {minute}, from the foot of {scorer}.
+        / {scorer} settled the matter in minute {minute}.
+        {stake}
+
+        A week ago the players of {third} had lost on the same ground by {old} points.
+        Tickets for {crowd} seats were gone within hours.
+
+        "We never stopped running," said coach {coach}.
+        Goalkeeper {keeper} left the field with a sore knee.
+    """
+    brief = f"{town} beat {guest} {ours}-{theirs} with a late goal by {scorer} " + (
+        "to win the cup." if final else "to lead the league."
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def finding(cast: Cast) -> Story:
@@ -119,34 +100,25 @@ def finding(cast: Cast) -> Story:
             f"The effect was seen again by a team around {critic}.",
         )
     )
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"For {years} years the University of {town} followed {cases} adults.",
-                f"At the University of {town}, {cases} adults were observed for {years} years.",
-            ),
-            cast.pick(
-                f"Those who spent time {habit} every week did better in tests of {good}.",
-                f"In tests of {good} the best were those who spent time {habit} every week.",
-            ),
-            cast.pick(
-                f"The work was directed by {lead} and appeared in a journal.",
-                f"{lead} directed the work, which appeared in a journal.",
-            ),
-            end,
-        ),
-        others=(
-            f"Earlier work in {other} had looked at {old} children only.",
-            f"A laboratory in {other} had hoped for a different answer.",
-        ),
-        voices=(
-            '"Small habits add up," one of the volunteers said.',
-            "Funding came from a charity that does not wish to be named.",
-        ),
-        brief=f"A {town} study of {cases} adults led by {lead} links {habit} to better {good}. "
-        + (f"{critic} doubts the result." if doubt else f"{critic} confirmed the result."),
+    text = f"""
+        For {years} years the University of {town} followed {cases} adults.
+        / At the University of {town}, {cases} adults were observed for {years} years.
+        Those who spent time {habit} every week did better in tests of {good}.
+        / In tests of {good} the best were those who spent time {habit} every week.
+        The work was directed by {lead} and appeared in a journal.
+        / {lead} directed the work, which appeared in a journal.
+        {end}
+
+        Earlier work in {other} had looked at {old} children only.
+        A laboratory in {other} had hoped for a different answer.
+
+        "Small habits add up," one of the volunteers said.
+        Funding came from a charity that does not wish to be named.
+    """
+    brief = f"A {town} study of {cases} adults led by {lead} links {habit} to better {good}. " + (
+        f"{critic} doubts the result." if doubt else f"{critic} confirmed the result."
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def recall(cast: Cast) -> Story:
@@ -157,45 +129,34 @@ def recall(cast: Cast) -> Story:
     fault = cast.pick("brakes", "wiring", "handles", "switches", "screws")
     units, cases = cast.number(3000, 90000, 500), cast.number(4, 60)
     old, refund = cast.number(61, 99), cast.chance(0.5)
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"Owners of {product} made by {firm} should not use them any longer.",
-                f"Anybody who owns {product} made by {firm} is told to leave them alone.",
-            ),
-            cast.pick(
-                f"In {cases} cases the {fault} had failed.",
-                f"The {fault} had failed in {cases} cases.",
-            ),
-            cast.pick(
-                f"The factory in {town} had delivered {units} of them.",
-                f"{units} of them left the factory in {town}.",
-            ),
-            (
-                cast.pick(
-                    f"Customers get their money back, said {spokes} for the company.",
-                    f"The money will be returned, said {spokes} for the company.",
-                )
-                if refund
-                else cast.pick(
-                    f"New parts are sent by mail, said {spokes} for the company.",
-                    f"The company mails new parts, said its spokesperson {spokes}.",
-                )
-            ),
-        ),
-        others=(
-            f"Products of {other} with {old} similar complaints are not affected.",
-            f"Shops had sold goods of {other} beside them.",
-        ),
-        voices=(
-            f'"I was lucky," said {mother}, who noticed the fault in time.',
-            f"{mother} had written two letters without an answer.",
-        ),
-        brief=f"{firm} recalls {units} {product} from {town} because of faulty {fault} and offers "
-        + ("refunds" if refund else "repairs")
-        + f", {spokes} said.",
+    fate = (
+        f"Customers get their money back, said {spokes} for the company.\n"
+        f"/ The money will be returned, said {spokes} for the company."
+        if refund
+        else f"New parts are sent by mail, said {spokes} for the company.\n"
+        f"/ The company mails new parts, said its spokesperson {spokes}."
     )
+    text = f"""
+        Owners of {product} made by {firm} should not use them any longer.
+        / Anybody who owns {product} made by {firm} is told to leave them alone.
+        In {cases} cases the {fault} had failed.
+        / The {fault} had failed in {cases} cases.
+        The factory in {town} had delivered {units} of them.
+        / {units} of them left the factory in {town}.
+        {fate}
+
+        Products of {other} with {old} similar complaints are not affected.
+        Shops had sold goods of {other} beside them.
+
+        "I was lucky," said {mother}, who noticed the fault in time.
+        {mother} had written two letters without an answer.
+    """
+    brief = (
+        f"{firm} recalls {units} {product} from {town} because of faulty {fault} and offers "
+        + ("refunds" if refund else "repairs")
+        + f", {spokes} said."
+    )
+    return Story(town, *cast.tell(text), brief)
 
 
 def rescue(cast: Cast) -> Story:
@@ -206,42 +167,33 @@ def rescue(cast: Cast) -> Story:
     place = cast.pick("a well", "a frozen pond", "a drain", "a mud pit", "a deep ditch")
     hours, men, old = cast.number(2, 14), cast.number(15, 30), cast.number(31, 80)
     home, day = cast.chance(0.5), cast.day()
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"Cries from {place} near {town} woke a family early on {day}.",
-                f"Early on {day} somebody heard cries from {place} near {town}.",
-            ),
-            cast.pick(
-                f"It was a {animal} that belonged to {owner}.",
-                f"The {animal} of {owner} had been missing since the evening.",
-            ),
-            cast.pick(
-                f"It took {hero} and {men} others {hours} hours to lift the creature out.",
-                f"{hero} and {men} others needed {hours} hours with ropes and boards.",
-            ),
-            (
-                cast.pick("It was led home the same night.", "The same night it was back home.")
-                if home
-                else cast.pick(
-                    "It was taken to an animal clinic for the night.",
-                    "A vet kept it at the clinic for the night.",
-                )
-            ),
-        ),
-        others=(
-            f"Last winter {old} geese had been freed from the ice in {other}.",
-            f"Volunteers from {other} had been on their way as well.",
-        ),
-        voices=(
-            '"It looked at us as if it knew," one helper said.',
-            "Children brought carrots and blankets.",
-        ),
-        brief=f"{hero} rescued a {animal} owned by {owner} from {place} in {town} after "
-        + f"{hours} hours. "
-        + ("The animal is home." if home else "The animal is in a clinic."),
+    fate = (
+        "It was led home the same night.\n/ The same night it was back home."
+        if home
+        else "It was taken to an animal clinic for the night.\n"
+        "/ A vet kept it at the clinic for the night."
     )
+    text = f"""
+        Cries from {place} near {town} woke a family early on {day}.
+        / Early on {day} somebody heard cries from {place} near {town}.
+        It was a {animal} that belonged to {owner}.
+        / The {animal} of {owner} had been missing since the evening.
+        It took {hero} and {men} others {hours} hours to lift the creature out.
+        / {hero} and {men} others needed {hours} hours with ropes and boards.
+        {fate}
+
+        Last winter {old} geese had been freed from the ice in {other}.
+        Volunteers from {other} had been on their way as well.
+
+        "It looked at us as if it knew," one helper said.
+        Children brought carrots and blankets.
+    """
+    brief = (
+        f"{hero} rescued a {animal} owned by {owner} from {place} in {town} after "
+        + f"{hours} hours. "
+        + ("The animal is home." if home else "The animal is in a clinic.")
+    )
+    return Story(town, *cast.tell(text), brief)
 
 
 def prize(cast: Cast) -> Story:
@@ -252,41 +204,28 @@ def prize(cast: Cast) -> Story:
     theme = cast.pick("the sea", "a lost brother", "the harvest", "a night train", "a lighthouse")
     money, rivals, old = cast.number(10, 95, 5), cast.number(100, 900), cast.number(20, 60)
     absent = cast.chance(0.5)
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"The jury in {town} had {rivals} works to choose from.",
-                f"{rivals} works had been sent to the jury in {town}.",
-            ),
-            cast.pick(
-                f"In the end a {work} about {theme} by {artist} moved them most.",
-                f"What moved them most was a {work} about {theme}, the work of {artist}.",
-            ),
-            cast.pick(
-                f"The winner gets {money} thousand dollars.",
-                f"{money} thousand dollars go with the honour.",
-            ),
-            (
-                cast.pick(
-                    f"{artist.last} did not come to the ceremony.",
-                    f"At the ceremony the chair of {artist.last} stayed empty.",
-                )
-                if absent
-                else cast.pick(
-                    f"{artist.last} wept on the stage.",
-                    f"On the stage {artist.last} was close to tears.",
-                )
-            ),
-        ),
-        others=(
-            f"{second}, who came second, lives in {other} and is {old} years old.",
-            f"The year before, the honour had gone to a baker from {other}.",
-        ),
-        voices=(
-            f'"I read it twice in one night," said {juror} of the jury.',
-            f"{juror}, a member of the jury, spoke for an hour.",
-        ),
-        brief=f"{artist} won the {town} prize of {money},000 dollars for a {work} about {theme} "
-        + ("but stayed away." if absent else "and cried with joy."),
+    fate = (
+        f"{artist.last} did not come to the ceremony.\n"
+        f"/ At the ceremony the chair of {artist.last} stayed empty."
+        if absent
+        else f"{artist.last} wept on the stage.\n/ On the stage {artist.last} was close to tears."
     )
+    text = f"""
+        The jury in {town} had {rivals} works to choose from.
+        / {rivals} works had been sent to the jury in {town}.
+        In the end a {work} about {theme} by {artist} moved them most.
+        / What moved them most was a {work} about {theme}, the work of {artist}.
+        The winner gets {money} thousand dollars.
+        / {money} thousand dollars go with the honour.
+        {fate}
+
+        {second}, who came second, lives in {other} and is {old} years old.
+        The year before, the honour had gone to a baker from {other}.
+
+        "I read it twice in one night," said {juror} of the jury.
+        {juror}, a member of the jury, spoke for an hour.
+    """
+    brief = f"{artist} won the {town} prize of {money},000 dollars for a {work} about {theme} " + (
+        "but stayed away." if absent else "and cried with joy."
+    )
+    return Story(town, *cast.tell(text), brief)

@@ -6,8 +6,7 @@ similar events, whose names and numbers compete with those of the news.
 
 from __future__ import annotations
 
-from bart_cli.data.download.sample.story import Story
-from bart_cli.data.download.sample.world import Cast
+from bart_cli.data.download.sample.world import Cast, Story
 
 
 def election(cast: Cast) -> Story:
@@ -31,36 +30,28 @@ def election(cast: Cast) -> Story:
             f"By midnight {loser.last} had accepted the result.",
         )
     )
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"Voters in {town} went to the polls on {day}, and {winner} came out ahead.",
-                f"When the polls closed on {day}, {winner} had the most support in {town}.",
-                f"It was {winner} whom most people in {town} chose on {day}.",
-            ),
-            cast.pick(
-                f"{winner.last} received {votes} votes, and {loser} had {lost} of them.",
-                f"The final tally gave {votes} votes to {winner.last} and {lost} to {loser}.",
-            ),
-            cast.pick(
-                f"During the campaign {winner.last} had promised {plan}.",
-                f"The promise of {plan} was at the heart of the campaign of {winner.last}.",
-            ),
-            end,
-        ),
-        others=(
-            f"In nearby {other} a similar vote was decided by only {old} ballots last year.",
-            f"{clerk}, the town clerk, said the lines were long in the morning.",
-        ),
-        voices=(
-            f'"People wanted something different this time," said {clerk}.',
-            "Turnout was higher than anybody had expected.",
-        ),
-        brief=f"{winner} has been elected mayor of {town} with {votes} votes after promising "
+    text = f"""
+        Voters in {town} went to the polls on {day}, and {winner} came out ahead.
+        / When the polls closed on {day}, {winner} had the most support in {town}.
+        / It was {winner} whom most people in {town} chose on {day}.
+        {winner.last} received {votes} votes, and {loser} had {lost} of them.
+        / The final tally gave {votes} votes to {winner.last} and {lost} to {loser}.
+        During the campaign {winner.last} had promised {plan}.
+        / The promise of {plan} was at the heart of the campaign of {winner.last}.
+        {end}
+
+        In nearby {other} a similar vote was decided by only {old} ballots last year.
+        {clerk}, the town clerk, said the lines were long in the morning.
+
+        "People wanted something different this time," said {clerk}.
+        Turnout was higher than anybody had expected.
+    """
+    brief = (
+        f"{winner} has been elected mayor of {town} with {votes} votes after promising "
         + f"{plan}. "
-        + (f"Rival {loser} demands a recount." if recount else f"Rival {loser} conceded."),
+        + (f"Rival {loser} demands a recount." if recount else f"Rival {loser} conceded.")
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def results(cast: Cast) -> Story:
@@ -69,7 +60,8 @@ def results(cast: Cast) -> Story:
     boss, analyst = cast.person(), cast.person()
     money, before, jobs = cast.number(20, 900), cast.number(20, 900), cast.number(100, 4000, 50)
     month, good = cast.month(), cast.chance(0.5)
-    what = "profit" if good else "loss"
+    what, cause = ("profit", "strong demand") if good else ("loss", "high costs")
+    blamed, praised = ("nobody", cause) if good else (cause, "the staff")
     jobs_line = (
         cast.pick(
             f"It wants to fill {jobs} new positions before the end of the year.",
@@ -81,40 +73,29 @@ def results(cast: Cast) -> Story:
             f"The board decided that {jobs} positions are no longer needed.",
         )
     )
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"{firm}, which has its headquarters in {town}, presented its books in {month}.",
-                f"In {month} the books of {firm} were opened at its headquarters in {town}.",
-            ),
-            cast.pick(
-                f"They show a {what} of {money} million dollars.",
-                f"At the bottom stands a {what} of {money} million dollars.",
-            ),
-            jobs_line,
-            cast.pick(
-                f"Chief executive {boss} spoke of {'strong demand' if good else 'high costs'}.",
-                f"{boss}, the chief executive, blamed {'nobody' if good else 'high costs'} "
-                f"and praised {'strong demand' if good else 'the staff'}.",
-            ),
-        ),
-        others=(
-            f"Its competitor {rival} had reported {before} million dollars in the spring.",
-            f"Shares of {rival} hardly moved on the news.",
-        ),
-        voices=(
-            f'"We did not see this coming," said {analyst}, who follows the industry.',
-            f"{analyst}, an analyst, called the figures a surprise.",
-        ),
-        brief=(
-            f"{firm} of {town} earned {money} million dollars and will hire {jobs} workers, "
-            f"according to chief executive {boss}."
-            if good
-            else f"{firm} of {town} lost {money} million dollars and will cut {jobs} jobs, "
-            f"according to chief executive {boss}."
-        ),
+    text = f"""
+        {firm}, which has its headquarters in {town}, presented its books in {month}.
+        / In {month} the books of {firm} were opened at its headquarters in {town}.
+        They show a {what} of {money} million dollars.
+        / At the bottom stands a {what} of {money} million dollars.
+        {jobs_line}
+        Chief executive {boss} spoke of {cause}.
+        / {boss}, the chief executive, blamed {blamed} and praised {praised}.
+
+        Its competitor {rival} had reported {before} million dollars in the spring.
+        Shares of {rival} hardly moved on the news.
+
+        "We did not see this coming," said {analyst}, who follows the industry.
+        {analyst}, an analyst, called the figures a surprise.
+    """
+    brief = (
+        f"{firm} of {town} earned {money} million dollars and will hire {jobs} workers, "
+        f"according to chief executive {boss}."
+        if good
+        else f"{firm} of {town} lost {money} million dollars and will cut {jobs} jobs, "
+        f"according to chief executive {boss}."
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def ruling(cast: Cast) -> Story:
@@ -124,38 +105,29 @@ def ruling(cast: Cast) -> Story:
     money, old = cast.number(20, 950, 5), cast.number(3, 19)
     reason = cast.pick("unpaid overtime", "a faulty machine", "a broken contract", "polluted water")
     guilty, day = cast.chance(0.5), cast.day()
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"The case that {worker} brought against {firm} ended on {day} in {town}.",
-                f"On {day} a court in {town} heard the end of a case between {worker} and {firm}.",
-            ),
-            cast.pick(f"It was about {reason}.", f"At issue was {reason}."),
-            cast.pick(
-                f"Judge {judge} found {'for' if guilty else 'against'} {worker.last}.",
-                f"To judge {judge} the claim was {'justified' if guilty else 'baseless'}.",
-            ),
-            cast.pick(
-                f"The sum that was asked for stood at {money} thousand dollars.",
-                f"{worker.last} had asked for {money} thousand dollars.",
-            ),
-        ),
-        others=(
-            f"A claim against {other} had been settled for {old} thousand dollars in the past.",
-            f"{other} was not part of the proceedings.",
-        ),
-        voices=(
-            f'"We will read the decision with care," said {lawyer}, a lawyer.',
-            f"{lawyer}, who spoke for the defence, left by the back door.",
-        ),
-        brief=(
-            f"A judge in {town} ordered {firm} to pay {worker} {money},000 dollars over {reason}."
-            if guilty
-            else f"A judge in {town} cleared {firm} of a {money},000 dollar claim by {worker} "
-            f"over {reason}."
-        ),
+    text = f"""
+        The case that {worker} brought against {firm} ended on {day} in {town}.
+        / On {day} a court in {town} heard the end of a case between {worker} and {firm}.
+        It was about {reason}.
+        / At issue was {reason}.
+        Judge {judge} found {"for" if guilty else "against"} {worker.last}.
+        / To judge {judge} the claim was {"justified" if guilty else "baseless"}.
+        The sum that was asked for stood at {money} thousand dollars.
+        / {worker.last} had asked for {money} thousand dollars.
+
+        A claim against {other} had been settled for {old} thousand dollars in the past.
+        {other} was not part of the proceedings.
+
+        "We will read the decision with care," said {lawyer}, a lawyer.
+        {lawyer}, who spoke for the defence, left by the back door.
+    """
+    brief = (
+        f"A judge in {town} ordered {firm} to pay {worker} {money},000 dollars over {reason}."
+        if guilty
+        else f"A judge in {town} cleared {firm} of a {money},000 dollar claim by {worker} "
+        f"over {reason}."
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def strike(cast: Cast) -> Story:
@@ -175,36 +147,29 @@ def strike(cast: Cast) -> Story:
             f"Talks about {percent} percent more pay have led to nothing.",
         )
     )
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"At the plant of {firm} in {town}, {workers} people put down their tools.",
-                f"{workers} people at the {town} plant of {firm} put down their tools.",
-            ),
-            cast.pick(f"That was {days} days ago.", f"The machines stood still for {days} days."),
-            end,
-            cast.pick(
-                f"The union is led by {leader}, the company's side by {manager}.",
-                f"{leader} speaks for the union, {manager} for the company.",
-            ),
-        ),
-        others=(
-            f"A walkout at {other} went on for {old} days some years back.",
-            f"Drivers of {other} honked as they went past the gates.",
-        ),
-        voices=(
-            '"Bread has become dear," a welder said.',
-            "Neighbours brought soup and firewood to the gates.",
-        ),
-        brief=(
-            f"A strike by {workers} {firm} workers in {town} ended after {days} days with a "
-            f"{percent} percent raise, said union leader {leader}."
-            if solved
-            else f"A strike by {workers} {firm} workers in {town} for a {percent} percent raise "
-            f"continues after {days} days, said union leader {leader}."
-        ),
+    text = f"""
+        At the plant of {firm} in {town}, {workers} people put down their tools.
+        / {workers} people at the {town} plant of {firm} put down their tools.
+        That was {days} days ago.
+        / The machines stood still for {days} days.
+        {end}
+        The union is led by {leader}, the company's side by {manager}.
+        / {leader} speaks for the union, {manager} for the company.
+
+        A walkout at {other} went on for {old} days some years back.
+        Drivers of {other} honked as they went past the gates.
+
+        "Bread has become dear," a welder said.
+        Neighbours brought soup and firewood to the gates.
+    """
+    brief = (
+        f"A strike by {workers} {firm} workers in {town} ended after {days} days with a "
+        f"{percent} percent raise, said union leader {leader}."
+        if solved
+        else f"A strike by {workers} {firm} workers in {town} for a {percent} percent raise "
+        f"continues after {days} days, said union leader {leader}."
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def building(cast: Cast) -> Story:
@@ -225,39 +190,29 @@ def building(cast: Cast) -> Story:
             f"The work will not be finished in {month}, mayor {mayor} admitted.",
         )
     )
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"For {years} years cranes have stood where {town} wants its new {what}.",
-                f"Cranes have stood around the new {what} of {town} for {years} years.",
-            ),
-            cast.pick(
-                f"The bill has grown to {cost} million dollars.",
-                f"So far {cost} million dollars have been spent on it.",
-            ),
-            cast.pick(
-                f"The plans were drawn by {architect}.",
-                f"{architect} is the architect of the {what}.",
-            ),
-            end,
-        ),
-        others=(
-            f"A {what} in {other} was given up after {old} drawings.",
-            f"Visitors from {other} come to look at the site every weekend.",
-        ),
-        voices=(
-            '"It is bigger than I thought," said a boy with an ice cream.',
-            "A brass band played although it drizzled.",
-        ),
-        brief=(
-            f"{town} opened a {what} designed by {architect} after {years} years at a cost of "
-            f"{cost} million dollars."
-            if ready
-            else f"The {cost} million dollar {what} designed by {architect} in {town} is delayed "
-            f"after {years} years."
-        ),
+    text = f"""
+        For {years} years cranes have stood where {town} wants its new {what}.
+        / Cranes have stood around the new {what} of {town} for {years} years.
+        The bill has grown to {cost} million dollars.
+        / So far {cost} million dollars have been spent on it.
+        The plans were drawn by {architect}.
+        / {architect} is the architect of the {what}.
+        {end}
+
+        A {what} in {other} was given up after {old} drawings.
+        Visitors from {other} come to look at the site every weekend.
+
+        "It is bigger than I thought," said a boy with an ice cream.
+        A brass band played although it drizzled.
+    """
+    brief = (
+        f"{town} opened a {what} designed by {architect} after {years} years at a cost of "
+        f"{cost} million dollars."
+        if ready
+        else f"The {cost} million dollar {what} designed by {architect} in {town} is delayed "
+        f"after {years} years."
     )
+    return Story(town, *cast.tell(text), brief)
 
 
 def school(cast: Cast) -> Story:
@@ -267,46 +222,33 @@ def school(cast: Cast) -> Story:
     thing = cast.pick("phones", "homework", "uniforms", "sugary drinks", "early lessons")
     schools, pupils, old = cast.number(4, 40), cast.number(900, 9900, 50), cast.number(41, 95)
     month, ban = cast.month(), cast.chance(0.5)
-    return Story(
-        town=town,
-        news=(
-            cast.pick(
-                f"There are {schools} schools in {town}, with {pupils} pupils.",
-                f"{pupils} pupils go to the {schools} schools of {town}.",
-            ),
-            (
-                cast.pick(
-                    f"From {month} on, {thing} will no longer be allowed there.",
-                    f"They will have to do without {thing} from {month} on.",
-                )
-                if ban
-                else cast.pick(
-                    f"From {month} on, {thing} will be allowed again.",
-                    f"They will have {thing} back from {month} on.",
-                )
-            ),
-            cast.pick(
-                f"The decision was made by {head}, who directs the school office.",
-                f"{head}, who directs the school office, made the decision.",
-            ),
-            cast.pick(
-                f"A petition by {parent} had started the debate.",
-                f"It was {parent} whose petition had started the debate.",
-            ),
-        ),
-        others=(
-            f"In {other} a trial of {old} days was stopped without much noise.",
-            f"Teachers in {other} are watching with interest.",
-        ),
-        voices=(
-            '"I can live with that," a pupil with a red cap said.',
-            "Some parents want to be asked the next time.",
-        ),
-        brief=(
-            f"{head} bans {thing} for {pupils} pupils in {town} from {month} after a petition "
-            f"by {parent}."
-            if ban
-            else f"{head} permits {thing} for {pupils} pupils in {town} from {month} after a "
-            f"petition by {parent}."
-        ),
+    fate = (
+        f"From {month} on, {thing} will no longer be allowed there.\n"
+        f"/ They will have to do without {thing} from {month} on."
+        if ban
+        else f"From {month} on, {thing} will be allowed again.\n"
+        f"/ They will have {thing} back from {month} on."
     )
+    text = f"""
+        There are {schools} schools in {town}, with {pupils} pupils.
+        / {pupils} pupils go to the {schools} schools of {town}.
+        {fate}
+        The decision was made by {head}, who directs the school office.
+        / {head}, who directs the school office, made the decision.
+        A petition by {parent} had started the debate.
+        / It was {parent} whose petition had started the debate.
+
+        In {other} a trial of {old} days was stopped without much noise.
+        Teachers in {other} are watching with interest.
+
+        "I can live with that," a pupil with a red cap said.
+        Some parents want to be asked the next time.
+    """
+    brief = (
+        f"{head} bans {thing} for {pupils} pupils in {town} from {month} after a petition "
+        f"by {parent}."
+        if ban
+        else f"{head} permits {thing} for {pupils} pupils in {town} from {month} after a "
+        f"petition by {parent}."
+    )
+    return Story(town, *cast.tell(text), brief)

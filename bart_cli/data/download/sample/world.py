@@ -5,6 +5,7 @@ Names are combined from pools, so that a summary must copy them from its article
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from random import Random
 
@@ -48,6 +49,22 @@ class Person:
 
     def __str__(self) -> str:
         return f"{self.first} {self.last}"
+
+
+@dataclass(frozen=True)
+class Story:
+    """An event, told at length and in brief.
+
+    town: its location. news: the essential facts, in order. others: earlier or unrelated events.
+    voices: quotes and reactions. brief: the summary, which paraphrases the news. It is determined
+    by the event, never by chance, so that a careful reader could write it.
+    """
+
+    town: str
+    news: list[str]
+    others: list[str]
+    voices: list[str]
+    brief: str
 
 
 class Cast:
@@ -97,6 +114,12 @@ class Cast:
     def pick(self, *options: str) -> str:
         """One of several phrasings."""
         return self.random.choice(options)
+
+    def tell(self, text: str) -> list[list[str]]:
+        """The sentences of each paragraph, one per line; `/` begins a rephrasing of the last."""
+        paragraphs = re.sub(r"\s+/ ", "/", text.strip()).split("\n\n")
+        lines = [[line.strip().split("/") for line in part.split("\n")] for part in paragraphs]
+        return [[self.pick(*x) if len(x) > 1 else x[0] for x in part] for part in lines]
 
     def chance(self, probability: float) -> bool:
         """True with this probability."""
