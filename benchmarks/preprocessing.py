@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 from bart_cli.data.documents import Block, plan_blocks, read_block
-from bart_cli.data.preprocess.blocks import BlockTask, _tools, process_block
+from bart_cli.data.preprocess.blocks import BlockTask, PreprocessSettings, _tools, process_block
 from bart_cli.tokenizer import Tokenizer
 
 STATES = ("new", "cached", "cold")  # states of the word cache, in this order
@@ -73,17 +73,10 @@ def main() -> None:
         runs = count()
 
         def ours(block: Block) -> None:
+            inputs = (("corpus", block.path, block.form),)
+            settings = PreprocessSettings(inputs, language=options.language)
             process_block(
-                BlockTask(
-                    number=next(runs),
-                    block=block,
-                    work=folder / "work",
-                    tokenizer=folder / "bpe",
-                    target_lengths=(128,),
-                    validation_share=0.01,
-                    cross_documents=False,
-                    language=options.language,
-                )
+                BlockTask(next(runs), (block,), folder / "work", folder / "bpe", settings)
             )
 
         speeds: dict[str, list[float]] = {label: [] for label in ("lddl", *STATES)}

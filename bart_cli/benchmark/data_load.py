@@ -18,7 +18,7 @@ from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import open_pairs
-from bart_cli.data.preprocess.blocks import BlockTask, process_block
+from bart_cli.data.preprocess.blocks import BlockTask, PreprocessSettings, process_block
 from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import find_tokenizer, resolve_shards
 from bart_cli.data.summarization_loader import SummarizationLoader
@@ -119,16 +119,10 @@ def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Token
 
 def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
     """Divide the corpus into preprocessing tasks, each of which writes a shard."""
+    inputs = (("corpus", spec.corpus, "lines"),)
+    settings = PreprocessSettings(inputs, (spec.length,), validation_share=0.0)
     return [
-        BlockTask(
-            number=number,
-            block=block,
-            work=work,
-            tokenizer=spec.tokenizer,
-            target_lengths=(spec.length,),
-            validation_share=0.0,
-            cross_documents=False,
-        )
+        BlockTask(number, (block,), work, spec.tokenizer, settings)
         for number, block in enumerate(plan_blocks(spec.corpus, "lines", BLOCK))
     ]
 

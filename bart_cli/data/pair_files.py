@@ -104,20 +104,15 @@ class Fields:
         columns = self.find(names, where)
         for side, known in (("source", SOURCE_FIELDS), ("target", TARGET_FIELDS)):
             if getattr(columns, side) is None:
-                raise self._missing(side, known, names, where)
+                what = "article" if side == "source" else "summary"
+                given = getattr(self, side)
+                wanted = f"'{given}' (--{side}-field)" if given else f"one of {', '.join(known)}"
+                raise UsageError(
+                    f"{where}: no column for the {what}: expected {wanted}; found "
+                    f"{', '.join(names) or 'none'}",
+                    hint=f"Pass --{side}-field with the column of the {what}.",
+                )
         return columns
-
-    def _missing(
-        self, side: str, known: Sequence[str], names: Sequence[str], where: str
-    ) -> UsageError:
-        what = "article" if side == "source" else "summary"
-        given = getattr(self, side)
-        wanted = f"'{given}' (--{side}-field)" if given else f"one of {', '.join(known)}"
-        return UsageError(
-            f"{where}: no column for the {what}: expected {wanted}; found "
-            f"{', '.join(names) or 'none'}",
-            hint=f"Pass --{side}-field with the column of the {what}.",
-        )
 
 
 def plain(name: str) -> str:
@@ -186,8 +181,15 @@ class FilePart:
         Raises:
             UsageError: see `rows`.
         """
-        batches = _parquet_batches if self.form == "Parquet" else _arrow_batches
-        return batches(self.path, fields, also)
+        import pyarrow as pa
+
+        kind, batches = "Arrow", _arrow_batches
+        if self.form == "Parquet":
+            kind, batches = "parquet", _parquet_batches
+        try:
+            yield from batches(self.path, fields, also)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UsageError(f"{self.path}: not a readable {kind} file: {error}") from None
 
 
 def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> list[FilePart]:
@@ -372,12 +374,9 @@ def _quotes_as_csv(path: Path) -> bool:
 
 def _both_sides(path: Path) -> list[Path]:
     """Return the `.source` and the `.target` file, given either of them."""
-    suffix = _stem_and_suffix(path)[1]
-    packed = path.name[-len(".gz") :] if path.name.lower().endswith(".gz") else ""
-    base = path.name[: len(path.name) - len(suffix + packed)]
-    files = [path.with_name(f"{base}{end}{packed}") for end in (".source", ".target")]
-    files[0 if suffix == ".source" else 1] = path
-    return files
+    base, given, packed = re.split(r"(\.source|\.target)(?=(?:\.gz)?$)", path.name, flags=re.I)
+    names = [given if given.lower() == end else end for end in (".source", ".target")]
+    return [path.with_name(f"{base}{end}{packed}") for end in names]
 
 
 def _parallel_rows(path: Path) -> Iterator[Row]:
@@ -394,35 +393,28 @@ def _parallel_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            columns = (*fields.require(names, str(path)), *also)
-            yield from file.iter_batches(ROWS, columns=[n for n in names if n in columns])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{path}: not a readable parquet file: {error}") from None
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        columns = (*fields.require(names, str(path)), *also)
+        yield from file.iter_batches(ROWS, columns=[n for n in names if n in columns])
 
 
 def _arrow_batches(path: Path, fields: Fields, _: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield the batches of an Arrow file, in the file format or the stream format of `datasets`."""
     import pyarrow as pa
 
-    try:
-        with pa.memory_map(str(path)) as content:
-            if content.read(6) == b"ARROW1":
-                file = pa.ipc.open_file(content)
-                fields.require(file.schema.names, str(path))
-                yield from map(file.get_batch, range(file.num_record_batches))
-                return
-            content.seek(0)
-            stream = pa.ipc.open_stream(content)
-            fields.require(stream.schema.names, str(path))
-            yield from stream
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{path}: not a readable Arrow file: {error}") from None
+    with pa.memory_map(str(path)) as content:
+        if content.read(6) == b"ARROW1":
+            file = pa.ipc.open_file(content)
+            fields.require(file.schema.names, str(path))
+            yield from map(file.get_batch, range(file.num_record_batches))
+            return
+        content.seek(0)
+        stream = pa.ipc.open_stream(content)
+        fields.require(stream.schema.names, str(path))
+        yield from stream
 
 
 def table_rows(

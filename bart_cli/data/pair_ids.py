@@ -6,6 +6,7 @@ processes on a machine share one copy. Out: rows of ids, truncated when they are
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -276,10 +277,9 @@ def _with_article(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
-    left = limit
+    left = sys.maxsize if limit is None else limit
     for batch in batches:
-        yield batch if left is None else batch.slice(0, left)
-        if left is not None:
-            left -= batch.num_rows
-            if left <= 0:
-                return
+        yield batch.slice(0, left)
+        left -= batch.num_rows
+        if left <= 0:
+            return

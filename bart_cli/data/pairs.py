@@ -108,12 +108,6 @@ class Split:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self.first.setdefault(reason, where)
 
-    def keep(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
-        """Yield the pairs and keep them in memory."""
-        for pair in pairs:
-            self.pairs.append(pair)
-            yield pair
-
     def report(self, reporter: Reporter) -> None:
         """Report skipped pairs, pairs with an empty article, and joined summaries."""
         if self.dropped:
@@ -233,19 +227,18 @@ class PairSource:
         split = result.name
         parts = self.parts(split)
         if split in self._shares or (split == "train" and self._shares):
-            whole = self._held_out(split, limit)
-            result.read, result.dropped, result.first = whole.read, whole.dropped, whole.first
-            result.joined = whole.joined
-            yield from whole.pairs
+            yield from self._held_out(result)[:limit]
             return
         if not parts and self._single and not self._shares:
             parts = self.parts("train")
         if not parts:
             raise self._missing(split)
-        yield from islice(self._usable(parts, result), limit)
+        pairs = self._usable(parts, result, train=split == "train", keep_empty=result.keep_empty)
+        yield from islice(pairs, limit)
 
-    def _usable(self, parts: Iterable[Part], result: Split) -> Iterator[Pair]:
-        train = result.name == "train"
+    def _usable(
+        self, parts: Iterable[Part], result: Split, *, train: bool, keep_empty: bool = False
+    ) -> Iterator[Pair]:
         seen: set[bytes] = set()
         found = False
         for part in parts:
@@ -254,7 +247,7 @@ class PairSource:
                 result.read += 1
                 source = _text(row.source, where, " ")
                 target, *others = self._targets(row.target, where, result)
-                if result.keep_empty and target and not source:
+                if keep_empty and target and not source:
                     result.empty += 1
                     result.first.setdefault("empty article", where)
                 elif not source:
@@ -289,17 +282,14 @@ class PairSource:
         result.joined += isinstance(value, list | tuple) and len(value) > 1
         return [_text(value, where, "\n")]
 
-    def _held_out(self, split: str, limit: int | None) -> Split:
-        """Read the share of the train split that is held out as `split`, or the rest for training.
+    def _held_out(self, result: Split) -> list[Pair]:
+        """Read the share of the train split that is held out as a split, or the rest for training.
 
         Articles are ordered by a keyed hash. The test split is taken from the beginning, the
         validation split from the end. Equal articles stay in the same split.
         """
-        whole = Split("train")
-        whole.pairs += self._usable(self.parts("train"), whole)
-        order = sorted(
-            ((_digest(pair.source), number) for number, pair in enumerate(whole.pairs)),
-        )
+        whole = list(self._usable(self.parts("train"), result, train=True))
+        order = sorted((_digest(pair.source), number) for number, pair in enumerate(whole))
         where = ["train"] * len(order)
         for name, ranked in (("test", order), ("validation", order[::-1])):
             count = max(1, round(self._shares.get(name, 0) * len(order)))
@@ -308,30 +298,21 @@ class PairSource:
                 if (key > border) if name == "test" else (key < border):
                     break
                 where[number] = name
-        pairs = [pair for pair, name in zip(whole.pairs, where, strict=True) if name == split]
+        pairs = [pair for pair, name in zip(whole, where, strict=True) if name == result.name]
         if not pairs or "train" not in where:
             shares = " and ".join(f"{n}_share={share}" for n, share in self._shares.items())
             raise UsageError(
                 f"{self.path} has {len(order):,} pairs: too few to split with {shares}"
             )
-        return Split(
-            split, pairs[:limit], whole.read, whole.dropped, joined=whole.joined, first=whole.first
-        )
-
-    def _in_training(self, split: Split) -> list[Pair]:
-        """The pairs of `split` whose article is also in the train split."""
-        if "train" not in self.splits or split.name in ("train", *self._shares):
-            return []
-        if self._single:  # the same pairs serve as both splits
-            return []
-        train = self._usable(self.parts("train"), Split("train"))
-        found = {pair.source for pair in split.pairs}.intersection(pair.source for pair in train)
-        return [pair for pair in split.pairs if pair.source in found]
+        return pairs
 
     def report_overlap(self, split: Split, reporter: Reporter) -> int:
         """Warn about pairs whose article is also in the train split, and return their number."""
-        found = self._in_training(split)
-        if found:
+        if "train" not in self.splits or split.name in ("train", *self._shares) or self._single:
+            return 0  # `_single`: the same pairs serve as both splits
+        train = self._usable(self.parts("train"), Split("train"), train=True)
+        both = {pair.source for pair in split.pairs}.intersection(pair.source for pair in train)
+        if found := [pair for pair in split.pairs if pair.source in both]:
             names = ", ".join(pair.id for pair in found[:NAMED])
             more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
             reporter.warn(
@@ -389,6 +370,7 @@ def _saved(path: Path) -> Any:
         raise UsageError(f"{path}: not a readable data set: {reason}") from None
 
 
+@cache
 def _from_hub(path: Path) -> Any:
     """Load the splits of a data set on the hub.
 
@@ -396,6 +378,8 @@ def _from_hub(path: Path) -> Any:
         UsageError: `path` is not a valid name, or there is no such data set.
         BartError: the hub cannot be reached.
     """
+    from bart_cli.data.hub_pairs import HubDataset
+
     known = HUB_ID.fullmatch(str(path))
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if known is None or suffix in FORMS or Path(path.parts[0]).exists():
@@ -403,21 +387,15 @@ def _from_hub(path: Path) -> Any:
         if len(path.parts) == 1 and suffix not in FORMS:
             hint = "Write a data set on the hub as OWNER/NAME, as in EdinburghNLP/xsum."
         raise UsageError(f"no such file or folder: {path}", hint=hint)
+    repository, revision, configuration = known.groups()
     try:
-        return _load_from_hub(*known.groups())
+        return HubDataset(repository, configuration, revision).load(None)
     except BartError as error:
         raise type(error)(
             f"no such file or folder: {path}; on the hub: {error.message}",
             hint=error.hint and error.hint.replace("--dataset", "--data"),
             exit_code=error.exit_code,
         ) from None
-
-
-@cache
-def _load_from_hub(repository: str, revision: str | None, configuration: str | None) -> Any:
-    from bart_cli.data.hub_pairs import HubDataset
-
-    return HubDataset(repository, configuration, revision).load(None)
 
 
 def _text(value: Any, where: str, between: str) -> str:

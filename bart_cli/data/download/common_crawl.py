@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -81,27 +81,6 @@ class NewsFilter:
         return None
 
 
-@dataclass(frozen=True)
-class WarcJob:
-    """Inputs for the extraction of one WARC; they determine the result."""
-
-    warc: Path
-    out: Path
-    filter: NewsFilter
-    extractor: Extractor
-    metadata: Path | None = None
-
-
-@dataclass
-class WarcReport:
-    """Pages read, articles written, pages dropped by reason, byte offsets of damaged records."""
-
-    pages: int = 0
-    documents: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    damaged: list[int] = field(default_factory=list)
-
-
 def list_warcs(
     fetcher: Fetcher, base_url: str, start: date, end: date, reporter: Reporter
 ) -> list[str]:
@@ -113,7 +92,8 @@ def list_warcs(
     """
     first, stop = f"{start:%Y%m%d}000000", f"{end + timedelta(days=1):%Y%m%d}000000"
     paths, missing = [], []
-    for year, month in _months(start, end):
+    for number in range(start.year * 12 + start.month - 1, end.year * 12 + end.month):
+        year, month = number // 12, number % 12 + 1
         url = f"{base_url}/crawl-data/CC-NEWS/{year}/{month:02d}/warc.paths.gz"
         try:
             listing = gzip.decompress(fetcher.read(url)).decode("utf-8")
@@ -182,13 +162,10 @@ class CommonCrawl(Source):
         self._begin, self._bytes, self._lock = time.monotonic(), 0, Lock()
 
     def settings(self) -> dict[str, Any]:
-        """See Source."""
         more = {"metadata": True} if self.with_metadata else {}
         return {**asdict(self.news), "extractor": self.extractor, **more}
 
     def size(self) -> tuple[str, int]:
-        """Return the total size of the WARC files; missing files count as 0."""
-
         def size(path: str) -> int:
             try:
                 return self.fetcher.size(f"{self.base_url}/{path}") or 0
@@ -200,7 +177,6 @@ class CommonCrawl(Source):
 
     @contextmanager
     def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
-        """See Source."""
         load_extractor(self.extractor)
         names = {f"source/{Path(p).name.removesuffix('.warc.gz')}.txt": p for p in self.paths}
         todo = {name: path for name, path in names.items() if not manifest.has(name)}
@@ -227,31 +203,29 @@ class CommonCrawl(Source):
             warc.unlink()  # the next run fetches it again
             raise
         facts = out.parents[1] / "metadata" / f"{out.stem}.jsonl" if self.with_metadata else None
-        job = WarcJob(warc, out, self.news, self.extractor, facts)
         # One process per WARC: a page that crashes a parser costs its WARC, not the run.
         with worker_processes(1) as process:
-            report = process.submit(extract_warc, job).result()
-        if report.damaged and ends_in_record(warc):
+            job = (warc, out, self.news, self.extractor, facts)
+            report: dict[str, Any] = process.submit(extract_warc, *job).result()
+        if report["damaged"] and ends_in_record(warc):
             out.unlink()
             warc.unlink()
             raise BartError(f"{warc.name} ends inside a record: the download was cut short")
-        for position in report.damaged:
+        for position in report["damaged"]:
             reporter.warn(f"{warc.name}: skipped a damaged record after byte {position:,}")
-        return asdict(report)
+        return report
 
     def _count(self, received: int) -> None:
         with self._lock:
             self._bytes += received
 
     def detail(self, manifest: Manifest) -> str:
-        """Return bytes received, speed and articles."""
         speed = self._bytes / max(time.monotonic() - self._begin, 1e-3)
         return (
             f"{self._bytes / 1e6:,.1f} MB, {speed / 1e6:,.1f} MB/s, {manifest.documents:,} articles"
         )
 
     def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
-        """See Source."""
         if failed and failed == len(self.paths):
             raise BartError(
                 f"none of the {failed:,} WARCs could be downloaded", hint="See the warnings above."
@@ -264,47 +238,50 @@ class CommonCrawl(Source):
         return dict(sorted(dropped.items()))
 
     def stop(self) -> None:
-        """See Source."""
         self.fetcher.stop()
         super().stop()
 
 
-def extract_warc(job: WarcJob) -> WarcReport:
-    """Write the articles of one WARC that pass the filter as `id text` lines, atomically."""
-    extract = load_extractor(job.extractor)
-    report = WarcReport()
+def extract_warc(
+    warc: Path, out: Path, news: NewsFilter, extractor: Extractor, facts: Path | None
+) -> dict[str, Any]:
+    """Write the articles of one WARC that pass the filter as `id text` lines, atomically.
+
+    Args:
+        facts: JSON lines file for the metadata of the articles.
+
+    Returns:
+        pages read, articles written, pages dropped by reason, byte offsets of damaged records.
+    """
+    extract = load_extractor(extractor)
+    kept = 0
+    damaged: list[int] = []
     dropped: Counter[str] = Counter()
     rows: list[str] = []
 
     def articles() -> Iterator[tuple[str, str]]:
-        def drop(reason: str) -> None:
-            report.pages += 1
-            dropped[reason] += 1
-
-        for crawled in read_pages(job.warc, report.damaged.append, drop):
-            report.pages += 1
+        nonlocal kept
+        for page in read_pages(warc, damaged.append, lambda reason: dropped.update([reason])):
             try:
-                reason = job.filter.reason_to_drop(crawled.page)
-                text = "" if reason else extract(crawled.page).strip()
+                reason = news.reason_to_drop(page)
+                text = "" if reason else extract(page).strip()
             except Exception:  # parsers may fail in any way on a page
                 reason, text = "failed extraction", ""
             if text:
-                name = f"common-crawl-{crawled.record}"
-                if job.metadata:
-                    rows.append(json.dumps({"id": name} | metadata(crawled.page)))
+                kept += 1
+                name = f"common-crawl-{page.record}"
+                if facts:
+                    rows.append(json.dumps({"id": name} | metadata(page)) + "\n")
                 yield name, text
             else:
                 dropped[reason or "no article"] += 1
 
-    report.documents = write_documents(job.out, articles())
-    if job.metadata:
-        write_text(job.metadata, "".join(f"{row}\n" for row in rows))
-    report.dropped = dict(sorted(dropped.items()))
-    return report
-
-
-def _months(start: date, end: date) -> Iterator[tuple[int, int]]:
-    year, month = start.year, start.month
-    while (year, month) <= (end.year, end.month):
-        yield year, month
-        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+    documents = write_documents(out, articles())
+    if facts:
+        write_text(facts, "".join(rows))
+    return {
+        "pages": kept + dropped.total(),
+        "documents": documents,
+        "dropped": dict(sorted(dropped.items())),
+        "damaged": damaged,
+    }

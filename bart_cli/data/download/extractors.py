@@ -58,6 +58,7 @@ class Page:
     url: str
     html: bytes
     content_type: str = ""  # the HTTP header
+    record: str = ""  # id of its WARC record
 
     @cached_property
     def text(self) -> str:

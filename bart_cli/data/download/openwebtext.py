@@ -12,7 +12,7 @@ import lzma
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,83 +24,6 @@ from bart_cli.progress import Reporter
 from bart_cli.runtime.workers import worker_processes
 
 DAMAGE = (tarfile.TarError, lzma.LZMAError, EOFError, OSError)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """An archive of documents, and the file for its text.
-
-    Attributes:
-        name: path of the file below the output folder.
-        content: bytes of the archive, if it is inside another one.
-    """
-
-    archive: Path
-    name: str
-    content: bytes | None = None
-
-
-@dataclass
-class _Archives:
-    """Jobs for the archives below a path, with unique names. `damaged`: outer archive -> reason."""
-
-    path: Path
-    manifest: Manifest
-    damaged: dict[Path, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        found = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
-        files = [
-            p
-            for p in found
-            if p == self.path
-            or (p.suffix in (".xz", ".tar") and p.is_file() and not p.name.startswith("._"))
-        ]
-        if not files:
-            raise UsageError(
-                f"no .xz file in {self.path}", hint="Put openwebtext.tar.xz there, unpacked or not."
-            )
-        self.outer = [path for path in files if _holds_archives(path)]
-        self.names: dict[str, Path] = {}
-        for path in files:
-            if path not in self.outer:
-                other = self.names.setdefault(_text_file(path.name), path)
-                if other != path:
-                    raise UsageError(
-                        f"two archives have the same name: {other} and {path}",
-                        hint="Rename one: text files and document ids use the archive's name.",
-                    )
-
-    def jobs(self) -> Iterator[_Job]:
-        for name, path in self.names.items():
-            if not self.manifest.has(name):
-                yield _Job(path, name)
-        digests: dict[str, str] = {}
-        for outer in self.outer:
-            try:
-                yield from self._inner_jobs(outer, digests)
-            except DAMAGE as error:
-                self.damaged[outer] = damage(error)
-
-    def _inner_jobs(self, outer: Path, digests: dict[str, str]) -> Iterator[_Job]:
-        with tarfile.open(outer, "r:*") as tar:
-            for member in tar:
-                inner = outer / member.name
-                stream = tar.extractfile(member) if _is_archive(member) else None
-                if stream is None:
-                    continue
-                content, name = stream.read(), _text_file(inner.name)
-                digest = hashlib.sha256(content).hexdigest()
-                if name in self.names and name not in digests:
-                    digests[name] = sha256(self.names[name])
-                if digests.setdefault(name, digest) != digest:
-                    raise UsageError(
-                        f"{inner} differs from another archive of the same name",
-                        hint="Remove one of them.",
-                    )
-                if name not in self.names and not self.manifest.has(name):
-                    self.names[name] = inner
-                    yield _Job(inner, name, content)
 
 
 @dataclass
@@ -118,53 +41,119 @@ class OpenWebText(Source):
     archives: Path
     jobs: int = 2
     corpus = "openwebtext"
-    _damaged: int = 0
 
     def __post_init__(self) -> None:
         self.threads = self.jobs
+        self._damaged: dict[Path, str] = {}  # outer archive -> reason
 
     def settings(self) -> dict[str, Any]:
-        """See Source."""
         return {"archives": str(self.archives)}
 
     @contextmanager
     def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
-        """See Source."""
-        found = _Archives(self.archives, manifest)
-        total = None if found.outer else sum(not manifest.has(name) for name in found.names)
+        names, outer = self._find()
+        total = None if outer else sum(not manifest.has(name) for name in names)
         with worker_processes(self.jobs) as pool:
 
-            def part(job: _Job) -> Part:
+            def part(name: str, archive: Path, content: bytes | None = None) -> Part:
                 def write(path: Path) -> dict[str, int]:
-                    return pool.submit(_extract, job, path).result()
+                    return pool.submit(_extract, archive, content, path).result()
 
-                return Part(job.name, str(job.archive), write)
+                return Part(name, str(archive), write)
 
-            yield total, map(part, found.jobs())
-        for path, problem in found.damaged.items():
+            def parts() -> Iterator[Part]:
+                for name, path in names.items():
+                    if not manifest.has(name):
+                        yield part(name, path)
+                digests: dict[str, str] = {}
+                for path in outer:
+                    try:
+                        for name, inner, content in _inner_archives(path, names, digests):
+                            if name not in names and not manifest.has(name):
+                                names[name] = inner
+                                yield part(name, inner, content)
+                    except DAMAGE as error:
+                        self._damaged[path] = damage(error)
+
+            yield total, parts()
+        for path, problem in self._damaged.items():
             reporter.warn(f"skipped: the rest of {path}: {problem}")
-        self._damaged = len(found.damaged)
+
+    def _find(self) -> tuple[dict[str, Path], list[Path]]:
+        """Find archives of documents, by text file, and archives of such archives."""
+        found = [self.archives] if self.archives.is_file() else sorted(self.archives.rglob("*"))
+        files = [
+            p
+            for p in found
+            if p == self.archives
+            or (p.suffix in (".xz", ".tar") and p.is_file() and not p.name.startswith("._"))
+        ]
+        if not files:
+            raise UsageError(
+                f"no .xz file in {self.archives}",
+                hint="Put openwebtext.tar.xz there, unpacked or not.",
+            )
+        outer = [path for path in files if _holds_archives(path)]
+        names: dict[str, Path] = {}
+        for path in files:
+            if path not in outer:
+                other = names.setdefault(_text_file(path.name), path)
+                if other != path:
+                    raise UsageError(
+                        f"two archives have the same name: {other} and {path}",
+                        hint="Rename one: text files and document ids use the archive's name.",
+                    )
+        return names, outer
 
     def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
-        """See Source."""
         if not manifest.documents:
             raise UsageError(f"no readable document in the archives of {self.archives}")
         entries = manifest.files.values()
         binary = sum(entry.get("binary", 0) for entry in entries)
         empty = sum(entry["members"] - entry["documents"] for entry in entries) - binary
-        damaged = failed + self._damaged
+        damaged = failed + len(self._damaged)
         return {"damaged archive": damaged, "empty document": empty, "not text": binary}
 
 
-def _extract(job: _Job, out: Path) -> dict[str, int]:
-    """Write the documents of an archive; return facts for the manifest."""
+def _inner_archives(
+    outer: Path, names: dict[str, Path], digests: dict[str, str]
+) -> Iterator[tuple[str, Path, bytes]]:
+    """Yield the text file, path and content of each archive in another one.
+
+    Raises:
+        UsageError: its content differs from that of an archive in `names` or `digests`.
+    """
+    with tarfile.open(outer, "r:*") as tar:
+        for member in tar:
+            inner = outer / member.name
+            stream = tar.extractfile(member) if _is_archive(member) else None
+            if stream is None:
+                continue
+            content, name = stream.read(), _text_file(inner.name)
+            digest = hashlib.sha256(content).hexdigest()
+            if name in names and name not in digests:
+                digests[name] = sha256(names[name])
+            if digests.setdefault(name, digest) != digest:
+                raise UsageError(
+                    f"{inner} differs from another archive of the same name",
+                    hint="Remove one of them.",
+                )
+            yield name, inner, content
+
+
+def _extract(archive: Path, content: bytes | None, out: Path) -> dict[str, int]:
+    """Write the documents of an archive; return facts for the manifest.
+
+    Args:
+        content: bytes of the archive, if it is inside another one.
+    """
     members = binary = 0
 
     def documents() -> Iterator[tuple[str, str]]:
         nonlocal members, binary
-        source = None if job.content is None else io.BytesIO(job.content)
-        mode = "r:xz" if job.archive.suffix == ".xz" else "r:*"
-        with tarfile.open(job.archive, mode, fileobj=source) as tar:  # type: ignore[call-overload]
+        source = None if content is None else io.BytesIO(content)
+        mode = "r:xz" if archive.suffix == ".xz" else "r:*"
+        with tarfile.open(archive, mode, fileobj=source) as tar:  # type: ignore[call-overload]
             for member in tar:
                 stream = tar.extractfile(member) if member.isfile() else None
                 if stream is not None:
@@ -195,13 +184,9 @@ def _holds_archives(path: Path) -> bool:
     """Whether the first file in an archive is itself an archive."""
     try:
         with tarfile.open(path, "r:*") as tar:
-            return next(
-                (
-                    _is_archive(m)
-                    for m in tar
-                    if not Path(m.name).name.startswith("._") and m.isfile()
-                ),
-                False,
-            )
+            for member in tar:
+                if member.isfile() and not Path(member.name).name.startswith("._"):
+                    return _is_archive(member)
     except DAMAGE:
-        return False  # extracting it reports the damage
+        pass  # extracting it reports the damage
+    return False

@@ -196,16 +196,16 @@ def _in_threads(
             raise
 
 
-def write_documents(path: Path, documents: Iterable[tuple[str, str]]) -> int:
+def write_documents(path: Path, documents: Iterable[tuple[str, Any]]) -> int:
     """Write (id, text) pairs as lines, atomically, and return their number.
 
-    Empty texts are skipped. White space in an id becomes `_`, so that an id is one word.
+    Empty texts and other values (None) are skipped. White space in an id becomes `_`, so that an
+    id is one word.
     """
     count = 0
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for name, text in documents:
-            folded = " ".join(clean(text).split())
-            if folded:
+            if isinstance(text, str) and (folded := " ".join(clean(text).split())):
                 stream.write(f"{'_'.join(clean(name).split())} {folded}\n")
                 count += 1
     return count

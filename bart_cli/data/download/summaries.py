@@ -119,12 +119,10 @@ class Pairs(Source):
     items = "pairs"
 
     def settings(self) -> dict[str, Any]:
-        """See Source."""
         return {"url": self.origin, "parallel": self.parallel}
 
     @contextmanager
     def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
-        """See Source."""
         self.skipped: Counter[str] = Counter()
         read = self.reader(manifest.folder, self.skipped)
 
@@ -142,7 +140,6 @@ class Pairs(Source):
         yield len(SPLITS), map(part, SPLITS)
 
     def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
-        """See Source."""
         return self.skipped
 
 
@@ -162,7 +159,6 @@ class HubPairs(Pairs):
         super().__init__(corpus, dataset.url(), lambda *_: self._read, parallel)
 
     def size(self) -> tuple[str, int]:
-        """See Source."""
         return self.origin, self._dataset.size()
 
     def _read(self, split: str) -> Iterator[Pair]:

@@ -7,7 +7,6 @@ import mmap
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,9 @@ SNIFFED = 1445  # bytes of a body used to determine its type (WHATWG MIME sniffi
 CHUNK_SIZE = re.compile(rb"(?:\r\n)?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
-@dataclass(frozen=True)
-class Crawled:
-    """A page with the id of its WARC record."""
-
-    record: str
-    page: Page
-
-
 def read_pages(
     path: Path, on_damage: Callable[[int], None], on_drop: Callable[[str], None] = lambda _: None
-) -> Iterator[Crawled]:
+) -> Iterator[Page]:
     """Yield the HTML pages with status 200, in order, with content encodings removed.
 
     Args:
@@ -58,8 +49,8 @@ def read_pages(
             try:
                 for record in ArchiveIterator(stream, record_types=WarcRecordType.response):
                     last, reported = record.stream_pos, False
-                    if crawled := _crawled(record, on_drop):
-                        yield crawled
+                    if page := _page(record, on_drop):
+                        yield page
                 return
             except Exception:  # fastwarc raises many types, such as AttributeError
                 start = content.find(MEMBER, last + 1)
@@ -101,7 +92,7 @@ def ends_in_record(path: Path) -> bool:
     return True
 
 
-def _crawled(record: Any, on_drop: Callable[[str], None]) -> Crawled | None:
+def _page(record: Any, on_drop: Callable[[str], None]) -> Page | None:
     headers = record.http_headers
     if headers is None or headers.status_code != 200:
         on_drop("HTTP status not 200")
@@ -121,8 +112,8 @@ def _crawled(record: Any, on_drop: Callable[[str], None]) -> Crawled | None:
     ):
         on_drop("not HTML")
         return None
-    page = Page(record.headers["WARC-Target-URI"], html, kind)
-    return Crawled(record.headers["WARC-Record-ID"].strip("<>").rpartition(":")[2], page)
+    number = record.headers["WARC-Record-ID"].strip("<>").rpartition(":")[2]
+    return Page(record.headers["WARC-Target-URI"], html, kind, number)
 
 
 def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:

@@ -46,12 +46,10 @@ class WikipediaDump(Source):
     items = "articles"
 
     def settings(self) -> dict[str, Any]:
-        """See Source."""
         settings: dict[str, Any] = {"dump": self.dump, "pages_per_file": PAGES_PER_FILE}
         return settings | ({"skip_lists": True} if self.skip_lists else {})
 
     def size(self) -> tuple[str, int]:
-        """See Source."""
         if "://" in self.dump:
             return "1 dump", self.fetcher.size(self.dump) or 0
         self._require()
@@ -63,7 +61,6 @@ class WikipediaDump(Source):
 
     @contextmanager
     def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
-        """See Source."""
         path = Path(self.dump)
         if "://" in self.dump:
             path = manifest.folder / "dump" / self.dump.rpartition("/")[2]
@@ -94,7 +91,6 @@ class WikipediaDump(Source):
             yield None, parts()
 
     def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
-        """See Source."""
         pages = sum(entry["pages"] for entry in manifest.files.values())
         if not pages:
             raise UsageError(f"{self.dump} contains no article")
@@ -154,28 +150,14 @@ def _pages(stream: IO[bytes]) -> Iterator[WikiPage]:
             path.append(element)
             continue
         path.pop()
-        if _local(element.tag) == "namespace" and element.get("key") in NO_TEXT_KEYS:
+        kind = element.tag.rpartition("}")[2]
+        if kind == "namespace" and element.get("key") in NO_TEXT_KEYS:
             no_text |= {(element.text or "").lower().replace("_", " ")}
-        if _local(element.tag) != "page":
-            continue
-        fields = {_local(child.tag): child for child in element}
-        namespace = fields.get("ns")
-        if namespace is not None and namespace.text == "0" and "redirect" not in fields:
-            # Any of these elements may be missing.
-            texts = (c.text for c in fields.get("revision", ()) if _local(c.tag) == "text")
-            number = fields.get("id")
-            name = (number.text if number is not None else None) or "without-id"
-            title = fields.get("title")
-            yield WikiPage(
-                name,
-                next(texts, "") or "",
-                no_text,
-                (title.text if title is not None else None) or "",
-            )
-        element.clear()
-        if path:
-            path[-1].remove(element)  # otherwise the root would keep every page in memory
-
-
-def _local(tag: str) -> str:
-    return tag.rpartition("}")[2]
+        elif kind == "page":
+            find = element.findtext  # any of these elements may be missing
+            if find("{*}ns") == "0" and element.find("{*}redirect") is None:
+                text = find("{*}revision[last()]/{*}text") or ""
+                yield WikiPage(find("{*}id") or "without-id", text, no_text, find("{*}title") or "")
+            element.clear()
+            if path:
+                path[-1].remove(element)  # otherwise the root would keep every page in memory

@@ -22,12 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bart_cli.data.documents import Block, read_blocks
+from bart_cli.config.data import require_language
+from bart_cli.data.documents import Block, Form, read_blocks
 from bart_cli.data.preprocess.packing import Sample, last_start, pack
 from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import AUTO, spaced_sentences
 from bart_cli.data.shards import shard_schema, write_shard
 from bart_cli.data.words import word_starts
+from bart_cli.errors import UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.tokenizer import Tokenizer
 
@@ -37,6 +39,40 @@ FILL_BINS = 20
 GOLDEN = (5**0.5 - 1) / 2  # its multiples are evenly distributed modulo 1
 SAMPLES_AT_ONCE = 1024  # samples held as Python objects at once
 HASH = np.dtype([("high", "<u8"), ("low", "<u8")])  # of a document, to find duplicates
+LARGEST_WEIGHT = 100
+
+
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """Settings that determine the shards: equal settings and inputs give identical bytes."""
+
+    inputs: tuple[tuple[str, Path, Form], ...]  # name, path, form
+    target_lengths: tuple[int, ...] = (128,)
+    shards: int = 16
+    validation_share: float = 0.01
+    cross_documents: bool = False
+    deduplicate: bool = False
+    language: str = AUTO  # for sentence splitting
+    weights: tuple[float, ...] = ()  # one per input; empty: all 1
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("no input: pass --input NAME=PATH or --text PATH")
+        for length in self.target_lengths:
+            if not 8 <= length <= 2**15:
+                raise UsageError(f"--target-length {length}: expected 8 to {2**15}")
+        if self.shards < 1:
+            raise UsageError(f"--shards {self.shards}: expected at least 1")
+        if not 0 <= self.validation_share < 1:
+            raise UsageError(
+                f"--validation-share {self.validation_share}: expected at least 0 and below 1"
+            )
+        require_language(self.language)
+        for weight in self.weights:
+            if not 0 < weight <= LARGEST_WEIGHT:
+                raise UsageError(
+                    f"weight {weight} of an input: expected above 0 and at most {LARGEST_WEIGHT}"
+                )
 
 
 @dataclass
@@ -61,43 +97,21 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class BlockTask:
-    """A block and the settings that affect its result."""
+    """A block, or those of several small files, and the settings that affect its result."""
 
     number: int
-    block: Block
+    blocks: tuple[Block, ...]
     work: Path
     tokenizer: Path
-    target_lengths: tuple[int, ...]
-    validation_share: float
-    cross_documents: bool
-    deduplicate: bool = False
-    language: str = AUTO
-    more: tuple[Block, ...] = ()  # small files that share the task
+    settings: PreprocessSettings
     weight: float = 1.0  # average number of copies of a document in an epoch
 
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """All blocks of the task."""
-        return (self.block, *self.more)
+    def file(self, kind: str, suffix: str) -> Path:
+        """A file of the task. Kinds: <length>-<split> (samples), hashes, duplicates, reports.
 
-    def output(self, length: int, split: str) -> Path:
-        """The file for the samples of one length and split."""
-        return self.work / f"{length}-{split}" / f"block-{self.number:06d}.parquet"
-
-    @property
-    def hashes(self) -> Path:
-        """The file with the hashes of the documents."""
-        return self.work / "hashes" / f"block-{self.number:06d}.npy"
-
-    @property
-    def duplicates(self) -> Path:
-        """The file with the indices of the documents to skip."""
-        return self.work / "duplicates" / f"block-{self.number:06d}.npy"
-
-    @property
-    def done(self) -> Path:
-        """The report. It is written last: if it exists, the task is complete."""
-        return self.work / "reports" / f"block-{self.number:06d}.json"
+        The report is written last: if it exists, the task is complete.
+        """
+        return self.work / kind / f"block-{self.number:06d}.{suffix}"
 
 
 @contextmanager
@@ -118,20 +132,23 @@ def process_block(task: BlockTask) -> BlockReport:
 
     A task that a previous run completed is not repeated.
     """
-    if task.done.is_file():
-        return BlockReport(**json.loads(task.done.read_text(encoding="utf-8")))
+    done, settings = task.file("reports", "json"), task.settings
+    if done.is_file():
+        return BlockReport(**json.loads(done.read_text(encoding="utf-8")))
     words, schema, *starts = _tools(task.tokenizer)
     report = BlockReport()
     documents: dict[str, list[tuple[int, list[list[int]]]]] = {split: [] for split in SPLITS}
-    skipped = set(np.load(task.duplicates).tolist()) if task.deduplicate else set()
+    skipped: set[int] = set()
+    if settings.deduplicate:
+        skipped = set(np.load(task.file("duplicates", "npy")).tolist())
     found = [d for n, d in enumerate(read_blocks(task.blocks)) if n not in skipped]
     report.duplicates = len(skipped)
     copies = _copies([name for name, _ in found], task.weight, task.number)
     for (name, text), times in zip(found, copies, strict=True):
         if not times:
             continue
-        rows = words.encode(spaced_sentences(text, task.language))
-        split = _split(name, task.validation_share)
+        rows = words.encode(spaced_sentences(text, settings.language))
+        split = _split(name, settings.validation_share)
         times = times if split == "train" else 1  # a validation loss needs no copies
         documents[split] += [(copy, rows) for copy in range(times)]
         report.documents += times
@@ -142,18 +159,19 @@ def process_block(task: BlockTask) -> BlockReport:
         report.document_lengths[min(max(tokens, 1).bit_length(), LENGTH_BINS) - 1] += times
     # Separate the copies of a document, which `cross_documents` might pack into one sample.
     ordered = {s: [rows for _, rows in sorted(d, key=itemgetter(0))] for s, d in documents.items()}
-    for length in task.target_lengths:
+    for length in settings.target_lengths:
         for split, members in ordered.items():
-            if task.cross_documents:
+            if settings.cross_documents:
                 members = [[sentence for document in members for sentence in document]]
             samples = (s for rows in members for s in pack(rows, length - 2, *starts))
-            sizes = np.array(_write(task.output(length, split), samples, words, schema), np.int64)
+            path = task.file(f"{length}-{split}", "parquet")
+            sizes = np.array(_write(path, samples, words, schema), np.int64)
             report.samples[f"{length}/{split}"] = len(sizes)
             report.packed_tokens[f"{length}/{split}"] = int(sizes.sum())
             bins = np.minimum(sizes * FILL_BINS // (length - 2), FILL_BINS - 1)
             counts = np.bincount(bins, minlength=FILL_BINS)
             report.sample_fill[f"{length}/{split}"] = counts.tolist()
-    write_text(task.done, json.dumps(asdict(report)) + "\n")
+    write_text(done, json.dumps(asdict(report)) + "\n")
     return report
 
 
@@ -182,16 +200,12 @@ def _tables(task: MergeTask) -> Iterator[pa.Table]:
     to_split = task.split_one
     for file, begin, end in task.sources:
         table = pq.ParquetFile(file).read().slice(begin, end - begin)
-        if to_split:
-            for row in range(table.num_rows):
-                if halves := _halves(table.slice(row, 1).to_pylist()[0], task.tokenizer):
-                    yield pa.concat_tables([table.slice(0, row), halves, table.slice(row + 1)])
-                    to_split = False
-                    break
-            else:
-                yield table
-        else:
-            yield table
+        for row in range(table.num_rows if to_split else 0):
+            if halves := _halves(table.slice(row, 1).to_pylist()[0], task.tokenizer):
+                table = pa.concat_tables([table.slice(0, row), halves, table.slice(row + 1)])
+                to_split = False
+                break
+        yield table
 
 
 def _halves(row: dict[str, Any], tokenizer: Path) -> pa.Table | None:
@@ -263,31 +277,24 @@ def _table(
     return pa.table(columns, schema=schema)
 
 
-def hash_block(task: tuple[tuple[Block, ...], Path]) -> int:
-    """Hash the documents of `task`'s blocks to a .npy file, unless it exists; return the number."""
-    blocks, path = task
-    if path.is_file():
-        return len(np.load(path))
-    digests = b"".join(
-        hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
-        for _, text in read_blocks(blocks)
-    )
-    hashes = np.frombuffer(digests, dtype=HASH)
-    _save(path, hashes)
-    return len(hashes)
+def hash_block(task: BlockTask) -> None:
+    """Hash the documents of a task, unless a previous run did."""
+    path = task.file("hashes", "npy")
+    if not path.is_file():
+        digests = b"".join(
+            hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+            for _, text in read_blocks(task.blocks)
+        )
+        _save(path, np.frombuffer(digests, dtype=HASH))
 
 
-def mark_duplicates(hashed: Sequence[Path], marks: Sequence[Path]) -> int:
-    """Write the indices of repeated documents within each block; return their total number.
+def mark_duplicates(tasks: Sequence[BlockTask]) -> None:
+    """Write the indices of repeated documents within each task, after `hash_block`.
 
     The first of equal documents is kept. The sort needs 44 bytes of memory per document: 4.4 GB for
     100 million.
-
-    Args:
-        hashed: files written by `hash_block`.
-        marks: output files, one for each of `hashed`.
     """
-    parts = [np.load(path) for path in hashed]
+    parts = [np.load(task.file("hashes", "npy")) for task in tasks]
     lengths = [len(part) for part in parts]
     hashes = np.concatenate(parts)
     del parts  # lowers the peak memory, which sorting reaches
@@ -296,10 +303,10 @@ def mark_duplicates(hashed: Sequence[Path], marks: Sequence[Path]) -> int:
     repeated = np.zeros(len(hashes), dtype=bool)
     repeated[order[1:]] = ordered[1:] == ordered[:-1]
     begin = 0
-    for length, path in zip(lengths, marks, strict=True):
-        _save(path, np.flatnonzero(repeated[begin : begin + length]))
+    for length, task in zip(lengths, tasks, strict=True):
+        found = np.flatnonzero(repeated[begin : begin + length])
+        _save(task.file("duplicates", "npy"), found)
         begin += length
-    return int(repeated.sum())
 
 
 def _save(path: Path, array: NDArray) -> None:

@@ -15,7 +15,6 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bart_cli.config.data import require_language
 from bart_cli.data.documents import (
     Block,
     Form,
@@ -35,8 +34,8 @@ from bart_cli.data.preprocess.blocks import (
     merge_shard,
     process_block,
 )
+from bart_cli.data.preprocess.blocks import PreprocessSettings as PreprocessSettings
 from bart_cli.data.preprocess.cluster import cluster, run_tasks
-from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import write_counts
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.figures import draw_lengths
@@ -47,41 +46,6 @@ from bart_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from distributed import Client
-
-LARGEST_WEIGHT = 100
-
-
-@dataclass(frozen=True)
-class PreprocessSettings:
-    """Settings that determine the shards: equal settings and inputs give identical bytes."""
-
-    inputs: tuple[tuple[str, Path, Form], ...]  # name, path, form
-    target_lengths: tuple[int, ...] = (128,)
-    shards: int = 16
-    validation_share: float = 0.01
-    cross_documents: bool = False
-    deduplicate: bool = False
-    language: str = AUTO  # for sentence splitting
-    weights: tuple[float, ...] = ()  # one per input; empty: all 1
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise UsageError("no input: pass --input NAME=PATH or --text PATH")
-        for length in self.target_lengths:
-            if not 8 <= length <= 2**15:
-                raise UsageError(f"--target-length {length}: expected 8 to {2**15}")
-        if self.shards < 1:
-            raise UsageError(f"--shards {self.shards}: expected at least 1")
-        if not 0 <= self.validation_share < 1:
-            raise UsageError(
-                f"--validation-share {self.validation_share}: expected at least 0 and below 1"
-            )
-        require_language(self.language)
-        for weight in self.weights:
-            if not 0 < weight <= LARGEST_WEIGHT:
-                raise UsageError(
-                    f"weight {weight} of an input: expected above 0 and at most {LARGEST_WEIGHT}"
-                )
 
 
 @dataclass(frozen=True)
@@ -154,28 +118,15 @@ def preprocess_pretrain(
         for corpus, blocks in enumerate(planned)
         for group in group_blocks(replace(b, path=b.path.absolute()) for b in blocks)
     ]
-    weights = settings.weights or (1.0,) * len(planned)
+    weights, words = settings.weights or (1.0,) * len(planned), (out / "tokenizer").absolute()
     tasks = [
-        BlockTask(
-            number=number,
-            block=group[0],
-            more=group[1:],
-            work=work.absolute(),
-            tokenizer=(out / "tokenizer").absolute(),
-            target_lengths=settings.target_lengths,
-            validation_share=settings.validation_share,
-            cross_documents=settings.cross_documents,
-            deduplicate=settings.deduplicate,
-            language=settings.language,
-            weight=weights[corpus],
-        )
+        BlockTask(number, group, work.absolute(), words, settings, weights[corpus])
         for number, (corpus, group) in enumerate(groups)
     ]
     with cluster(workers, scheduler) as client:
         if settings.deduplicate:
-            hashing = [(task.blocks, task.hashes) for task in tasks]
-            run_tasks(client, hash_block, hashing, "duplicates", "blocks", reporter)
-            mark_duplicates([t.hashes for t in tasks], [t.duplicates for t in tasks])
+            run_tasks(client, hash_block, tasks, "duplicates", "blocks", reporter)
+            mark_duplicates(tasks)
         reports: list[BlockReport] = run_tasks(
             client, process_block, tasks, "text", "blocks", reporter
         )
@@ -191,16 +142,13 @@ def preprocess_pretrain(
                 key = f"{length}/{split}"
                 counts = [report.samples[key] for report in reports]
                 if sum(counts):
-                    files = [task.output(length, split) for task in tasks]
+                    files = [task.file(f"{length}-{split}", "parquet") for task in tasks]
                     sizes[key] = _balance(client, out / key, files, counts, settings, reporter)
-    corpora = []
-    tokens = sum(report.tokens for report in reports)
-    for number, (name, _, _) in enumerate(settings.inputs):
-        own = [r for r, (corpus, _) in zip(reports, groups, strict=True) if corpus == number]
-        held = sum(report.tokens for report in own)
-        count = sum(report.documents for report in own)
-        corpora.append(CorpusReport(name, weights[number], count, held, held / max(tokens, 1)))
-    report = replace(_summarize(settings, reports, sizes), corpora=tuple(corpora))
+    by_input = [
+        [r for r, (corpus, _) in zip(reports, groups, strict=True) if corpus == number]
+        for number in range(len(planned))
+    ]
+    report = _summarize(settings, weights, reports, by_input, sizes)
     draw_lengths(
         out / "lengths.png",
         [sum(counts) for counts in zip(*(r.document_lengths for r in reports), strict=True)],
@@ -309,29 +257,36 @@ def _balance(
 
 
 def _summarize(
-    settings: PreprocessSettings, reports: list[BlockReport], sizes: dict[str, list[int]]
+    settings: PreprocessSettings,
+    weights: Sequence[float],
+    reports: list[BlockReport],
+    by_input: list[list[BlockReport]],
+    sizes: dict[str, list[int]],
 ) -> PreprocessReport:
-    def add(name: str) -> int:
-        return sum(getattr(report, name) for report in reports)
+    def add(name: str, some: list[BlockReport] = reports) -> int:
+        return sum(getattr(report, name) for report in some)
 
     samples = {key: sum(counts) for key, counts in sizes.items()}
     packed = {key: sum(report.packed_tokens[key] for report in reports) for key in sizes}
     fill = {key: packed[key] / (samples[key] * (int(key.split("/")[0]) - 2)) for key in sizes}
     tokens = add("tokens")
-    lost = {
-        length: tokens - sum(packed.get(f"{length}/{split}", 0) for split in SPLITS)
-        for length in settings.target_lengths
-    }
+    corpora = []
+    for (name, _, _), weight, own in zip(settings.inputs, weights, by_input, strict=True):
+        held = add("tokens", own)
+        corpora.append(
+            CorpusReport(name, weight, add("documents", own), held, held / max(tokens, 1))
+        )
     return PreprocessReport(
         documents=add("documents"),
         duplicates=add("duplicates"),
         sentences=add("sentences"),
         characters=add("characters"),
         tokens=tokens,
-        tokens_lost=sum(lost.values()),
+        tokens_lost=tokens * len({*settings.target_lengths}) - sum(packed.values()),
         samples=samples,
         fill=fill,
         shard_sizes={key: (min(counts), max(counts)) for key, counts in sizes.items()},
+        corpora=tuple(corpora),
     )
 
 

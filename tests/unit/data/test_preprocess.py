@@ -322,7 +322,7 @@ def test_workers_in_another_folder_find_the_text(
         shards(Path(), tiny_tokenizer, "out")
     assert tasks
     for task in tasks:
-        assert task.block.path.is_absolute()
+        assert task.blocks[0].path.is_absolute()
         assert task.work.is_absolute()
         assert task.tokenizer.is_absolute()
 

@@ -35,7 +35,7 @@ def test_a_file_truncated_in_its_last_record_is_reported(tmp_path: Path, cut: in
     path.write_bytes(whole[:-cut])
     assert ends_in_record(path)
     damaged: list[int] = []
-    assert [crawled.record for crawled in read_pages(path, damaged.append)] == ["0", "1", "2"]
+    assert [page.record for page in read_pages(path, damaged.append)] == ["0", "1", "2"]
     assert damaged == [sum(len(record(number)) for number in range(3))]
 
 
@@ -66,5 +66,5 @@ def test_bodies_are_decoded_and_other_records_are_counted(tmp_path: Path) -> Non
     write_warc(tmp_path / "a.warc.gz", pages)
     dropped: list[str] = []
     found = list(read_pages(tmp_path / "a.warc.gz", lambda _: None, dropped.append))
-    assert [crawled.page.html for crawled in found] == [html] * (len(bodies) + 1)
+    assert [page.html for page in found] == [html] * (len(bodies) + 1)
     assert dropped == ["not HTML", "unreadable body", "HTTP status not 200"]
