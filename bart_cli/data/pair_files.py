@@ -401,7 +401,7 @@ def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterato
         yield from file.iter_batches(ROWS, columns=[n for n in names if n in columns])
 
 
-def _arrow_batches(path: Path, fields: Fields, _: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _arrow_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield the batches of an Arrow file, in the file format or the stream format of `datasets`."""
     import pyarrow as pa
 

@@ -42,7 +42,7 @@ def storm(cast: Cast) -> Story:
     brief = f"A storm with winds of {speed} mph cut power to {homes} homes in {town}. " + (
         f"{people} people were injured." if hurt else "There were no injuries."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def match(cast: Cast) -> Story:
@@ -78,7 +78,7 @@ def match(cast: Cast) -> Story:
     brief = f"{town} beat {guest} {ours}-{theirs} with a late goal by {scorer} " + (
         "to win the cup." if final else "to lead the league."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def finding(cast: Cast) -> Story:
@@ -118,7 +118,7 @@ def finding(cast: Cast) -> Story:
     brief = f"A {town} study of {cases} adults led by {lead} links {habit} to better {good}. " + (
         f"{critic} doubts the result." if doubt else f"{critic} confirmed the result."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def recall(cast: Cast) -> Story:
@@ -156,7 +156,7 @@ def recall(cast: Cast) -> Story:
         + ("refunds" if refund else "repairs")
         + f", {spokes} said."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def rescue(cast: Cast) -> Story:
@@ -193,7 +193,7 @@ def rescue(cast: Cast) -> Story:
         + f"{hours} hours. "
         + ("The animal is home." if home else "The animal is in a clinic.")
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def prize(cast: Cast) -> Story:
@@ -228,4 +228,4 @@ def prize(cast: Cast) -> Story:
     brief = f"{artist} won the {town} prize of {money},000 dollars for a {work} about {theme} " + (
         "but stayed away." if absent else "and cried with joy."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)

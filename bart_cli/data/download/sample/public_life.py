@@ -51,7 +51,7 @@ def election(cast: Cast) -> Story:
         + f"{plan}. "
         + (f"Rival {loser} demands a recount." if recount else f"Rival {loser} conceded.")
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def results(cast: Cast) -> Story:
@@ -95,7 +95,7 @@ def results(cast: Cast) -> Story:
         else f"{firm} of {town} lost {money} million dollars and will cut {jobs} jobs, "
         f"according to chief executive {boss}."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def ruling(cast: Cast) -> Story:
@@ -127,7 +127,7 @@ def ruling(cast: Cast) -> Story:
         else f"A judge in {town} cleared {firm} of a {money},000 dollar claim by {worker} "
         f"over {reason}."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def strike(cast: Cast) -> Story:
@@ -169,7 +169,7 @@ def strike(cast: Cast) -> Story:
         else f"A strike by {workers} {firm} workers in {town} for a {percent} percent raise "
         f"continues after {days} days, said union leader {leader}."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def building(cast: Cast) -> Story:
@@ -212,7 +212,7 @@ def building(cast: Cast) -> Story:
         else f"The {cost} million dollar {what} designed by {architect} in {town} is delayed "
         f"after {years} years."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)
 
 
 def school(cast: Cast) -> Story:
@@ -251,4 +251,4 @@ def school(cast: Cast) -> Story:
         else f"{head} permits {thing} for {pupils} pupils in {town} from {month} after a "
         f"petition by {parent}."
     )
-    return Story(town, *cast.tell(text), brief)
+    return cast.story(town, text, brief)

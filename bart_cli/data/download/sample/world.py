@@ -115,11 +115,19 @@ class Cast:
         """One of several phrasings."""
         return self.random.choice(options)
 
-    def tell(self, text: str) -> list[list[str]]:
-        """The sentences of each paragraph, one per line; `/` begins a rephrasing of the last."""
+    def story(self, town: str, text: str, brief: str) -> Story:
+        """A story, with a phrasing chosen for each sentence.
+
+        Args:
+            text: paragraphs with the news, the others and the voices, one sentence per line; a
+                line that begins with `/` rephrases the one above.
+        """
         paragraphs = re.sub(r"\s+/ ", "/", text.strip()).split("\n\n")
         lines = [[line.strip().split("/") for line in part.split("\n")] for part in paragraphs]
-        return [[self.pick(*x) if len(x) > 1 else x[0] for x in part] for part in lines]
+        news, others, voices = (
+            [self.pick(*x) if len(x) > 1 else x[0] for x in part] for part in lines
+        )
+        return Story(town, news, others, voices, brief)
 
     def chance(self, probability: float) -> bool:
         """True with this probability."""
