@@ -57,7 +57,7 @@ def examine() -> list[Finding]:
     findings = [_python(), *_packages()]
     if not any(f.name == "torch" and f.state == "broken" for f in findings):
         findings += [*_devices(), _apex(), _threads()]
-    return [*findings, _memory(), *_shared_memory(), _presets(), _hub(), *_disk()]
+    return [*findings, *_memory(), _presets(), _hub(), *_disk()]
 
 
 def _python() -> Finding:
@@ -73,23 +73,22 @@ def _packages() -> Iterator[Finding]:
         version = _version(name)
         if version is None:
             yield Finding(name, "broken", "not installed", f"pip install {name}")
-        elif problem := _import_problem(name):
-            yield Finding(name, "broken", f"{version}, {problem}", f"pip install --force {name}")
         else:
-            yield Finding(name, "ok", version)
+            try:
+                importlib.import_module({"PyYAML": "yaml"}.get(name, name))
+                yield Finding(name, "ok", version)
+            except (ImportError, OSError) as error:
+                found = f"{version}, cannot be imported: {str(error).splitlines()[0]}"
+                yield Finding(name, "broken", found, f"pip install --force {name}")
     for name, use in NEEDED.items():
         version = _version(name)
-        if version is None:
-            yield Finding(name, "note", "not installed", f"pip install {name}: needed by {use}")
-        else:
-            yield Finding(name, "ok", version)
+        advice = "" if version else f"pip install {name}: needed by {use}"
+        yield Finding(name, "ok" if version else "note", version or "not installed", advice)
     yield from map(_extra, EXTRAS)
     for name, (use, how) in OPTIONAL.items():
+        found, advice = "not installed (optional)", f"{how}: for {use}"
         version = _version(name)
-        if version is None:
-            yield Finding(name, "ok", "not installed (optional)", f"{how}: for {use}")
-        else:
-            yield Finding(name, "ok", version)
+        yield Finding(name, "ok", version or found, "" if version else advice)
 
 
 def _extra(name: str) -> Finding:
@@ -112,15 +111,6 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _import_problem(name: str) -> str | None:
-    module = {"PyYAML": "yaml"}.get(name, name)
-    try:
-        importlib.import_module(module)
-    except (ImportError, OSError) as error:
-        return f"cannot be imported: {str(error).splitlines()[0]}"
-    return None
 
 
 def _devices() -> Iterator[Finding]:
@@ -167,23 +157,20 @@ def _apex() -> Finding:
 
     from bart_cli.training.optimizers import apex_optimizers
 
+    advice = ""
     kernels = apex_optimizers()
     if kernels is not None:
         lamb = getattr(kernels, "FusedMixedPrecisionLamb", None) is not None
-        return Finding(
-            "apex", "ok", "NVIDIA's" + (", with its mixed-precision LAMB" if lamb else "")
-        )
-    if _version("apex") is not None:
-        return Finding(
-            "apex",
-            "note",
-            "an unrelated project of the same name, from PyPI",
-            "pip uninstall apex; build NVIDIA's from github.com/NVIDIA/apex",
-        )
-    advice = ""
-    if torch.cuda.is_available():
-        advice = "the built-in NVLAMB is used; NVIDIA's apex (in NGC images) has a fused kernel"
-    return Finding("apex", "ok", "not installed (optional)", advice)
+        found = "NVIDIA's" + (", with its mixed-precision LAMB" if lamb else "")
+    elif _version("apex") is not None:
+        found = "an unrelated project of the same name, from PyPI"
+        advice = "pip uninstall apex; build NVIDIA's from github.com/NVIDIA/apex"
+        return Finding("apex", "note", found, advice)
+    else:
+        found = "not installed (optional)"
+        if torch.cuda.is_available():
+            advice = "the built-in NVLAMB is used; NVIDIA's apex (in NGC images) has a fused kernel"
+    return Finding("apex", "ok", found, advice)
 
 
 def _threads() -> Finding:
@@ -197,38 +184,26 @@ def _threads() -> Finding:
     return Finding("cores", "note" if advice else "ok", f"{cores}; torch uses {threads}", advice)
 
 
-def _memory() -> Finding:
-    name = "memory"
-    if not hasattr(os, "sysconf"):
-        return Finding(name, "ok", "unknown on this system")
+def _memory() -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Finding(name, "ok", f"{total / 2**30:.0f} GiB")
-
-
-def _shared_memory() -> Iterator[Finding]:
+    yield Finding("memory", "ok", f"{total / 2**30:.0f} GiB")
     folder = Path("/dev/shm")
-    if not folder.is_dir():
-        return
-    size = shutil.disk_usage(folder).total / 1e9
-    if size < LITTLE_SHARED_MEMORY:
-        yield Finding(
-            "shared memory",
-            "note",
-            f"{size:.2f} GB in /dev/shm",
-            "loader processes need more: pass docker run --ipc=host (or --shm-size=8g)",
-        )
-    else:
-        yield Finding("shared memory", "ok", f"{size:.0f} GB in /dev/shm")
+    if folder.is_dir():
+        size = shutil.disk_usage(folder).total / 1e9
+        found, advice = f"{size:.0f} GB in {folder}", ""
+        if size < LITTLE_SHARED_MEMORY:
+            found = f"{size:.2f} GB in {folder}"
+            advice = "loader processes need more: pass docker run --ipc=host (or --shm-size=8g)"
+        yield Finding("shared memory", "note" if advice else "ok", found, advice)
 
 
 def _presets() -> Finding:
     from bart_cli.config.presets import preset_folder, preset_names
 
-    count = len(preset_names())
+    count, folder = len(preset_names()), preset_folder()
     if not count:
-        where = str(preset_folder())
-        return Finding("presets", "broken", f"none in {where}", "reinstall bart")
-    return Finding("presets", "ok", f"{count} in {preset_folder()}")
+        return Finding("presets", "broken", f"none in {folder}", "reinstall bart")
+    return Finding("presets", "ok", f"{count} in {folder}")
 
 
 def _hub() -> Finding:
@@ -238,25 +213,23 @@ def _hub() -> Finding:
 
     from bart_cli.hub import address
 
-    endpoint, name = address(), "hub"
+    endpoint = address()
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-        return Finding(name, "ok", "not checked: HF_HUB_OFFLINE is set")
+        return Finding("hub", "ok", "not checked: HF_HUB_OFFLINE is set")
     try:
         with urllib.request.urlopen(f"{endpoint}/api/models?limit=1", timeout=HUB_SECONDS):
-            return Finding(name, "ok", f"{endpoint} responds")
+            return Finding("hub", "ok", f"{endpoint} responds")
     except urllib.error.HTTPError as error:
         if error.code in (401, 404):  # a mirror that only serves files
-            return Finding(name, "ok", f"{endpoint} responds ({error.code})")
+            return Finding("hub", "ok", f"{endpoint} responds ({error.code})")
         reason = f"HTTP {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:  # not a URL, or not HTTP
         reason = str(getattr(error, "reason", error))
-    return Finding(
-        name,
-        "note",
-        f"{endpoint} does not respond: {reason}",
+    advice = (
         "use local models and tokenizers, or set HF_ENDPOINT to a mirror; behind a proxy, set "
-        "HTTPS_PROXY",
+        "HTTPS_PROXY"
     )
+    return Finding("hub", "note", f"{endpoint} does not respond: {reason}", advice)
 
 
 def _disk() -> Iterator[Finding]:
@@ -268,10 +241,7 @@ def _disk() -> Iterator[Finding]:
     ):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free / 1e9
-        found = f"{free:,.0f} GB free in {folder}"
-        if not os.access(existing, os.W_OK):
-            yield Finding(name, "note", f"{found}, not writable", advice)
-        elif free < LITTLE_DISK:
-            yield Finding(name, "note", found, advice)
-        else:
-            yield Finding(name, "ok", found)
+        writable = os.access(existing, os.W_OK)
+        found = f"{free:,.0f} GB free in {folder}" + ("" if writable else ", not writable")
+        enough = writable and free >= LITTLE_DISK
+        yield Finding(name, "ok" if enough else "note", found, "" if enough else advice)

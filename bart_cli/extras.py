@@ -20,59 +20,37 @@ CLONE = Path(__file__).parents[1]  # a clone of the repository, if it contains p
 
 @dataclass(frozen=True)
 class Extra:
-    """The purpose of an extra, and its packages: distribution -> module to import."""
+    """The purpose of an extra, and its packages."""
 
     use: str
-    packages: dict[str, str]
+    packages: list[str]
 
 
+DATA = "datasets dask requests fastwarc resiliparse trafilatura webencodings brotli lxml_html_clean"
 EXTRAS = {
     "data": Extra(
-        "bart download, bart preprocess pretrain, data sets on the hub, web pages",
-        {
-            "datasets": "datasets",
-            "dask": "distributed",
-            "requests": "requests",
-            "fastwarc": "fastwarc",
-            "resiliparse": "resiliparse",
-            "trafilatura": "trafilatura",
-            "webencodings": "webencodings",
-            "brotli": "brotli",
-            "lxml_html_clean": "lxml_html_clean",
-        },
+        "bart download, bart preprocess pretrain, data sets on the hub, web pages", DATA.split()
     ),
     "eval": Extra(
         "bart evaluate, validation with ROUGE, the final evaluation of bart finetune",
-        {"rouge-score": "rouge_score", "sacrebleu": "sacrebleu"},
+        ["rouge-score", "sacrebleu"],
     ),
     "serve": Extra(
-        "bart serve",
-        {
-            "starlette": "starlette",
-            "uvicorn": "uvicorn",
-            "prometheus-client": "prometheus_client",
-            "pypdf": "pypdf",
-            "python-docx": "docx",
-        },
+        "bart serve", ["starlette", "uvicorn", "prometheus-client", "pypdf", "python-docx"]
     ),
-    "bertscore": Extra("evaluation.metrics=bertscore", {"transformers": "transformers"}),
-    "wandb": Extra("training.loggers=wandb", {"wandb": "wandb"}),
-    "mlflow": Extra(
-        "training.loggers=mlflow",
-        {"mlflow-skinny": "mlflow", "sqlalchemy": "sqlalchemy", "alembic": "alembic"},
-    ),
-    "trackio": Extra("training.loggers=trackio", {"trackio": "trackio"}),
-    "ctranslate2": Extra(
-        "bart export --format ctranslate2",
-        {"ctranslate2": "ctranslate2", "transformers": "transformers"},
-    ),
-    "onnx": Extra(
-        "bart export --format onnx",
-        {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
-    ),
-    "news": Extra(
-        "bart download common-crawl --extractor news-please", {"news-please": "newsplease"}
-    ),
+    "bertscore": Extra("evaluation.metrics=bertscore", ["transformers"]),
+    "wandb": Extra("training.loggers=wandb", ["wandb"]),
+    "mlflow": Extra("training.loggers=mlflow", ["mlflow-skinny", "sqlalchemy", "alembic"]),
+    "trackio": Extra("training.loggers=trackio", ["trackio"]),
+    "ctranslate2": Extra("bart export --format ctranslate2", ["ctranslate2", "transformers"]),
+    "onnx": Extra("bart export --format onnx", ["onnx", "onnxscript", "onnxruntime"]),
+    "news": Extra("bart download common-crawl --extractor news-please", ["news-please"]),
+}
+MODULES = {  # of packages whose module has another name
+    "dask": "distributed",
+    "python-docx": "docx",
+    "mlflow-skinny": "mlflow",
+    "news-please": "newsplease",
 }
 
 
@@ -86,21 +64,16 @@ def require(user: str, *extras: str, otherwise: str | None = None) -> None:
     Raises:
         BartError: a module is missing. The hint is the command that installs it.
     """
-    missing = {extra: found for extra in extras if (found := missing_modules(extra))}
-    if missing:
-        modules = [module for found in missing.values() for module in found]
-        raise _error(user, [*missing], modules, otherwise)
-
-
-def missing_modules(extra: str) -> list[str]:
-    """Return the modules of an extra that are not installed."""
-    return [module for module in EXTRAS[extra].packages.values() if not _is_installed(module)]
+    missing = {extra: [m for m in _modules(extra) if not _is_installed(m)] for extra in extras}
+    lacking = [extra for extra in extras if missing[extra]]
+    if lacking:
+        raise _error(user, lacking, [m for extra in lacking for m in missing[extra]], otherwise)
 
 
 def from_import_error(error: ImportError, user: str) -> BartError | None:
     """Convert a failed import to the error of `require`; None if no extra provides the module."""
     module = (error.name or "").partition(".")[0]
-    extra = _extra_of(module)
+    extra = next((extra for extra in EXTRAS if module in _modules(extra)), None)
     return _error(user, [extra], [module], None) if extra and not _is_installed(module) else None
 
 
@@ -122,16 +95,17 @@ def install_line(*extras: str) -> str:
     return f"{pip} {shlex.join(wanted)}"
 
 
+def _modules(extra: str) -> list[str]:
+    """The modules to import, one for each package."""
+    return [MODULES.get(name, name.replace("-", "_")) for name in EXTRAS[extra].packages]
+
+
 def _is_installed(module: str) -> bool:
     try:
         found = importlib.util.find_spec(module)
         return found is not None and found.origin is not None  # not a mere folder of that name
     except (ImportError, ValueError):
         return False
-
-
-def _extra_of(module: str) -> str | None:
-    return next((e for e, extra in EXTRAS.items() if module in extra.packages.values()), None)
 
 
 def _error(user: str, extras: list[str], missing: list[str], otherwise: str | None) -> BartError:

@@ -117,14 +117,8 @@ def draw_throughput(
     with panels(path, len(lines), height=4.2, caption=caption) as axes:
         for axis, (title, members) in zip(axes, lines.items(), strict=True):
             for line in members:
-                axis.errorbar(
-                    line.sizes,
-                    line.median,
-                    yerr=line.spread,
-                    marker="o",
-                    capsize=3,
-                    label=line.label,
-                )
+                style: dict[str, Any] = {"marker": "o", "capsize": 3, "label": line.label}
+                axis.errorbar(line.sizes, line.median, yerr=line.spread, **style)
             axis.set_xscale("log", base=2)
             ticks = sorted({size for line in members for size in line.sizes})
             axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -135,44 +129,6 @@ def draw_throughput(
             axis.legend(fontsize=7)
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A bar of a histogram; `label` states its range and count."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """A histogram of size WIDTH x HEIGHT.
-
-    low, high: labels of the ends of the axis. median, median_x: label and position of the median.
-    """
-
-    title: str
-    unit: str
-    bars: list[Bar]
-    low: str
-    high: str
-    mean: str
-    median: str
-    median_x: float
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The score of a system, with the ends of its confidence interval, on an axis of 0 to 100%."""
-
-    system: str
-    value: float
-    low: float | None
-    high: float | None
-
-
 def histogram(
     title: str,
     unit: str,
@@ -180,12 +136,16 @@ def histogram(
     *,
     span: tuple[float, float] | None = None,
     digits: int = 0,
-) -> Histogram:
-    """Compute a histogram with about BINS bins of equal width.
+) -> dict[str, Any]:
+    """Compute a histogram of size WIDTH x HEIGHT with about BINS bins of equal width.
 
     Args:
         span: ends of the axis; default: the extremes, with integer bins if `digits` is 0.
         digits: number of decimals in labels.
+
+    Returns:
+        bars (x, y, width, height, and a label with range and count), labels of the ends of the
+        axis, of mean and median, and the position of the median.
     """
     data = np.asarray(values, dtype=np.float64)
     low, high = span or (float(data.min()), float(data.max()))
@@ -203,45 +163,30 @@ def histogram(
         last = edges[i + 1] - 1 if whole else edges[i + 1]
         ends = dict.fromkeys(f"{edge:,.{digits}f}" for edge in (edges[i], last))
         label = f"{'–'.join(ends)}{unit}: {count:,}"
-        bars.append(Bar(slot * i, HEIGHT - height, slot * 0.9, height, label))
+        place = {"x": slot * i, "y": HEIGHT - height, "width": slot * 0.9, "height": height}
+        bars.append(place | {"label": label})
     middle = float(np.median(data))
-    return Histogram(
-        title=title,
-        unit=unit,
-        bars=bars,
-        low=f"{edges[0]:,.{digits}f}",
-        high=f"{edges[-1] - (1 if whole else 0):,.{digits}f}",
-        mean=f"{data.mean():,.{max(digits, 1)}f}",
-        median=f"{middle:,.{digits}f}",
-        median_x=float(
-            WIDTH * (middle + (0.5 if whole else 0) - edges[0]) / (edges[-1] - edges[0])
-        ),
-    )
+    center = middle + (0.5 if whole else 0) - edges[0]
+    return {
+        "title": title,
+        "unit": unit,
+        "bars": bars,
+        "low": f"{edges[0]:,.{digits}f}",
+        "high": f"{edges[-1] - (1 if whole else 0):,.{digits}f}",
+        "mean": f"{data.mean():,.{max(digits, 1)}f}",
+        "median": f"{middle:,.{digits}f}",
+        "median_x": float(WIDTH * center / (edges[-1] - edges[0])),
+    }
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a plot: each stroke is the `points` of an SVG polyline; gaps part strokes."""
+def plot(title: str, lines: Mapping[str, Points]) -> dict[str, Any] | None:
+    """Lay out lines over a common range within WIDTH x HEIGHT. Long lines are thinned.
 
-    label: str
-    strokes: list[str]
-    last: str
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Lines within WIDTH x HEIGHT; low, high: ends of the y axis; first, last: of the x axis."""
-
-    title: str
-    lines: list[Line]
-    low: str
-    high: str
-    first: str
-    last: str
-
-
-def plot(title: str, lines: Mapping[str, Points]) -> Plot | None:
-    """Lay out lines over a common range; None when no value is finite. Long lines are thinned."""
+    Returns:
+        lines (label, last value, and strokes, the `points` of SVG polylines between gaps), and
+        labels of the ends of the y axis (low, high) and of the x axis (first, last); None when no
+        value is finite.
+    """
     every = np.concatenate([np.asarray(points, dtype=np.float64) for points in lines.values()], 1)
     xs, ys = every[:, np.isfinite(every[1])]
     if not len(ys):
@@ -268,9 +213,9 @@ def plot(title: str, lines: Mapping[str, Points]) -> Plot | None:
                 strokes.append([])
         # A stroke of one point is drawn as a dot, which takes two.
         texts = [" ".join(s if len(s) > 1 else s * 2) for s in strokes if s]
-        drawn.append(Line(label, texts, _short(y[finite][-1])))
-    ends = (_short(low), _short(high), f"{left:,.0f}", f"{right:,.0f}")
-    return Plot(title, drawn, *ends)
+        drawn.append({"label": label, "strokes": texts, "last": _short(y[finite][-1])})
+    ends = {"low": _short(low), "high": _short(high), "first": f"{left:,.0f}"}
+    return {"title": title, "lines": drawn, "last": f"{right:,.0f}"} | ends
 
 
 def _short(value: float) -> str:

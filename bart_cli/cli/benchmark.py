@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, out, print_json, print_table
+from bart_cli.cli.console import make_reporter, print_json, print_table, say
 from bart_cli.cli.generation import BeamsOption, MaxLengthOption
 from bart_cli.cli.options import (
     JsonOption,
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from bart_cli.benchmark.cases import Group, Sweep
     from bart_cli.benchmark.run import Report
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="Measure speed: training, decoding, data."
-)
+app = typer.Typer(no_args_is_help=True, help="Measure speed: training, decoding, data.")
 
 CPU_SECONDS, GPU_SECONDS = 5.0, 20.0  # default time to measure a row
 
@@ -265,15 +263,9 @@ def _show(report: Report, as_json: bool) -> None:
     else:
         for table in report.tables:
             print_table(table.title, table.header, table.rows)
-        out.print(
+        say(
             f"measurements in {report.out}/results.jsonl, tables in {report.out}/results.md, "
-            f"plot in {report.out}/results.png",
-            soft_wrap=True,
+            f"plot in {report.out}/results.png"
         )
     if report.interrupted:
         raise KeyboardInterrupt
-
-
-@app.callback()
-def group() -> None:
-    """Measure speed: training, decoding, data."""

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, print_json, print_rows, say
 from bart_cli.cli.options import (
     ConfigOptions,
     JsonOption,
@@ -22,19 +20,16 @@ from bart_cli.cli.options import (
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import UsageError
 
-PredictionsArgument = Annotated[
-    Path,
-    typer.Argument(
-        help="Predictions: an evaluation folder, JSON lines, or text with one summary per line.",
-        show_default=False,
-    ),
-]
+PREDICTIONS = typer.Argument(
+    help="Predictions: an evaluation folder, JSON lines, or text with one summary per line.",
+    show_default=False,
+)
 
 
 @option_groups
 def command(
-    a: PredictionsArgument,
-    b: PredictionsArgument,
+    a: Annotated[Path, PREDICTIONS],
+    b: Annotated[Path, PREDICTIONS],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -69,9 +64,8 @@ def command(
     if config.data.path is not None:
         from bart_cli.data.pairs import open_pairs
 
-        found = open_pairs(config.data).read(
-            evaluation.split, limit=evaluation.limit, keep_empty=True
-        )
+        data_set = open_pairs(config.data)
+        found = data_set.read(evaluation.split, limit=evaluation.limit, keep_empty=True)
         found.report(make_reporter())
         texts = first.of_pairs(found.pairs, found), second.of_pairs(found.pairs, found)
         references = [list(pair.references) for pair in found.pairs]
@@ -80,32 +74,16 @@ def command(
         texts = first.texts, second.texts
     results = compare_predictions(*texts, references, evaluation, seed=seed)
     if as_json:
-        print_json(
-            {
-                "a": a,
-                "b": b,
-                "articles": len(references),
-                "resamples": evaluation.bootstrap,
-                "seed": seed,
-                "metrics": [asdict(result) for result in results],
-            }
-        )
+        counts = {"articles": len(references), "resamples": evaluation.bootstrap, "seed": seed}
+        print_json({"a": a, "b": b} | counts | {"metrics": [asdict(result) for result in results]})
         return
-    table = Table("", "A", "B", "B - A", "95% interval", "p", box=None, pad_edge=False)
+    rows = []
     for result in results:
         low, high = result.interval
-        table.add_row(
-            result.metric,
-            *(f"{value:.2f}" for value in (result.a, result.b)),
-            f"{result.difference:+.2f}",
-            f"{low:+.2f} to {high:+.2f}",
-            f"{result.p:.3f}",
-        )
-    out.print(table)
-    out.print(
-        Text(
-            f"{len(references):,} articles, {evaluation.bootstrap:,} resamples. p: fraction of "
-            "resamples in which the better one is not ahead."
-        ),
-        soft_wrap=True,
+        scores = f"{result.a:.2f}", f"{result.b:.2f}", f"{result.difference:+.2f}"
+        rows.append((result.metric, *scores, f"{low:+.2f} to {high:+.2f}", f"{result.p:.3f}"))
+    print_rows(rows, "", "A", "B", "B - A", "95% interval", "p")
+    say(
+        f"{len(references):,} articles, {evaluation.bootstrap:,} resamples. p: fraction of "
+        "resamples in which the better one is not ahead."
     )

@@ -61,6 +61,19 @@ def print_json(document: object) -> None:
     sys.stdout.write(strict_json(document, indent=2) + "\n")
 
 
+def say(text: str, style: str = "") -> None:
+    """Print a line of any length, which only a terminal wraps."""
+    out.print(Text(text, style), soft_wrap=True)
+
+
+def print_rows(rows: Iterable[Sequence[str | Text]], *header: str) -> None:
+    """Print a table without borders."""
+    table = Table(*header, box=None, pad_edge=False, show_header=bool(header))
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table of numbers with a title. Words are never truncated, whatever the width."""
     table = Table(box=None, pad_edge=False)
@@ -72,7 +85,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(head, justify="right" if number else "left", min_width=width)
     for row in rows:
         table.add_row(*row)
-    out.print(Text(title, style="bold"), soft_wrap=True)
+    say(title, "bold")
     narrowest = sum(widths) + 2 * len(widths)
     out.print(table, width=max(out.width, narrowest), crop=False, no_wrap=False)
     out.print()
@@ -102,7 +115,33 @@ class _BarsAndNumbers(Progress):
             yield Columns(cells, padding=(0, 3))
 
 
-class BarReporter(Reporter):
+class QuietReporter(Reporter):
+    """A reporter that prints only warnings."""
+
+    def info(self, text: str) -> None:
+        """Print nothing."""
+
+    def warn(self, text: str) -> None:
+        """See Reporter.warn."""
+        err.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
+
+
+class LineReporter(QuietReporter):
+    """A reporter that prints a line every LOG_SECONDS during a task, and one at its end."""
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        """See Reporter.task."""
+        lines = _Lines(name, total, unit)
+        yield lines
+        lines.end()
+
+    def info(self, text: str) -> None:
+        """See Reporter.info."""
+        err.print(escape(printable(text)))
+
+
+class BarReporter(LineReporter):
     """A reporter with live progress bars; several tasks may run at the same time."""
 
     def __init__(self) -> None:
@@ -135,14 +174,6 @@ class BarReporter(Reporter):
             else:
                 self._progress.remove_task(index)
 
-    def info(self, text: str) -> None:
-        """See Reporter.info."""
-        err.print(escape(printable(text)))
-
-    def warn(self, text: str) -> None:
-        """See Reporter.warn."""
-        err.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
-
 
 class _Bar(Task):
     def __init__(self, progress: _BarsAndNumbers, index: TaskID) -> None:
@@ -154,37 +185,6 @@ class _Bar(Task):
 
     def show(self, values: Mapping[str, str]) -> None:
         self._progress.numbers = dict(values)
-
-
-class LineReporter(Reporter):
-    """A reporter that prints a line every LOG_SECONDS during a task, and one at its end."""
-
-    @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        """See Reporter.task."""
-        lines = _Lines(name, total, unit)
-        yield lines
-        lines.end()
-
-    def info(self, text: str) -> None:
-        """See Reporter.info."""
-        err.print(escape(printable(text)))
-
-    def warn(self, text: str) -> None:
-        """See Reporter.warn."""
-        err.print(f"warning: {escape(printable(text))}")
-
-
-class QuietReporter(LineReporter):
-    """A reporter that prints only warnings."""
-
-    @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        """See Reporter.task."""
-        yield Task()
-
-    def info(self, text: str) -> None:
-        """See Reporter.info."""
 
 
 class _Lines(Task):

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bart_cli.cli.console import out, print_json
+from bart_cli.cli.console import out, print_json, say
 from bart_cli.cli.options import (
     ConfigOptions,
     JsonOption,
@@ -33,16 +33,9 @@ from bart_cli.data.inspect import (
 from bart_cli.data.pair_files import Fields
 from bart_cli.data.shards import find_tokenizer
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="Inspect corpora, pairs and shards."
-)
+app = typer.Typer(no_args_is_help=True, help="Inspect corpora, pairs and shards.")
 
 COLORS = ("green", "cyan", "yellow", "magenta", "blue")
-
-
-@app.callback()
-def group() -> None:
-    "Inspect corpora, pairs and shards."
 
 
 @app.command()
@@ -97,30 +90,24 @@ def inspect(
         summary = summarize_shards(folder, words)
         examples = noised_examples(folder, words, denoising, count=samples, seed=seed)
         if as_json:
-            documents.append(
-                asdict(summary)
-                | {
-                    "denoising": denoising.model_dump(mode="json"),
-                    "examples": [asdict(e) for e in examples],
-                }
-            )
+            document = asdict(summary) | {"denoising": denoising.model_dump(mode="json")}
+            documents.append(document | {"examples": [asdict(e) for e in examples]})
             continue
-        out.print(Text(str(folder), style="bold"), soft_wrap=True)
-        out.print(
+        say(str(folder), "bold")
+        say(
             f"{summary.samples:,} samples in {summary.shards:,} shards of {summary.smallest:,} - "
             f"{summary.largest:,}; {summary.mean_tokens:.1f} tokens per sample, at most "
-            f"{summary.longest:,}; columns {', '.join(summary.columns)}",
-            soft_wrap=True,
+            f"{summary.longest:,}; columns {', '.join(summary.columns)}"
         )
         if summary.corpora:
             mixture = ", ".join(
                 f"{c['name']} {c['share']:.1%} (weight {c['weight']:g}, {c['tokens']:,} tokens)"
                 for c in summary.corpora
             )
-            out.print(Text(f"corpora: {mixture}"), soft_wrap=True)
+            say(f"corpora: {mixture}")
         if examples:
-            noise = ", ".join(denoising.schemes)
-            table = Table("sample", "original", f"noised: {noise}", expand=True, show_lines=True)
+            noised = f"noised: {', '.join(denoising.schemes)}"
+            table = Table("sample", "original", noised, expand=True, show_lines=True)
             for example in examples:
                 name = f"{example.shard}\nrow {example.row:,}"
                 table.add_row(name, _text(example.original), _text(example.noised))
@@ -138,16 +125,13 @@ def _show_source(found: list[SourceSummary], as_json: bool) -> None:
         skipped = ", ".join(f"{count:,} {kind}" for kind, count in summary.not_read.items())
         unit = "pairs" if summary.kind == "pairs" else "documents"
         files = "1 file" if summary.files == 1 else f"{summary.files:,} files"
-        out.print(
-            Text(
-                f"{summary.path}: {summary.kind}, {summary.form}; {summary.count:,} {unit} in "
-                f"{files}" + (f"; skipped: {skipped}" if skipped else "")
-            ),
-            soft_wrap=True,
+        say(
+            f"{summary.path}: {summary.kind}, {summary.form}; {summary.count:,} {unit} in {files}"
+            + (f"; skipped: {skipped}" if skipped else "")
         )
         for example in summary.examples:
             for side in example:
-                out.print(Text(f"  {side[:300]}"), soft_wrap=True)
+                say(f"  {side[:300]}")
 
 
 def _text(pieces: tuple[Piece, ...]) -> Text:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, out, print_json, print_rows, say
 from bart_cli.cli.options import JsonOption, SetOption
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
@@ -43,21 +42,15 @@ def command(
         return
     for number, example in enumerate(report.examples, 1):
         out.print()
-        for name, text in (
-            (f"article {number}", example.article),
-            ("reference", example.reference),
-            ("prediction", example.prediction),
-        ):
+        names = (f"article {number}", "reference", "prediction")
+        texts = (example.article, example.reference, example.prediction)
+        for name, text in zip(names, texts, strict=True):
             out.print(Text.assemble((f"{name:<10}", "bold"), f" {text}"), soft_wrap=True)
     out.print()
     out.print(f"pre-training loss: {report.first_loss:.3f} -> {report.last_loss:.3f}")
-    table = Table("test split", *KINDS.values(), box=None, pad_edge=False)
-    for name, rouge in sorted(report.rouge.items(), key=lambda item: -item[1]["rouge2"]):
-        table.add_row(name, *(f"{rouge[kind]:.2f}" for kind in KINDS))
-    out.print(table)
+    ranked = sorted(report.rouge.items(), key=lambda item: -item[1]["rouge2"])
+    rows = [[name, *(f"{rouge[kind]:.2f}" for kind in KINDS)] for name, rouge in ranked]
+    print_rows(rows, "test split", *KINDS.values())
     spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report.seconds.items())
-    out.print(f"{sum(report.seconds.values()):.0f} seconds: {spent}", soft_wrap=True)
-    out.print(
-        f"\nsummarize your own text:  bart summarize FILE.txt --model {report.model}",
-        soft_wrap=True,
-    )
+    say(f"{sum(report.seconds.values()):.0f} seconds: {spent}")
+    say(f"\nsummarize your own text:  bart summarize FILE.txt --model {report.model}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from bart_cli.cli.console import out, print_json
+from bart_cli.cli.console import print_json, print_rows, say
 from bart_cli.cli.options import JsonOption
 
 COLORS = {"ok": "green", "note": "yellow", "broken": "red"}
@@ -26,14 +25,14 @@ def command(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        table = Table(box=None, pad_edge=False, show_header=False)
+        rows = []
         for finding in findings:
             text = Text(finding.found)
             if finding.advice:
                 text.append(f"\n-> {finding.advice}", style="dim")
-            table.add_row(Text(finding.state, COLORS[finding.state]), finding.name, text)
-        out.print(table)
+            rows.append((Text(finding.state, COLORS[finding.state]), finding.name, text))
+        print_rows(rows)
         verdict = f"broken: {', '.join(broken)}" if broken else "nothing essential is broken"
-        out.print(f"\n{verdict}")
+        say(f"\n{verdict}")
     if broken:
         raise typer.Exit(1)

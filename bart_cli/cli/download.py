@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, print_json, say
 from bart_cli.cli.options import JsonOption, option_groups
 from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bart_cli.data.hub_pairs import HubDataset
     from bart_cli.progress import Reporter
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Download corpora.")
+app = typer.Typer(no_args_is_help=True, help="Download corpora.")
 
 OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 JobsOption = Annotated[
@@ -71,11 +71,6 @@ class HubOptions:
         from bart_cli.data.hub_pairs import HubDataset
 
         return HubDataset(self.dataset or dataset, config, self.revision)
-
-
-@app.callback()
-def group() -> None:
-    """Download corpora. Rerun an interrupted command to resume it."""
 
 
 @app.command("common-crawl")
@@ -357,10 +352,9 @@ def sample(
         print_json(asdict(report))
         return
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
-    out.print(
+    say(
         f"{report.documents:,} documents ({report.bytes / 1e6:.1f} MB) in {out_folder}/pretrain; "
-        f"pairs in {out_folder}/summarization: {pairs}",
-        soft_wrap=True,
+        f"pairs in {out_folder}/summarization: {pairs}"
     )
 
 
@@ -421,7 +415,7 @@ def _download(
             print_json({"what": what, "bytes": size})
         else:
             amount = f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-            out.print(f"{what}: {amount if size else 'nothing'} to download", soft_wrap=True)
+            say(f"{what}: {amount if size else 'nothing'} to download")
         return None
     from bart_cli.data.download.source import download
     from bart_cli.extras import require
@@ -431,12 +425,11 @@ def _download(
     if options.as_json:
         print_json(asdict(report))
         return report
-    out.print(
+    say(
         f"{report.documents:,} {source.items} ({report.bytes / 1e6:,.1f} MB) in "
-        f"{report.files:,} files in {report.folder}",
-        soft_wrap=True,
+        f"{report.files:,} files in {report.folder}"
     )
     if report.dropped:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
-        out.print(f"skipped: {dropped}", soft_wrap=True)
+        say(f"skipped: {dropped}")
     return report

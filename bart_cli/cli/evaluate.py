@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, print_json, print_rows, say
 from bart_cli.cli.generation import DecodingOptions, load_with_model, saved_with
 from bart_cli.cli.options import (
     CheckpointOption,
@@ -97,8 +96,8 @@ def command(
         return
     if as_json:
         print_json(result.numbers() | {"out": folder})
-        return
-    show_scores(result, folder)
+    else:
+        show_scores(result, folder)
 
 
 def _for_other_data(config: EvaluateConfig, own: SummarizationDataConfig) -> EvaluateConfig:
@@ -119,42 +118,28 @@ def _for_other_data(config: EvaluateConfig, own: SummarizationDataConfig) -> Eva
 
 
 def show_scores(result: Evaluation, folder: Path) -> None:
-    """Print ROUGE of the model and the baselines, speed, and the output folder."""
+    """Print ROUGE and other metrics, speed, and the output folder."""
     bleu = ["BLEU"] if result.bleu else []
-    table = Table("", *KINDS.values(), *bleu, box=None, pad_edge=False)
-    systems = {"model": result.rouge} | result.baselines
-    for name, scores in systems.items():
+    rows = []
+    for name, scores in ({"model": result.rouge} | result.baselines).items():
         cells = [f"{scores[kind]:.2f}" for kind in KINDS]
         if name == "model" and result.interval:
             cells = [
                 f"{cell} ({result.interval[kind][0]:.2f}-{result.interval[kind][1]:.2f})"
                 for cell, kind in zip(cells, KINDS, strict=True)
             ]
-        table.add_row(name, *cells, *([f"{result.bleu[name]:.2f}"] if bleu else []))
-    out.print(table)
-    show_metrics(result)
+        rows.append([name, *cells, *([f"{result.bleu[name]:.2f}"] if bleu else [])])
+    print_rows(rows, "", *KINDS.values(), *bleu)
+    if result.metrics:
+        rows = []
+        for name in dict.fromkeys(name for values in result.metrics.values() for name in values):
+            found = (values.get(name) for values in result.metrics.values())
+            rows.append([name, *("-" if value is None else f"{value:.2f}" for value in found)])
+        print_rows(rows, "", *result.metrics)
     if result.throughput is not None:
-        _show_speed(result)
-    out.print(
-        f"{result.articles:,} articles; predictions, metrics.json and report.html in {folder}",
-        soft_wrap=True,
-    )
-
-
-def show_metrics(result: Evaluation) -> None:
-    """Print the metrics other than ROUGE, for the model and the references."""
-    if not result.metrics:
-        return
-    table = Table("", *result.metrics, box=None, pad_edge=False)
-    for name in dict.fromkeys(name for values in result.metrics.values() for name in values):
-        cells = (values.get(name) for values in result.metrics.values())
-        table.add_row(name, *("-" if value is None else f"{value:.2f}" for value in cells))
-    out.print(table)
-
-
-def _show_speed(result: Evaluation) -> None:
-    spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
-    out.print(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}", soft_wrap=True)
+        spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
+        say(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}")
+    say(f"{result.articles:,} articles; predictions, metrics.json and report.html in {folder}")
 
 
 def _words(text: str | None) -> list[str] | None:

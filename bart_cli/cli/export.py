@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, print_json, say
 from bart_cli.cli.options import CheckpointOption, JsonOption, keys, option_groups, setting
 from bart_cli.config.commands import ExportConfig
 from bart_cli.errors import UsageError
@@ -66,20 +65,17 @@ def command(
     if as_json:
         print_json(asdict(done))
         return
-    lines = [
+    say(
         f"{done.parameters / 1e6:,.1f} million parameters, {done.dtype}, {done.layout} layout, "
         f"{done.size / 1e6:,.1f} MB: {done.out}"
-    ]
-    lines.append(_verified(done.comparison))
+    )
+    say(_verified(done.comparison))
     plural = "" if done.evaluations == 1 else "s"
     scores = f"with the scores of {done.evaluations} evaluation{plural}"
-    scores = scores if done.evaluations else "no scores"
-    lines.append(f"model card: {done.out / 'README.md'} ({scores})")
+    say(f"model card: {done.out / 'README.md'} ({scores if done.evaluations else 'no scores'})")
     if done.pushed is not None:
         seen = "private" if done.pushed.private else "public"
-        lines.append(f"pushed to {done.pushed.url} ({seen}), commit {done.pushed.commit[:7]}")
-    for line in lines:
-        out.print(Text(line), soft_wrap=True)
+        say(f"pushed to {done.pushed.url} ({seen}), commit {done.pushed.commit[:7]}")
 
 
 def _verified(found: Comparison | None) -> str:

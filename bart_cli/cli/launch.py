@@ -16,14 +16,7 @@ from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 from bart_cli.runtime.slurm import SlurmJob, slurm_script
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="Print job scripts for clusters."
-)
-
-
-@app.callback()
-def group() -> None:
-    "Print job scripts for clusters."
+app = typer.Typer(no_args_is_help=True, help="Print job scripts for clusters.")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, out, print_json, print_rows
 from bart_cli.cli.options import JsonOption, PairOptions, option_groups, setting
 from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig, require_language
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare data for training.")
+app = typer.Typer(no_args_is_help=True, help="Prepare data for training.")
 
 TokenizerOption = Annotated[
     str, typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base.")
@@ -127,20 +126,17 @@ def pretrain(
         + (f"; {report.duplicates:,} duplicates skipped" if deduplicate else "")
     )
     if len(report.corpora) > 1 or any(corpus.weight != 1 for corpus in report.corpora):
-        mixture = Table(
-            "corpus", "weight", "documents", "tokens", "share", box=None, pad_edge=False
-        )
-        for corpus in report.corpora:
-            counts = f"{corpus.documents:,}", f"{corpus.tokens:,}"
-            mixture.add_row(corpus.name, f"{corpus.weight:g}", *counts, f"{corpus.share:.1%}")
-        out.print(mixture)
-    table = Table("shards", "samples", "mean fill", "samples per shard", box=None, pad_edge=False)
+        mixture = [
+            (c.name, f"{c.weight:g}", f"{c.documents:,}", f"{c.tokens:,}", f"{c.share:.1%}")
+            for c in report.corpora
+        ]
+        print_rows(mixture, "corpus", "weight", "documents", "tokens", "share")
+    rows = []
     for key, samples in report.samples.items():
         low, high = report.shard_sizes[key]
-        table.add_row(
-            str(out_folder / key), f"{samples:,}", f"{report.fill[key]:.1%}", f"{low:,} - {high:,}"
-        )
-    out.print(table)
+        fill = f"{report.fill[key]:.1%}"
+        rows.append((str(out_folder / key), f"{samples:,}", fill, f"{low:,} - {high:,}"))
+    print_rows(rows, "shards", "samples", "mean fill", "samples per shard")
 
 
 @app.command()
@@ -181,24 +177,15 @@ def summarization(
     if as_json:
         print_json({split: asdict(report) for split, report in reports.items()})
         return
-    table = Table(
-        "split",
-        "read",
-        "kept",
-        "article tokens",
-        "summary tokens",
-        "skipped",
-        box=None,
-        pad_edge=False,
-    )
+    rows = []
     for split, report in reports.items():
         dropped = ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.items() if n)
         spreads = [
             f"median {a:,}, 95% {b:,}, max {c:,}"
             for a, b, c in (report.source_tokens, report.target_tokens)
         ]
-        table.add_row(split, f"{report.read:,}", f"{report.kept:,}", *spreads, dropped or "none")
-    out.print(table)
+        rows.append((split, f"{report.read:,}", f"{report.kept:,}", *spreads, dropped or "none"))
+    print_rows(rows, "split", "read", "kept", "article tokens", "summary tokens", "skipped")
 
 
 def _named(text: str) -> tuple[str, Path, float]:

@@ -6,15 +6,12 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.table import Table
 
-from bart_cli.cli.console import out, print_json
+from bart_cli.cli.console import out, print_json, print_rows
 from bart_cli.cli.options import JsonOption, complete_preset
 from bart_cli.config.presets import flatten, load_preset, preset_config, preset_names
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="List, show and compare presets."
-)
+app = typer.Typer(no_args_is_help=True, help="List, show and compare presets.")
 
 NameArgument = Annotated[
     str, typer.Argument(help="Name of a preset.", metavar="NAME", autocompletion=complete_preset)
@@ -24,17 +21,12 @@ NameArgument = Annotated[
 @app.command("list")
 def list_presets(as_json: JsonOption = False) -> None:
     """List all presets with their task and description."""
-    rows = [(name, load_preset(name)) for name in preset_names()]
+    trees = [{"name": name} | load_preset(name) for name in preset_names()]
+    rows = [{key: tree.get(key, "") for key in ("name", "task", "description")} for tree in trees]
     if as_json:
-        keys = ("task", "description")
-        print_json(
-            [{"name": name} | {key: tree.get(key, "") for key in keys} for name, tree in rows]
-        )
-        return
-    table = Table("preset", "task", "description", box=None, pad_edge=False)
-    for name, tree in rows:
-        table.add_row(name, tree.get("task", ""), tree.get("description", ""))
-    out.print(table)
+        print_json(rows)
+    else:
+        print_rows([list(row.values()) for row in rows], "preset", "task", "description")
 
 
 @app.command()
@@ -61,7 +53,5 @@ def diff(
     if as_json:
         print_json({key: [left.get(key), right.get(key)] for key in keys})
         return
-    table = Table("setting", first, second, box=None, pad_edge=False)
-    for key in keys:
-        table.add_row(key, *(str(side.get(key, "-")) for side in (left, right)))
-    out.print(table)
+    rows = [(key, str(left.get(key, "-")), str(right.get(key, "-"))) for key in keys]
+    print_rows(rows, "setting", first, second)

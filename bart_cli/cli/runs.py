@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from bart_cli.cli.console import out, print_error, print_json
+from bart_cli.cli.console import print_error, print_json, print_rows, say
 from bart_cli.cli.options import JsonOption
 from bart_cli.errors import UsageError
 from bart_cli.training.history import RunSummary, compare_runs, find_runs, summarize_run
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="List, show, compare and watch runs."
-)
+app = typer.Typer(no_args_is_help=True, help="List, show, compare and watch runs.")
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
 
@@ -36,29 +33,26 @@ def list_runs(
     if as_json:
         print_json([asdict(summary) for summary in summaries])
     else:
-        _print_list(summaries)
+        heads = ("run", "task", "state", "step", "epoch", "loss", "best", "seq/s", "ends")
+        print_rows([_cells(summary) for summary in summaries], *heads)
     for problem in problems:  # the other runs are listed
         print_error(problem)
     if problems:
         raise typer.Exit(1)
 
 
-def _print_list(summaries: list[RunSummary]) -> None:
-    heads = ("run", "task", "state", "step", "epoch", "loss", "best", "seq/s", "ends")
-    table = Table(*heads, box=None, pad_edge=False)
-    for summary in summaries:
-        table.add_row(
-            summary.run,
-            summary.task,
-            summary.state,
-            f"{summary.step:,}/{summary.max_steps:,}",
-            _epoch(summary, "/"),
-            _number(summary.last_loss),
-            _number(summary.best_validation_loss),
-            _number(summary.sequences_per_second, 1),
-            _time(summary.ends),
-        )
-    out.print(table)
+def _cells(summary: RunSummary) -> tuple[str, ...]:
+    return (
+        summary.run,
+        summary.task,
+        summary.state,
+        f"{summary.step:,}/{summary.max_steps:,}",
+        _epoch(summary, "/"),
+        _number(summary.last_loss),
+        _number(summary.best_validation_loss),
+        _number(summary.sequences_per_second, 1),
+        _time(summary.ends),
+    )
 
 
 @app.command()
@@ -67,11 +61,8 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
     summary = summarize_run(run)
     if as_json:
         print_json(asdict(summary))
-        return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in _rows(summary):
-        table.add_row(name, value)
-    out.print(table)
+    else:
+        print_rows(_rows(summary))
 
 
 @app.command()
@@ -85,12 +76,10 @@ def compare(
     if as_json:
         print_json({"runs": [asdict(s) for s in summaries], "settings": settings})
         return
-    table = Table("", *(str(run) for run in runs), box=None, pad_edge=False)
-    for rows in zip(*(_rows(summary) for summary in summaries), strict=True):
-        table.add_row(rows[0][0], *(value for _, value in rows))
-    for key, values in settings.items():
-        table.add_row(key, *(str(value) for value in values))
-    out.print(table)
+    columns = [dict(_rows(summary)) for summary in summaries]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    rows += [(key, *map(str, values)) for key, values in settings.items()]
+    print_rows(rows, "", *map(str, runs))
 
 
 @app.command()
@@ -111,10 +100,10 @@ def watch(
 
     page = (page or run / "watch.html").absolute()
     summary = write_run_page(run, page, None if once else every)
-    out.print(page.as_uri(), soft_wrap=True)
+    say(page.as_uri())
     if not once:
         summary = watch_run(run, page, every)
-    out.print(f"{summary.state} at step {summary.step:,} of {summary.max_steps:,}")
+    say(f"{summary.state} at step {summary.step:,} of {summary.max_steps:,}")
 
 
 def _rows(summary: RunSummary) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from bart_cli.cli.console import make_reporter, out
+from bart_cli.cli.console import make_reporter, out, say
 from bart_cli.cli.generation import DEFAULT_MODEL, DecodingOptions, load_summarizer
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
 from bart_cli.config.commands import SummarizeConfig
@@ -132,7 +132,7 @@ def command(
     if out_file is not None:
         count = counts.done - counts.failed
         noun = "summary" if count == 1 else "summaries"
-        out.print(Text(f"{count:,} {noun} in {out_file}"), soft_wrap=True)
+        say(f"{count:,} {noun} in {out_file}")
     if not counts.done:
         reporter.warn("the input has no lines to summarize")
     if counts.short and lines:

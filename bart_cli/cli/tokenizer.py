@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, out, print_json
+from bart_cli.cli.console import make_reporter, print_json, say
 from bart_cli.cli.options import JsonOption
 from bart_cli.runtime.locks import locked_folder
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train tokenizers.")
+app = typer.Typer(no_args_is_help=True, help="Train tokenizers.")
 
 
 @app.command()
@@ -52,10 +52,5 @@ def train(
         tokenizer.save(out_folder)
     if as_json:
         print_json({"out": out_folder, "vocab_size": tokenizer.vocab_size})
-        return
-    out.print(f"{tokenizer.vocab_size:,} entries written to {out_folder}", soft_wrap=True)
-
-
-@app.callback()
-def group() -> None:
-    "Train tokenizers."
+    else:
+        say(f"{tokenizer.vocab_size:,} entries written to {out_folder}")

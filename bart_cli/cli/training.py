@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from bart_cli.cli.console import out
+from bart_cli.cli.console import print_rows, say
 from bart_cli.cli.options import setting
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
@@ -93,15 +92,13 @@ def show_result(result: RunResult) -> None:
         _show_estimate(result.estimate)
         return
     if result.first_loss is not None and result.last_loss is not None:
-        out.print(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")
+        say(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")
     if result.model is None:
-        out.print(
-            f"{result.outcome} at step {result.step:,}; rerun the command to resume", soft_wrap=True
-        )
+        say(f"{result.outcome} at step {result.step:,}; rerun the command to resume")
         return
     curves = result.run / "curves.png"  # missing if the run logged nothing
     also = f", curves in {curves}" if curves.is_file() else ""
-    out.print(f"{result.outcome}: model in {result.model}{also}", soft_wrap=True)
+    say(f"{result.outcome}: model in {result.model}{also}")
 
 
 def as_document(result: RunResult) -> dict[str, Any]:
@@ -146,7 +143,4 @@ def _show_estimate(found: Estimate) -> None:
         "time": f"{found.hours:,.2f} hours for {found.max_steps - found.first_step:,} steps, "
         "without validation",
     }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
-    out.print(table)
+    print_rows(list(rows.items()))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from bart_cli.config.presets import flatten
 from bart_cli.data.pairs import Pair
 from bart_cli.evaluation.rouge import normal_form, word_pattern
 from bart_cli.evaluation.scoring import MODEL, Evaluation
-from bart_cli.figures import HEIGHT, WIDTH, Histogram, Interval, histogram
+from bart_cli.figures import HEIGHT, WIDTH, histogram
 from bart_cli.pages import write_page
 
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
@@ -101,20 +102,20 @@ def mark_shared(
     return pieces
 
 
-def _charts(result: Evaluation) -> dict[str, list[Interval]]:
-    """Collect the scores of all systems by metric."""
+def _charts(result: Evaluation) -> dict[str, list[dict[str, Any]]]:
+    """Collect the scores of all systems by metric, with the ends of their intervals if known."""
     means = {MODEL: result.rouge} | result.baselines
     intervals = {MODEL: result.interval} | result.baseline_intervals
-    return {
-        name: [
-            Interval(system, mean[kind], *intervals[system].get(kind, (None, None)))
-            for system, mean in means.items()
-        ]
-        for kind, name in NAMES.items()
-    }
+    charts: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES.values()}
+    for kind, name in NAMES.items():
+        for system, mean in means.items():
+            low, high = intervals[system].get(kind, (None, None))
+            row = {"system": system, "value": mean[kind], "low": low, "high": high}
+            charts[name].append(row)
+    return charts
 
 
-def _lengths(result: Evaluation, pairs: Sequence[Pair]) -> list[Histogram]:
+def _lengths(result: Evaluation, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     texts = {
         "Articles": [pair.source for pair in pairs],
         "References": [pair.target for pair in pairs],

@@ -90,9 +90,11 @@ def test_a_report_of_a_few_articles_is_valid(tmp_path: Path, articles: int) -> N
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=50))
 def test_a_histogram_counts_every_value_within_its_range(values: list[int]) -> None:
     plot = histogram("x", "", values)
-    assert sum(int(bar.label.rsplit(": ")[1].replace(",", "")) for bar in plot.bars) == len(values)
-    assert all(bar.x + bar.width <= WIDTH and bar.y + bar.height <= HEIGHT for bar in plot.bars)
-    assert 0 <= plot.median_x <= WIDTH
+    bars = plot["bars"]
+    assert sum(int(bar["label"].rsplit(": ")[1].replace(",", "")) for bar in bars) == len(values)
+    assert all(bar["x"] + bar["width"] <= WIDTH for bar in bars)
+    assert all(bar["y"] + bar["height"] <= HEIGHT for bar in bars)
+    assert 0 <= plot["median_x"] <= WIDTH
 
 
 @given(st.text(), st.text(), st.booleans())

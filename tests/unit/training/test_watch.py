@@ -138,11 +138,11 @@ def test_spikes_of_a_long_line_stay_and_what_is_not_finite_is_a_gap() -> None:
     ys[1234], ys[5678] = 9.0, math.nan
     found = plot("x", {"y": (list(range(10_000)), ys)})
     assert found is not None
-    assert (found.low, found.high, found.last) == ("1", "9", "9,999")
-    [line] = found.lines
-    assert len(" ".join(line.strokes).split()) <= 2 * SPANS
-    assert " 39.5,0.0 " in line.strokes[0]
+    assert (found["low"], found["high"], found["last"]) == ("1", "9", "9,999")
+    [line] = found["lines"]
+    assert len(" ".join(line["strokes"]).split()) <= 2 * SPANS
+    assert " 39.5,0.0 " in line["strokes"][0]
     one = plot("x", {"y": ([1, 2, 3, 4], [1.0, math.nan, math.inf, 1.0])})
     assert one is not None
-    assert one.lines[0].strokes == ["0.0,55.0 0.0,55.0", "320.0,55.0 320.0,55.0"]
+    assert one["lines"][0]["strokes"] == ["0.0,55.0 0.0,55.0", "320.0,55.0 320.0,55.0"]
     assert plot("x", {"y": ([1], [math.nan])}) is None
