@@ -26,7 +26,7 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import VOCABULARY, load_encoded
-from bart_cli.data.pairs import open_pairs
+from bart_cli.data.pairs import PairSource
 from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.tokenizer import Tokenizer
@@ -81,7 +81,7 @@ def measure(folder: Path, steps: int, together: Barrier, answer: Connection) -> 
     before = memory()
     together.wait()
     begin = time.perf_counter()
-    pairs = load_encoded(open_pairs(data), "train", None, data, tokenizer)
+    pairs = load_encoded(PairSource(data), "train", None, data, tokenizer)
     share = Share(global_batch=32, micro_batch=32)
     loader: Iterator[object] = iter(
         SummarizationLoader(pairs, data, share, seed=1, collate=Collate(tokenizer.pad_id, 2))

@@ -32,7 +32,7 @@ from bart_cli.config.training import OptimizerConfig, Precision, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, Collate, shift_right
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
-from bart_cli.data.pairs import open_pairs
+from bart_cli.data.pairs import PairSource
 from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.flops import training_flops
@@ -132,7 +132,7 @@ def full_batch(config: ModelConfig) -> Batch:
 def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Batch], list[Batch]]:
     """Make `count` batches of the same pairs, by our loader and by transformers' collator."""
     data = SummarizationDataConfig(path=path, n_train=count * BATCH)
-    pairs = load_encoded(open_pairs(data), "train", data.n_train, data, tokenizer)
+    pairs = load_encoded(PairSource(data), "train", data.n_train, data, tokenizer)
     share = Share(global_batch=BATCH, micro_batch=BATCH, rank=0, world_size=1)
     loader: Iterator[list[Batch]] = iter(
         SummarizationLoader(pairs, data, share, seed=1, collate=Collate(tokenizer.pad_id, 2))

@@ -17,7 +17,7 @@ from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
-from bart_cli.data.pairs import open_pairs
+from bart_cli.data.pairs import PairSource
 from bart_cli.data.preprocess.blocks import BlockTask, PreprocessSettings, process_block
 from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import find_tokenizer, resolve_shards
@@ -99,7 +99,7 @@ def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
                 folder, run.data, run.denoising, words, share, seed=seed, collate=collate
             )
         )
-    source = open_pairs(run.data)
+    source = PairSource(run.data)
     words = fitting_tokenizer(run.data.path, run.data.tokenizer, model)
     pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
     collate = Collate.of(words, model)

@@ -62,9 +62,9 @@ def command(
         raise UsageError("evaluation.bootstrap=0: a comparison needs resamples")
     first, second = read_predictions(a), read_predictions(b)
     if config.data.path is not None:
-        from bart_cli.data.pairs import open_pairs
+        from bart_cli.data.pairs import PairSource
 
-        data_set = open_pairs(config.data)
+        data_set = PairSource(config.data)
         found = data_set.read(evaluation.split, limit=evaluation.limit, keep_empty=True)
         found.report(make_reporter())
         texts = first.of_pairs(found.pairs, found), second.of_pairs(found.pairs, found)

@@ -59,15 +59,6 @@ class Block:
     continued: bool = False
 
 
-def find_text_files(path: Path) -> list[Path]:
-    """Return the text files of a corpus: `path` itself, or all text files below that folder.
-
-    Raises:
-        UsageError: `path` does not exist, or is a folder without text files.
-    """
-    return scan_corpus(path)[0]
-
-
 def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
     """Return the text files at or below `path`, and the number of skipped files by suffix.
 
@@ -112,7 +103,7 @@ def find_form(path: Path) -> Form:
     is a document, unless the text is hard-wrapped: lines are short, and most do not end a sentence.
     """
     lines: list[str] = []
-    for file in find_text_files(path)[:100]:
+    for file in scan_corpus(path)[0][:100]:
         if _is_json(file):
             continue
         with open_utf8(file) as stream:
@@ -133,7 +124,7 @@ def require_ids(path: Path) -> None:
         UsageError: most of the first 200 lines of a file begin with a word that contains neither a
             digit nor one of `_:/-`.
     """
-    for file in find_text_files(path)[:100]:
+    for file in scan_corpus(path)[0][:100]:
         if _is_json(file):
             continue
         with open_utf8(file) as stream:
@@ -153,11 +144,11 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
     Documents longer than 4 * max(`size`, BLOCK_BYTES) bytes are cut between words.
 
     Raises:
-        UsageError: see `find_text_files`; the corpus is empty.
+        UsageError: see `scan_corpus`; the corpus is empty.
     """
     form = find_form(path) if form == "auto" else form
     blocks = []
-    for file in find_text_files(path):
+    for file in scan_corpus(path)[0]:
         separator = BLANK_LINES if form == "plain" and not _is_json(file) else LINE
         with open_utf8(file) as stream:
             is_packed = isinstance(stream, gzip.GzipFile)  # its size is unknown until it is read

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,7 +26,7 @@ from bart_cli.data.documents import (
     scan_corpus,
 )
 from bart_cli.data.pair_files import Fields, FilePart
-from bart_cli.data.pairs import open_pairs
+from bart_cli.data.pairs import PairSource
 from bart_cli.data.random_keys import Purpose, derive, permutation
 from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
@@ -142,7 +141,7 @@ def _summarize_pairs(path: Path, count: int, fields: Fields) -> list[SourceSumma
     data = SummarizationDataConfig(
         path=path, source_field=fields.source, target_field=fields.target
     )
-    source = open_pairs(data)
+    source = PairSource(data)
     if has_pairs and not source.splits:
         source.read("train")  # raises with the missing split
     summaries = []
@@ -162,7 +161,8 @@ def _summarize_text(path: Path, count: int) -> SourceSummary:
     files, others = scan_corpus(path)
     try:
         require_ids(path)
-        with_ids = any(re.search(r"[\d_:-]", name) for name, _ in islice(_lines(path), 5))
+        lines = read_blocks(plan_blocks(path, "lines"))
+        with_ids = any(re.search(r"[\d_:-]", name) for name, _ in islice(lines, 5))
         form: Form = "lines" if with_ids else find_form(path)
     except UsageError:
         form = find_form(path)
@@ -173,10 +173,6 @@ def _summarize_text(path: Path, count: int) -> SourceSummary:
         if len(shown) < count:
             shown.append((text,))
     return SourceSummary(str(path), "text", FORMS[form], number, len(files), others, tuple(shown))
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    return read_blocks(plan_blocks(path, "lines"))
 
 
 def find_shard_folders(path: Path) -> list[Path]:

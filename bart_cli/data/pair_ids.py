@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.denoising import Ids, Ragged
 from bart_cli.data.pair_files import ROWS, FilePart
-from bart_cli.data.pairs import Pair, PairSource, Split, open_pairs
+from bart_cli.data.pairs import Pair, PairSource, Split
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.data.text_files import source_text
@@ -226,7 +226,7 @@ def language_of(data: SummarizationDataConfig) -> str | None:
     """Return the language recorded in prepared pairs; None for auto and for other pairs."""
     if data.path is None or not data.path.exists():
         return None
-    source = open_pairs(data)
+    source = PairSource(data)
     tables = filter(None, map(source.prepared, source.splits))
     found = (_metadata(table).get(LANGUAGE, b"").decode() for table in tables)
     return next(filter(None, found), None)

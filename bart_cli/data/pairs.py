@@ -133,9 +133,13 @@ class Split:
 
 
 class PairSource:
-    """The pairs in a folder, file or data set; create one with `open_pairs`.
+    """The pairs in a folder, file or data set at `data.path`.
 
     splits: names of the splits that exist or are held out from the train split.
+
+    Raises:
+        UsageError: the path does not exist, or the held-out shares conflict with its splits.
+        BartError: the hub cannot be reached.
     """
 
     def __init__(self, data: SummarizationDataConfig) -> None:
@@ -343,19 +347,9 @@ class PairSource:
         )
 
 
-def open_pairs(data: SummarizationDataConfig) -> PairSource:
-    """Open the pairs at `data.path`.
-
-    Raises:
-        UsageError: the path does not exist, or the held-out shares conflict with its splits.
-        BartError: the hub cannot be reached.
-    """
-    return PairSource(data)
-
-
 def read_pairs(path: Path, split: str, *, limit: int | None = None) -> list[Pair]:
     """Read the (first `limit`) pairs of a split from the usual columns; see PairSource.read."""
-    return open_pairs(SummarizationDataConfig(path=path)).read(split, limit=limit).pairs
+    return PairSource(SummarizationDataConfig(path=path)).read(split, limit=limit).pairs
 
 
 def _saved(path: Path) -> Any:

@@ -63,6 +63,7 @@ MEMBERS = (
     (b"ppt/presentation.xml", "a PowerPoint presentation (pptx)", OFFICE),
     (b"xl/workbook.xml", "an Excel workbook (xlsx)", "Save its sheet as CSV or JSON lines first."),
 )
+ZIP = (b"", "a zip archive", "Unpack it first: unzip {file}")
 # Non-ASCII letters and symbols of Western European text.
 WESTERN = frozenset(
     "àáâãäåæçèéêëìíîïñòóôõöøœùúûüýÿßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜÝŸ"
@@ -76,19 +77,16 @@ def refuse_binary(name: str, content: bytes) -> None:
     Raises:
         UsageError: the file has a known binary format.
     """
-    what, hint = "", ""
+    start = content.removeprefix(codecs.BOM_UTF8).lstrip()[:300]
     if content.startswith(b"PK\x03\x04"):
-        found = (kind for kind in MEMBERS if kind[0] in content)
-        what, hint = next(found, (b"", "a zip archive", "Unpack it first: unzip {file}"))[1:]
+        found = [kind for kind in MEMBERS if kind[0] in content] + [ZIP]
     else:
-        start = content.removeprefix(codecs.BOM_UTF8).lstrip()[:300]
-        for beginning, label, advice in FORMATS:
-            if re.match(beginning, content, re.DOTALL) or re.match(beginning, start, re.DOTALL):
-                what, hint = label, advice
-                break
-    if what:
-        hint = hint.format(file=_word(name))
-        raise UsageError(f"{name} is not text: it is {what}", hint=hint)
+        found = [
+            kind for kind in FORMATS if any(re.match(kind[0], c, re.S) for c in (content, start))
+        ]
+    if found:
+        _, what, hint = found[0]
+        raise UsageError(f"{name} is not text: it is {what}", hint=hint.format(file=_word(name)))
 
 
 def decode(name: str, content: bytes) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
-from bart_cli.data.pairs import Pair, Split, open_pairs
+from bart_cli.data.pairs import Pair, PairSource, Split
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.evaluation.bertscore import Encoder, load_encoder
 from bart_cli.evaluation.decoding import decode_split
@@ -53,7 +53,7 @@ def evaluate_run(
     config: FinetuneConfig, run: Path, *, minutes: float | None = None, reporter: Reporter
 ) -> Evaluation | None:
     """Score the final model of a run on its test split, if there is one; see `run_evaluate`."""
-    if "test" not in open_pairs(config.data).splits:
+    if "test" not in PairSource(config.data).splits:
         return None
     out = run / FINAL_EVALUATION
     return run_evaluate(
@@ -91,7 +91,7 @@ def run_evaluate(
         raise UsageError("--model and --predictions: pass one of them")
     if config.data.path is None:
         raise UsageError("no data: pass --data with a folder of pairs (test.jsonl …)")
-    source = open_pairs(config.data)
+    source = PairSource(config.data)
     split = config.evaluation.split
     found = source.read(split, limit=_limit(config), keep_empty=split != "train")
     pairs = found.pairs

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from bart_cli.config.data import LANGUAGES, SummarizationDataConfig
 from bart_cli.data.manifest import recorded_source
-from bart_cli.data.pairs import HUB_ID, open_pairs
+from bart_cli.data.pairs import HUB_ID, PairSource
 from bart_cli.errors import BartError
 from bart_cli.evaluation.ledger import model_hash
 from bart_cli.model.formats import resolve_model
@@ -103,7 +103,7 @@ class History:
         if not section.get("path") or not Path(section["path"]).exists():
             return []
         try:
-            source = open_pairs(SummarizationDataConfig.model_validate(section))
+            source = PairSource(SummarizationDataConfig.model_validate(section))
             split = next(name for name in ("test", "validation", "train") if name in source.splits)
             pairs = source.read(split, limit=count).pairs
         except (BartError, ValidationError, OSError, StopIteration):

@@ -14,7 +14,7 @@ from bart_cli.data.pair_ids import (
     load_encoded,
     load_prepared,
 )
-from bart_cli.data.pairs import PairSource, Split, open_pairs
+from bart_cli.data.pairs import PairSource, Split
 from bart_cli.data.summarization_loader import (
     SummarizationLoader,
     summarization_validation_batches,
@@ -134,7 +134,7 @@ def _check(
     tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
     tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
     config = _match_targets(config, tokenizer)
-    source = open_pairs(data)
+    source = PairSource(data)
     every = config.training.validate_every
     if every is not None and "validation" not in source.splits:
         raise UsageError(

@@ -96,7 +96,7 @@ def list_warcs(
         year, month = number // 12, number % 12 + 1
         url = f"{base_url}/crawl-data/CC-NEWS/{year}/{month:02d}/warc.paths.gz"
         try:
-            listing = gzip.decompress(fetcher.read(url)).decode("utf-8")
+            listing = gzip.decompress(fetcher.page(url)[0]).decode("utf-8")
         except MissingError:
             missing.append(f"{year}-{month:02d}")
             continue

@@ -24,12 +24,6 @@ from bart_cli.data.download.page_encoding import decode
 
 Extractor = Literal["trafilatura", "resiliparse", "news-please"]
 
-MODULES: dict[Extractor, str] = {
-    "trafilatura": "trafilatura",
-    "resiliparse": "resiliparse.extract.html2text",
-    "news-please": "newsplease",
-}
-
 SHORT = 0.5  # minimum length of the precise extraction, relative to the longest of the others
 SHORTEST_LEAD = 60  # characters
 SHORTEST_TEXT = 250  # characters in paragraphs above which trafilatura reads only paragraphs
@@ -72,12 +66,9 @@ def load_extractor(name: Extractor) -> Callable[[Page], str]:
     for logger in ("trafilatura", "newspaper", "readability", "newsplease", "htmldate"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     # Import now, so that an incomplete installation fails before the first page.
-    importlib.import_module(MODULES[name])
-    return {
-        "trafilatura": _trafilatura,
-        "resiliparse": _resiliparse,
-        "news-please": _news_please,
-    }[name]
+    module, function = EXTRACTORS[name]
+    importlib.import_module(module)
+    return function
 
 
 def publishing_date(page: Page, *, doubtful: bool = True) -> date | None:
@@ -296,3 +287,10 @@ def _news_please(page: Page) -> str:
     from newsplease import NewsPlease
 
     return NewsPlease.from_html(keep_lead(page.text), url=page.url).maintext or ""
+
+
+EXTRACTORS: dict[Extractor, tuple[str, Callable[[Page], str]]] = {
+    "trafilatura": ("trafilatura", _trafilatura),
+    "resiliparse": ("resiliparse.extract.html2text", _resiliparse),
+    "news-please": ("newsplease", _news_please),
+}

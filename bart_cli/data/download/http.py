@@ -76,7 +76,7 @@ class Fetcher:
         """Return the size of a file in bytes, or None if the server does not report it.
 
         Raises:
-            MissingError, UsageError, BartError: see `read`.
+            MissingError, UsageError, BartError: see `page`.
         """
 
         def ask() -> int | None:
@@ -90,7 +90,9 @@ class Fetcher:
         """Read a small file into memory; return its content and its Content-Type header.
 
         Raises:
-            MissingError, UsageError, BartError: see `read`.
+            MissingError: the server has no such file.
+            UsageError: `url` is not a valid HTTP URL.
+            BartError: the server cannot be reached or keeps failing.
         """
 
         def ask() -> tuple[bytes, str]:
@@ -101,16 +103,6 @@ class Fetcher:
 
         return self._persist(url, ask)
 
-    def read(self, url: str) -> bytes:
-        """Read a small file into memory.
-
-        Raises:
-            MissingError: the server has no such file.
-            UsageError: `url` is not a valid HTTP URL.
-            BartError: the server cannot be reached or keeps failing.
-        """
-        return self.page(url)[0]
-
     def fetch(
         self, url: str, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None
     ) -> None:
@@ -120,7 +112,7 @@ class Fetcher:
             on_bytes: called with the number of bytes received.
 
         Raises:
-            MissingError, UsageError, BartError: see `read`. The partial file is kept.
+            MissingError, UsageError, BartError: see `page`. The partial file is kept.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")

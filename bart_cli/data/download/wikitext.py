@@ -106,7 +106,8 @@ UNITS = {"sqmi": "sq mi", "sqft": "sq ft", "C": "\u00b0C", "F": "\u00b0F", "km2"
 # Templates named after the prefix of a ship's name.
 SHIPS = "uss hms hmas hmcs hmnzs hmt rms ss ms mv sms rfa uscgc ins usns jds rv"
 MUSIC = {"flat": "\u266d", "b": "\u266d", "sharp": "\u266f", "natural": "\u266e"}
-Arguments = tuple[list[str], dict[str, str]]
+Given, Named = list[str], dict[str, str]  # arguments of a template
+FUNCTIONS = ("formatnum:", "lc:", "uc:", "ucfirst:", "lcfirst:", "nowrap:")
 
 
 def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
@@ -224,17 +225,15 @@ def _link(content: str, no_text: frozenset[str]) -> str:
         return ""
     if not pipe:
         return shown
-    return (
-        label if label.strip() else re.sub(r"\s*\([^()]*\)$", "", shown.partition(":")[2] or shown)
-    )
+    name = re.sub(r"\s*\([^()]*\)$", "", shown.partition(":")[2] or shown)
+    return label if label.strip() else name
 
 
 def _template(content: str) -> str:
     head, *rest = content.split("|")
     name = " ".join(head.replace("_", " ").split()).lower()
-    for function in ("formatnum:", "lc:", "uc:", "ucfirst:", "lcfirst:", "nowrap:"):
-        if name.startswith(function):
-            return head.partition(":")[2].strip()
+    if name.startswith(FUNCTIONS):
+        return head.partition(":")[2].strip()
     given: list[str] = []
     named: dict[str, str] = {}
     for part in rest:
@@ -244,57 +243,44 @@ def _template(content: str) -> str:
             given.append(part.strip())
     for key in sorted((k for k in named if k.isdecimal() and len(k) < 3), key=int):
         given.insert(int(key) - 1, named[key])
+    if name in SHIPS.split() and given:
+        return f"{name.upper()} {given[0]}"
     expand = EXPANDERS.get(name)
     if expand is None and re.fullmatch(r"lang-[\w-]+|langx|script/.+", name):
         expand = _last if name == "langx" else _first
-    if name in SHIPS.split() and given:
-        return f"{name.upper()} {given[0]}"
-    if expand is not None:
-        try:
-            return expand((given, named))
-        except (IndexError, KeyError, ValueError):
-            return HOLE
-    return "" if NO_CONTENT.fullmatch(name) else HOLE
+    if expand is None:
+        return "" if NO_CONTENT.fullmatch(name) else HOLE
+    try:
+        if isinstance(expand, str):
+            return expand.format(*given, first=_first(given, named), all=_all(given, named))
+        return expand(given, named)
+    except (IndexError, KeyError, ValueError):
+        return HOLE
 
 
-def _first(arguments: Arguments) -> str:
-    given, named = arguments
+def _first(given: Given, named: Named) -> str:
     return given[0] if given else named.get("text", HOLE)
 
 
-def _last(arguments: Arguments) -> str:
-    return arguments[0][-1]
+def _last(given: Given, named: Named) -> str:
+    return given[-1]
 
 
-def _second(arguments: Arguments) -> str:
-    return arguments[0][1]
-
-
-def _ipa(arguments: Arguments) -> str:
-    given = arguments[0]
+def _ipa(given: Given, named: Named) -> str:
     return f"[{given[1]}]" if re.fullmatch(r"[a-z]{2,3}", given[0]) and given[1:] else given[0]
 
 
-def _coordinates(arguments: Arguments) -> str:
-    return "" if arguments[1].get("display") in ("title", "t") else HOLE
+def _all(given: Given, named: Named) -> str:
+    return ", ".join(filter(None, given))
 
 
-def _block(arguments: Arguments) -> str:
-    return f"\n{_first(arguments)}\n"
+def _nihongo(given: Given, named: Named) -> str:
+    shown, *others = given
+    added = _all(others[:2], named)
+    return f"{shown} ({added})" if shown and added else shown or added
 
 
-def _all(arguments: Arguments) -> str:
-    return ", ".join(given for given in arguments[0] if given)
-
-
-def _nihongo(arguments: Arguments) -> str:
-    shown, *others = arguments[0]
-    others = [other for other in others[:2] if other]
-    return f"{shown} ({', '.join(others)})" if shown and others else shown or _all((others, {}))
-
-
-def _convert(arguments: Arguments) -> str:
-    given = arguments[0]
+def _convert(given: Given, named: Named) -> str:
     text, expects_unit = given[0], True
     index = 1
     while index < len(given):
@@ -321,8 +307,7 @@ def _convert(arguments: Arguments) -> str:
     return text
 
 
-def _date(arguments: Arguments) -> str:
-    given, named = arguments
+def _date(given: Given, named: Named) -> str:
     numbers = [value for value in given if value]
     if len(numbers) > 1 and numbers[1][0].isalpha():
         return " ".join(numbers[:3])  # French: day, month in words, year
@@ -339,113 +324,100 @@ def _date(arguments: Arguments) -> str:
     return f"{month} {day}, {numbers[0]}"
 
 
-def _as_of(arguments: Arguments) -> str:
-    given, named = arguments
+def _as_of(given: Given, named: Named) -> str:
     if "alt" in named:
         return named["alt"]
     word = "Since" if named.get("since") else "As of"
     word = word.lower() if named.get("lc") else word
     if len(given) > 1 and not given[1].isdecimal():
         return f"{word} {' '.join(reversed(given[:3]))}"
-    return f"{word} {_date((given, {'df': 'y'}))}"
+    return f"{word} {_date(given, {'df': 'y'})}"
 
 
-def _fraction(arguments: Arguments) -> str:
-    *whole, above, below = ["1", *arguments[0]] if len(arguments[0]) == 1 else arguments[0]
+def _fraction(given: Given, named: Named) -> str:
+    *whole, above, below = ["1", *given] if len(given) == 1 else given
     return " ".join([*whole, f"{above}/{below}"])
 
 
-def _value(arguments: Arguments) -> str:
-    given, named = arguments
+def _value(given: Given, named: Named) -> str:
     text = given[0] + (f" \u00b1 {given[1]}" if len(given) > 1 else "")
     text += f" \u00d7 10^{named['e']}" if "e" in named else ""
     unit = named.get("u", named.get("ul", ""))
     return named.get("p", "") + text + (f" {unit}" if unit else "")
 
 
-def _constant(text: str) -> Callable[[Arguments], str]:
-    return lambda _: text
-
-
-def _names(names: str, expand: Callable[[Arguments], str]) -> dict[str, Callable[[Arguments], str]]:
-    return dict.fromkeys(names.split(","), expand)
-
-
-EXPANDERS: dict[str, Callable[[Arguments], str]] = {
-    **_names("nowrap,nobr,small,smaller,big,larger,sup,sub,abbr,tooltip,em,strong,bold,italic,"
-             "linktext,mvar,var,math,smallcaps,sc,not a typo,typo,proper name,"
-             "nobold,noitalic,keypress,key,code,tt,mono,unicode,pre,nastaliq,center,longitem,"
-             "railgauge,track gauge,j,нобр,s,langi,юникод,仮リンク,interlanguage link multi,"
-             "citation bloc,texte,"
-             "polytonic,hebrew,rtl-lang,"
-             "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,uss,"
-             "inflation,player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
-             "underline,strikethrough,vanchor,text", _first),
-    **_names("resize,script,native name,tsl,lien,le,link-en", _last),
-    **_names("lang,langue,transl,transliteration,translit,color,colored text,font color,rtl,zh",
-             _last),
-    **_names("sort,hs,wict,link,wikt", _last),
-    **_names("нп,нп1,нп2,нп3,нп4,нп5,не переведено,не переведено 5",
-             lambda a: "".join(a[0][1:2]) or a[0][0]),
-    **_names("audio,pronunciation", _second),
-    **_names("ipa,api,afi,api-fr", _ipa),
-    **_names("coord,coordonnées", _coordinates),
-    **_names("citation", lambda a: a[0][0] if a[0] else ""),
-    **_names("angbr,angle bracket,angbr ipa,grapheme", lambda a: f"\u27e8{_first(a)}\u27e9"),
-    **_names("chem,chem2", lambda a: "".join(a[0])),
-    **_names("e", lambda a: f" \u00d7 10^{a[0][0]}"),
-    **_names("pow", lambda a: f"{a[0][0]}^{a[0][1]}"),
-    **_names("ad,ce", lambda a: f"AD {a[0][0]}"),
-    **_names("bc,bce", lambda a: f"{a[0][0]} BC"),
-    **_names("unité,nombre,unidad,nb,число,num", lambda a: " ".join(a[0][:2])),
-    **_names("siècle,s-,s2-", lambda a: f"{a[0][0]}e siècle"),
-    **_names("music", lambda a: MUSIC[a[0][0]]),
-    **_names('"', lambda a: f"„{_first(a)}“"),
-    **_names("' \",'\"", _constant("'\"")),
-    **_names("\" ',\"'", _constant("\"'")),
-    **_names("-\"", _constant('"')),
-    **_names("quote,blockquote,cquote,quotation,bquote,poemquote,poem quote,verse translation,"
-             "rquote,block quote,verse,cita,zitat,citazione,cytat,цитата", _block),
-    **_names("nihongo,nihongo foot,nihongo2,nihongo3,nihongo krt,korean,chinese", _nihongo),
-    **_names("convert,cvt,conv", _convert),
-    **_names("birth date,death date,birth date and age,death date and age,start date,end date,"
-             "bda,dda,dob,start date and age,birth year and age,death year and age,film date,"
-             "birth-date,death-date,birth-date and age,death-date and age,"
-             "release date,launch date,dts,date,date-,start-date,end-date", _date),
-    **_names("as of,asof", _as_of),
-    **_names("frac,fraction,sfrac,sfraction", _fraction),
-    **_names("val", _value),
-    **_names("circa,ca,c.", lambda a: " \u2013 ".join(f"c. {given}" for given in a[0]) or "c."),
-    **_names("floruit,fl.", lambda a: f"fl. {_all(a)}"),
-    **_names("reign,r.", lambda a: f"r. {chr(0x2013).join(a[0])}"),
-    **_names("flag,flagcountry,flagu,flagdeco,flag country", _first),
-    **_names("flagicon,flag icon", _constant("")),
-    **_names("nbsp,space,spaces,,thin space,thinsp,hair space,zwsp,pad,0", _constant(" ")),
-    **_names("snd,spnd,snds,spaced ndash,spaced en dash,spndash", _constant(" \u2013 ")),
-    **_names("ndash,en dash,\u2013", _constant("\u2013")),
-    **_names("mdashb", _constant(" \u2014 ")),
-    **_names("mdash,em dash,\u2014", _constant("\u2014")),
-    **_names("',apostrophe", _constant("'")),
-    **_names("'s,'s", _constant("'s")),
-    **_names("!", _constant("|".translate(LITERAL))),
-    **_names("=", _constant("=".translate(LITERAL))),
-    **_names("\u00b7,\u2022,bull,dot,middot,bullet", _constant(" \u00b7 ")),
-    **_names("ubl,unbulleted list,plainlist,plain list,hlist,flatlist,flat list", _all),
-    **_names("number sign,hash", _constant("#".translate(LITERAL))),
-    **_names("us$,usd", lambda a: f"US${a[0][0]}"),
-    **_names("ship", lambda a: " ".join(a[0][:2])),
-    **_names("sclass,sclass2", lambda a: f"{a[0][0]}-class {a[0][1]}"),
-    **_names("inr,indian rupee", lambda a: f"\u20b9{_all(a)}"),
-    **_names("gbp,\u00a3,pound sign", lambda a: f"\u00a3{_all(a)}"),
-    **_names("eur,euro,\u20ac", lambda a: f"\u20ac{_all(a)}"),
-    **_names("h2o", _constant("H2O")),
-}  # fmt: skip
+# Names of templates, and a function of their arguments or a format string for them.
+EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
+    ("nowrap,nobr,small,smaller,big,larger,sup,sub,abbr,tooltip,em,strong,bold,italic,"
+     "linktext,mvar,var,math,smallcaps,sc,not a typo,typo,proper name,"
+     "nobold,noitalic,keypress,key,code,tt,mono,unicode,pre,nastaliq,center,longitem,"
+     "railgauge,track gauge,j,нобр,s,langi,юникод,仮リンク,interlanguage link multi,"
+     "citation bloc,texte,polytonic,hebrew,rtl-lang,"
+     "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,uss,"
+     "inflation,player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
+     "underline,strikethrough,vanchor,text,flag,flagcountry,flagu,flagdeco,flag country", _first),
+    ("resize,script,native name,tsl,lien,le,link-en,sort,hs,wict,link,wikt,"
+     "lang,langue,transl,transliteration,translit,color,colored text,font color,rtl,zh", _last),
+    ("нп,нп1,нп2,нп3,нп4,нп5,не переведено,не переведено 5",
+     lambda given, named: "".join(given[1:2]) or given[0]),
+    ("audio,pronunciation", "{1}"),
+    ("ipa,api,afi,api-fr", _ipa),
+    ("coord,coordonnées",
+     lambda given, named: "" if named.get("display") in ("title", "t") else HOLE),
+    ("citation", lambda given, named: given[0] if given else ""),
+    ("angbr,angle bracket,angbr ipa,grapheme", "\u27e8{first}\u27e9"),
+    ("chem,chem2", lambda given, named: "".join(given)),
+    ("e", " \u00d7 10^{0}"),
+    ("pow", "{0}^{1}"),
+    ("ad,ce", "AD {0}"),
+    ("bc,bce", "{0} BC"),
+    ("unité,nombre,unidad,nb,число,num", lambda given, named: " ".join(given[:2])),
+    ("siècle,s-,s2-", "{0}e siècle"),
+    ("music", lambda given, named: MUSIC[given[0]]),
+    ('"', "„{first}“"),
+    ("' \",'\"", "'\""),
+    ("\" ',\"'", "\"'"),
+    ("-\"", '"'),
+    ("quote,blockquote,cquote,quotation,bquote,poemquote,poem quote,verse translation,"
+     "rquote,block quote,verse,cita,zitat,citazione,cytat,цитата", "\n{first}\n"),
+    ("nihongo,nihongo foot,nihongo2,nihongo3,nihongo krt,korean,chinese", _nihongo),
+    ("convert,cvt,conv", _convert),
+    ("birth date,death date,birth date and age,death date and age,start date,end date,"
+     "bda,dda,dob,start date and age,birth year and age,death year and age,film date,"
+     "birth-date,death-date,birth-date and age,death-date and age,"
+     "release date,launch date,dts,date,date-,start-date,end-date", _date),
+    ("as of,asof", _as_of),
+    ("frac,fraction,sfrac,sfraction", _fraction),
+    ("val", _value),
+    ("circa,ca,c.", lambda given, named: " \u2013 ".join(f"c. {year}" for year in given) or "c."),
+    ("floruit,fl.", "fl. {all}"),
+    ("reign,r.", lambda given, named: f"r. {chr(0x2013).join(given)}"),
+    ("flagicon,flag icon", ""),
+    ("nbsp,space,spaces,,thin space,thinsp,hair space,zwsp,pad,0", " "),
+    ("snd,spnd,snds,spaced ndash,spaced en dash,spndash", " \u2013 "),
+    ("ndash,en dash,\u2013", "\u2013"),
+    ("mdashb", " \u2014 "),
+    ("mdash,em dash,\u2014", "\u2014"),
+    ("',apostrophe", "'"),
+    ("'s,'s", "'s"),
+    ("!", "|".translate(LITERAL)),
+    ("=", "=".translate(LITERAL)),
+    ("\u00b7,\u2022,bull,dot,middot,bullet", " \u00b7 "),
+    ("ubl,unbulleted list,plainlist,plain list,hlist,flatlist,flat list", _all),
+    ("number sign,hash", "#".translate(LITERAL)),
+    ("us$,usd", "US${0}"),
+    ("ship", lambda given, named: " ".join(given[:2])),
+    ("sclass,sclass2", "{0}-class {1}"),
+    ("inr,indian rupee", "\u20b9{all}"),
+    ("gbp,\u00a3,pound sign", "\u00a3{all}"),
+    ("eur,euro,\u20ac", "\u20ac{all}"),
+    ("h2o", "H2O"),
+)  # fmt: skip
+EXPANDERS = {name: expand for names, expand in EXPANSIONS for name in names.split(",")}
 
 
 def _heading(line: str) -> tuple[int, str] | None:
     stripped = line.strip()
-    if not stripped.startswith("=") or not stripped.endswith("="):
-        return None
     before = len(stripped) - len(stripped.lstrip("="))
     after = len(stripped) - len(stripped.rstrip("="))
     level = min(before, after, 6)

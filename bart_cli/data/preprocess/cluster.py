@@ -32,6 +32,7 @@ def run_tasks(
 
     from distributed import as_completed
     from distributed.comm.core import CommClosedError
+    from distributed.scheduler import KilledWorker
 
     try:
         futures = client.map(partial(_outcome, function), arguments, pure=False, retries=0)
@@ -40,31 +41,19 @@ def run_tasks(
                 error = future.result() if future.status == "finished" else future.exception()
                 if isinstance(error, BaseException):
                     client.cancel(futures)
-                    raise _translate(error)
+                    raise error
                 task.advance()
         results: list[Any] = client.gather(futures)
-    except (CancelledError, CommClosedError) as error:
-        raise _translate(error) from None
-    return results
-
-
-def _translate(error: BaseException) -> BaseException:
-    """Replace an error of the cluster by one that tells the user how to proceed."""
-    from concurrent.futures import CancelledError
-
-    from distributed.comm.core import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        return BartError(
+    except KilledWorker:
+        raise BartError(
             "worker processes were killed repeatedly (out of memory?)",
             hint="Rerun the command to resume, with fewer --workers to use less memory.",
-        )
-    if isinstance(error, CancelledError | CommClosedError):
-        return BartError(
+        ) from None
+    except (CancelledError, CommClosedError):
+        raise BartError(
             "lost the connection to the Dask scheduler", hint="Rerun the command to resume."
-        )
-    return error
+        ) from None
+    return results
 
 
 def _outcome(function: Callable[[Any], Any], argument: Any) -> Any:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.pair_files import FilePart
 from bart_cli.data.pair_ids import LANGUAGE, encode_batches, vocabulary_of
-from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split, open_pairs
+from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split
 from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.data.table_digest import ID_COLUMNS
@@ -65,7 +65,7 @@ def preprocess_summarization(
         UsageError: there is no split or no usable pair, a file is damaged, or `out` contains other
             pairs.
     """
-    source = open_pairs(data)
+    source = PairSource(data)
     if not source.splits:
         source.read("train")  # raises with the missing split
     old = _check_folder(source, out)

@@ -15,7 +15,6 @@ import pytest
 from bart_cli.data import documents
 from bart_cli.data.documents import (
     find_form,
-    find_text_files,
     group_blocks,
     plan_blocks,
     read_blocks,
@@ -49,7 +48,7 @@ def test_every_format_gives_the_same_documents(tmp_path: Path, size: int) -> Non
         for file in (path, packed, marked):
             found = [text for _, text in read_blocks(plan_blocks(file, "auto", size))]
             assert found == FOLDED, file
-    assert len(find_text_files(tmp_path)) == 9
+    assert len(scan_corpus(tmp_path)[0]) == 9
 
 
 def test_separation_of_documents_is_detected(tmp_path: Path) -> None:
@@ -92,11 +91,11 @@ def test_other_files_next_to_the_text_are_ignored(tmp_path: Path) -> None:
     assert tmp_path / "merges.txt" in files
     assert not [f for f in files if f.parent.name == "tokenizer"]
     assert others == {"merges.txt": 1, "vocab.json": 1, "tokenizer.json": 1, ".pdf": 1}
-    assert [f.name for f in find_text_files(tmp_path / "corpus")] == ["c.txt", "b.txt"]
+    assert [f.name for f in scan_corpus(tmp_path / "corpus")[0]] == ["c.txt", "b.txt"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.pdf").write_text("")
     with pytest.raises(UsageError, match=r"no text file in .*; found 1 \.pdf"):
-        find_text_files(tmp_path / "other")
+        scan_corpus(tmp_path / "other")
 
 
 def test_small_files_share_a_task(tmp_path: Path) -> None:

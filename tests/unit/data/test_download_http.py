@@ -59,7 +59,7 @@ def test_missing_files_are_not_requested_again(tmp_path: Path) -> None:
         assert web.requests["none"] == 1
         web.faults["none"] = [401]
         with pytest.raises(BartError, match="HTTP 401"):
-            fetcher().read(f"{web.url}/none")
+            fetcher().page(f"{web.url}/none")
         assert web.requests["none"] == 2
 
 
@@ -80,7 +80,7 @@ def test_retry_after_is_respected_but_not_forever(tmp_path: Path) -> None:
         assert max(slept) == 256
         web.faults["a"] = [403] * 99
         with pytest.raises(BartError, match="HTTP 403"):
-            Fetcher(sleep=slept.append, patience=100).read(f"{web.url}/a")
+            Fetcher(sleep=slept.append, patience=100).page(f"{web.url}/a")
         assert web.requests["a"] < 25
 
 
@@ -103,12 +103,12 @@ def test_all_threads_pause_for_a_busy_server(tmp_path: Path) -> None:
     def sleep(seconds: float) -> None:
         asked.append(web.requests["b"])
         if len(asked) == 1:  # while one thread waits, another requests a file
-            assert client.read(f"{web.url}/b") == b"b"
+            assert client.page(f"{web.url}/b")[0] == b"b"
 
     client = Fetcher(sleep=sleep)
     with serve_files(tmp_path) as web:
         web.faults["a"] = [503]
-        assert client.read(f"{web.url}/a") == b"a"
+        assert client.page(f"{web.url}/a")[0] == b"a"
     assert asked[:2] == [0, 0]  # the second thread waits as well before its request
 
 

@@ -22,7 +22,7 @@ from bart_cli.cli.options import ConfigOptions
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig
 from bart_cli.data.pair_ids import count_training_pairs, load_encoded
-from bart_cli.data.pairs import PairSource, open_pairs, read_pairs
+from bart_cli.data.pairs import PairSource, read_pairs
 from bart_cli.data.preprocess.summarization import preprocess_summarization
 from bart_cli.errors import UsageError
 from bart_cli.progress import Reporter
@@ -145,7 +145,7 @@ def test_every_format_gives_the_same_pairs_to_every_command(
         folder.mkdir()
         write(folder, rows)
         data = SummarizationDataConfig(path=folder / "saved" if name == "saved" else folder)
-        found = [(pair.source, pair.target) for pair in open_pairs(data).read("train").pairs]
+        found = [(pair.source, pair.target) for pair in PairSource(data).read("train").pairs]
         if name == "parallel":
             assert found == expected(
                 [(" ".join(a.split()), " ".join(s.split())) for a, s in rows]
@@ -154,11 +154,11 @@ def test_every_format_gives_the_same_pairs_to_every_command(
             assert found == wanted, name
     FORMS["csv"](folder, rows)
     data = SummarizationDataConfig(path=folder / "train.csv", max_target_length=1000)
-    ids = load_encoded(open_pairs(data), "train", None, data, tiny_tokenizer)
+    ids = load_encoded(PairSource(data), "train", None, data, tiny_tokenizer)
     preprocess_summarization(data, tmp_path / "out", tiny_tokenizer, reporter=Reporter())
     assert [(p.source, p.target) for p in read_pairs(tmp_path / "out", "train")] == wanted
     ready = SummarizationDataConfig(path=tmp_path / "out", max_target_length=1000)
-    prepared = load_encoded(open_pairs(ready), "train", None, ready, tiny_tokenizer)
+    prepared = load_encoded(PairSource(ready), "train", None, ready, tiny_tokenizer)
     for one, other in ((prepared.sources, ids.sources), (prepared.targets, ids.targets)):
         assert list(map(list, one)) == list(map(list, other))
 
@@ -185,7 +185,7 @@ def test_sentences_in_a_list_are_lines_and_empty_sides_are_counted(tmp_path: Pat
         {"article": "same text", "summary": "same\ntext"},
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    split = open_pairs(SummarizationDataConfig(path=tmp_path / "a.jsonl")).read("train")
+    split = PairSource(SummarizationDataConfig(path=tmp_path / "a.jsonl")).read("train")
     assert [(p.source, p.target) for p in split.pairs] == [("One. Two.", "First.\nSecond.")]
     assert split.read == 6
     assert split.dropped == {
@@ -206,7 +206,7 @@ def test_columns_are_chosen_by_option_and_found_in_any_case(tmp_path: Path) -> N
     def find(names: list[str], **fields: str) -> list[tuple[str, str]]:
         (tmp_path / "a.csv").write_text(",".join(names) + "\n" + ",".join(names) + "\n")
         data = SummarizationDataConfig(path=tmp_path / "a.csv", **fields)  # type: ignore[arg-type]
-        return [(p.source, p.target) for p in open_pairs(data).read("train").pairs]
+        return [(p.source, p.target) for p in PairSource(data).read("train").pairs]
 
     assert find(["ID", "Source Text", "HIGHLIGHTS"]) == [("Source Text", "HIGHLIGHTS")]
     assert find(["body", "tldr"], source_field="Body", target_field="tldr") == [("body", "tldr")]
@@ -259,7 +259,7 @@ def test_errors_are_one_line(tmp_path: Path, files: dict[str, bytes], message: s
 
 
 def source_of(path: Path, **shares: float) -> PairSource:
-    return open_pairs(SummarizationDataConfig(path=path, **shares))  # type: ignore[arg-type]
+    return PairSource(SummarizationDataConfig(path=path, **shares))  # type: ignore[arg-type]
 
 
 def test_one_file_is_divided_by_shares_whatever_its_order(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_prepared_pairs_keep_empty_articles_and_their_language(
     ready = raw.model_copy(update={"path": tmp_path / "out"})
     for split, scored in (("train", 5), ("validation", 6), ("test", 6)):
         for data in (raw, ready):
-            source = open_pairs(data)
+            source = PairSource(data)
             assert len(source.read(split, keep_empty=split != "train").pairs) == scored
             # The loss ignores pairs without an article, and the limit counts only the others.
             assert len(load_encoded(source, split, None, data, tiny_tokenizer).sources) == 5

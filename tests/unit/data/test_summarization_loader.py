@@ -27,7 +27,7 @@ from bart_cli.data.pair_ids import (
     load_encoded,
     load_prepared,
 )
-from bart_cli.data.pairs import open_pairs, read_pairs
+from bart_cli.data.pairs import PairSource, read_pairs
 from bart_cli.data.preprocess.summarization import preprocess_summarization
 from bart_cli.data.summarization_loader import (
     SummarizationLoader,
@@ -166,7 +166,7 @@ def test_pairs_are_truncated_and_limited(
             SummarizationDataConfig(path=tmp_path), folder, tiny_tokenizer, reporter=Reporter()
         )
     data = SummarizationDataConfig(path=folder, max_source_length=8, max_target_length=6)
-    pairs = load_encoded(open_pairs(data), "train", 3, data, tiny_tokenizer)
+    pairs = load_encoded(PairSource(data), "train", 3, data, tiny_tokenizer)
     assert (len(pairs.sources), pairs.sources.cut, pairs.targets.cut) == (3, 3, 3)
     for source, target in zip(pairs.sources, pairs.targets, strict=True):
         assert (len(source), len(target)) == (8, 6)
@@ -180,7 +180,7 @@ def test_one_rank_of_a_machine_tokenizes_for_all(
     rows = [{"article": f"{s} {i}", "summary": s} for i, s in enumerate(SENTENCES)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = SummarizationDataConfig(path=tmp_path, max_source_length=8)
-    alone = ids_of(load_encoded(open_pairs(data), "train", 5, data, tiny_tokenizer))
+    alone = ids_of(load_encoded(PairSource(data), "train", 5, data, tiny_tokenizer))
     calls: list[object] = []
     real = pair_ids.encode_batches
 
@@ -191,7 +191,7 @@ def test_one_rank_of_a_machine_tokenizes_for_all(
     monkeypatch.setattr(pair_ids, "encode_batches", encode_batches)
 
     def load(world: World) -> object:
-        return ids_of(load_encoded(open_pairs(data), "train", 5, data, tiny_tokenizer, world=world))
+        return ids_of(load_encoded(PairSource(data), "train", 5, data, tiny_tokenizer, world=world))
 
     assert in_ranks(3, load) == [alone] * 3
     assert len(calls) == 1
@@ -226,7 +226,7 @@ def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_
         old / "train.parquet",
     )
     digests = {
-        str(open_pairs(SummarizationDataConfig(path=folder)).digests("train"))
+        str(PairSource(SummarizationDataConfig(path=folder)).digests("train"))
         for folder in (new, old)
     }
     assert len(digests) == 1  # the digest depends on the content, not on the format
@@ -235,14 +235,14 @@ def test_prepared_ids_are_mapped_two_bytes_each_and_equal_those_of_text_and_old_
         found = []
         for folder in (new, old):
             data = SummarizationDataConfig(path=folder, max_source_length=12, max_target_length=6)
-            source, before = open_pairs(data), pa.total_allocated_bytes()
+            source, before = PairSource(data), pa.total_allocated_bytes()
             pairs = load_prepared(source, "train", limit, data, fitted)
             assert pairs is not None
             found.append((ids_of(pairs), pairs.sources.cut, pairs.targets.cut))
             if folder is new:
                 assert pa.total_allocated_bytes() <= before  # the ids are not copied
             del pairs
-        text = open_pairs(data).read("train", limit=limit).pairs
+        text = PairSource(data).read("train", limit=limit).pairs
         encoded = encode_pairs(text, data, fitted)
         assert found[0] == found[1] == (ids_of(encoded), encoded.sources.cut, encoded.targets.cut)
         assert encoded.sources.lengths.tolist() == [len(row) for row in found[0][0][0]]
@@ -260,10 +260,10 @@ def test_ids_of_another_vocabulary_are_not_used_whatever_tokenizer_is_saved_with
     )
     tiny_tokenizer.save(tmp_path / "out" / "tokenizer")
     data = SummarizationDataConfig(path=tmp_path / "out")
-    pairs = load_encoded(open_pairs(data), "train", None, data, tiny_tokenizer)
+    pairs = load_encoded(PairSource(data), "train", None, data, tiny_tokenizer)
     assert ids_of(pairs) == ([tiny_tokenizer.encode("A b c.")], [tiny_tokenizer.encode("A.")])
-    assert load_prepared(open_pairs(data), "train", None, data, tiny_tokenizer) is None
-    prepared = load_prepared(open_pairs(data), "train", None, data, other)
+    assert load_prepared(PairSource(data), "train", None, data, tiny_tokenizer) is None
+    prepared = load_prepared(PairSource(data), "train", None, data, other)
     assert prepared is not None
     assert ids_of(prepared) == ([other.encode("A b c.")], [other.encode("A.")])
 
