@@ -67,7 +67,7 @@ class DataLoad(Load[DataSpec]):
     def _preprocess(self, processes: int) -> Iterator[Work]:
         work = self._spec.work / "pass"
         tasks = block_tasks(self._spec, work)
-        size = sum(task.block.end - task.block.begin for task in tasks)
+        size = sum(block.end - block.begin for task in tasks for block in task.blocks)
         with worker_processes(processes) as pool:
             while True:
                 shutil.rmtree(work, ignore_errors=True)
@@ -119,8 +119,9 @@ def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Token
 
 def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
     """Divide the corpus into preprocessing tasks, each of which writes a shard."""
-    inputs = (("corpus", spec.corpus, "lines"),)
-    settings = PreprocessSettings(inputs, (spec.length,), validation_share=0.0)
+    settings = PreprocessSettings(
+        (("corpus", spec.corpus, "lines"),), (spec.length,), validation_share=0.0
+    )
     return [
         BlockTask(number, (block,), work, spec.tokenizer, settings)
         for number, block in enumerate(plan_blocks(spec.corpus, "lines", BLOCK))

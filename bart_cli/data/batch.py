@@ -45,12 +45,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device. Copies to a GPU are asynchronous."""
         if device.type == "cuda":  # only copies from pinned memory do not block the host
-            return Batch(*(x.pin_memory().to(device, non_blocking=True) for x in self.tensors()))
-        return Batch(*(x.to(device) for x in self.tensors()))
-
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the four tensors in constructor order."""
-        return self.source, self.source_mask, self.decoder_input, self.labels
+            pinned = (x.pin_memory() for x in vars(self).values())
+            return Batch(*(x.to(device, non_blocking=True) for x in pinned))
+        return Batch(*(x.to(device) for x in vars(self).values()))
 
 
 def shift_right(target: Tensor, *, start: Tensor | int, pad_id: int) -> Tensor:

@@ -165,26 +165,23 @@ def encode_pairs(
     Args:
         world: if given, one rank of each machine tokenizes for all its ranks.
     """
-    tokenized = _tokenized(pairs, tokenizer, prefix, reporter)
+
+    def tokenized() -> Iterator[pa.RecordBatch]:
+        with reporter.task("tokenize the pairs", unit="pairs") as task:
+            for part, batch in encode_batches(pairs, tokenizer, prefix):
+                task.advance(len(part))
+                yield batch
+
     if world is None or world.size == 1:
-        return _pairs(tokenized, data, tokenizer)
+        return _pairs(tokenized(), data, tokenizer)
     from bart_cli.runtime.machine import once_per_machine
 
     def write(file: IO[bytes]) -> None:
         with pa.ipc.new_file(file, _ids_schema(tokenizer)) as writer:
-            for batch in tokenized:
+            for batch in tokenized():
                 writer.write_batch(batch)
 
     return _pairs(once_per_machine(world, write, _mapped), data, tokenizer)
-
-
-def _tokenized(
-    pairs: Iterable[Pair], tokenizer: Tokenizer, prefix: str, reporter: Reporter
-) -> Iterator[pa.RecordBatch]:
-    with reporter.task("tokenize the pairs", unit="pairs") as task:
-        for part, batch in encode_batches(pairs, tokenizer, prefix):
-            task.advance(len(part))
-            yield batch
 
 
 def encode_batches(

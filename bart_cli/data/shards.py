@@ -41,11 +41,7 @@ def ids_type(vocab_size: int) -> pa.DataType:
 
 
 def shard_schema(vocab_size: int, vocabulary: str | None = None) -> pa.Schema:
-    """The Arrow schema of a shard.
-
-    Args:
-        vocabulary: fingerprint of the tokenizer, stored in the file's metadata.
-    """
+    """The Arrow schema of a shard, with the fingerprint of the tokenizer as metadata."""
     return pa.schema(
         [
             ("sentences", pa.string()),

@@ -54,16 +54,10 @@ class SummarizationLoader:
             rows = self._rows(positions)
             # Distributing the sorted batch round-robin balances the lengths between ranks.
             dealt = rows[np.argsort(-self._lengths[rows], kind="stable")]
-            yield self._micro_batches(dealt[share.rank :: share.world_size])
+            own = dealt[share.rank :: share.world_size]
+            groups = micro_batches(self._lengths[own], share.micro_batch, self._data.max_tokens)
+            yield [_batch(self._pairs, own[chosen], self._collate) for chosen in groups]
             start += share.global_batch
-
-    def _micro_batches(self, rows: Ids) -> list[Batch]:
-        return [
-            _batch(self._pairs, rows[chosen], self._collate)
-            for chosen in micro_batches(
-                self._lengths[rows], self._share.micro_batch, self._data.max_tokens
-            )
-        ]
 
     def _rows(self, positions: Ids) -> Ids:
         epochs, inside = np.divmod(positions, self.samples_per_epoch)

@@ -81,9 +81,8 @@ def refuse_binary(name: str, content: bytes) -> None:
     if content.startswith(b"PK\x03\x04"):
         found = [kind for kind in MEMBERS if kind[0] in content] + [ZIP]
     else:
-        found = [
-            kind for kind in FORMATS if any(re.match(kind[0], c, re.S) for c in (content, start))
-        ]
+        beginnings = (content, start)
+        found = [kind for kind in FORMATS if any(re.match(kind[0], b, re.S) for b in beginnings)]
     if found:
         _, what, hint = found[0]
         raise UsageError(f"{name} is not text: it is {what}", hint=hint.format(file=_word(name)))

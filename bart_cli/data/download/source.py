@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,26 +50,19 @@ Opened = Iterator[tuple[int | None, Iterable[Part]]]
 
 
 class Source(ABC):
-    """A corpus or data set to download.
-
-    Attributes:
-        corpus: its name.
-        unit: unit of progress.
-        items: items that the report counts.
-        extras: extras of the package that it needs.
-        threads: parts that are written at the same time, where a part that fails is skipped. 0:
-            parts are written in order, and the first failure ends the download.
-    """
+    """A corpus or data set to download."""
 
     corpus: str
-    unit: str = "files"
-    items: str = "documents"
-    extras: tuple[str, ...] = ()
+    unit: str = "files"  # of progress
+    items: str = "documents"  # counted by the report
+    extras: tuple[str, ...] = ()  # of the package, needed for the download
+    # Parts written at the same time, where a part that fails is skipped. 0: parts are written in
+    # order, and the first failure ends the download.
     threads: int = 0
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return what determines the files, to be recorded in the manifest."""
+        """Return the settings that determine the files, to be recorded in the manifest."""
 
     @contextmanager
     @abstractmethod
@@ -85,10 +79,7 @@ class Source(ABC):
 
     @abstractmethod
     def dropped(self, manifest: Manifest, failed: int) -> dict[str, int]:
-        """Return the number of skipped items by reason.
-
-        Args:
-            failed: number of parts that failed in this run.
+        """Return the number of skipped items by reason; `failed` parts failed in this run.
 
         Raises:
             BartError: there is no result at all.
@@ -172,24 +163,19 @@ def _in_threads(
     Errors that are not of a single part, such as a full disk, end the download.
     """
     pending: dict[Future[None], Part] = {}
-
-    def settle(most: int) -> Iterator[list[tuple[Part, BartError | None]]]:
-        """Wait until at most this many parts are pending."""
-        while len(pending) > most:
-            done = []
-            for future in wait(pending, REFRESH_SECONDS, FIRST_COMPLETED).done:
-                error = future.exception()
-                if error is not None and not isinstance(error, BartError):
-                    raise error
-                done.append((pending.pop(future), error))
-            yield done
-
     with ThreadPoolExecutor(source.threads) as threads:
         try:
-            for part in parts:
-                pending[threads.submit(_write, part, manifest)] = part
-                yield from settle(4 * source.threads)  # bounds the memory
-            yield from settle(0)
+            for part in chain(parts, [None]):
+                if part is not None:
+                    pending[threads.submit(_write, part, manifest)] = part
+                while len(pending) > (4 * source.threads if part else 0):  # bounds the memory
+                    done = []
+                    for future in wait(pending, REFRESH_SECONDS, FIRST_COMPLETED).done:
+                        error = future.exception()
+                        if error is not None and not isinstance(error, BartError):
+                            raise error
+                        done.append((pending.pop(future), error))
+                    yield done
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             source.stop()

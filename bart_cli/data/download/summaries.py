@@ -292,15 +292,18 @@ def read_xsum(content: str) -> tuple[str, str]:
     parts = XSUM_PARTS.split(content)
     fields = dict(zip(parts[1::2], parts[2::2], strict=True))
     lines = (" ".join(line.split()) for line in fields.get("RESTBODY", "").splitlines())
+    article = "\n".join(line for line in lines if line and line not in XSUM_BUTTONS)
     summary = fields.get("FIRST-SENTENCE", fields.get("INTRODUCTION", ""))
-    return "\n".join(line for line in lines if line and line not in XSUM_BUTTONS), " ".join(
-        summary.split()
-    )
+    return article, " ".join(summary.split())
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], *, parallel: bool) -> None:
     """Write a split as .jsonl and, if `parallel`, also as .source + .target beside it."""
-    _write_lines(path, map(_json_line, pairs))
+    rows = (
+        {"id": clean(pair.id), "article": clean(pair.source), "summary": clean(pair.target)}
+        for pair in pairs
+    )
+    _write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))
     if parallel:
         for side in ("source", "target"):
             texts = (" ".join(clean(getattr(pair, side)).split()) for pair in pairs)
@@ -310,8 +313,3 @@ def write_pairs(path: Path, pairs: Sequence[Pair], *, parallel: bool) -> None:
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(f"{line}\n" for line in lines)
-
-
-def _json_line(pair: Pair) -> str:
-    row = {"id": clean(pair.id), "article": clean(pair.source), "summary": clean(pair.target)}
-    return json.dumps(row, ensure_ascii=False)

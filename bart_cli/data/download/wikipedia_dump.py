@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
@@ -52,26 +52,25 @@ class WikipediaDump(Source):
     def size(self) -> tuple[str, int]:
         if "://" in self.dump:
             return "1 dump", self.fetcher.size(self.dump) or 0
-        self._require()
+        self._local_dump()
         return "1 dump", 0
 
-    def _require(self) -> None:
+    def _local_dump(self) -> Path:
         if not Path(self.dump).is_file():
             raise UsageError(f"no such dump: {self.dump}")
+        return Path(self.dump)
 
     @contextmanager
     def open(self, manifest: Manifest, reporter: Reporter) -> Opened:
-        path = Path(self.dump)
         if "://" in self.dump:
             path = manifest.folder / "dump" / self.dump.rpartition("/")[2]
             if not path.is_file():
                 size = self.fetcher.size(self.dump)
                 with reporter.task(path.name, total=size, unit="B") as task:
                     self.fetcher.fetch(self.dump, path, on_bytes=task.advance)
-            pages = _downloaded(read_dump(path), path)
+            pages = read_dump(path, downloaded=True)
         else:
-            self._require()
-            pages = read_dump(path)
+            pages = read_dump(self._local_dump())
         if self.skip_lists:
             pages = (replace(p, wikitext="") if _is_list(p) else p for p in pages)
         with worker_processes(self.jobs) as pool:
@@ -81,10 +80,8 @@ class WikipediaDump(Source):
                 return {"documents": write_documents(path, texts), "pages": len(batch)}
 
             def parts() -> Iterator[Part]:
-                for number in count():
-                    batch = list(islice(pages, PAGES_PER_FILE))
-                    if not batch:
-                        return
+                batches = iter(lambda: list(islice(pages, PAGES_PER_FILE)), [])
+                for number, batch in enumerate(batches):
                     name = f"source/wikipedia-{number:05d}.txt"
                     yield Part(name, self.dump, partial(write, batch), len(batch))
 
@@ -108,26 +105,22 @@ class WikiPage:
     title: str = ""
 
 
-def read_dump(path: Path) -> Iterator[WikiPage]:
+def read_dump(path: Path, *, downloaded: bool = False) -> Iterator[WikiPage]:
     """Yield the articles of a dump (namespace 0) in order, without redirects.
 
     Raises:
         UsageError: the file is not an XML dump, or is truncated.
+        BartError: so is a file that was downloaded, such as a login page; it is deleted.
     """
     try:
         with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as stream:
             yield from _pages(stream)
     except (ElementTree.ParseError, OSError, EOFError) as error:
-        raise UsageError(f"{path} is not a complete XML dump: {error}") from None
-
-
-def _downloaded(pages: Iterator[WikiPage], path: Path) -> Iterator[WikiPage]:
-    """Yield the pages; delete a download that proves not to be a dump (such as a login page)."""
-    try:
-        yield from pages
-    except UsageError as error:
-        path.unlink()
-        raise BartError(error.message, hint="Rerun the command to download it again.") from None
+        problem = f"{path} is not a complete XML dump: {error}"
+        if downloaded:
+            path.unlink()
+            raise BartError(problem, hint="Rerun the command to download it again.") from None
+        raise UsageError(problem) from None
 
 
 def _is_list(page: WikiPage) -> bool:
