@@ -24,18 +24,12 @@ MULTIPLE = 8  # padded lengths are multiples of this, as tensor cores and SIMD u
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch on one device.
+    """One micro-batch on one device."""
 
-    source: [B, S] int64 ids, right-padded with the pad id.
-    source_mask: [B, S] bool, True at real tokens, False at padding.
-    decoder_input: [B, T] int64 ids: the target shifted right by one, padded with the pad id.
-    labels: [B, T] int64 ids, IGNORE at padding.
-    """
-
-    source: Tensor
-    source_mask: Tensor
-    decoder_input: Tensor
-    labels: Tensor
+    source: Tensor  # [B, S] int64 ids, right-padded with the pad id
+    source_mask: Tensor  # [B, S] bool, True at real tokens, False at padding
+    decoder_input: Tensor  # [B, T] int64 ids: the target shifted right by one, padded
+    labels: Tensor  # [B, T] int64 ids, IGNORE at padding
 
     @property
     def sequences(self) -> int:
@@ -89,16 +83,11 @@ def pad_rows(
 
 @dataclass(frozen=True)
 class Collate:
-    """A function that builds batches for a model.
-
-    Attributes:
-        decoder_start_id: first decoder input; None uses each target's last token.
-        positions: see `pad_rows`.
-    """
+    """A function that builds batches for a model."""
 
     pad_id: int
-    decoder_start_id: int | None
-    positions: int | None = None
+    decoder_start_id: int | None  # first decoder input; None uses each target's last token
+    positions: int | None = None  # see `pad_rows`
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, config: ModelConfig) -> Collate:

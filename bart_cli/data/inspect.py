@@ -35,34 +35,27 @@ from bart_cli.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """Statistics of a folder of shards.
-
-    `smallest`, `largest`: samples per shard. `mean_tokens`, `longest`: sample lengths in the first
-    shard, in tokens. `corpora`: name, weight, documents, tokens and share of each corpus (both
-    splits), from the preprocessing report.
-    """
+    """Statistics of a folder of shards."""
 
     folder: str
     shards: int
     samples: int
-    smallest: int
+    smallest: int  # samples per shard
     largest: int
     columns: tuple[str, ...]
-    mean_tokens: float
+    mean_tokens: float  # of the samples in the first shard
     longest: int
+    # Name, weight, documents, tokens and share of each corpus (both splits), from the report.
     corpora: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of text. `sentence`: index of its sentence in the sample, None for a new token.
-
-    `hidden`: in the original, whether noise masks or deletes it.
-    """
+    """A run of text."""
 
     text: str
-    sentence: int | None
-    hidden: bool = False
+    sentence: int | None  # index of its sentence in the sample, None for a new token
+    hidden: bool = False  # in the original, whether noise masks or deletes it
 
 
 @dataclass(frozen=True)
@@ -77,18 +70,14 @@ class Example:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """How raw text or pairs were interpreted, with some examples.
-
-    `form`: how documents are separated, or the split. `not_read`: number of skipped files by
-    suffix, or of skipped pairs by reason.
-    """
+    """How raw text or pairs were interpreted, with some examples."""
 
     path: str
     kind: str
-    form: str
+    form: str  # how documents are separated, or the split
     count: int
     files: int
-    not_read: dict[str, int]
+    not_read: dict[str, int]  # number of skipped files by suffix, or of skipped pairs by reason
     examples: tuple[tuple[str, ...], ...]
 
 

@@ -41,32 +41,20 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of a `Text`, in order; a sentence split by a rotation counts as two.
+    """The sentences of a `Text`, in order; a sentence split by a rotation counts as two."""
 
-    Attributes:
-        first: [S] index of the first token.
-        owners: [S] index of the sample.
-        numbers: [S] index of the sentence in the original sample.
-    """
-
-    first: Ids
-    owners: Ids
-    numbers: Ids
+    first: Ids  # [S] index of the first token
+    owners: Ids  # [S] index of the sample
+    numbers: Ids  # [S] index of the sentence in the original sample
 
 
 @dataclass(frozen=True)
 class Text:
-    """The samples of a batch: input and output of a scheme.
+    """The samples of a batch: input and output of a scheme."""
 
-    Attributes:
-        ids: [T] tokens, concatenated.
-        lengths: [B] number of tokens of each sample.
-        find_sentences: computes `sentences` lazily; few schemes need them.
-    """
-
-    ids: Ids
-    lengths: Ids
-    find_sentences: Callable[[], Sentences]
+    ids: Ids  # [T] tokens, concatenated
+    lengths: Ids  # [B] number of tokens of each sample
+    find_sentences: Callable[[], Sentences]  # computes `sentences` lazily; few schemes need them
 
     @cached_property
     def sentences(self) -> Sentences:

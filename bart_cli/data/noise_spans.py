@@ -24,19 +24,12 @@ LAST = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True)
 class Spans:
-    """Spans of words, in order.
+    """Spans of words, in order."""
 
-    Attributes:
-        words: [K] index of the first word; for a span of length 0, of the word after it.
-        widths: [K] number of words.
-        ranks: [K] rank among the spans of the sample.
-        owners: [K] index of the sample.
-    """
-
-    words: Ids
-    widths: Ids
-    ranks: Ids
-    owners: Ids
+    words: Ids  # [K] index of the first word; for a span of length 0, of the word after it
+    widths: Ids  # [K] number of words
+    ranks: Ids  # [K] rank among the spans of the sample
+    owners: Ids  # [K] index of the sample
 
 
 def starts_of(lengths: Ids) -> Ids:

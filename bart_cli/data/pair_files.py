@@ -51,13 +51,10 @@ ROWS = 1024  # rows of a table that are converted to Python objects at once
 
 
 class Row(NamedTuple):
-    """A row: its position in the file, and its raw values.
-
-    unit: whether `number` counts lines or rows: "line" or "row".
-    """
+    """A row: its position in the file, and its raw values."""
 
     number: int
-    unit: str
+    unit: str  # of `number`: "line" or "row"
     id: Any
     source: Any
     target: Any

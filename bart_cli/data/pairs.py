@@ -86,27 +86,28 @@ Part = FilePart | TablePart
 
 @dataclass
 class Split:
-    """The pairs of a split, and counts of those read and skipped.
-
-    read: number of pairs read. dropped: number of pairs skipped, by reason. keep_empty: keep pairs
-    with a summary but an empty article, which scores must include. empty: number of these pairs.
-    joined: number of summaries joined from a list. first: location of the first pair skipped for
-    each reason.
-    """
+    """The pairs of a split, and counts of those read and skipped."""
 
     name: str
     pairs: list[Pair] = field(default_factory=list)
     read: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)  # by reason
+    # Whether to keep pairs with a summary but an empty article, which scores must include.
     keep_empty: bool = False
-    empty: int = 0
-    joined: int = 0
-    first: dict[str, str] = field(default_factory=dict)
+    empty: int = 0  # number of these pairs
+    joined: int = 0  # summaries joined from a list
+    first: dict[str, str] = field(default_factory=dict)  # location of the first pair by reason
 
     def drop(self, reason: str, where: str) -> None:
         """Count a skipped pair."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self.first.setdefault(reason, where)
+
+    def keep(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
+        """Yield the pairs and keep them in memory."""
+        for pair in pairs:
+            self.pairs.append(pair)
+            yield pair
 
     def report(self, reporter: Reporter) -> None:
         """Report skipped pairs, pairs with an empty article, and joined summaries."""

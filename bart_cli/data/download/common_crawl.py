@@ -49,18 +49,13 @@ STAMP = re.compile(r"CC-NEWS-(\d{14})-")
 
 @dataclass(frozen=True)
 class NewsFilter:
-    """Which articles to keep.
+    """Which articles to keep."""
 
-    `start`, `end`: first and last publishing date, inclusive. `strict_date`: drop articles whose
-    publishing date is unknown. `languages`: ISO 639-1 codes; empty allows all. `hosts`: allowed
-    hosts, including their subdomains; empty allows all.
-    """
-
-    start: date
+    start: date  # first and last publishing date, inclusive
     end: date
-    strict_date: bool = True
-    languages: tuple[str, ...] = ("en",)
-    hosts: tuple[str, ...] = ()
+    strict_date: bool = True  # drop articles whose publishing date is unknown
+    languages: tuple[str, ...] = ("en",)  # ISO 639-1 codes; empty allows all
+    hosts: tuple[str, ...] = ()  # allowed hosts, including their subdomains; empty allows all
 
     def __post_init__(self) -> None:
         if self.end < self.start:
@@ -137,22 +132,16 @@ class CommonCrawl(Source):
     A WARC that cannot be downloaded is reported and skipped; rerunning the command retries it.
     Raises UsageError if the extractor is not installed; BartError if none of the WARC files could
     be downloaded.
-
-    Attributes:
-        paths: paths of the WARC files, see `list_warcs`.
-        jobs: number of WARC files to process in parallel.
-        keep_warc: keep the downloaded files.
-        with_metadata: also write OUT/metadata/<warc>.jsonl; see `metadata`.
     """
 
-    paths: list[str]
+    paths: list[str]  # of the WARC files, see `list_warcs`
     news: NewsFilter
     fetcher: Fetcher
     base_url: str = BASE_URL
     extractor: Extractor = "trafilatura"
-    jobs: int = 2
+    jobs: int = 2  # WARC files to process in parallel
     keep_warc: bool = False
-    with_metadata: bool = False
+    with_metadata: bool = False  # also write OUT/metadata/<warc>.jsonl; see `metadata`
     corpus = "common-crawl"
     unit = "WARCs"
     items = "articles"

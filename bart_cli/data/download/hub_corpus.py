@@ -26,11 +26,11 @@ DOCUMENTS_PER_FILE = 20_000
 
 @dataclass
 class HubSource(Source):
-    """A text corpus on the hub. `_read`: number of rows read."""
+    """A text corpus on the hub."""
 
     dataset: HubDataset
     extras = ("data",)
-    _read = 0
+    _read = 0  # number of rows
 
     def size(self) -> tuple[str, int]:
         return self.dataset.url(), self.dataset.size()
@@ -45,13 +45,10 @@ class HubCorpus(HubSource):
 
     Raises UsageError if there is no such data set, or if it has no text column; BartError if the
     hub cannot be reached.
-
-    Attributes:
-        jobs: number of processes that download and convert files.
     """
 
     corpus: str
-    jobs: int = 1
+    jobs: int = 1  # processes that download and convert files
     unit = "documents"
 
     def settings(self) -> dict[str, Any]:
@@ -83,17 +80,11 @@ class HubCorpus(HubSource):
 
 @dataclass
 class HubStream(HubSource):
-    """The files of a data set, read as they arrive and not cached; errors as for HubCorpus.
-
-    Attributes:
-        split: the split to read.
-        column: name of the text column.
-        limit: maximum number of rows to read.
-    """
+    """The files of a data set, read as they arrive and not cached; errors as for HubCorpus."""
 
     split: str = "train"
-    column: str = "text"
-    limit: int | None = None
+    column: str = "text"  # with the documents
+    limit: int | None = None  # maximum number of rows to read
 
     def __post_init__(self) -> None:
         self.corpus = self.dataset.repository.rpartition("/")[2]

@@ -33,13 +33,10 @@ class OpenWebText(Source):
     Nested archives are read without unpacking them to disk. Damaged archives are reported and
     skipped; members that are not text are skipped and counted. Raises UsageError if there is no
     archive, if two have the same name, or if no document is readable.
-
-    Attributes:
-        jobs: number of worker processes.
     """
 
     archives: Path
-    jobs: int = 2
+    jobs: int = 2  # worker processes
     corpus = "openwebtext"
 
     def __post_init__(self) -> None:

@@ -27,23 +27,14 @@ REFRESH_SECONDS = 1.0  # between updates of the progress bar while threads work
 
 @dataclass(frozen=True)
 class Part:
-    """A file of a corpus.
+    """A file of a corpus."""
 
-    Attributes:
-        name: its path below the output folder.
-        url: its origin, recorded in the manifest.
-        write: writes the file to a path and returns facts for the manifest (`documents`, …).
-        amount: progress that it makes, in units of the source.
-        also: files that `write` writes beside it.
-        spent: downloaded file to delete once the part is recorded.
-    """
-
-    name: str
-    url: str
-    write: Callable[[Path], dict[str, Any]]
-    amount: int = 1
-    also: tuple[str, ...] = ()
-    spent: Path | None = None
+    name: str  # path below the output folder
+    url: str  # origin, recorded in the manifest
+    write: Callable[[Path], dict[str, Any]]  # returns facts for the manifest (`documents`, …)
+    amount: int = 1  # progress that it makes, in units of the source
+    also: tuple[str, ...] = ()  # files that `write` writes beside it
+    spent: Path | None = None  # downloaded file to delete once the part is recorded
 
 
 Opened = Iterator[tuple[int | None, Iterable[Part]]]

@@ -102,19 +102,14 @@ class Originals:
 
 @dataclass
 class Pairs(Source):
-    """A data set of pairs, in {train,validation,test}.jsonl.
-
-    Attributes:
-        origin: where the pairs come from, as recorded in the manifest.
-        reader: opens the origin (in OUT, which may hold temporary files) and returns a function
-            that reads a split, and counts the pairs that it skips by reason.
-        parallel: also write .source and .target files.
-    """
+    """A data set of pairs, in {train,validation,test}.jsonl."""
 
     corpus: str
-    origin: str
+    origin: str  # of the pairs, as recorded in the manifest
+    # Opens the origin (in OUT, which may hold temporary files) and returns a function that reads a
+    # split, and counts the pairs that it skips by reason.
     reader: Callable[[Path, Counter[str]], Read]
-    parallel: bool = False
+    parallel: bool = False  # also write .source and .target files
     unit = "splits"
     items = "pairs"
 

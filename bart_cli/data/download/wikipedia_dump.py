@@ -30,17 +30,12 @@ class WikipediaDump(Source):
 
     Raises UsageError if there is no such file or it is not an XML dump; BartError if it cannot be
     downloaded.
-
-    Attributes:
-        dump: path or URL of a `pages-articles` dump, `.xml` or `.xml.bz2`.
-        jobs: number of worker processes.
-        skip_lists: skip disambiguation pages and lists.
     """
 
-    dump: str
+    dump: str  # path or URL of a `pages-articles` dump, `.xml` or `.xml.bz2`
     fetcher: Fetcher
-    jobs: int = 2
-    skip_lists: bool = False
+    jobs: int = 2  # worker processes
+    skip_lists: bool = False  # skip disambiguation pages and lists
     corpus = "wikipedia"
     unit = "pages"
     items = "articles"
@@ -97,11 +92,11 @@ class WikipediaDump(Source):
 
 @dataclass(frozen=True)
 class WikiPage:
-    """An article in a dump. `no_text`: namespaces (lower case) whose links are not running text."""
+    """An article in a dump."""
 
     id: str
     wikitext: str
-    no_text: frozenset[str]
+    no_text: frozenset[str]  # namespaces (lower case) whose links are not running text
     title: str = ""
 
 

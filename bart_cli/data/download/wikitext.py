@@ -106,7 +106,8 @@ UNITS = {"sqmi": "sq mi", "sqft": "sq ft", "C": "\u00b0C", "F": "\u00b0F", "km2"
 # Templates named after the prefix of a ship's name.
 SHIPS = "uss hms hmas hmcs hmnzs hmt rms ss ms mv sms rfa uscgc ins usns jds rv"
 MUSIC = {"flat": "\u266d", "b": "\u266d", "sharp": "\u266f", "natural": "\u266e"}
-Given, Named = list[str], dict[str, str]  # arguments of a template
+Given = list[str]  # positional arguments of a template
+Named = dict[str, str]
 FUNCTIONS = ("formatnum:", "lc:", "uc:", "ucfirst:", "lcfirst:", "nowrap:")
 
 

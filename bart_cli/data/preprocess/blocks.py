@@ -79,9 +79,7 @@ class PreprocessSettings:
 class BlockReport:
     """Statistics of a block, counting each copy of a document.
 
-    The keys of the dictionaries are '<length>/<split>'. `packed_tokens`: tokens of the samples.
-    `document_lengths`: number of documents with [2^i, 2^(i+1)) tokens. `sample_fill`: number of
-    samples in each of FILL_BINS equal bins from empty to full. `duplicates`: documents skipped.
+    The keys of the dictionaries are '<length>/<split>'.
     """
 
     documents: int = 0
@@ -89,10 +87,12 @@ class BlockReport:
     characters: int = 0
     tokens: int = 0
     samples: dict[str, int] = field(default_factory=dict)
-    packed_tokens: dict[str, int] = field(default_factory=dict)
+    packed_tokens: dict[str, int] = field(default_factory=dict)  # tokens of the samples
+    # Number of documents with [2^i, 2^(i+1)) tokens.
     document_lengths: list[int] = field(default_factory=lambda: [0] * LENGTH_BINS)
+    # Number of samples in each of FILL_BINS equal bins from empty to full.
     sample_fill: dict[str, list[int]] = field(default_factory=dict)
-    duplicates: int = 0
+    duplicates: int = 0  # documents skipped
 
 
 @dataclass(frozen=True)

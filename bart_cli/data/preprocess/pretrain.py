@@ -50,25 +50,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """The contribution of an input to an epoch, counting copies.
-
-    share: fraction of all tokens, from 0 to 1.
-    """
+    """The contribution of an input to an epoch, counting copies."""
 
     name: str
     weight: float
     documents: int
     tokens: int
-    share: float
+    share: float  # of all tokens, from 0 to 1
 
 
 @dataclass(frozen=True)
 class PreprocessReport:
-    """Statistics of an epoch.
-
-    The keys of the dictionaries are '<length>/<split>'. fill: mean fill of the samples, from 0 to
-    1. shard_sizes: samples in the smallest and the largest shard.
-    """
+    """Statistics of an epoch. The keys of the dictionaries are '<length>/<split>'."""
 
     documents: int
     duplicates: int
@@ -77,8 +70,8 @@ class PreprocessReport:
     tokens: int
     tokens_lost: int
     samples: dict[str, int]
-    fill: dict[str, float]
-    shard_sizes: dict[str, tuple[int, int]]
+    fill: dict[str, float]  # mean of the samples, from 0 to 1
+    shard_sizes: dict[str, tuple[int, int]]  # samples in the smallest and the largest shard
     corpora: tuple[CorpusReport, ...] = ()
 
 

@@ -32,18 +32,13 @@ from bart_cli.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Statistics of a split.
-
-    read, dropped: pairs read, and pairs skipped by reason; for splits held out from the train
-    split, both count all pairs. kept: pairs in this split. in_training: pairs whose article is also
-    in the train split. source_tokens, target_tokens: median, 95th percentile and maximum length.
-    """
+    """Statistics of a split. If it is held out, `read` and `dropped` count the train split, too."""
 
     read: int
     kept: int
-    dropped: dict[str, int]
-    in_training: int
-    source_tokens: tuple[int, int, int]
+    dropped: dict[str, int]  # pairs skipped by reason
+    in_training: int  # pairs whose article is also in the train split
+    source_tokens: tuple[int, int, int]  # median, 95th percentile and maximum length
     target_tokens: tuple[int, int, int]
 
 

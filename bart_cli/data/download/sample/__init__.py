@@ -24,12 +24,12 @@ FILE_BYTES = 5_000_000  # size of a corpus file
 
 @dataclass(frozen=True)
 class SampleReport:
-    """The files written. `pairs`: number of pairs by split."""
+    """The files written."""
 
     out: Path
     documents: int
     bytes: int
-    pairs: dict[str, int]
+    pairs: dict[str, int]  # by split
 
 
 @exclusive

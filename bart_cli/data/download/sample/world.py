@@ -53,17 +53,14 @@ class Person:
 
 @dataclass(frozen=True)
 class Story:
-    """An event, told at length and in brief.
-
-    town: its location. news: the essential facts, in order. others: earlier or unrelated events.
-    voices: quotes and reactions. brief: the summary, which paraphrases the news. It is determined
-    by the event, never by chance, so that a careful reader could write it.
-    """
+    """An event, told at length and in brief."""
 
     town: str
-    news: list[str]
-    others: list[str]
-    voices: list[str]
+    news: list[str]  # the essential facts, in order
+    others: list[str]  # earlier or unrelated events
+    voices: list[str]  # quotes and reactions
+    # Paraphrases the news. Determined by the event, never by chance, so that a careful reader could
+    # write it.
     brief: str
 
 
