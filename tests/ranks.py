@@ -54,4 +54,4 @@ def in_ranks(size: int, action: Callable[[World], Item]) -> list[Item | Exceptio
 @contextmanager
 def measured_here(case: Case, world: World | None) -> Iterator[InProcess]:
     """Stand in for `processes_of` of a benchmark, which would start processes."""
-    yield InProcess(World(0, 1, torch.device("cpu")))
+    yield InProcess(case, World(0, 1, torch.device("cpu")))

@@ -132,14 +132,13 @@ def plan_training(
     gpu, cases = torch.cuda.is_available(), []
     for count in _processes(sweep.processes):
         for preset in presets or (GPU_TRAINING if gpu else [CPU_PRESET]):
-            own = [_run(preset, sweep.sets).training.precision]
+            own = [_run(preset, sweep).training.precision]
             usual = own if gpu or own[0] not in CPU_PRECISIONS else CPU_PRECISIONS
             for precision in sweep.precisions or usual:
                 options = {"data.path": data, "training.precision": precision}
-                run = _run(preset, sweep.sets, options)
-                sizes = _ascending(sweep.batch_sizes or [run.training.micro_batch_size])
-                case = Case(TrainingSpec(run), sizes, benchmark)
-                cases.append(replace(case, processes=count, precision=precision))
+                spec = TrainingSpec(_run(preset, sweep, options))
+                sizes = _ascending(sweep.batch_sizes or [spec.run.training.micro_batch_size])
+                cases.append(Case(spec, sizes, benchmark, processes=count, precision=precision))
     return _groups(cases)
 
 
@@ -164,7 +163,7 @@ def plan_decoding(
     """
     gpu = torch.cuda.is_available()
     name = preset or (GPU_DECODING if gpu else CPU_PRESET)
-    run = _run(name, sweep.sets)
+    run = _run(name, sweep)
     length, settings, usual = SOURCE_LENGTH, DECODING, "bf16" if gpu else "fp32"
     if isinstance(run, FinetuneConfig):
         settings, usual = run.generation, run.evaluation.precision
@@ -179,13 +178,12 @@ def plan_decoding(
         raise UsageError(f"--max-length {settings.max_length}: the model has {positions} positions")
     spec = DecodingSpec(run.model, min(source_length or length, positions), settings, model, data)
     sizes = _ascending(sweep.batch_sizes or (GPU_BATCHES if gpu else CPU_BATCHES))
-    return _groups(
-        [
-            Case(spec, sizes, benchmark, processes=count, precision=precision)
-            for count in _processes(sweep.processes or [1])
-            for precision in sweep.precisions or [usual]
-        ]
-    )
+    cases = [
+        Case(spec, sizes, benchmark, processes=count, precision=precision)
+        for count in _processes(sweep.processes or [1])
+        for precision in sweep.precisions or [usual]
+    ]
+    return _groups(cases)
 
 
 def plan_data(spec: DataSpec, workers: Sequence[int], benchmark: BenchmarkConfig) -> list[Group]:
@@ -198,12 +196,10 @@ def plan_data(spec: DataSpec, workers: Sequence[int], benchmark: BenchmarkConfig
     ]
 
 
-def _run(
-    preset: str, sets: Sequence[str], options: Mapping[str, object] | None = None
-) -> TrainingRun:
+def _run(preset: str, sweep: Sweep, options: Mapping[str, object] | None = None) -> TrainingRun:
     is_finetune = load_preset(preset).get("task") == "finetune"
     kind: type[TrainingRun] = FinetuneConfig if is_finetune else PretrainConfig
-    return load_config(kind, preset=preset, sets=sets, options=options)
+    return load_config(kind, preset=preset, sets=sweep.sets, options=options)
 
 
 def _processes(requested: Sequence[int]) -> Sequence[int]:

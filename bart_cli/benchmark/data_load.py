@@ -8,11 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from bart_cli.benchmark.cases import DataSpec, TrainingRun
-from bart_cli.benchmark.loads import Load, Work
-from bart_cli.config.data import PretrainDataConfig, SummarizationDataConfig
+from bart_cli.benchmark.session import Load, Work
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
-from bart_cli.config.training import TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
@@ -30,10 +28,10 @@ BLOCK = 2**19  # bytes of text per task, so that a small corpus has tasks for ev
 STEPS = 16  # batches per unit of work
 
 
-class DataLoad(Load[DataSpec]):
+class DataLoad(Load):
     """Load of a stage. A unit is a pass over the corpus, or STEPS batches.
 
-    `prepare(n)` sets the number of processes. The stages are:
+    `units(n)` sets the number of processes. The stages are:
 
     - preprocess: text to samples (sentences, BPE, packing, Parquet); items are bytes of text.
     - denoise: samples to noised, padded batches, in this process.
@@ -41,38 +39,32 @@ class DataLoad(Load[DataSpec]):
     - pairs: the loader of fine-tuning.
     """
 
-    def prepare(self, size: int) -> Iterator[Work]:
+    def units(self, size: int) -> Iterator[Work]:
         """See Load."""
-        spec, words = self._spec, str(self._spec.tokenizer)
+        spec = self._case.load
+        assert isinstance(spec, DataSpec)
         if spec.name == "preprocess":
-            return self._preprocess(size)
-        run: TrainingRun
-        if spec.name == "pairs":
-            run = FinetuneConfig(data=SummarizationDataConfig(path=spec.pairs, tokenizer=words))
-        else:
-            workers = size if spec.name == "shards" else 0
-            run = PretrainConfig(
-                data=PretrainDataConfig(
-                    path=spec.shards, sequence_length=spec.length, tokenizer=words, workers=workers
-                )
-            )
-        vocabulary = Tokenizer.from_pretrained(spec.tokenizer).vocab_size
-        update = {
-            "model": ModelConfig(vocab_size=vocabulary),
-            "training": TrainingConfig(seed=self._benchmark.seed),
-        }
+            return _preprocess(spec, size)
+        kind: type[TrainingRun] = FinetuneConfig
+        data: dict[str, object] = {"path": spec.pairs, "tokenizer": str(spec.tokenizer)}
+        if spec.name != "pairs":
+            kind, workers = PretrainConfig, size if spec.name == "shards" else 0
+            data |= {"path": spec.shards, "sequence_length": spec.length, "workers": workers}
+        model = {"vocab_size": Tokenizer.from_pretrained(spec.tokenizer).vocab_size}
+        settings = {"data": data, "model": model, "training": {"seed": self._benchmark.seed}}
         share = Share(global_batch=spec.batch, micro_batch=spec.batch)
-        return _in_units(data_loader(run.model_copy(update=update), share))
+        return _in_units(data_loader(kind.model_validate(settings), share))
 
-    def _preprocess(self, processes: int) -> Iterator[Work]:
-        work = self._spec.work / "pass"
-        tasks = block_tasks(self._spec, work)
-        size = sum(block.end - block.begin for task in tasks for block in task.blocks)
-        with worker_processes(processes) as pool:
-            while True:
-                shutil.rmtree(work, ignore_errors=True)
-                reports = pool.map(process_block, tasks)
-                yield Work(items=size, tokens=sum(report.tokens for report in reports))
+
+def _preprocess(spec: DataSpec, processes: int) -> Iterator[Work]:
+    work = spec.work / "pass"
+    tasks = block_tasks(spec, work)
+    size = sum(block.end - block.begin for task in tasks for block in task.blocks)
+    with worker_processes(processes) as pool:
+        while True:
+            shutil.rmtree(work, ignore_errors=True)
+            reports = pool.map(process_block, tasks)
+            yield Work(items=size, tokens=sum(report.tokens for report in reports))
 
 
 def _in_units(steps: Iterator[list[Batch]]) -> Iterator[Work]:
@@ -94,11 +86,8 @@ def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
         folder = resolve_shards(run.data.path, run.data.sequence_length)
         words = fitting_tokenizer(folder, run.data.tokenizer, model)
         collate = Collate.of(words, model)
-        return iter(
-            PretrainLoader(
-                folder, run.data, run.denoising, words, share, seed=seed, collate=collate
-            )
-        )
+        data, noise = run.data, run.denoising
+        return iter(PretrainLoader(folder, data, noise, words, share, seed=seed, collate=collate))
     source = PairSource(run.data)
     words = fitting_tokenizer(run.data.path, run.data.tokenizer, model)
     pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
@@ -118,7 +107,7 @@ def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Token
 
 
 def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
-    """Divide the corpus into preprocessing tasks, each of which writes a shard."""
+    """Divide the corpus into tasks of `process_block`, each of which writes a shard."""
     settings = PreprocessSettings(
         (("corpus", spec.corpus, "lines"),), (spec.length,), validation_share=0.0
     )
@@ -126,9 +115,3 @@ def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
         BlockTask(number, (block,), work, spec.tokenizer, settings)
         for number, block in enumerate(plan_blocks(spec.corpus, "lines", BLOCK))
     ]
-
-
-def write_shards(spec: DataSpec) -> None:
-    """Write unbalanced shards to `spec.shards`, for the stages that read shards."""
-    for task in block_tasks(spec, spec.work):
-        process_block(task)

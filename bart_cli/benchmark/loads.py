@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 
-from bart_cli.benchmark.cases import Case, DecodingSpec, TrainingRun, TrainingSpec
+from bart_cli.benchmark.cases import Case, DataSpec, DecodingSpec, TrainingRun, TrainingSpec
+from bart_cli.benchmark.session import Load, Work
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import IGNORE, Batch, Collate
@@ -33,7 +32,6 @@ from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision
 from bart_cli.runtime.world import World
 
 Item = TypeVar("Item")
-Spec = TypeVar("Spec")
 POOL = 16  # number of different batches, used in turn
 POOL_TOKENS = 2**22  # tokens of all batches in the pool
 # Deciles (0%, 10% … 100%) of token counts of 700 CNN-DailyMail pairs under BART's BPE.
@@ -46,47 +44,6 @@ RATE = 1e-6  # learning rate; small, so that the weights do not diverge on rando
 Step = Callable[[list[Batch]], None]  # of the optimizer, on its micro-batches
 MakeStep = Callable[[Bart, TrainingRun, World, float], Step]
 Sources = list[list[int]]  # ids of a batch of articles
-
-
-@dataclass(frozen=True)
-class Work:
-    """Amount of work in a unit of a load.
-
-    Attributes:
-        items: sequences, articles, samples or bytes, of all ranks.
-        tokens: real tokens of both sides, without padding, of this rank.
-        flops: FLOPs of this rank; None: not limited by arithmetic.
-    """
-
-    items: float
-    tokens: int
-    flops: float | None = None
-
-
-class Load(ABC, Generic[Spec]):
-    """Work on batches of a given size, on one rank.
-
-    Attributes:
-        product: rows and columns of a typical weight in its matrix products, and their dtype.
-            None: matrix products do not limit its speed.
-    """
-
-    product: tuple[int, int, torch.dtype] | None = None
-
-    def __init__(self, spec: Spec, case: Case, world: World) -> None:
-        self._spec, self._benchmark, self._world = spec, case.benchmark, world
-
-    @abstractmethod
-    def prepare(self, size: int) -> Iterator[Work]:
-        """Make batches; return an infinite iterator that does a unit of work per item.
-
-        Raises:
-            UsageError: the data lacks what the load needs.
-        """
-
-    def _generator(self, size: int) -> np.random.Generator:
-        """Make the generator of batches of this size, which are the same on both sides."""
-        return np.random.default_rng((self._benchmark.seed, size, self._world.rank))
 
 
 def pool_of(count: int, longest: int, make: Callable[[], Item]) -> Iterator[Item]:
@@ -124,13 +81,28 @@ def random_rows(rng: np.random.Generator, lengths_B: Ids, config: ModelConfig) -
     return rows
 
 
-class TrainingLoad(Load[TrainingSpec]):
+def make_load(case: Case, world: World) -> Load:
+    """Make the load of a case on one rank."""
+    if isinstance(case.load, DataSpec):
+        from bart_cli.benchmark.data_load import DataLoad
+
+        return DataLoad(case, world)
+    return (TrainingLoad if isinstance(case.load, TrainingSpec) else DecodingLoad)(case, world)
+
+
+def generator(case: Case, size: int, world: World) -> np.random.Generator:
+    """Make the generator of batches of this size, which are the same on both sides."""
+    return np.random.default_rng((case.benchmark.seed, size, world.rank))
+
+
+class TrainingLoad(Load):
     """Load of training. A unit is an optimizer step: forward, backward, all-reduce, update."""
 
-    def __init__(self, spec: TrainingSpec, case: Case, world: World) -> None:
-        super().__init__(spec, case, world)
-        config = spec.run.model
-        dtype = AUTOCAST.get(spec.run.training.precision, torch.float32)
+    def __init__(self, case: Case, world: World) -> None:
+        super().__init__(case, world)
+        assert isinstance(case.load, TrainingSpec)
+        self._settings = run = case.load.run
+        config, dtype = run.model, AUTOCAST.get(run.training.precision, torch.float32)
         self.product = config.d_model, config.encoder_ffn_dim, dtype
         make: MakeStep = bart_step
         if case.side == "transformers":
@@ -138,47 +110,46 @@ class TrainingLoad(Load[TrainingSpec]):
 
             make = transformers_step
         torch.manual_seed(case.benchmark.seed)
-        self._step = make(Bart(config), spec.run, world, RATE)
+        self._step = make(Bart(config), run, world, RATE)
 
-    def prepare(self, size: int) -> Iterator[Work]:
+    def units(self, size: int) -> Iterator[Work]:
         """See Load."""
-        if self._spec.run.data.path is None:
+        if self._settings.data.path is None:
             return map(self._run, self._random(size))
         from bart_cli.benchmark.data_load import data_loader
 
         ranks = self._world.size
         total = size * self._benchmark.accumulation * ranks
         share = Share(total, size, self._world.rank, ranks)
-        return map(self._run, data_loader(self._spec.run, share))
+        return map(self._run, data_loader(self._settings, share))
 
     def _run(self, micro: list[Batch]) -> Work:
         self._step(micro)
         lengths = [(batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)) for batch in micro]
         return Work(
             items=self._world.size * sum(batch.sequences for batch in micro),
-            tokens=sum(int(source.sum() + target.sum()) for source, target in lengths),
-            flops=sum(training_flops(self._spec.run.model, *pair) for pair in lengths),
+            tokens=self._world.size * sum(int(s.sum() + t.sum()) for s, t in lengths),
+            flops=sum(training_flops(self._settings.model, *pair) for pair in lengths),
         )
 
     def _random(self, size: int) -> Iterator[list[Batch]]:
-        run, config, lengths = self._spec.run, self._spec.run.model, self._benchmark.lengths
-        rng = self._generator(size)
+        run, config, lengths = self._settings, self._settings.model, self._benchmark.lengths
+        rng, longest = generator(self._case, size, self._world), self._case.load.length
         start, positions = config.decoder_start_token_id, config.max_position_embeddings
         collate = Collate(config.pad_token_id, start, positions)
 
         def batch() -> Batch:
             if isinstance(run, PretrainConfig):
-                targets = np.full(size, run.data.sequence_length)
+                targets = np.full(size, longest)
                 share = NOISED if lengths == "real" else 1.0
                 sources = np.maximum(3, (targets * share).astype(np.int64))
             else:
-                source, target = run.data.max_source_length, run.data.max_target_length
-                sources = draw_lengths(rng, ARTICLES, size, source, lengths)
-                targets = draw_lengths(rng, SUMMARIES, size, target, lengths)
+                sources = draw_lengths(rng, ARTICLES, size, longest, lengths)
+                targets = draw_lengths(rng, SUMMARIES, size, run.data.max_target_length, lengths)
             return collate(random_rows(rng, sources, config), random_rows(rng, targets, config))
 
         micro = range(self._benchmark.accumulation)
-        return pool_of(size * len(micro), self._spec.length, lambda: [batch() for _ in micro])
+        return pool_of(size * len(micro), longest, lambda: [batch() for _ in micro])
 
 
 def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
@@ -217,15 +188,17 @@ def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
     return step
 
 
-class DecodingLoad(Load[DecodingSpec]):
+class DecodingLoad(Load):
     """Load of decoding. A unit is one batch.
 
     Random weights are equal on both sides of a comparison. They never end a hypothesis, so every
     hypothesis has the full length.
     """
 
-    def __init__(self, spec: DecodingSpec, case: Case, world: World) -> None:
-        super().__init__(spec, case, world)
+    def __init__(self, case: Case, world: World) -> None:
+        super().__init__(case, world)
+        assert isinstance(case.load, DecodingSpec)
+        self._spec = spec = case.load
         apply_matmul_precision("tf32" if case.precision == "tf32" else "fp32")
         self._generation, self._tokenizer, dtype = spec.generation, None, DTYPES[case.precision]
         if spec.model_path is not None:
@@ -244,10 +217,15 @@ class DecodingLoad(Load[DecodingSpec]):
 
             self._decode = transformers_decoder(model, self._generation)
         else:
-            self._engine = Engine(model, int8=int8)
-            self._decode = self._by_bart
+            engine = Engine(model, int8=int8)
 
-    def prepare(self, size: int) -> Iterator[Work]:
+            def decode(sources: Sources) -> list[int]:
+                found = generate(engine, sources, self._generation, batch_size=len(sources))
+                return [len(best.tokens) for best, *_ in found]
+
+            self._decode = decode
+
+    def units(self, size: int) -> Iterator[Work]:
         """See Load."""
         longest = min(self._spec.length, self._config.max_position_embeddings)
         batches = self._random if self._spec.data is None else self._from_data
@@ -255,23 +233,15 @@ class DecodingLoad(Load[DecodingSpec]):
 
     def _run(self, sources: Sources) -> Work:
         lengths = self._decode(sources)
+        counts = torch.tensor([len(row) for row in sources]), torch.tensor(lengths)
         return Work(
             items=self._world.size * len(sources),
-            tokens=sum(map(len, sources)) + sum(lengths),
-            flops=decoding_flops(
-                self._config,
-                torch.tensor([len(row) for row in sources]),
-                torch.tensor(lengths),
-                self._generation.beams,
-            ),
+            tokens=self._world.size * sum(int(count.sum()) for count in counts),
+            flops=decoding_flops(self._config, *counts, self._generation.beams),
         )
 
-    def _by_bart(self, sources: Sources) -> list[int]:
-        found = generate(self._engine, sources, self._generation, batch_size=len(sources))
-        return [len(hypotheses[0].tokens) for hypotheses in found]
-
     def _random(self, size: int, longest: int) -> Iterator[Sources]:
-        rng = self._generator(size)
+        rng = generator(self._case, size, self._world)
 
         def batch() -> Sources:
             drawn = draw_lengths(rng, ARTICLES, size, longest, self._benchmark.lengths)

@@ -1,4 +1,4 @@
-"""Start the processes of a case, call methods of the `Session` in each, and end them.
+"""Start the processes of a case, call methods of its `Load` in each, and end them.
 
 A pipe transfers the name and arguments of a method, and its result or exception. A worker imports
 torch after its environment has been set, hence the imports in functions.
@@ -25,6 +25,7 @@ from bart_cli.runtime.workers import end_with_parent
 
 if TYPE_CHECKING:
     from bart_cli.benchmark.cases import Case
+    from bart_cli.benchmark.session import Load
     from bart_cli.runtime.world import World
 
 OK, OUT_OF_MEMORY = "ok", "out of memory"
@@ -35,25 +36,23 @@ class InProcess:
 
     outcome = OK
 
-    def __init__(self, world: World) -> None:
-        from bart_cli.benchmark.session import Session
-
-        self._session, self._world = Session(world), world
+    def __init__(self, case: Case, world: World) -> None:
+        self._case, self._world = case, world
+        self._load: Load | None = None
 
     def ask(self, method: str, *arguments: object) -> list[Any]:
         """See WorkerGroup. If one rank runs out of memory, the others cannot continue."""
+        from bart_cli.benchmark.loads import make_load
+
         try:
-            return [getattr(self._session, method)(*arguments)]
+            self._load = self._load or make_load(self._case, self._world)
+            return [getattr(self._load, method)(*arguments)]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise BartError(
                 f"rank {self._world.rank} ran out of memory", hint="Leave out this batch size."
             ) from None
-
-    def agree(self, flag: bool) -> bool:
-        """See WorkerGroup. By its own clock, a rank would end its loop while others continue."""
-        return self._world.any(flag)
 
 
 class WorkerGroup:
@@ -65,7 +64,7 @@ class WorkerGroup:
         self._side, self._log = side, log
 
     def ask(self, method: str, *arguments: object) -> list[Any]:
-        """Call a method of every rank's `Session`.
+        """Call a method of every rank's `Load`.
 
         Returns:
             the results by rank; empty since a rank ran out of memory.
@@ -73,30 +72,27 @@ class WorkerGroup:
         Raises:
             BartError: a rank failed in any other way.
         """
-        answers: dict[Connection, Any] = {}
-        for connection in self.workers if self.outcome == OK else ():
+        if self.outcome != OK:
+            return []
+        for connection in self.workers:
             with suppress(BrokenPipeError):  # a dead worker is detected when reading
                 connection.send((method, arguments))
-        while self.outcome == OK and (waiting := self.workers.keys() - answers.keys()):
+        answers: dict[Connection, Any] = {}
+        while waiting := self.workers.keys() - answers.keys():
             for connection in wait(waiting):  # type: ignore[assignment]
                 try:
-                    answers[connection] = connection.recv()
+                    answer = connection.recv()
                 except (EOFError, ConnectionResetError):
-                    answers[connection] = self._death(self.workers[connection])
+                    answer = self._death(self.workers[connection])
                 # Do not wait for the other ranks: they may be blocked in a collective forever.
-                if isinstance(error := answers[connection], Exception):
-                    if not (self._killed() or is_out_of_memory(error)):
-                        raise error
-                    self.outcome = OUT_OF_MEMORY
-        return [answers[c] for c in self.workers] if self.outcome == OK else []
-
-    def agree(self, flag: bool) -> bool:
-        """Return whether the flag is set in any process that runs the loop around this group."""
-        return flag
-
-    def _killed(self) -> bool:
-        """Return whether the kernel killed a worker, as it does when memory is full."""
-        return any(process.exitcode == -signal.SIGKILL for process in self.workers.values())
+                if isinstance(answer, Exception):
+                    codes = [process.exitcode for process in self.workers.values()]
+                    if -signal.SIGKILL not in codes and not is_out_of_memory(answer):
+                        raise answer
+                    self.outcome = OUT_OF_MEMORY  # the kernel kills when memory is full
+                    return []
+                answers[connection] = answer
+        return [answers[connection] for connection in self.workers]
 
     def _death(self, process: SpawnProcess) -> BartError:
         process.join()
@@ -117,24 +113,26 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
         world: ranks of a launcher, to be used as the processes; None: start processes.
     """
     if world is not None:
-        yield InProcess(world)
+        yield InProcess(case, world)
         return
     from bart_cli.runtime.launch import rank_environment, rendezvous
 
     context, store, count = get_context("spawn"), rendezvous(), case.processes
-    threads = {"OMP_NUM_THREADS": threads_of_each(count)}
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
         group = WorkerGroup(case.side, log)
         try:
             with withheld():  # the command handles signals and ends its workers
                 for rank in range(count):
                     ours, theirs = context.Pipe()
-                    variables = rank_environment(rank, count, store.port) | threads
-                    variables = variables if count > 1 else {}
-                    arguments = theirs, os.getpid(), variables, log.name, case.side
+                    variables = {"TOKENIZERS_PARALLELISM": "false"}
+                    if count > 1:
+                        variables |= rank_environment(rank, count, store.port)
+                        variables["OMP_NUM_THREADS"] = threads_of_each(count)
+                    arguments = theirs, os.getpid(), variables, log.name
                     group.workers[ours] = context.Process(target=_serve, args=arguments)
                     group.workers[ours].start()
                     theirs.close()
+                    ours.send(case)
             yield group
         finally:
             for connection, process in group.workers.items():
@@ -143,29 +141,28 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
                 connection.close()
 
 
-def _serve(
-    connection: Connection, parent: int, environment: dict[str, str], log: str, side: str
-) -> None:
+def _serve(connection: Connection, parent: int, environment: dict[str, str], log: str) -> None:
     """Run a worker: handle calls until the parent closes the pipe or ends."""
     end_with_parent(parent)
-    os.environ.update(environment | {"TOKENIZERS_PARALLELISM": "false"})
+    os.environ.update(environment)
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
     score = Path("/proc/self/oom_score_adj")
     if score.exists():  # let the kernel kill this process first
         score.write_text("1000")
-    from bart_cli.benchmark.session import Session
+    from bart_cli.benchmark.loads import make_load
     from bart_cli.runtime.world import join_world
 
     with join_world() as world, suppress(EOFError):
-        session = Session(world)
+        case, load = connection.recv(), None
         while True:
             method, arguments = connection.recv()
             try:
-                answer = getattr(session, method)(*arguments)
+                load = load or make_load(case, world)
+                answer = getattr(load, method)(*arguments)
             except BartError as error:
                 answer = error
             except Exception as error:
-                text = f"a {side} worker failed: {type(error).__name__}: {first_line(error)}"
+                text = f"a {case.side} worker failed: {type(error).__name__}: {first_line(error)}"
                 answer = MemoryError() if is_out_of_memory(error) else BartError(text)
             connection.send(answer)

@@ -23,7 +23,7 @@ from bart_cli.benchmark.cases import Case, DataSpec, Group, plan_data
 from bart_cli.benchmark.processes import OK, Processes, processes_of
 from bart_cli.benchmark.tables import Row, TextTable, make_tables
 from bart_cli.config.commands import BenchmarkConfig
-from bart_cli.errors import UsageError
+from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.figures import Throughput, draw_throughput
 from bart_cli.files import require_folder, strict_json, write_text
 from bart_cli.progress import Reporter, Task
@@ -58,7 +58,8 @@ class Report:
     @property
     def tables(self) -> list[TextTable]:
         """All tables."""
-        return [*make_tables(self.rows, device_word()), *self.profiles.values()]
+        device = "GPU" if torch.cuda.is_available() else "process"
+        return [*make_tables(self.rows, device), *self.profiles.values()]
 
 
 def run_benchmark(
@@ -93,7 +94,7 @@ def run_benchmark(
             raise KeyboardInterrupt
         if report.is_main:
             with finishing():  # even after Ctrl-C
-                write_report(out, title, command, report.rows, report.tables)
+                write_report(report, title, command)
         return report
 
 
@@ -109,26 +110,27 @@ def _measure_group(
             while sizes and all(processes.outcome == OK for processes in started):
                 rows = [Row.of(case, sizes[0]) for case in group]
                 task.show({rows[0].name: rows[0].headline()})
-                _measure_row(group, started, rows, sizes.pop(0))
+                for processes in started:
+                    processes.ask("prepare", sizes[0])
+                _measure_row(list(zip(rows, started, strict=True)), group[0].benchmark, world)
                 if group[0].benchmark.profile:
                     _profile(group, started, report)
+                sizes.pop(0)
                 yield rows
 
 
 def _measure_row(
-    group: Group, started: Sequence[Processes], rows: Sequence[Row], size: int
+    sides: Sequence[tuple[Row, Processes]], benchmark: BenchmarkConfig, world: World | None
 ) -> None:
-    for case, processes in zip(group, started, strict=True):
-        processes.ask("prepare", case, size)
-    begin, benchmark = time.monotonic(), group[0].benchmark
+    begin = time.monotonic()
     for number in range(benchmark.repeats):
         late = number >= FEWEST and time.monotonic() - begin > benchmark.seconds
-        if started[0].agree(late):
+        if world.any(late) if world else late:  # the clocks of ranks differ
             break
-        for row, processes in zip(rows, started, strict=True):
+        for row, processes in sides:
             if answers := processes.ask("measure", number < CEILINGS):
                 row.add(answers)
-    for row, processes in zip(rows, started, strict=True):
+    for row, processes in sides:
         row.outcome = processes.outcome
 
 
@@ -154,14 +156,17 @@ def run_data_benchmark(
     reporter: Reporter,
 ) -> Report:
     """Measure preprocessing, noise and loaders, on the built-in sample if a path is None."""
-    from bart_cli.benchmark.data_load import write_shards
-    from bart_cli.data.documents import read_texts
+    from bart_cli.benchmark.data_load import block_tasks
+    from bart_cli.data.documents import find_text_files, read_texts
     from bart_cli.data.download.sample import write_sample
+    from bart_cli.data.pairs import PairSource
+    from bart_cli.data.preprocess.blocks import process_block
 
     require_folder(out)
-    for path in (corpus, pairs):
-        if path is not None and not path.exists():
-            raise UsageError(f"no such file or folder: {path}")
+    if corpus is not None:
+        find_text_files(corpus)
+    if pairs is not None:
+        PairSource(SummarizationDataConfig(path=pairs))
     with tempfile.TemporaryDirectory(prefix="bart-benchmark-") as name:
         work = Path(name)
         if corpus is None or pairs is None:
@@ -176,42 +181,32 @@ def run_data_benchmark(
         words.save(work / "tokenizer")
         spec = DataSpec(work, corpus, pairs, work / "tokenizer", length, batch)
         with reporter.task("write shards", total=1) as task:
-            write_shards(spec)
+            for block in block_tasks(spec, work):
+                process_block(block)
             task.advance()
         groups = plan_data(spec, workers, benchmark)
         return run_benchmark(groups, out, "Data", command=command, reporter=reporter)
 
 
-def device_word() -> str:
-    """Name the unit that computes: "GPU", or "process" on a CPU."""
-    return "GPU" if torch.cuda.is_available() else "process"
-
-
-def write_report(
-    out: Path, title: str, command: str, rows: Sequence[Row], tables: Sequence[TextTable]
-) -> None:
-    """Write the three result files to `out`."""
-    machine = _machine()
-    lines = [strict_json(row.summary() | {"machine": machine}) for row in rows]
-    write_text(out / "results.jsonl", "".join(f"{line}\n" for line in lines))
-    kind = "GPUs" if torch.cuda.is_available() else "cores"
-    caption = "{device}, {devices} KIND, torch {torch}, bart {bart}, {date}".format(**machine)
-    caption = caption.replace("KIND", kind)
-    parts = [f"# {title}", caption, f"```bash\n{command}\n```"]
-    parts += [table.markdown() for table in tables]
-    write_text(out / "results.md", "\n\n".join(parts) + "\n")
-    _draw(rows, out / "results.png", caption)
-
-
-def _machine() -> dict[str, object]:
-    gpu = torch.cuda.is_available()
-    return {
+def write_report(report: Report, title: str, command: str) -> None:
+    """Write the three result files."""
+    out, gpu = report.out, torch.cuda.is_available()
+    machine = {
         "device": torch.cuda.get_device_name(0) if gpu else _processor(),
         "devices": torch.cuda.device_count() if gpu else usable_cores(),
         "torch": torch.__version__,
         "bart": __version__,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+    lines = [strict_json(row.summary() | {"machine": machine}) for row in report.rows]
+    write_text(out / "results.jsonl", "".join(f"{line}\n" for line in lines))
+    units = "GPUs" if gpu else "cores"
+    caption = f"{{device}}, {{devices}} {units}, torch {{torch}}, bart {{bart}}, {{date}}"
+    caption = caption.format(**machine)
+    parts = [f"# {title}", caption, f"```bash\n{command}\n```"]
+    parts += [table.markdown() for table in report.tables]
+    write_text(out / "results.md", "\n\n".join(parts) + "\n")
+    _draw(report.rows, out / "results.png", caption)
 
 
 def _processor() -> str:

@@ -31,8 +31,8 @@ class Row:
 
     Attributes:
         place: index of the size in its case, used to match rows of two precisions.
-        items, tokens: of all processes; see Measurement.
-        flops, ceiling: of one process; see Measurement.
+        items, tokens: of all processes; see Work.
+        flops, ceiling: of one process; see Work and Measurement.
     """
 
     name: str
@@ -54,16 +54,16 @@ class Row:
     @classmethod
     def of(cls, case: Case, size: int) -> Row:
         """Make an empty row."""
-        own, place = (case.processes, case.precision), case.sizes.index(size)
-        return cls(case.load.name, case.side, *own, case.load.length, size, place)
+        own = (case.load.name, case.side, case.processes, case.precision, case.load.length)
+        return cls(*own, size, case.sizes.index(size))
 
     def add(self, ranks: Sequence[Measurement]) -> None:
         """Add a measurement: time of the slowest rank, largest memory, the rest from rank 0."""
-        first = ranks[0]
+        first, work = ranks[0], ranks[0].work
         self.seconds.append(max(rank.seconds for rank in ranks))
-        self.items.append(first.items)
-        self.tokens.append(first.tokens)
-        self.flops += [] if first.flops is None else [first.flops]
+        self.items.append(work.items)
+        self.tokens.append(work.tokens)
+        self.flops += [] if work.flops is None else [work.flops]
         self.ceiling += [] if first.ceiling is None else [first.ceiling]
         self.peak_flops = first.peak_flops
         self.memory = max(self.memory, *(rank.memory for rank in ranks))
@@ -143,24 +143,21 @@ class TextTable:
 KEYS: dict[str, Callable[[Row], str]] = {
     "GPUs": lambda row: str(row.processes),
     "Processes": lambda row: str(row.size if row.name in STAGES else row.processes),
-    "Batch size": lambda row: str(row.size),
-    "Batch": lambda row: str(row.size),
+    **dict.fromkeys(("Batch size", "Batch"), lambda row: str(row.size)),
     "Length": lambda row: str(row.length),
     "Precision": lambda row: row.precision,
     "Stage": lambda row: STAGES[row.name][0],
 }
 CELLS: dict[str, Callable[[Row], str]] = {
     "Latency Avg": lambda row: _short(row.latency["mean"]),
-    "Latency 90%": lambda row: _short(row.latency["90%"]),
+    **dict.fromkeys(("Latency 90%", "90%"), lambda row: _short(row.latency["90%"])),
     "Latency 95%": lambda row: _short(row.latency["95%"]),
     "Latency 99%": lambda row: _short(row.latency["99%"]),
     "Throughput": lambda row: _short(row.throughput),
-    "Batches": lambda row: str(len(row.seconds)),
+    **dict.fromkeys(("Batches", "Steps"), lambda row: str(len(row.seconds))),
     "Seconds": lambda row: _short(row.latency["50%"]),
-    "90%": lambda row: _short(row.latency["90%"]),
     "Range": lambda row: _range(row.seconds),
     "Tokens/s": lambda row: f"{row.tokens_per_second:,.0f}",
-    "Steps": lambda row: str(len(row.seconds)),
     "Peak memory": lambda row: _memory(row.memory),
     "MFU": lambda row: _percent(row.utilization(measured=True)),
     "Sheet MFU": lambda row: _percent(row.utilization(measured=False)),
@@ -173,50 +170,39 @@ CELLS: dict[str, Callable[[Row], str]] = {
 def make_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
     """Make all tables of a benchmark; `device` is "GPU" or "process"."""
     ours = [row for row in rows if row.side == "bart"]
-    many = "GPUs" if device == "GPU" else "Processes"
+    many, plural = ("GPUs", "GPUs") if device == "GPU" else ("Processes", "processes")
     if ours[0].name in STAGES:
         columns = "Stage|Processes|Median|Smallest - largest|Unit|Tokens/s"
         return [_table("Data", columns, ours)]
     tables = []
     if ours[0].name == "Inference":
         for count, precision in dict.fromkeys((row.processes, row.precision) for row in ours):
-            plural = many if device == "GPU" else "processes"
-            where = f"{count} {device if count == 1 else plural}"
-            tables.append(
-                _table(
-                    f"Inference, {precision.upper()}, {where}: seconds per batch, articles per "
-                    f"second; {MFU}",
-                    "Batch size|Latency Avg|Latency 90%|Latency 95%|Latency 99%|Throughput|Batches|"
-                    "Peak memory|MFU",
-                    [row for row in ours if (row.processes, row.precision) == (count, precision)],
-                )
-            )
+            mine = [row for row in ours if (row.processes, row.precision) == (count, precision)]
+            title = f"Inference, {precision.upper()}, {count} {device if count == 1 else plural}: "
+            title += f"seconds per batch, articles per second; {MFU}"
+            columns = "Batch size|Latency Avg|Latency 90%|Latency 95%|Latency 99%|Throughput|"
+            tables.append(_table(title, columns + "Batches|Peak memory|MFU", mine))
     else:
         for name in dict.fromkeys(row.name for row in ours):
             mine = [row for row in ours if row.name == name]
             tables.append(_training_table(mine, device, many))
-        title = (
-            "Details: seconds per step (median, 90%, smallest - largest), real tokens per second; "
-        )
+        title = "Details: seconds per step (median, 90%, smallest - largest), real tokens per "
         columns = f"{many}|Length|Batch|Precision|Seconds|90%|Range|Tokens/s|Steps|Peak memory|MFU"
-        tables.append(_table(title + MFU, columns + "|Sheet MFU", ours))
+        tables.append(_table(f"{title}second; {MFU}", columns + "|Sheet MFU", ours))
     rivals = [row for row in rows if row.side == "transformers"]
     return [*tables, _comparison(ours, rivals, many)] if rivals else tables
 
 
 def _table(title: str, columns: str, rows: Sequence[Row]) -> TextTable:
     """Make a table with a line per row; without measurements, its first cell gives the reason."""
-    keys = [name for name in columns.split("|") if name in KEYS]
-    names = [name for name in columns.split("|") if name in CELLS]
-    lines = []
+    names = columns.split("|")
+    keys, cells = ([name for name in names if name in among] for among in (KEYS, CELLS))
+    table = TextTable(title, names, [])
     for row in rows:
-        cells = (
-            [CELLS[name](row) for name in names]
-            if row.ok
-            else [row.outcome, *NOTHING * (len(names) - 1)]
-        )
-        lines.append([KEYS[name](row) for name in keys] + cells)
-    return TextTable(title, keys + names, lines)
+        measured = [CELLS[name](row) for name in cells] if row.ok else [row.outcome]
+        missing = [NOTHING] * (len(cells) - len(measured))
+        table.rows.append([*(KEYS[name](row) for name in keys), *measured, *missing])
+    return table
 
 
 def _training_table(rows: Sequence[Row], device: str, many: str) -> TextTable:
@@ -245,21 +231,19 @@ def _training_table(rows: Sequence[Row], device: str, many: str) -> TextTable:
 
 def _comparison(ours: Sequence[Row], rivals: Sequence[Row], many: str) -> TextTable:
     """Make a table with a line per pair of rows with the same index in both lists."""
-    header = (
-        f"|{many}|Precision|Length|Batch|bart|transformers|Times as fast|Range|Memory|its memory"
-    )
-    lines = []
+    title = "bart beside transformers, measured in turn: items per second, ratio (median and range)"
+    keys = [many, "Precision", "Length", "Batch"]
+    header = ["", *keys, "bart", "transformers", "Times as fast", "Range", "Memory", "its memory"]
+    table = TextTable(title, header, [])
     for row, rival in zip(ours, rivals, strict=True):
-        lines.append(
-            [row.name, *(KEYS[name](row) for name in (many, "Precision", "Length", "Batch"))]
-        )
-        lines[-1] += [_throughput(row), _throughput(rival), NOTHING, NOTHING]
+        ratio = [NOTHING, NOTHING]
         if row.ok and rival.ok:
             times = ratios(row, rival)
-            lines[-1][-2:] = [f"{np.median(times):.2f}", f"{times.min():.2f} - {times.max():.2f}"]
-        lines[-1] += [_memory(row.memory), _memory(rival.memory)]
-    title = "bart beside transformers, measured in turn: items per second, ratio (median and range)"
-    return TextTable(title, header.split("|"), lines)
+            ratio = [f"{np.median(times):.2f}", f"{times.min():.2f} - {times.max():.2f}"]
+        cells = [row.name, *(KEYS[name](row) for name in keys), _throughput(row)]
+        cells += [_throughput(rival), *ratio, _memory(row.memory), _memory(rival.memory)]
+        table.rows.append(cells)
+    return table
 
 
 def ratios(ours: Row, theirs: Row) -> NDArray[np.float64]:

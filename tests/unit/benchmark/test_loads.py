@@ -67,12 +67,10 @@ def test_units_of_training_are_steps_on_batches_as_loaders_make_them(
     config = tiny_model_config()
     data = {"max_source_length": 50, "max_target_length": 20}
     run = FinetuneConfig.model_validate({"model": MODEL, "data": data})
-    load = TrainingLoad(
-        TrainingSpec(run), case(TrainingSpec(run), accumulation=accumulation), ALONE
-    )
+    load = TrainingLoad(case(TrainingSpec(run), accumulation=accumulation), ALONE)
     seen: list[Batch] = []
     load._step = seen.extend
-    work = next(load.prepare(2))
+    work = next(load.units(2))
     assert work.items == 2 * accumulation == 2 * len(seen)
     assert work.tokens == sum(int(b.source_mask.sum() + (b.labels != IGNORE).sum()) for b in seen)
     for batch in seen:
@@ -83,11 +81,11 @@ def test_units_of_training_are_steps_on_batches_as_loaders_make_them(
 
 def test_a_training_step_of_the_benchmark_moves_the_weights_and_counts_its_work() -> None:
     run = PretrainConfig.model_validate({"model": MODEL, "data": {"sequence_length": 32}})
-    load = TrainingLoad(TrainingSpec(run), case(TrainingSpec(run)), ALONE)
+    load = TrainingLoad(case(TrainingSpec(run)), ALONE)
     model = Bart(run.model)
     before = model.model.shared.weight.clone()
     load._step = bart_step(model, run, ALONE, 1e-3)
-    units = load.prepare(2)
+    units = load.units(2)
     assert next(units).tokens == next(units).tokens == 2 * (32 + int(32 * (0.7 + 0.3 / 3.5)))
     assert not torch.equal(before, model.model.shared.weight)
     assert load.product == (32, 64, torch.float32)
@@ -96,7 +94,7 @@ def test_a_training_step_of_the_benchmark_moves_the_weights_and_counts_its_work(
 def test_random_weights_decode_to_the_full_length_every_time() -> None:
     decoding = GenerationConfig(beams=2, max_length=12, no_repeat_ngram=0)
     spec = DecodingSpec(tiny_model_config(), 32, decoding)
-    units = DecodingLoad(spec, case(spec, lengths="full"), ALONE).prepare(2)
+    units = DecodingLoad(case(spec, lengths="full"), ALONE).units(2)
     assert next(units).tokens == 2 * (32 + 11)  # without the start token
 
 

@@ -149,18 +149,17 @@ def test_a_file_in_place_of_the_results_is_reported_before_measuring(
 def test_a_failing_worker_reports_the_reason_and_a_killed_one_is_out_of_memory(
     tmp_path: Path,
 ) -> None:
-    case = tiny_case(1)
     missing = tiny_case(1, data={"path": str(tmp_path / "none"), "sequence_length": 16})
-    with processes_of(case, None) as group:
+    with processes_of(missing, None) as group:
         assert isinstance(group, WorkerGroup)
         with pytest.raises(BartError, match="a bart worker failed: TypeError"):
-            group.ask("prepare", case)
+            group.ask("prepare")
         with pytest.raises(UsageError, match="no such folder"):
-            group.ask("prepare", missing, 1)
+            group.ask("prepare", 1)
         (worker,) = group.workers.values()
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        assert group.ask("prepare", case, 1) == group.ask("measure", False) == []
+        assert group.ask("prepare", 1) == group.ask("measure", False) == []
         assert group.outcome == "out of memory"
 
 
@@ -183,12 +182,12 @@ def test_a_trained_model_and_real_pairs_can_replace_random_ones(
         data=pairs,
         generation={"min_length": 3},
     )
-    load = DecodingLoad(case.load, case, ALONE)  # type: ignore[arg-type]
+    load = DecodingLoad(case, ALONE)
     assert (load._generation.beams, load._generation.max_length) == (2, 9)  # as it was saved
     length = len(tiny_tokenizer.encode_batch([row["article"]])[0])
-    assert 2 * 3 <= next(load.prepare(2)).tokens - 2 * length <= 2 * 9
+    assert 2 * 3 <= next(load.units(2)).tokens - 2 * length <= 2 * 9
     with pytest.raises(UsageError, match="6 test articles per process"):
-        load.prepare(7)
+        load.units(7)
     sets = ["model.vocab_size=400", "model.d_model=32", "model.encoder_layers=1"]
     ((case,),) = plan_training(
         ["tiny-cpu-finetune"],
@@ -197,7 +196,7 @@ def test_a_trained_model_and_real_pairs_can_replace_random_ones(
         data=pairs,
     )
     target = len(tiny_tokenizer.encode_batch([row["summary"]])[0])
-    units = TrainingLoad(case.load, case, ALONE).prepare(2)  # type: ignore[arg-type]
+    units = TrainingLoad(case, ALONE).units(2)
     assert next(units).tokens == 2 * (length + target)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bart_cli.benchmark.run import write_report
+from bart_cli.benchmark.run import Report, write_report
 from bart_cli.benchmark.tables import Row, TextTable, make_tables, ratios
 
 
@@ -104,8 +104,9 @@ def test_text_is_counted_in_megabytes() -> None:
 
 def test_a_report_is_three_files_and_markdown_that_renders(tmp_path: Path) -> None:
     rows = [row(1, "fp32", 2, 10.0), row(1, "fp32", 4, 12.0, place=1)]
-    tables = [TextTable("Title", ["a", "b"], [["1", "2"]])]
-    write_report(tmp_path, "Training", "bart benchmark train", rows, tables)
+    table = TextTable("Title", ["a", "b"], [["1", "2"]])
+    report = Report(tmp_path, rows=rows, profiles={"trace.json": table})
+    write_report(report, "Training", "bart benchmark train")
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["throughput"] for line in lines] == pytest.approx([10.0, 12.0])
     assert "| a | b |\n| --- | --- |\n| 1 | 2 |" in (tmp_path / "results.md").read_text()
