@@ -157,14 +157,14 @@ def run_data_benchmark(
 ) -> Report:
     """Measure preprocessing, noise and loaders, on the built-in sample if a path is None."""
     from bart_cli.benchmark.data_load import block_tasks
-    from bart_cli.data.documents import find_text_files, read_texts
+    from bart_cli.data.documents import read_texts, scan_corpus
     from bart_cli.data.download.sample import write_sample
     from bart_cli.data.pairs import PairSource
     from bart_cli.data.preprocess.blocks import process_block
 
     require_folder(out)
     if corpus is not None:
-        find_text_files(corpus)
+        scan_corpus(corpus)
     if pairs is not None:
         PairSource(SummarizationDataConfig(path=pairs))
     with tempfile.TemporaryDirectory(prefix="bart-benchmark-") as name:
