@@ -47,11 +47,7 @@ class MeasuringOptions:
     as_json: JsonOption = False
 
     def config(self, **more: object) -> BenchmarkConfig:
-        """Build the settings from these options and `more`; None means not given.
-
-        Raises:
-            UsageError: a setting is invalid.
-        """
+        """Build the settings from these options and `more`; None means not given."""
         import torch
 
         from bart_cli.config.presets import check_section
@@ -87,11 +83,7 @@ class SweepOptions:
     sets: SetOption = None
 
     def sweep(self) -> Sweep:
-        """Return the settings to vary.
-
-        Raises:
-            UsageError: a value is not a positive integer.
-        """
+        """Return the settings to vary."""
         from bart_cli.benchmark.cases import Sweep
 
         words = [word.strip() for word in (self.precisions or "").split(",")]

@@ -36,10 +36,12 @@ JobsOption = Annotated[
 
 
 def day(text: str) -> Any:
-    """Return an option for a date, with this help text."""
     return typer.Option(formats=["%Y-%m-%d"], help=text)
 
 
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
+]
 ParallelOption = Annotated[
     bool, typer.Option("--parallel-text", help="Also write .source and .target files.")
 ]
@@ -62,9 +64,7 @@ class HubOptions:
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Hub data set to use instead: owner/name.")
     ] = None
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
-    ] = None
+    revision: RevisionOption = None
 
     def source(self, dataset: str, config: str | None) -> HubDataset:
         """Return the data set given by the options; default: `dataset`."""
@@ -145,9 +145,8 @@ def common_crawl(
 
     last = end.date() if end else end_of_first_run(out_folder) or datetime.now(UTC).date()
     chosen = tuple(languages or ["en"])
-    for code in set(chosen) - {"all"}:
-        if code not in LANGUAGES:
-            raise UsageError(f"--language {code}: expected an ISO 639-1 code such as de, or all")
+    for code in set(chosen) - {"all", *LANGUAGES}:
+        raise UsageError(f"--language {code}: expected an ISO 639-1 code such as de, or all")
     news = NewsFilter(
         start=start.date(),
         end=last,
@@ -202,11 +201,12 @@ def wikipedia(
     [bold]bart download wikipedia --dump enwiki-latest-pages-articles.xml.bz2[/bold]
     """
     if dump is None:
+        from bart_cli.data.download.hub_corpus import HubCorpus
+
         if language is not None:
             snapshot = f"{snapshot.partition('.')[0]}.{language}"
-        _hub_corpus(
-            "wikipedia", hub.source("wikimedia/wikipedia", snapshot), out_folder, jobs, result
-        )
+        dataset = hub.source("wikimedia/wikipedia", snapshot)
+        _download(HubCorpus(dataset, "wikipedia", jobs), out_folder, result)
         return
     from bart_cli.extras import require
 
@@ -240,8 +240,10 @@ def openwebtext(
     [bold]bart download openwebtext --archives openwebtext/[/bold]
     """
     if archives is None:
-        source = hub.source("Skylion007/openwebtext", None)
-        _hub_corpus("openwebtext", source, out_folder, jobs, result)
+        from bart_cli.data.download.hub_corpus import HubCorpus
+
+        dataset = hub.source("Skylion007/openwebtext", None)
+        _download(HubCorpus(dataset, "openwebtext", jobs), out_folder, result)
         return
     from bart_cli.data.download.openwebtext import OpenWebText
 
@@ -369,9 +371,7 @@ def hub_corpus(
     ] = None,
     split: Annotated[str, typer.Option(help="Split to read.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum rows to read.")] = None,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
-    ] = None,
+    revision: RevisionOption = None,
     result: ResultOptions = ResultOptions(),
 ) -> None:
     """Stream any text corpus on the hub, such as C4 or FineWeb.
@@ -386,14 +386,6 @@ def hub_corpus(
 
     source = HubStream(HubDataset(repository, subset, revision), split, text_column, limit)
     _download(source, out_folder, result, command="hub")
-
-
-def _hub_corpus(
-    corpus: str, dataset: HubDataset, folder: Path, jobs: int, result: ResultOptions
-) -> None:
-    from bart_cli.data.download.hub_corpus import HubCorpus
-
-    _download(HubCorpus(dataset, corpus, jobs), folder, result)
 
 
 def _download(
@@ -424,12 +416,12 @@ def _download(
     report = download(source, folder, reporter=reporter or make_reporter())
     if options.as_json:
         print_json(asdict(report))
-        return report
-    say(
-        f"{report.documents:,} {source.items} ({report.bytes / 1e6:,.1f} MB) in "
-        f"{report.files:,} files in {report.folder}"
-    )
-    if report.dropped:
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
-        say(f"skipped: {dropped}")
+    else:
+        say(
+            f"{report.documents:,} {source.items} ({report.bytes / 1e6:,.1f} MB) in "
+            f"{report.files:,} files in {report.folder}"
+        )
+        if report.dropped:
+            dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
+            say(f"skipped: {dropped}")
     return report

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json
+from bart_cli.cli.console import make_reporter
 from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.generation import Saved, load_with_model, saved_with, without_model
 from bart_cli.cli.options import (
@@ -23,13 +23,7 @@ from bart_cli.cli.options import (
     option_groups,
     setting,
 )
-from bart_cli.cli.training import (
-    TrainingOptions,
-    as_document,
-    show_result,
-    start_workers,
-    warn_once,
-)
+from bart_cli.cli.training import TrainingOptions, show_result, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.errors import BartError, UsageError
@@ -94,7 +88,7 @@ def command(
             config, run, resume=training.resume, dry_run=training.dry_run, reporter=reporter
         )
         if not as_json:
-            show_result(result)
+            show_result(result, as_json=False)
         finished = result.model is not None and not training.dry_run
         if evaluate and finished and result.signal is not None:
             raise BartError(
@@ -106,19 +100,15 @@ def command(
             limit = config.training.time_limit
             minutes = None if limit is None else limit - (time.monotonic() - begin) / 60
             scores = evaluate_run(config, run, minutes=minutes, reporter=reporter)
-    if as_json and result.is_main:
-        rest = {} if training.dry_run else {"evaluation": scores.numbers() if scores else None}
-        print_json(as_document(result) | rest)
+    if as_json:
+        more = {} if training.dry_run else {"evaluation": scores.numbers() if scores else None}
+        show_result(result, as_json=True, **more)
     elif scores is not None:
         show_scores(scores, run / FINAL_EVALUATION)
 
 
 def require_scores(config: FinetuneConfig, evaluate: bool) -> None:
-    """Check that the packages that score summaries are installed, if a run needs them.
-
-    Raises:
-        UsageError: one is missing.
-    """
+    """Check that the packages that score summaries are installed, if a run needs them."""
     from bart_cli.extras import require
 
     if config.training.select_by != "loss":
@@ -128,11 +118,7 @@ def require_scores(config: FinetuneConfig, evaluate: bool) -> None:
 
 
 def configure(*, settings: ConfigOptions, **values: Any) -> FinetuneConfig:
-    """Build the configuration from the options, without the decoding settings of the model.
-
-    Raises:
-        UsageError: a setting is invalid.
-    """
+    """Build the configuration from the options, without the decoding settings of the model."""
     return without_model(settings, FinetuneConfig, _options(**values))
 
 
@@ -154,17 +140,13 @@ def _options(
     **_: object,
 ) -> dict[str, object]:
     """Return the options as configuration keys."""
-    return (
-        keys(training)
-        | keys(pairs)
-        | keys(adapting)
-        | {
-            "data.path": data,
-            "init_from": init_from,
-            "keep_encoder_layers": _layers("--keep-encoder-layers", adapting.keep_encoder_layers),
-            "keep_decoder_layers": _layers("--keep-decoder-layers", adapting.keep_decoder_layers),
-        }
-    )
+    own = {
+        "data.path": data,
+        "init_from": init_from,
+        "keep_encoder_layers": _layers("--keep-encoder-layers", adapting.keep_encoder_layers),
+        "keep_decoder_layers": _layers("--keep-decoder-layers", adapting.keep_decoder_layers),
+    }
+    return keys(training) | keys(pairs) | keys(adapting) | own
 
 
 def _layers(option: str, text: str | None) -> list[int] | None:

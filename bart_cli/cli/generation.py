@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from bart_cli.cli.options import (
     Config,
     ConfigOptions,
@@ -29,6 +31,13 @@ DEFAULT_MODEL = "facebook/bart-large-cnn"
 
 BeamsOption = Annotated[int | None, setting(GenerationConfig, "beams")]
 MaxLengthOption = Annotated[int | None, setting(GenerationConfig, "max_length")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Run, model folder or hub id. Default: the environment variable BART_MODEL, "
+        f"else {DEFAULT_MODEL}."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,7 @@ WIDEST = {"generation.beams": 64, "generation.max_length": 2**20}
 def without_model(
     settings: ConfigOptions, kind: type[Config], options: Mapping[str, object]
 ) -> Config:
-    """Build the configuration before the settings of a model are known, to check the options early.
-
-    Raises:
-        UsageError: a setting is invalid.
-    """
+    """Build the configuration before the settings of a model are known, to check the options."""
     given = {key: value for key, value in options.items() if value is not None}
     return settings.load(kind, WIDEST | given)
 
@@ -90,9 +95,6 @@ def load_with_model(
 
     Args:
         saved_of: returns the settings of the model, given the configuration without them.
-
-    Raises:
-        UsageError: a setting is invalid.
     """
     early = without_model(settings, kind, options)
     layers, warnings = saved_of(early)
@@ -124,7 +126,6 @@ def first_token_for(
 
     Args:
         layers: decoding settings of the model.
-        tokenizer: loads the tokenizer of the model.
     """
     generation, sources = config.generation, config.generation_sources
     forced = generation.forced_bos and sources["forced_bos"] != "options"
@@ -165,10 +166,6 @@ def load_summarizer(
     """Load a model, with decoding settings from the model, --preset or --config, and options.
 
     Options are checked before torch is imported.
-
-    Raises:
-        UsageError: a setting is invalid.
-        BartError: the model cannot be loaded.
     """
     given = keys(decoding)
     early = without_model(settings, EvaluateConfig, given)
@@ -205,19 +202,14 @@ def load_summarizer(
         reporter.info(loaded.notice)
     for notice in loaded.saved.notices if loaded.saved else ():
         reporter.warn(notice)
-    final = settings.load(
-        EvaluateConfig,
-        given,
-        saved=loaded.saved.layers() if loaded.saved else (),
-        notify=reporter.warn,
-    )
+    layers = loaded.saved.layers() if loaded.saved else ()
+    final = settings.load(EvaluateConfig, given, saved=layers, notify=reporter.warn)
     if loaded.saved is not None:
-        update = first_token_for(final, loaded.saved.layers(), lambda: loaded.tokenizer)
+        update = first_token_for(final, layers, lambda: loaded.tokenizer)
         final = final.model_copy(update=update)
     language = evaluation.language
     if language == AUTO and decoding.language is None:
         language = recorded_language(source)
-    summarizer = Summarizer(
-        loaded, final.generation, sources=final.generation_sources, language=language
-    )
+    generation, sources = final.generation, final.generation_sources
+    summarizer = Summarizer(loaded, generation, sources=sources, language=language)
     return summarizer, loaded, evaluation

@@ -91,11 +91,7 @@ def slurm(
 
 
 def _divide(words: Sequence[str], line: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate options of the run from those for sbatch after `--`, which the parser removes.
-
-    Raises:
-        UsageError: a word for sbatch is not an option.
-    """
+    """Separate options of the run from those for sbatch after `--`, which the parser removes."""
     after = list(line[line.index("--") + 1 :]) if "--" in line else []
     for word in after:
         if not word.startswith("-"):
@@ -104,16 +100,9 @@ def _divide(words: Sequence[str], line: Sequence[str]) -> tuple[list[str], list[
 
 
 def _configuration(task: str, arguments: Sequence[str]) -> PretrainConfig | FinetuneConfig:
-    """Return the configuration with which `bart TASK ARGUMENTS` would run.
-
-    Raises:
-        UsageError: the command would reject the arguments.
-    """
+    """Return the configuration with which `bart TASK ARGUMENTS` would run."""
     module: Any = importlib.import_module(f"bart_cli.cli.{task}")
     app = typer.Typer()
     app.command(name=task)(module.command)
     context = typer.main.get_command(app).make_context(f"bart {task}", list(arguments))
-    config: PretrainConfig | FinetuneConfig = module.configure(
-        **module.command.fill(dict(context.params))
-    )
-    return config
+    return module.configure(**module.command.fill(dict(context.params)))

@@ -112,15 +112,7 @@ class ConfigOptions:
         saved: Sequence[Layer] = (),
         notify: Callable[[str], None] | None = None,
     ) -> Config:
-        """Load the configuration.
-
-        Args:
-            options: values by configuration key; None means not given.
-            saved, notify: see `load_config`.
-
-        Raises:
-            UsageError: a setting is invalid.
-        """
+        """Load the configuration from these sources and the options by key; see `load_config`."""
         from bart_cli.config.presets import load_config
 
         return load_config(
@@ -172,11 +164,7 @@ class ScoringOptions:
 
 
 def numbers(option: str, text: str | None) -> list[int]:
-    """Parse the value of an option such as `1,4,8`; empty if it was not given.
-
-    Raises:
-        UsageError: a value is not a positive integer.
-    """
+    """Parse the value of an option such as `1,4,8`; empty if it was not given."""
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if not all(word.isdigit() and int(word) > 0 for word in words):
         raise UsageError(f"{option} {text}: expected positive integers such as 1,4,8")

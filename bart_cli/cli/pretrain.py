@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bart_cli.cli.app import VOICES
-from bart_cli.cli.console import make_reporter, print_json
+from bart_cli.cli.console import make_reporter
 from bart_cli.cli.options import ConfigOptions, JsonOption, keys, option_groups, setting
-from bart_cli.cli.training import TrainingOptions, as_document, show_result, start_workers
+from bart_cli.cli.training import TrainingOptions, show_result, start_workers
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig, save_config
 from bart_cli.errors import UsageError
@@ -55,20 +55,11 @@ def command(
     [bold]bart pretrain --phases dgxa100-1node-phase1,dgxa100-1node-phase2 --data shards[/bold]
     """
     if phases is not None:
-        _run_phases(
-            phases,
-            out_folder,
-            settings=settings,
-            training=training,
-            data=data,
-            init_from=init_from,
-            as_json=as_json,
-        )
+        _run_phases(phases, out_folder, settings, training, data, init_from, as_json)
         return
     config = configure(**locals())
     start_workers(training.processes, training.max_restarts)
-    run = out_folder or settings.default_run("pretrain")
-    _run(config, run, training, as_json)
+    _run(config, out_folder or settings.default_run("pretrain"), training, as_json)
 
 
 def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: bool) -> RunResult:
@@ -78,10 +69,7 @@ def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: 
     result = run_pretrain(
         config, run, resume=training.resume, dry_run=training.dry_run, reporter=make_reporter()
     )
-    if not as_json:
-        show_result(result)
-    elif result.is_main:
-        print_json(as_document(result))
+    show_result(result, as_json)
     return result
 
 
@@ -93,20 +81,14 @@ def configure(
     init_from: str | None,
     **_: object,
 ) -> PretrainConfig:
-    """Build the configuration from the options.
-
-    Raises:
-        UsageError: a setting is invalid.
-    """
-    return settings.load(
-        PretrainConfig, keys(training) | {"data.path": data, "init_from": init_from}
-    )
+    """Build the configuration from the options."""
+    options = keys(training) | {"data.path": data, "init_from": init_from}
+    return settings.load(PretrainConfig, options)
 
 
 def _run_phases(
     phases: str,
     out_folder: Path | None,
-    *,
     settings: ConfigOptions,
     training: TrainingOptions,
     data: Path | None,

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bart_cli.cli.console import make_reporter
-from bart_cli.cli.generation import DecodingOptions, load_summarizer, model_of, without_model
+from bart_cli.cli.generation import (
+    DecodingOptions,
+    ModelOption,
+    load_summarizer,
+    model_of,
+    without_model,
+)
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, keys, option_groups, setting
 from bart_cli.config.commands import ServeConfig
 
@@ -33,13 +39,7 @@ class ServingOptions:
 
 @option_groups
 def command(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Run, model folder or hub id. Default: the environment variable BART_MODEL, else "
-            "facebook/bart-large-cnn."
-        ),
-    ] = None,
+    model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     host: Annotated[str | None, setting(ServeConfig, "host")] = None,
     port: Annotated[int | None, setting(ServeConfig, "port")] = None,

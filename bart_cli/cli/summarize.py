@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out, say
-from bart_cli.cli.generation import DEFAULT_MODEL, DecodingOptions, load_summarizer
+from bart_cli.cli.generation import DecodingOptions, ModelOption, load_summarizer
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
 from bart_cli.config.commands import SummarizeConfig
 
@@ -27,13 +27,7 @@ def command(
             "standard input. Default: standard input, unless it is a terminal."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Run, model folder or hub id. Default: the environment variable BART_MODEL, "
-            f"else {DEFAULT_MODEL}."
-        ),
-    ] = None,
+    model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     out_file: Annotated[
         Path | None,

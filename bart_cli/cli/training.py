@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bart_cli.cli.console import print_rows, say
+from bart_cli.cli.console import print_json, print_rows, say
 from bart_cli.cli.options import setting
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
@@ -82,33 +82,28 @@ def warn_once(reporter: Reporter, notices: Sequence[str]) -> None:
             reporter.warn(notice)
 
 
-def show_result(result: RunResult) -> None:
-    """Print the result of a run, or the estimate of a dry run."""
+def show_result(result: RunResult, as_json: bool, **more: object) -> None:
+    """Print the result of a run, or the estimate of a dry run; `more` is only for JSON."""
     from bart_cli.training.dry_run import DryRun
 
     if not result.is_main:
         return
-    if isinstance(result, DryRun):
-        _show_estimate(result.estimate)
-        return
-    if result.first_loss is not None and result.last_loss is not None:
-        say(f"loss {result.first_loss:.4f} -> {result.last_loss:.4f} at step {result.step:,}")
-    if result.model is None:
-        say(f"{result.outcome} at step {result.step:,}; rerun the command to resume")
-        return
-    curves = result.run / "curves.png"  # missing if the run logged nothing
-    also = f", curves in {curves}" if curves.is_file() else ""
-    say(f"{result.outcome}: model in {result.model}{also}")
-
-
-def as_document(result: RunResult) -> dict[str, Any]:
-    """Return the result as printed by `--json`."""
-    from bart_cli.training.dry_run import DryRun
-
-    document = asdict(result.estimate if isinstance(result, DryRun) else result)
-    for name in ("is_main", "signal"):
-        document.pop(name, None)
-    return document
+    estimate = result.estimate if isinstance(result, DryRun) else None
+    if as_json:
+        document = asdict(estimate or result)
+        print_json({k: v for k, v in document.items() if k not in ("is_main", "signal")} | more)
+    elif estimate:
+        _show_estimate(estimate)
+    else:
+        if result.first_loss is not None and result.last_loss is not None:
+            losses = f"{result.first_loss:.4f} -> {result.last_loss:.4f}"
+            say(f"loss {losses} at step {result.step:,}")
+        if result.model is None:
+            say(f"{result.outcome} at step {result.step:,}; rerun the command to resume")
+        else:
+            curves = result.run / "curves.png"  # missing if the run logged nothing
+            also = f", curves in {curves}" if curves.is_file() else ""
+            say(f"{result.outcome}: model in {result.model}{also}")
 
 
 def _show_estimate(found: Estimate) -> None:
