@@ -15,7 +15,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,11 +158,8 @@ class Server:
             "completion_tokens": record["summary_tokens"],
             "total_tokens": record["used_tokens"] + record["summary_tokens"],
         }
-        head = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": self.name,
-        }
+        name = f"chatcmpl-{uuid.uuid4().hex}"
+        head = {"id": name, "created": int(time.time()), "model": self.name}
         texts = [record["summary"], *record["others"]]
         key = "delta" if streamed else "message"
         choices = [
@@ -175,9 +172,8 @@ class Server:
             wanted = chunks if with_usage else chunks[:1]
             lines = "".join(f"data: {_dump(chunk)}\n\n" for chunk in wanted)
             return Response(f"{lines}data: [DONE]\n\n", media_type="text/event-stream")
-        return JSONResponse(
-            head | {"object": "chat.completion", "choices": choices, "usage": usage}
-        )
+        head["object"] = "chat.completion"
+        return JSONResponse(head | {"choices": choices, "usage": usage})
 
     def _submit(self, document: dict[str, Any]) -> list[Job]:
         served = self._served()
@@ -189,7 +185,7 @@ class Server:
         try:
             self.pool.submit(jobs)
         except QueueFullError as error:
-            refuse(429, "too many texts are waiting; try again", Retry_After=str(error.seconds))
+            refuse(429, "too many texts are waiting; try again", Retry_After=str(error))
         return jobs
 
     async def _all(self, request: Request, jobs: Sequence[Job]) -> list[dict[str, Any]]:
@@ -261,20 +257,18 @@ class Server:
     async def model(self, _: Request) -> Response:
         """Describe the model: name, precision, device, limits, saved decoding settings."""
         served = self._served()
-        limits = self.config.model_dump(exclude={"host", "port", "name", "workers"})
-        return JSONResponse(
-            {
-                "name": self.name,
-                "precision": served.precision,
-                "device": served.device,
-                "workers": len(self.pool.ready),
-                "positions": served.positions,
-                "source_length": served.source_length,
-                "batch_size": served.batch_size,
-                "limits": limits,
-                "decoding": served.generation.model_dump(mode="json"),
-            }
-        )
+        answer = {
+            "name": self.name,
+            "precision": served.precision,
+            "device": served.device,
+            "workers": len(self.pool.ready),
+            "positions": served.positions,
+            "source_length": served.source_length,
+            "batch_size": served.batch_size,
+            "limits": self.config.model_dump(exclude={"host", "port", "name", "workers"}),
+            "decoding": served.generation.model_dump(mode="json"),
+        }
+        return JSONResponse(answer)
 
     async def models(self, request: Request) -> Response:
         """Describe the model, compatible with OpenAI's API."""
@@ -309,26 +303,20 @@ class Server:
 
     def routes(self) -> list[Route]:
         """List every path with its handler."""
-        get: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            "/": self.page,
-            "/healthz": self.healthy,
-            "/readyz": self.ready,
-            "/metrics": self.show_metrics,
-            "/v1/model": self.model,
-            "/v1/models": self.models,
-            "/v1/models/{name:path}": self.models,
-            "/openapi.json": self.openapi,
-            "/docs": self.docs,
-        }
-        post = {
-            "/v1/summarize": self.summarize,
-            "/v1/summarize/stream": self.stream,
-            "/v1/chat/completions": self.chat,
-            "/v1/text": self.text,
-        }
         return [
-            *(Route(path, handler, methods=["GET"]) for path, handler in get.items()),
-            *(Route(path, handler, methods=["POST"]) for path, handler in post.items()),
+            Route("/", self.page),
+            Route("/healthz", self.healthy),
+            Route("/readyz", self.ready),
+            Route("/metrics", self.show_metrics),
+            Route("/v1/model", self.model),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name:path}", self.models),
+            Route("/openapi.json", self.openapi),
+            Route("/docs", self.docs),
+            Route("/v1/summarize", self.summarize, methods=["POST"]),
+            Route("/v1/summarize/stream", self.stream, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/text", self.text, methods=["POST"]),
         ]
 
 

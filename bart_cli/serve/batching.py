@@ -31,11 +31,7 @@ MAX_WAITING = 256 * 2**20  # characters of all texts in the queue
 
 
 class QueueFullError(Exception):
-    """The queue is full. seconds: time after which to try again."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__()
-        self.seconds = seconds
+    """The queue is full. The argument is the time after which to try again, in seconds."""
 
 
 @dataclass(eq=False)
@@ -75,15 +71,12 @@ class Worker:
 
     def accepts(self, job: Job, size: int) -> bool:
         """Whether a text may join the others of this worker. A retried text is decoded alone."""
-        return not self.jobs or (
-            len(self.jobs) < size
-            and all(
-                not other.attempts
-                and not job.attempts
-                and other.settings.generation == job.settings.generation
-                for other in self.jobs.values()
-            )
-        )
+        others = self.jobs.values()
+        if not others:
+            return True
+        retried = any(other.attempts for other in (job, *others))
+        same = all(other.settings.generation == job.settings.generation for other in others)
+        return len(others) < size and same and not retried
 
 
 class Pool:

@@ -55,11 +55,10 @@ def listen(
             listener.bind(address)
             listener.listen(CONNECTIONS)  # so that a second server fails to bind the port
         except OSError as error:
+            where = f"{config.host}, port {config.port}"
             hint = "Pass another --port." if error.errno == errno.EADDRINUSE else None
-            reason = error.strerror or str(error)
-            raise BartError(
-                f"cannot listen on {config.host}, port {config.port}: {reason}", hint=hint
-            ) from None
+            line = f"cannot listen on {where}: {error.strerror or error}"
+            raise BartError(line, hint=hint) from None
         yield listener, Access(key, loopback and key is None)
 
 
@@ -116,9 +115,9 @@ async def _announce(
         web.should_exit = True
         return
     host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    served = pool.served
-    reporter.info(f"serving {name} at {address} ({served.precision}, {served.device})")
+    host = f"[{host}]" if ":" in host else host
+    device = f"({pool.served.precision}, {pool.served.device})"
+    reporter.info(f"serving {name} at http://{host}:{port} {device}")
 
 
 class _Protocol(H11Protocol):

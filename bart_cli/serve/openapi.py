@@ -51,11 +51,8 @@ def _schema() -> dict[str, Any]:
 
 def openapi(routes: Iterable[Route]) -> dict[str, Any]:
     """Build the OpenAPI document; each route is described by the docstring of its handler."""
-    bodies = {
-        "/v1/summarize": _schema(),
-        "/v1/summarize/stream": _schema(),
-        "/v1/chat/completions": CHAT,
-    }
+    body = _schema()
+    bodies = {"/v1/summarize": body, "/v1/summarize/stream": body, "/v1/chat/completions": CHAT}
     name = {"name": "name", "in": "query", "required": True, "schema": {"type": "string"}}
     paths: dict[str, Any] = {}
     for route in routes:

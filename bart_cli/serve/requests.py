@@ -48,10 +48,10 @@ async def read_body(request: Request, limit: int) -> bytes:
         HTTPException: it is larger than `limit` bytes (413) or arrives too slowly (408), or the
             client has left (499).
     """
-    if (declared := request.headers.get("content-length", "0")).isdigit() and int(declared) > limit:
-        refuse(
-            413, f"the body has {declared} bytes; at most {limit} are allowed", Connection="close"
-        )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        line = f"the body has {declared} bytes; at most {limit} are allowed"
+        refuse(413, line, Connection="close")
     global _arriving
     body = bytearray()
     try:

@@ -36,13 +36,14 @@ class Progress:
     """
 
     rounds: Rounds
-    waiting: list[int]
+    waiting: list[int] = field(default_factory=list)
     running: dict[int, int] = field(default_factory=dict)
     found: dict[int, list[Hypothesis]] = field(default_factory=dict)
 
-    def share(self) -> tuple[int, int]:
-        """Number of pieces in the batch, and of those that were in it."""
-        return len(self.running), len(self.found)
+    def begin_round(self) -> None:
+        """Let all pieces of the round wait."""
+        self.waiting = list(range(len(self.rounds.pieces or ())))
+        self.found = {}
 
 
 class RunningTexts:
@@ -75,7 +76,8 @@ class RunningTexts:
     def add(self, number: int, text: str, long: LongText) -> None:
         """Encode a text. Its pieces join the batch with the next steps."""
         (rounds,) = self._model.begin([text], long)
-        self._texts[number] = Progress(rounds, list(range(len(rounds.pieces or ()))))
+        self._texts[number] = Progress(rounds)
+        self._texts[number].begin_round()
 
     def cancel(self, number: int) -> bool:
         """Remove a text; return whether it was in progress."""
@@ -100,8 +102,7 @@ class RunningTexts:
             if not progress.waiting and not progress.running:
                 results = [progress.found[piece] for piece in range(len(progress.found))]
                 self._model.receive(progress.rounds, results)
-                progress.waiting = list(range(len(progress.rounds.pieces or ())))
-                progress.found = {}
+                progress.begin_round()
                 if progress.rounds.pieces is None:
                     assert progress.rounds.summary is not None
                     done[number] = progress.rounds.summary
@@ -121,7 +122,9 @@ class RunningTexts:
         candidates = {n: each for n, each in self._texts.items() if each.waiting}
         first = reserved = 0
         while candidates and len(lengths) + reserved < self._size:
-            number = min(candidates, key=lambda n: candidates[n].share())
+            number = min(
+                candidates, key=lambda n: (len(candidates[n].running), len(candidates[n].found))
+            )
             progress = candidates[number]
             source = (progress.rounds.pieces or [])[progress.waiting[0]]
             first = first or len(source)

@@ -121,8 +121,7 @@ def work(pipe: Connection, number: int, threads: str | None, parent: int, load: 
     try:
         loaded = load(number)
     except (BartError, OSError) as error:
-        known = error if isinstance(error, BartError) else BartError(first_line(error))
-        pipe.send(known)
+        pipe.send(error if isinstance(error, BartError) else BartError(first_line(error)))
         return
     model = loaded.summarizer
     pipe.send(
@@ -213,14 +212,13 @@ def _failure(error: Exception, *, shared: bool = False) -> Failure:
     if isinstance(error, NotFiniteError):
         line = "with these settings, the model's scores are not finite (NaN)"
         return Failure(500, line, shared)
-    fatal = getattr(torch, "AcceleratorError", ())
     if is_out_of_memory(error):
         torch.cuda.empty_cache()
         line = "out of memory: request fewer beams or send shorter texts"
         return Failure(503, line, shared)
     lines = [error.message] if isinstance(error, BartError) else traceback.format_exception(error)
     print("worker:", "".join(lines), file=sys.stderr, flush=True)
-    if isinstance(error, fatal):
+    if isinstance(error, getattr(torch, "AcceleratorError", ())):
         sys.exit(1)  # a process cannot use the GPU after such an error
     return Failure(500, "the text could not be decoded; see the server's log", shared)
 
@@ -234,18 +232,17 @@ def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> 
         return f"max_length={generation.max_length} exceeds the model's {positions} positions"
     if generation.top_k > vocab_size:
         return f"top_k={generation.top_k} exceeds the vocabulary size of {vocab_size}"
-    single = (generation.start_token, generation.forced_bos_token)
-    several: dict[str, Sequence[int | None]] = {
+    fields: dict[str, Sequence[int | None]] = {
         "sequence_bias": [i for ids, _ in generation.sequence_bias for i in ids],
         "bad_words": [i for ids in generation.bad_words for i in ids],
         "suppress_tokens": generation.suppress_tokens,
         "begin_suppress_tokens": generation.begin_suppress_tokens,
-        "start_token": single[:1],
-        "forced_bos_token": single[1:],
+        "start_token": [generation.start_token],
+        "forced_bos_token": [generation.forced_bos_token],
         "end_tokens": generation.end_tokens or (),
         "forced_eos_tokens": generation.forced_eos_tokens or (),
     }
-    for name, ids in several.items():
+    for name, ids in fields.items():
         for i in ids:
             if i is not None and i >= vocab_size:
                 return f"{name} contains {i}, but the vocabulary has {vocab_size} tokens"
