@@ -74,14 +74,12 @@ def fetch(
         raise UsageError(f"no such {what}: {name}", hint=_near(name))
     quiet_library()
 
-    def snapshot(wanted: Sequence[str]) -> Path:
-        folder = huggingface_hub.snapshot_download(
-            name, allow_patterns=list(wanted), ignore_patterns=["*/*"]
-        )
-        return Path(folder)
+    def snapshot(wanted: list[str]) -> Path:
+        top = {"allow_patterns": wanted, "ignore_patterns": ["*/*"]}
+        return Path(huggingface_hub.snapshot_download(name, **top))
 
     try:
-        folder = snapshot(patterns)
+        folder = snapshot(list(patterns))
         if not weights:
             return folder
         unreachable = None
@@ -100,9 +98,8 @@ def fetch(
             for file in top:
                 if file in foreign:
                     kind, remedy = foreign[file]
-                    raise UsageError(
-                        f"{what} '{name}' has {kind} ({file})", hint=remedy.format(name)
-                    )
+                    line = f"{what} '{name}' has {kind} ({file})"
+                    raise UsageError(line, hint=remedy.format(name))
             raise UsageError(
                 f"{what} '{name}' has no weights that bart reads: expected model.safetensors or "
                 f"pytorch_model.bin, found {', '.join(top[:8]) or 'no file'}",
@@ -134,11 +131,13 @@ class Fault:
 
     Attributes:
         cause: the first error in the chain of causes that has an HTTP response, else the last.
+        offline: whether HF_HUB_OFFLINE forbade the request.
         status: status of the response; None without a response.
         said: the hub's message, else that of the cause.
     """
 
     cause: BaseException
+    offline: bool
     status: int | None
     said: str
 
@@ -148,24 +147,18 @@ class Fault:
         from huggingface_hub import errors
 
         cause = error
-        while cause.__cause__ is not None and (
-            not hasattr(cause, "response") and not isinstance(cause, errors.OfflineModeIsEnabled)
+        while cause.__cause__ is not None and not (
+            hasattr(cause, "response")
+            or isinstance(cause, errors.OfflineModeIsEnabled)
+            or _kind(cause) in ("ProxyError", "TimeoutException")
         ):
-            if _kind(cause) in ("ProxyError", "TimeoutException"):
-                break
             cause = cause.__cause__
+        offline = isinstance(cause, errors.OfflineModeIsEnabled)
         response: Any = getattr(cause, "response", None)
         if response is None:
-            return cls(cause, None, first_line(cause))
+            return cls(cause, offline, None, first_line(cause))
         said = response.headers.get("x-error-message") or f"HTTP {response.status_code}"
-        return cls(cause, response.status_code, said)
-
-    @property
-    def offline(self) -> bool:
-        """Whether HF_HUB_OFFLINE forbade the request."""
-        from huggingface_hub import errors
-
-        return isinstance(self.cause, errors.OfflineModeIsEnabled)
+        return cls(cause, offline, response.status_code, said)
 
 
 def unreachable(fault: Fault) -> BartError | None:
@@ -185,15 +178,21 @@ def unreachable(fault: Fault) -> BartError | None:
     )
 
 
-def refusal(error: Exception, name: str, what: str) -> BartError:
-    """Convert any error of a download from the hub to a one-line error with a hint."""
-    from huggingface_hub import errors, get_token
+def refusal(error: Exception, name: str, what: str, *, local: bool = True) -> BartError:
+    """Convert any error of a download from the hub to a one-line error with a hint.
+
+    Args:
+        local: whether `name` could have been a path.
+    """
+    from huggingface_hub import constants, errors, get_token
 
     hub = endpoint()
     fault = Fault.of(error)
     cause, status, said = fault.cause, fault.status, fault.said
+    near = _near(name) if local else None
+    neither = "neither an existing path nor" if local else "not"
     if isinstance(error, errors.HFValidationError):
-        return UsageError(f"no such {what}: {name}", hint=_near(name))
+        return UsageError(f"no such {what}: {name}", hint=near)
     if fault.offline:
         return BartError(
             f"{what} '{name}' is not in the cache, and HF_HUB_OFFLINE forbids downloading it",
@@ -202,30 +201,28 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
     if blocked := unreachable(fault):
         return blocked
     if isinstance(cause, errors.GatedRepoError):
+        page = f"{hub}/datasets/{name}" if what == "data set" else f"{hub}/{name}"
+        login = "" if get_token() else f", then {LOGIN}"
         return BartError(
             f"{what} '{name}' is gated: {hub} denies access ({said})",
-            hint=f"Accept its terms at {hub}/{name}"
-            + ("" if get_token() else f", then {LOGIN}")
-            + ".",
+            hint=f"Accept its terms at {page}{login}.",
         )
     if status == 401 and get_token():
-        source = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the saved token"
+        saved = not os.environ.get("HF_TOKEN")
+        renew = "`hf auth login`" if saved else "set HF_TOKEN"
         return BartError(
-            f"{hub} rejects {source}: {said}",
-            hint="Renew the token ("
-            + ("set HF_TOKEN" if source == "HF_TOKEN" else "`hf auth login`")
-            + "), or remove it for public models.",
+            f"{hub} rejects {'the saved token' if saved else 'HF_TOKEN'}: {said}",
+            hint=f"Renew the token ({renew}), or remove it for public models.",
         )
     if status == 401:
         return BartError(
-            f"no such {what}: '{name}' is neither an existing path nor a public repository of "
-            f"{hub}",
-            hint=_near(name) or f"If it is private, {LOGIN}.",
+            f"no such {what}: '{name}' is {neither} a public repository of {hub}",
+            hint=near or f"If it is private, {LOGIN}.",
         )
     if status == 404:
         return UsageError(
-            f"no such {what}: '{name}' is neither an existing path nor a repository of {hub}",
-            hint=_near(name) or (None if get_token() else f"If it is private, {LOGIN}."),
+            f"no such {what}: '{name}' is {neither} a repository of {hub}",
+            hint=near or (None if get_token() else f"If it is private, {LOGIN}."),
         )
     if status is not None:
         hint = "Try again later, or set HF_ENDPOINT to a mirror."
@@ -233,11 +230,9 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
             hint = f"Use a token with read access to {name}: {LOGIN}."
         elif status == 429:
             hint = "Wait a few minutes" + ("." if get_token() else f", or {LOGIN}.")
-        return BartError(
-            f"{hub} denies access to {what} '{name}' (HTTP {status}): {said}", hint=hint
-        )
-    number = getattr(cause, "errno", None)
-    cache = _cache()
+        line = f"{hub} denies access to {what} '{name}' (HTTP {status}): {said}"
+        return BartError(line, hint=hint)
+    number, cache = getattr(cause, "errno", None), constants.HF_HUB_CACHE
     if number in NO_SPACE or "No space left" in said:
         return BartError(
             f"no space left in {cache} for {what} '{name}'",
@@ -248,11 +243,10 @@ def refusal(error: Exception, name: str, what: str) -> BartError:
             f"the cache {cache} is not writable: {getattr(cause, 'strerror', None) or said}",
             hint="Set HF_HOME to a writable folder.",
         )
-    return BartError(
-        f"{what} '{name}': not an existing path, and the download from {hub} failed: {said}",
-        hint=_near(name)
-        or "Check the network (HTTPS_PROXY), or set HF_ENDPOINT to a mirror; rerun to resume.",
-    )
+    absent = "not an existing path, and " if local else ""
+    retry = "Check the network (HTTPS_PROXY), or set HF_ENDPOINT to a mirror; rerun to resume."
+    line = f"{what} '{name}': {absent}the download from {hub} failed: {said}"
+    return BartError(line, hint=near or retry)
 
 
 def _transfer(name: str, file: str, snapshot: Path) -> None:
@@ -301,10 +295,8 @@ def _transfer(name: str, file: str, snapshot: Path) -> None:
 
 def _near(name: str) -> str | None:
     """Suggest an existing path with a name similar to `name`, or return None."""
-    path = Path(name)
-    if not path.parent.is_dir():
-        return None
-    return did_you_mean(name, [str(other) for other in path.parent.iterdir()])
+    parent = Path(name).parent
+    return did_you_mean(name, map(str, parent.iterdir())) if parent.is_dir() else None
 
 
 def _kind(error: BaseException) -> str:
@@ -319,9 +311,3 @@ def _proxy() -> str:
     scheme = urlsplit(endpoint()).scheme
     parts = urlsplit(proxies.get(scheme) or proxies.get("all") or "")
     return parts.netloc.rpartition("@")[2] or "between here and the hub"
-
-
-def _cache() -> str:
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_CACHE

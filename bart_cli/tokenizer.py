@@ -60,10 +60,8 @@ class Tokenizer:
         self._settings = files.settings
         self._text = text_encoder(backend)
         self.special = special_tokens(backend)
-        ids: dict[str, Any] = {
-            role: backend.token_to_id(token) for role, token in files.roles.items()
-        }
         self._roles = files.roles
+        ids: dict[str, Any] = {r: backend.token_to_id(token) for r, token in self._roles.items()}
         self.pad_id: int = ids["pad"]
         self.eos_id: int = ids["eos"]
         self.bos_id, self.unk_id, self.mask_id = (ids.get(r) for r in ("bos", "unk", "mask"))
@@ -98,9 +96,7 @@ class Tokenizer:
         return cls(read_files(fetch(str(source), HUB_FILES, what="tokenizer")))
 
     @classmethod
-    def train(
-        cls, texts: Iterable[str], vocab_size: int, *, show_progress: bool = False
-    ) -> Tokenizer:
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
         """Train a byte-level BPE tokenizer.
 
         The ids of <s> <pad> </s> <unk> are 0 to 3; <mask> has the last id.
@@ -113,16 +109,15 @@ class Tokenizer:
         if vocab_size < smallest:
             raise UsageError(f"a vocabulary of {vocab_size} is too small; at least {smallest}")
         if vocab_size > LARGEST_VOCABULARY:
-            raise UsageError(
-                f"a vocabulary of {vocab_size} is too large; at most {LARGEST_VOCABULARY}"
-            )
+            largest = f"at most {LARGEST_VOCABULARY}"
+            raise UsageError(f"a vocabulary of {vocab_size} is too large; {largest}")
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size - 1,  # <mask> is added at the end, as in BART
             special_tokens=list(SPECIAL_TOKENS[:4]),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=show_progress,
+            show_progress=False,
         )
         backend.train_from_iterator(texts, trainer=trainer)
         assemble(backend)
@@ -263,16 +258,13 @@ class Tokenizer:
         self.target_language = self._settings.get("tgt_lang")
         for code in (self.source_language, self.target_language):
             if code is not None and code not in self.languages:
-                raise UsageError(
-                    f"{SETTINGS} names the language {code}, which the vocabulary lacks"
-                )
+                line = f"{SETTINGS} names the language {code}, which the vocabulary lacks"
+                raise UsageError(line)
         kind = str(self._settings.get("tokenizer_class", ""))
         if not found and kind.startswith("MBart"):
-            code = self.languages[self.source_language]
-            before = kind.startswith("MBart50")
-            self.prefix, self.suffix = (
-                ([code], [self.eos_id]) if before else ([], [self.eos_id, code])
-            )
+            code, before = self.languages[self.source_language], kind.startswith("MBart50")
+            self.prefix = [code] if before else []
+            self.suffix = [self.eos_id] if before else [self.eos_id, code]
         self.prefix, self.suffix = self._framing(self.source_language)
 
     def _framing(self, language: str) -> tuple[list[int], list[int]]:
@@ -347,11 +339,8 @@ class Tokenizer:
         self, texts: Sequence[str], prefix: list[int], suffix: list[int], max_length: int | None
     ) -> list[list[int]]:
         clean = [encodable(text) for text in texts]
-        rows = [
-            encoding.ids
-            for encoding in self._text.encode_batch_fast(clean, add_special_tokens=False)
-        ]
-        rows = self.known(rows)
+        encodings = self._text.encode_batch_fast(clean, add_special_tokens=False)
+        rows = self.known([encoding.ids for encoding in encodings])
         if max_length is not None:
             room = max(max_length - len(prefix) - len(suffix), 0)
             rows = [row[:room] for row in rows]
@@ -361,9 +350,7 @@ class Tokenizer:
         """Decode ids to text; bytes that are not valid UTF-8 become U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
-    def decode_batch(
-        self, rows: Sequence[Sequence[int]], *, skip_special: bool = True
-    ) -> list[str]:
+    def decode_batch(self, rows: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
         """Decode rows of ids; see `decode`."""
         return self._backend.decode_batch([list(row) for row in rows], skip_special)
 

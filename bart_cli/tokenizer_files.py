@@ -86,13 +86,11 @@ def read_files(path: Path) -> Files:
             "or vocab.txt"
         )
     roles = find_roles(backend, names | settings, folder)
-    listed = [
-        token
-        for source in (names, settings)
-        for name in ("additional_special_tokens", "extra_special_tokens")
-        for token in _listed(source.get(name))
-    ]
-    mark_special(backend, [*roles.values(), *listed])
+    tokens = list(roles.values())
+    for source in (names, settings):
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            tokens += _listed(source.get(name))
+    mark_special(backend, tokens)
     return Files(backend, roles, settings)
 
 
@@ -113,10 +111,10 @@ def find_roles(
     lacking = [role for role in ("pad", "eos") if role not in roles]
     if lacking:
         wanted = ", ".join(" or ".join(ROLES[role][1]) for role in lacking)
+        entries = ", ".join(f'"{ROLES[role][0][0]}": "…"' for role in lacking)
         raise UsageError(
             f"{where}: the vocabulary lacks the special token(s) {wanted}",
-            hint=f"Name its own in {SETTINGS}: "
-            + ", ".join(f'"{ROLES[role][0][0]}": "…"' for role in lacking),
+            hint=f"Name its own in {SETTINGS}: {entries}",
         )
     return roles
 
@@ -142,11 +140,7 @@ def text_encoder(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     rename them to strings that no text contains.
     """
     special = special_tokens(backend)
-    if any(
-        piece.id == index
-        for token, index in special.items()
-        for piece in backend.model.tokenize(token)
-    ):
+    if any(i in {p.id for p in backend.model.tokenize(token)} for token, i in special.items()):
         content = _hide(json.loads(backend.to_str()), special)
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
     backend.encode_special_tokens = True
@@ -296,10 +290,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _listed(value: object) -> list[str]:
     """Contents of additional special tokens, given as a list or, in newer files, a dictionary."""
-    values = value.values() if isinstance(value, dict) else value
-    if not isinstance(values, list | type({}.values())):
-        return []
-    return [token for token in map(_content, values) if token is not None]
+    values = list(value.values()) if isinstance(value, dict) else value
+    found = map(_content, values if isinstance(values, list) else [])
+    return [token for token in found if token is not None]
 
 
 def _content(token: object) -> str | None:

@@ -27,11 +27,15 @@ SIZED = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".zst", ".gz", ".xz", 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A data set on the hub: `owner/name`, a configuration, and a branch, tag or commit."""
+    """A data set on the hub: `owner/name`, a configuration, and a branch, tag or commit.
+
+    local: whether a path could have been given instead, which errors then suggest.
+    """
 
     repository: str
     configuration: str | None = None
     revision: str | None = None
+    local: bool = False
 
     def url(self) -> str:
         """The address recorded in the manifest."""
@@ -95,7 +99,7 @@ class HubDataset:
                     f"{endpoint()}",
                     hint="If it is private, log in with `hf auth login` or set HF_TOKEN.",
                 ) from None
-            raise refusal(absent or error, self.repository, "data set") from error
+            raise refusal(absent or error, self.repository, "data set", local=self.local) from error
         except ValueError as error:  # unknown configuration or split; the message lists valid ones
             raise UsageError(f"data set '{self.repository}': {first_line(error)}") from None
         except RuntimeError as error:
@@ -108,7 +112,7 @@ class HubDataset:
                 else f"Choose a copy in parquet, such as {self._complete_copy()}",
             ) from None
         except Exception as error:  # from the library, its HTTP clients or the operating system
-            raise refusal(absent or error, self.repository, "data set") from error
+            raise refusal(absent or error, self.repository, "data set", local=self.local) from error
 
     def _absent(self) -> Exception | None:
         """The connection error if the hub does not respond at all, else None."""
@@ -129,7 +133,7 @@ class HubDataset:
         try:
             files = self._files(self.revision)
         except Exception as error:  # from the library, its HTTP client or the operating system
-            raise refusal(error, self.repository, "data set") from error
+            raise refusal(error, self.repository, "data set", local=self.local) from error
         return sum(f.size or 0 for f in files)
 
     def _files(self, revision: str | None) -> list[Any]:

@@ -384,7 +384,7 @@ def _from_hub(path: Path) -> Any:
         raise UsageError(f"no such file or folder: {path}", hint=hint)
     repository, revision, configuration = known.groups()
     try:
-        return HubDataset(repository, configuration, revision).load(None)
+        return HubDataset(repository, configuration, revision, local=True).load(None)
     except BartError as error:
         raise type(error)(
             f"no such file or folder: {path}; on the hub: {error.message}",

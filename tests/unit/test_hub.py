@@ -154,3 +154,15 @@ def test_a_proxy_that_requires_a_login_is_reported_without_the_password(
     assert "proxy.example:3128 requires a login" in error.message
     assert "secret" not in error.message
     assert not isinstance(error, UsageError)
+
+
+def test_a_path_is_suggested_only_where_one_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").mkdir()
+    pairs = refusal(OSError("refused"), "corpos", "data set")
+    assert (pairs.hint, "existing path" in pairs.message) == ("Did you mean 'corpus'?", True)
+    corpus = refusal(OSError("refused"), "corpos", "data set", local=False)
+    assert "path" not in corpus.message
+    assert "mean" not in (corpus.hint or "")

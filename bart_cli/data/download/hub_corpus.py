@@ -129,4 +129,4 @@ class HubStream(HubSource):
         try:
             yield from rows
         except Exception as error:  # from `datasets`, its readers or its HTTP clients
-            raise refusal(error, self.dataset.repository, "data set") from error
+            raise refusal(error, self.dataset.repository, "data set", local=False) from error
