@@ -75,8 +75,10 @@ def fetch(
     quiet_library()
 
     def snapshot(wanted: list[str]) -> Path:
-        top = {"allow_patterns": wanted, "ignore_patterns": ["*/*"]}
-        return Path(huggingface_hub.snapshot_download(name, **top))
+        folder = huggingface_hub.snapshot_download(
+            name, allow_patterns=wanted, ignore_patterns=["*/*"]
+        )
+        return Path(folder)
 
     try:
         folder = snapshot(list(patterns))
