@@ -55,10 +55,6 @@ class Ragged:
 class Denoiser:
     """A function that noises batches; its lookup tables are built once, in the constructor.
 
-    Args:
-        config: the noising schemes and their settings.
-        tokenizer: provides the <mask> id and the tokens that begin a word.
-
     Raises:
         UsageError: the tokenizer has no mask token.
     """

@@ -98,11 +98,7 @@ def has_shards(path: Path) -> bool:
 
 
 def summarize_source(path: Path, *, count: int, fields: Fields = Fields()) -> list[SourceSummary]:
-    """Summarize raw text (one entry) or pairs (one entry per split).
-
-    Args:
-        count: number of examples per entry.
-        fields: columns of the article and the summary.
+    """Summarize raw text (one entry) or pairs (one entry per split), with `count` examples each.
 
     Raises:
         UsageError: `path` contains neither text nor pairs, or the pairs cannot be read.

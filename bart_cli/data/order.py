@@ -48,7 +48,6 @@ class SampleOrder:
     Args:
         counts: number of samples in each shard.
         streams: number of slices; see the module docstring.
-        seed: seed of the run.
         kept: number of row orders (one shard in one epoch) to cache; default: one per shard.
     """
 

@@ -192,10 +192,8 @@ class FilePart:
 def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> list[FilePart]:
     """Find the files of a split in a folder or its `data/`: one file, or all shards.
 
-    Args:
-        names: names of the split.
-        affixed: also accept `samsum-train.csv` and `train_v2.csv` as `train.csv`, and `train/*.csv`
-            as its shards.
+    If `affixed`, accept `samsum-train.csv` and `train_v2.csv` as `train.csv`, and `train/*.csv` as
+    its shards.
 
     Raises:
         UsageError: the split exists more than once, or a shard is missing.

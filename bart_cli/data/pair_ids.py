@@ -34,13 +34,9 @@ LANGUAGE = b"bart_language"  # table metadata: language for sentence splitting; 
 
 
 class PackedRows:
-    """Rows of token ids, truncated to `limit` tokens with the `suffix` kept.
+    """Rows of token ids, truncated to `limit` tokens with the `suffix` (special tokens) kept.
 
-    Args:
-        chunks: arrays of rows, concatenated.
-        limit: maximum number of tokens in a row.
-        suffix: special tokens that end each row.
-        tokenizer: the tokenizer of the ids; replaces ids for which the model has no embedding.
+    The tokenizer replaces ids for which the model has no embedding.
     """
 
     def __init__(
@@ -92,10 +88,6 @@ def load_encoded(
 ) -> EncodedPairs:
     """Load the ids of a split, or tokenize its pairs if it is not prepared; see `load_prepared`.
 
-    Args:
-        limit: maximum number of pairs.
-        prefix: see `source_text`.
-
     Raises:
         UsageError: see PairSource.read.
     """
@@ -116,13 +108,9 @@ def load_prepared(
     tokenizer: Tokenizer,
     prefix: str = "",
 ) -> EncodedPairs | None:
-    """Load the ids that `bart preprocess summarization` wrote with this tokenizer.
+    """Load the ids that `bart preprocess summarization` wrote with this tokenizer and no prefix.
 
     Pairs with an empty article are skipped, as they are when `load_encoded` tokenizes pairs.
-
-    Args:
-        limit: maximum number of pairs.
-        prefix: see `source_text`. Prepared ids have no prefix.
 
     Returns:
         None if there are no such ids.
@@ -162,8 +150,7 @@ def encode_pairs(
 ) -> EncodedPairs:
     """Tokenize pairs and truncate them to the limits in `data`.
 
-    Args:
-        world: if given, one rank of each machine tokenizes for all its ranks.
+    With a `world`, one rank of each machine tokenizes for all its ranks.
     """
 
     def tokenized() -> Iterator[pa.RecordBatch]:

@@ -221,9 +221,7 @@ class PairSource:
         Pairs with an empty side are skipped; in the train split, so are duplicates and pairs whose
         summary equals the article. A single file without held-out shares serves as any split.
 
-        Args:
-            result: names the split and receives the counts; its `pairs` are not filled.
-            limit: maximum number of pairs.
+        `result` names the split and receives the counts; its `pairs` are not filled.
 
         Raises:
             UsageError: the split does not exist, a file cannot be read, a column is missing, or no

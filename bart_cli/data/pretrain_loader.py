@@ -10,6 +10,7 @@ import os
 import signal
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,55 +30,43 @@ from bart_cli.runtime.workers import end_with_parent
 from bart_cli.tokenizer import Tokenizer
 
 
+@dataclass
 class SampleReader:
     """A reader of noised batches of samples by position, with a cache of the shards in use.
 
     Each of a rank's streams (see `order`) reads one shard at a time. The reader therefore caches
     one shard per stream, and one more for the moment when a stream moves to its next shard.
-
-    Args:
-        seed: seed of order and noise.
-        world_size: number of ranks that share the streams.
     """
 
-    def __init__(
-        self,
-        folder: ShardFolder,
-        data: PretrainDataConfig,
-        denoising: DenoisingConfig,
-        tokenizer: Tokenizer,
-        seed: int,
-        collate: Collate,
-        world_size: int = 1,
-    ) -> None:
-        self._kept = -(-data.streams // world_size) + 1
-        self.order = SampleOrder(folder.counts, data.streams, seed, kept=self._kept)
-        self._folder = folder
-        self._ends = tokenizer.target_frame
-        self._room = data.sequence_length - sum(map(len, self._ends))
-        self._tokenizer = tokenizer
-        self._seed = seed
-        self._collate = collate
-        self._denoise = Denoiser(denoising, tokenizer)
+    folder: ShardFolder
+    data: PretrainDataConfig
+    denoising: DenoisingConfig
+    tokenizer: Tokenizer
+    seed: int  # of order and noise
+    collate: Collate
+    world_size: int = 1  # number of ranks that share the streams
+
+    def __post_init__(self) -> None:
+        streams = self.data.streams
+        self._kept = -(-streams // self.world_size) + 1
+        self.order = SampleOrder(self.folder.counts, streams, self.seed, kept=self._kept)
+        self._ends = self.tokenizer.target_frame
+        self._room = self.data.sequence_length - sum(map(len, self._ends))
+        self._denoise = Denoiser(self.denoising, self.tokenizer)
         self._cache: OrderedDict[int, Samples] = OrderedDict()
 
     def batches(self, positions: Ids, size: int) -> list[Batch]:
         """Return micro-batches of up to `size` samples with the samples at `positions`."""
-        epochs, shards, rows = self.order.locate(positions)
-        keys = derive(
-            self._seed,
-            Purpose.NOISE,
-            epochs.astype(np.uint64),
-            shards.astype(np.uint64),
-            rows.astype(np.uint64),
-        )
+        located = self.order.locate(positions)
+        _, shards, rows = located
+        keys = derive(self.seed, Purpose.NOISE, *(x.astype(np.uint64) for x in located))
         tokens, sentences = self._gather(shards, rows)
         noised = self._denoise(tokens, sentences, keys)
-        sources = self._with_ends(noised, self._collate.positions)
+        sources = self._with_ends(noised, self.collate.positions)
         targets = self._with_ends(tokens)
         lengths = np.array([max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)])
         return [
-            self._collate([sources[i] for i in chosen], [targets[i] for i in chosen])
+            self.collate([sources[i] for i in chosen], [targets[i] for i in chosen])
             for chosen in micro_batches(lengths, size)
         ]
 
@@ -101,7 +90,7 @@ class SampleReader:
             return self._cache[number]
         while len(self._cache) >= self._kept:
             self._cache.popitem(last=False)
-        samples = self._cache[number] = self._folder.read(number, self._tokenizer).mapped()
+        samples = self._cache[number] = self.folder.read(number, self.tokenizer).mapped()
         return samples
 
     def _with_ends(self, rows: Ragged, limit: int | None = None) -> list[Ids]:

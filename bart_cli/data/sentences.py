@@ -96,11 +96,7 @@ LETTER_END = re.compile(r"(\d\s?[^\W\d_]|т\.\s?[дп]|н\.\s?э)$")
 
 
 def split_sentences(text: str, language: str = AUTO) -> list[str]:
-    """Split a text into sentences, stripped of white space.
-
-    Args:
-        language: ISO 639-1 code, or `auto`.
-    """
+    """Split a text in a language (ISO 639-1 code) into sentences, stripped of white space."""
     return [sentence.strip() for sentence in _parts(text, language) if not sentence.isspace()]
 
 
@@ -110,9 +106,6 @@ def spaced_sentences(text: str, language: str = AUTO) -> list[str]:
     Each sentence after the first begins with a single space if white space precedes it in the text
     (usually not in Chinese and Japanese). Sentences of more than LONGEST characters are cut, before
     a space if possible.
-
-    Args:
-        language: ISO 639-1 code, or `auto`.
     """
     sentences: list[str] = []
     space = ""

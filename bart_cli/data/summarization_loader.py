@@ -6,6 +6,7 @@ As in pre-training, the batches are a pure function of the number of samples con
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -20,43 +21,39 @@ from bart_cli.data.random_keys import Purpose, permutation
 GROUPED_BATCHES = 50  # global batches in a window that is sorted by length
 
 
+@dataclass
 class SummarizationLoader:
     """An endless iterator; each item is a list of this rank's micro-batches for one optimizer step.
 
-    Args:
-        share: this rank's part of each global batch, and the sample at which to start.
-        seed: seed of the order.
+    It starts at the first sample of `share`. `seed`: seed of the order.
     """
 
-    def __init__(
-        self,
-        pairs: EncodedPairs,
-        data: SummarizationDataConfig,
-        share: Share,
-        *,
-        seed: int,
-        collate: Collate,
-    ) -> None:
-        self.samples_per_epoch = len(pairs.sources)
-        self._pairs, self._data, self._share, self._seed = pairs, data, share, seed
-        self._collate = collate
-        self._lengths = pairs.sources.lengths
+    pairs: EncodedPairs
+    data: SummarizationDataConfig
+    share: Share
+    _: KW_ONLY
+    seed: int
+    collate: Collate
+
+    def __post_init__(self) -> None:
+        self.samples_per_epoch = len(self.pairs.sources)
+        self._lengths = self.pairs.sources.lengths
         self._epoch_order = lru_cache(maxsize=2)(self._compute_epoch_order)
 
     def tokens_per_epoch(self) -> int:
         """Return the tokens of all articles and summaries."""
-        return int(self._lengths.sum() + self._pairs.targets.lengths.sum())
+        return int(self._lengths.sum() + self.pairs.targets.lengths.sum())
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        share, start = self._share, self._share.start_sample
+        share, start = self.share, self.share.start_sample
         while True:
             positions = rank_positions(start, share.global_batch, 0, 1)
             rows = self._rows(positions)
             # Distributing the sorted batch round-robin balances the lengths between ranks.
             dealt = rows[np.argsort(-self._lengths[rows], kind="stable")]
             own = dealt[share.rank :: share.world_size]
-            groups = micro_batches(self._lengths[own], share.micro_batch, self._data.max_tokens)
-            yield [_batch(self._pairs, own[chosen], self._collate) for chosen in groups]
+            groups = micro_batches(self._lengths[own], share.micro_batch, self.data.max_tokens)
+            yield [_batch(self.pairs, own[chosen], self.collate) for chosen in groups]
             start += share.global_batch
 
     def _rows(self, positions: Ids) -> Ids:
@@ -68,10 +65,10 @@ class SummarizationLoader:
         return rows
 
     def _compute_epoch_order(self, epoch: int) -> Ids:
-        order = permutation(self.samples_per_epoch, self._seed, Purpose.PAIR_ORDER, epoch)
-        if not self._data.group_by_length:
+        order = permutation(self.samples_per_epoch, self.seed, Purpose.PAIR_ORDER, epoch)
+        if not self.data.group_by_length:
             return order
-        batch = self._share.global_batch
+        batch = self.share.global_batch
         window = batch * GROUPED_BATCHES
         groups = []
         for begin in range(0, len(order), window):
@@ -81,7 +78,7 @@ class SummarizationLoader:
         # Keep an incomplete batch last, so that the others stay aligned with global batches.
         full = [group for group in groups if len(group) == batch]
         rest = [group for group in groups if len(group) < batch]
-        mixed = [full[i] for i in permutation(len(full), self._seed, Purpose.BATCH_GROUPS, epoch)]
+        mixed = [full[i] for i in permutation(len(full), self.seed, Purpose.BATCH_GROUPS, epoch)]
         return np.concatenate([*mixed, *rest])
 
 

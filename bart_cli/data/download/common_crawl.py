@@ -234,10 +234,7 @@ class CommonCrawl(Source):
 def extract_warc(
     warc: Path, out: Path, news: NewsFilter, extractor: Extractor, facts: Path | None
 ) -> dict[str, Any]:
-    """Write the articles of one WARC that pass the filter as `id text` lines, atomically.
-
-    Args:
-        facts: JSON lines file for the metadata of the articles.
+    """Write the articles of one WARC that pass the filter, and their metadata to `facts`.
 
     Returns:
         pages read, articles written, pages dropped by reason, byte offsets of damaged records.

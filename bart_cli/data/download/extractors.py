@@ -74,12 +74,9 @@ def load_extractor(name: Extractor) -> Callable[[Page], str]:
 def publishing_date(page: Page, *, doubtful: bool = True) -> date | None:
     """Find the day on which an article was first published, or None.
 
-    Sources are the page's metadata (JSON-LD, `<meta>`, `<time>`), its URL, and lines such as
-    "Updated 2 May | Published 1 May".
-
-    Args:
-        doubtful: as a last resort, accept a date in the running text (but never the year of a
-            copyright notice).
+    Sources are the page's metadata (JSON-LD, `<meta>`, `<time>`), its URL, lines such as "Updated
+    2 May | Published 1 May" and, if `doubtful`, as a last resort a date in the running text (but
+    never the year of a copyright notice).
     """
     html = page.text
     return _date_of_json(html) or _date_of_url(page.url) or _date_of_page(page, html, doubtful)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from typing import TypeVar
@@ -41,30 +42,19 @@ class MissingError(BartError):
     """The server has no such file (404, 410)."""
 
 
+@dataclass(kw_only=True)
 class Fetcher:
-    """An HTTP client; thread-safe.
+    """An HTTP client; thread-safe."""
 
-    Args:
-        attempts: consecutive attempts without new data before giving up.
-        first_wait: seconds before the second attempt; doubled for each further one.
-        patience: total seconds per file to wait for servers that report to be busy.
-        sleep: replaces the wait, for tests.
-        on_wait: called with a message before a wait of more than a minute.
-    """
+    attempts: int = 6  # consecutive ones without new data before giving up
+    first_wait: float = 1.0  # seconds before the second attempt; doubled for each further one
+    patience: float = 3600.0  # total seconds per file to wait for servers that report to be busy
+    sleep: Callable[[float], object] | None = None  # replaces the wait, for tests
+    on_wait: Callable[[str], None] = lambda _: None  # gets a message before more than a minute
 
-    def __init__(
-        self,
-        *,
-        attempts: int = 6,
-        first_wait: float = 1.0,
-        patience: float = 3600.0,
-        sleep: Callable[[float], None] | None = None,
-        on_wait: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._attempts, self._first_wait, self._patience = attempts, first_wait, patience
+    def __post_init__(self) -> None:
         self._stopped = Event()
-        self._sleep = sleep or self._stopped.wait
-        self._on_wait = on_wait
+        self._sleep = self.sleep or self._stopped.wait
         self._busy_until: dict[str, float] = {}
         self._lock = Lock()
 
@@ -106,10 +96,7 @@ class Fetcher:
     def fetch(
         self, url: str, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None
     ) -> None:
-        """Download `url` to `path`, resuming a partial file.
-
-        Args:
-            on_bytes: called with the number of bytes received.
+        """Download `url` to `path`, resuming a partial file; `on_bytes` gets the bytes received.
 
         Raises:
             MissingError, UsageError, BartError: see `page`. The partial file is kept.
@@ -143,9 +130,9 @@ class Fetcher:
                 failures, before = failures + 1, now
                 wait = getattr(error, "wait", None)
                 if wait is None:
-                    wait = min(self._first_wait * 2 ** (failures - 1), LONGEST_WAIT)
+                    wait = min(self.first_wait * 2 ** (failures - 1), LONGEST_WAIT)
                 busy = getattr(error, "busy", False)
-                spent = waited + wait > self._patience if busy else failures >= self._attempts
+                spent = waited + wait > self.patience if busy else failures >= self.attempts
                 if spent or getattr(error, "final", False):
                     raise BartError(
                         f"{url}: {_reason(error)} ({failures} attempts)",
@@ -157,7 +144,7 @@ class Fetcher:
                         self._busy_until[host] = max(ready, self._busy_until.get(host, 0.0))
                     waited += wait
                 if wait > 60:
-                    self._on_wait(f"{host}: {_reason(error)}; retrying in {wait:,.0f} s")
+                    self.on_wait(f"{host}: {_reason(error)}; retrying in {wait:,.0f} s")
                 self._sleep(wait)
 
     def _wait_for(self, host: str) -> float:

@@ -139,11 +139,7 @@ def _inner_archives(
 
 
 def _extract(archive: Path, content: bytes | None, out: Path) -> dict[str, int]:
-    """Write the documents of an archive; return facts for the manifest.
-
-    Args:
-        content: bytes of the archive, if it is inside another one.
-    """
+    """Write the documents of an archive (its `content`, if it is inside another one)."""
     members = binary = 0
 
     def documents() -> Iterator[tuple[str, str]]:

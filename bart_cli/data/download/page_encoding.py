@@ -31,11 +31,7 @@ TOLERATED = 0.3  # maximum ratio of invalid bytes to non-ASCII characters in UTF
 
 
 def decode(html: bytes, content_type: str = "") -> str:
-    """Decode a page.
-
-    Args:
-        content_type: the HTTP header, such as `text/html; charset=koi8-r`; empty if unknown.
-    """
+    """Decode a page; `content_type` is the HTTP header, such as `text/html; charset=koi8-r`."""
     encoding, skip = _sniff(html, content_type)
     if encoding.name == "gbk":  # the standard decodes it as its superset
         encoding = webencodings.lookup("gb18030")

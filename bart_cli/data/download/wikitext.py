@@ -114,8 +114,7 @@ FUNCTIONS = ("formatnum:", "lc:", "uc:", "ucfirst:", "lcfirst:", "nowrap:")
 def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
     """Return the running text of an article: paragraphs and headings, without markup.
 
-    Args:
-        no_text: namespaces (lower case) whose links are not running text.
+    Links to the namespaces `no_text` (lower case) are not running text.
     """
     text = COMMENT.sub("", wikitext.translate(dict.fromkeys(PLAIN)))
     text = PARAMETER.sub(r"\1", text)

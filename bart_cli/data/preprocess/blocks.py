@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bart_cli.config.data import require_language
 from bart_cli.data.documents import Block, Form, read_blocks
-from bart_cli.data.preprocess.packing import Sample, last_start, pack
+from bart_cli.data.preprocess.packing import last_start, pack
 from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import AUTO, spaced_sentences
 from bart_cli.data.shards import shard_schema, write_shard
@@ -254,15 +254,17 @@ def _split(name: str, validation_share: float) -> str:
     return "validation" if digest < validation_share * 2**64 else "train"
 
 
-def _write(path: Path, samples: Iterator[Sample], words: WordCache, schema: pa.Schema) -> list[int]:
+def _write(
+    path: Path, samples: Iterator[list[list[int]]], words: WordCache, schema: pa.Schema
+) -> list[int]:
     """Write samples in batches; return the number of tokens in each sample."""
     sizes: list[int] = []
 
     def tables() -> Iterator[pa.Table]:
         while part := list(islice(samples, SAMPLES_AT_ONCE)):
-            rows = [[token for s in sample.sentences for token in s] for sample in part]
-            lengths = [[len(s) for s in sample.sentences] for sample in part]
-            sizes.extend(sample.tokens for sample in part)
+            rows = [[token for sentence in sample for token in sentence] for sample in part]
+            lengths = [[len(sentence) for sentence in sample] for sample in part]
+            sizes.extend(map(len, rows))
             yield _table(rows, lengths, words, schema)
 
     write_shard(path, tables(), schema)

@@ -6,7 +6,6 @@ In: the sentences of a document as rows of ids. Out: samples, each a list of suc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,26 +13,13 @@ from numpy.typing import NDArray
 FULL = 0.97  # a sample filled less than this takes the beginning of the next sentence
 
 
-@dataclass
-class Sample:
-    """The sentences (or parts of sentences) of a training sample."""
-
-    sentences: list[list[int]] = field(default_factory=list)
-    tokens: int = 0
-
-    def add(self, sentence: list[int]) -> None:
-        """Append a sentence."""
-        self.sentences.append(sentence)
-        self.tokens += len(sentence)
-
-
 def pack(
     sentences: Sequence[list[int]],
     room: int,
     word_starts: NDArray[np.bool_],
     character_starts: NDArray[np.bool_],
-) -> Iterator[Sample]:
-    """Pack sentences greedily into samples of at most `room` tokens.
+) -> Iterator[list[list[int]]]:
+    """Pack sentences greedily into samples, lists of (parts of) sentences.
 
     If a sentence does not fit, it begins the next sample if the current one is filled to FULL.
     Otherwise it is cut at the last word boundary that fits. A word is cut only if it is longer than
@@ -44,28 +30,23 @@ def pack(
         room: maximum number of tokens in a sample.
         word_starts, character_starts: [vocab_size] True for tokens that begin a word or character.
     """
-    sample = Sample()
+    sample: list[list[int]] = []
+    tokens = 0
     for sentence in sentences:
         begin = 0  # start of the rest of the sentence; copying the rest would take quadratic time
-        while sample.tokens + len(sentence) - begin > room:
-            if sample.tokens >= FULL * room:
-                yield sample
-                sample = Sample()
-                continue
+        while tokens + len(sentence) - begin > room:
             head = sentence[begin : begin + room + 1]
-            cut = last_start(head, room - sample.tokens, word_starts)
-            if cut == 0 and sample.tokens:
-                yield sample
-                sample = Sample()
-                continue
-            cut = cut or last_start(head, room, character_starts) or room
-            sample.add(head[:cut])
-            begin += cut
+            cut = last_start(head, room - tokens, word_starts) if tokens < FULL * room else 0
+            if cut or not tokens:
+                cut = cut or last_start(head, room, character_starts) or room
+                sample.append(head[:cut])
+                begin += cut
             yield sample
-            sample = Sample()
+            sample, tokens = [], 0
         if begin < len(sentence):
-            sample.add(sentence[begin:])
-    if sample.tokens:
+            sample.append(sentence[begin:])
+            tokens += len(sentence) - begin
+    if tokens:
         yield sample
 
 

@@ -51,10 +51,7 @@ def preprocess_summarization(
     language: str = AUTO,
     reporter: Reporter,
 ) -> dict[str, SplitReport]:
-    """Tokenize the splits of `data.path` and write them to `out`.
-
-    Args:
-        language: language of the pairs, recorded for fine-tuning and evaluation.
+    """Tokenize the splits of `data.path`, and record their language for training and evaluation.
 
     Raises:
         UsageError: there is no split or no usable pair, a file is damaged, or `out` contains other

@@ -46,12 +46,11 @@ STARTS, CHARACTERS = WORDS.word_starts(), WORDS.character_starts()
 )
 def test_packing_loses_nothing_and_never_overfills(sentences: list[list[int]], room: int) -> None:
     samples = list(pack(sentences, room, STARTS, CHARACTERS))
-    packed = [t for sample in samples for sentence in sample.sentences for t in sentence]
+    packed = [t for sample in samples for sentence in sample for t in sentence]
     assert packed == [token for sentence in sentences for token in sentence]
     for sample in samples:
-        assert 0 < sample.tokens <= room
-        assert sample.tokens == sum(map(len, sample.sentences))
-        assert all(sample.sentences)
+        assert 0 < sum(map(len, sample)) <= room
+        assert all(sample)
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(6, 30))
@@ -59,7 +58,7 @@ def test_samples_are_split_between_characters(text: str, room: int) -> None:
     """Text without spaces (Chinese, emoji): readers of `sentences` would lose characters."""
     text = text.translate(dict.fromkeys(map(ord, "<>")))  # no special token
     ids = WORDS.encode_batch([text], special=False)
-    parts = [WORDS.decode(s.sentences[0]) for s in pack(ids, room, STARTS, CHARACTERS)]
+    parts = [WORDS.decode(s[0]) for s in pack(ids, room, STARTS, CHARACTERS)]
     assert "".join(parts) == text
 
 

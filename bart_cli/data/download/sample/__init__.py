@@ -48,10 +48,6 @@ def write_sample(
     Every document has its own random generator, seeded with `seed`, part and number, so that its
     text does not depend on the number of documents. Files listed in the manifest are not rewritten.
 
-    Args:
-        megabytes: size of the corpus.
-        train, validation, test: number of pairs in each split.
-
     Raises:
         UsageError: `out` contains a different sample or download.
     """

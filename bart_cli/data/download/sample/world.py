@@ -65,11 +65,7 @@ class Story:
 
 
 class Cast:
-    """Names for one document, drawn without repetition; no two people share a surname.
-
-    Args:
-        random: the document's random generator.
-    """
+    """Names for one document, drawn without repetition; no two people share a surname."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -115,9 +111,8 @@ class Cast:
     def story(self, town: str, text: str, brief: str) -> Story:
         """A story, with a phrasing chosen for each sentence.
 
-        Args:
-            text: paragraphs with the news, the others and the voices, one sentence per line; a
-                line that begins with `/` rephrases the one above.
+        `text` has a paragraph each for news, others and voices, with one sentence per line; a line
+        that begins with `/` rephrases the one above.
         """
         paragraphs = re.sub(r"\s+/ ", "/", text.strip()).split("\n\n")
         lines = [[line.strip().split("/") for line in part.split("\n")] for part in paragraphs]
