@@ -14,17 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bart_cli.config.data import DenoisingConfig, SummarizationDataConfig
+from bart_cli.data import documents
 from bart_cli.data.denoising import Denoiser, Ragged
-from bart_cli.data.documents import (
-    SUFFIXES,
-    Form,
-    find_form,
-    plan_blocks,
-    read_blocks,
-    read_texts,
-    require_ids,
-    scan_corpus,
-)
 from bart_cli.data.pair_files import Fields, FilePart
 from bart_cli.data.pairs import PairSource
 from bart_cli.data.random_keys import Purpose, derive, permutation
@@ -108,7 +99,7 @@ def summarize_source(path: Path, *, count: int, fields: Fields = Fields()) -> li
         if found := _summarize_pairs(path, count, fields):
             return found
     except UsageError as error:
-        if path.is_file() and not path.name.lower().endswith(SUFFIXES):
+        if path.is_file() and not path.name.lower().endswith(documents.SUFFIXES):
             raise
         unreadable = error
     try:
@@ -143,17 +134,17 @@ def _summarize_pairs(path: Path, count: int, fields: Fields) -> list[SourceSumma
 
 
 def _summarize_text(path: Path, count: int) -> SourceSummary:
-    files, others = scan_corpus(path)
+    files, others = documents.scan_corpus(path)
     try:
-        require_ids(path)
-        lines = read_blocks(plan_blocks(path, "lines"))
+        documents.require_ids(path)
+        lines = documents.read_blocks(documents.plan_blocks(path, "lines"))
         with_ids = any(re.search(r"[\d_:-]", name) for name, _ in islice(lines, 5))
-        form: Form = "lines" if with_ids else find_form(path)
+        form: documents.Form = "lines" if with_ids else documents.find_form(path)
     except UsageError:
-        form = find_form(path)
+        form = documents.find_form(path)
     shown: list[tuple[str, ...]] = []
     number = 0
-    for text in read_texts(path, form):
+    for text in documents.read_texts(path, form):
         number += 1
         if len(shown) < count:
             shown.append((text,))

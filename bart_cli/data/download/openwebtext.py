@@ -78,13 +78,10 @@ class OpenWebText(Source):
 
     def _find(self) -> tuple[dict[str, Path], list[Path]]:
         """Find archives of documents, by text file, and archives of such archives."""
-        found = [self.archives] if self.archives.is_file() else sorted(self.archives.rglob("*"))
-        files = [
-            p
-            for p in found
-            if p == self.archives
-            or (p.suffix in (".xz", ".tar") and p.is_file() and not p.name.startswith("._"))
-        ]
+        found = [p for p in sorted(self.archives.rglob("*")) if p.suffix in (".xz", ".tar")]
+        files = [p for p in found if p.is_file() and not p.name.startswith("._")]
+        if self.archives.is_file():
+            files = [self.archives]
         if not files:
             raise UsageError(
                 f"no .xz file in {self.archives}",

@@ -15,15 +15,7 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bart_cli.data.documents import (
-    Block,
-    Form,
-    find_form,
-    group_blocks,
-    plan_blocks,
-    require_ids,
-    scan_corpus,
-)
+from bart_cli.data import documents
 from bart_cli.data.preprocess.blocks import (
     SPLITS,
     BlockReport,
@@ -100,7 +92,8 @@ def preprocess_pretrain(
         BartError: the scheduler does not respond.
     """
     planned = [
-        plan_blocks(path, _resolve_form(path, form, reporter)) for _, path, form in settings.inputs
+        documents.plan_blocks(path, _resolve_form(path, form, reporter))
+        for _, path, form in settings.inputs
     ]
     work = out / ".work"
     if _claim(out, settings, list(chain.from_iterable(planned)), tokenizer, reporter):
@@ -109,7 +102,7 @@ def preprocess_pretrain(
     groups = [
         (corpus, group)
         for corpus, blocks in enumerate(planned)
-        for group in group_blocks(replace(b, path=b.path.absolute()) for b in blocks)
+        for group in documents.group_blocks(replace(b, path=b.path.absolute()) for b in blocks)
     ]
     weights, words = settings.weights or (1.0,) * len(planned), (out / "tokenizer").absolute()
     tasks = [
@@ -155,16 +148,16 @@ def preprocess_pretrain(
     return report
 
 
-def _resolve_form(path: Path, form: Form, reporter: Reporter) -> Form:
+def _resolve_form(path: Path, form: documents.Form, reporter: Reporter) -> documents.Form:
     """Check or detect how documents are separated, and warn about skipped files."""
-    files, others = scan_corpus(path)
+    files, others = documents.scan_corpus(path)
     if others:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(others.items())[:8])
         reporter.warn(f"{path}: {len(files):,} text files; skipped: {kinds}")
     if form == "lines":
-        require_ids(path)
+        documents.require_ids(path)
     elif form == "auto":
-        form = find_form(path)
+        form = documents.find_form(path)
         how = "one document per line" if form == "line" else "documents separated by blank lines"
         reporter.info(f"{path}: {how} (--documents line or blank-line overrides this)")
     return form
@@ -173,7 +166,7 @@ def _resolve_form(path: Path, form: Form, reporter: Reporter) -> Form:
 def _claim(
     out: Path,
     settings: PreprocessSettings,
-    blocks: Sequence[Block],
+    blocks: Sequence[documents.Block],
     tokenizer: Tokenizer,
     reporter: Reporter,
 ) -> bool:

@@ -16,13 +16,11 @@ def storm(cast: Cast) -> Story:
     homes, speed, old = cast.number(200, 9000, 50), cast.number(60, 140), cast.number(20, 58)
     day, hurt = cast.day(), cast.chance(0.5)
     people = cast.number(2, 19)
-    harm = (
-        cast.pick(
-            f"Doctors treated {people} people for broken bones and cuts.",
-            f"Falling branches struck {people} people, who were taken to hospital.",
-        )
+    harm = cast.line(
+        f"Doctors treated {people} people for broken bones and cuts. / "
+        f"Falling branches struck {people} people, who were taken to hospital."
         if hurt
-        else cast.pick("Nobody was harmed.", "By luck no one came to harm.")
+        else "Nobody was harmed. / By luck no one came to harm."
     )
     text = f"""
         Late on {day} the wind over {town} reached {speed} miles an hour.
@@ -52,13 +50,11 @@ def match(cast: Cast) -> Story:
     ours, theirs = cast.random.randint(2, 6), cast.random.randint(0, 1)
     minute, crowd, old = cast.number(60, 89), cast.number(2000, 30000, 100), cast.number(3, 40)
     day, final = cast.day(), cast.chance(0.5)
-    stake = (
-        cast.pick("The cup stays in town for a year.", "The players lifted the cup at sunset.")
+    stake = cast.line(
+        "The cup stays in town for a year. / The players lifted the cup at sunset."
         if final
-        else cast.pick(
-            "It is their first place in the table since spring.",
-            "The team now stands first in the table.",
-        )
+        else "It is their first place in the table since spring. / "
+        "The team now stands first in the table."
     )
     text = f"""
         {town} met {guest} on {day} and was the better side from the start.
@@ -89,16 +85,12 @@ def finding(cast: Cast) -> Story:
     habit = cast.pick("walking", "singing", "gardening", "swimming", "reading", "dancing")
     good = cast.pick("sleep", "memory", "hearing", "eyesight", "balance")
     doubt = cast.chance(0.5)
-    end = (
-        cast.pick(
-            f"{critic}, who was not involved, warned that the sample was small.",
-            f"The sample is too small to be sure, warned {critic}, who was not involved.",
-        )
+    end = cast.line(
+        f"{critic}, who was not involved, warned that the sample was small. / "
+        f"The sample is too small to be sure, warned {critic}, who was not involved."
         if doubt
-        else cast.pick(
-            f"A second team led by {critic} saw the same effect.",
-            f"The effect was seen again by a team around {critic}.",
-        )
+        else f"A second team led by {critic} saw the same effect. / "
+        f"The effect was seen again by a team around {critic}."
     )
     text = f"""
         For {years} years the University of {town} followed {cases} adults.
@@ -130,11 +122,11 @@ def recall(cast: Cast) -> Story:
     units, cases = cast.number(3000, 90000, 500), cast.number(4, 60)
     old, refund = cast.number(61, 99), cast.chance(0.5)
     fate = (
-        f"Customers get their money back, said {spokes} for the company.\n"
-        f"/ The money will be returned, said {spokes} for the company."
+        f"Customers get their money back, said {spokes} for the company. / "
+        f"The money will be returned, said {spokes} for the company."
         if refund
-        else f"New parts are sent by mail, said {spokes} for the company.\n"
-        f"/ The company mails new parts, said its spokesperson {spokes}."
+        else f"New parts are sent by mail, said {spokes} for the company. / "
+        f"The company mails new parts, said its spokesperson {spokes}."
     )
     text = f"""
         Owners of {product} made by {firm} should not use them any longer.
@@ -168,10 +160,10 @@ def rescue(cast: Cast) -> Story:
     hours, men, old = cast.number(2, 14), cast.number(15, 30), cast.number(31, 80)
     home, day = cast.chance(0.5), cast.day()
     fate = (
-        "It was led home the same night.\n/ The same night it was back home."
+        "It was led home the same night. / The same night it was back home."
         if home
-        else "It was taken to an animal clinic for the night.\n"
-        "/ A vet kept it at the clinic for the night."
+        else "It was taken to an animal clinic for the night. / "
+        "A vet kept it at the clinic for the night."
     )
     text = f"""
         Cries from {place} near {town} woke a family early on {day}.
@@ -205,10 +197,10 @@ def prize(cast: Cast) -> Story:
     money, rivals, old = cast.number(10, 95, 5), cast.number(100, 900), cast.number(20, 60)
     absent = cast.chance(0.5)
     fate = (
-        f"{artist.last} did not come to the ceremony.\n"
-        f"/ At the ceremony the chair of {artist.last} stayed empty."
+        f"{artist.last} did not come to the ceremony. / "
+        f"At the ceremony the chair of {artist.last} stayed empty."
         if absent
-        else f"{artist.last} wept on the stage.\n/ On the stage {artist.last} was close to tears."
+        else f"{artist.last} wept on the stage. / On the stage {artist.last} was close to tears."
     )
     text = f"""
         The jury in {town} had {rivals} works to choose from.

@@ -19,16 +19,12 @@ def election(cast: Cast) -> Story:
         cast.pick("a new school", "cheaper buses", "a public park", "lower taxes"),
     )
     recount = cast.chance(0.5)
-    end = (
-        cast.pick(
-            f"{loser.last} has asked the court for a second count.",
-            f"The count will be repeated because {loser.last} filed a complaint.",
-        )
+    end = cast.line(
+        f"{loser.last} has asked the court for a second count. / "
+        f"The count will be repeated because {loser.last} filed a complaint."
         if recount
-        else cast.pick(
-            f"{loser.last} called to admit defeat before midnight.",
-            f"By midnight {loser.last} had accepted the result.",
-        )
+        else f"{loser.last} called to admit defeat before midnight. / "
+        f"By midnight {loser.last} had accepted the result."
     )
     text = f"""
         Voters in {town} went to the polls on {day}, and {winner} came out ahead.
@@ -62,16 +58,12 @@ def results(cast: Cast) -> Story:
     month, good = cast.month(), cast.chance(0.5)
     what, cause = ("profit", "strong demand") if good else ("loss", "high costs")
     blamed, praised = ("nobody", cause) if good else (cause, "the staff")
-    jobs_line = (
-        cast.pick(
-            f"It wants to fill {jobs} new positions before the end of the year.",
-            f"Managers are looking for {jobs} additional workers.",
-        )
+    jobs_line = cast.line(
+        f"It wants to fill {jobs} new positions before the end of the year. / "
+        f"Managers are looking for {jobs} additional workers."
         if good
-        else cast.pick(
-            f"{jobs} people will have to leave, the board decided.",
-            f"The board decided that {jobs} positions are no longer needed.",
-        )
+        else f"{jobs} people will have to leave, the board decided. / "
+        f"The board decided that {jobs} positions are no longer needed."
     )
     text = f"""
         {firm}, which has its headquarters in {town}, presented its books in {month}.
@@ -136,16 +128,12 @@ def strike(cast: Cast) -> Story:
     leader, manager = cast.person(), cast.person()
     workers, percent, days = cast.number(200, 5000, 20), cast.number(2, 12), cast.number(13, 60)
     old, solved = cast.number(61, 90), cast.chance(0.5)
-    end = (
-        cast.pick(
-            f"Both sides shook hands at dawn, and wages go up by {percent} percent.",
-            f"At dawn the two sides settled on {percent} percent more pay.",
-        )
+    end = cast.line(
+        f"Both sides shook hands at dawn, and wages go up by {percent} percent. / "
+        f"At dawn the two sides settled on {percent} percent more pay."
         if solved
-        else cast.pick(
-            f"They ask for {percent} percent more pay, and talks have led to nothing.",
-            f"Talks about {percent} percent more pay have led to nothing.",
-        )
+        else f"They ask for {percent} percent more pay, and talks have led to nothing. / "
+        f"Talks about {percent} percent more pay have led to nothing."
     )
     text = f"""
         At the plant of {firm} in {town}, {workers} people put down their tools.
@@ -179,16 +167,11 @@ def building(cast: Cast) -> Story:
     what = cast.pick("bridge", "museum", "library", "station", "theatre", "hospital")
     cost, years, old = cast.number(12, 480), cast.number(2, 11), cast.number(481, 900)
     month, ready = cast.month(), cast.chance(0.5)
-    end = (
-        cast.pick(
-            f"In {month} mayor {mayor} cut the ribbon.",
-            f"Mayor {mayor} cut the ribbon in {month}.",
-        )
+    end = cast.line(
+        f"In {month} mayor {mayor} cut the ribbon. / Mayor {mayor} cut the ribbon in {month}."
         if ready
-        else cast.pick(
-            f"Mayor {mayor} had hoped for {month}, but the work is not finished.",
-            f"The work will not be finished in {month}, mayor {mayor} admitted.",
-        )
+        else f"Mayor {mayor} had hoped for {month}, but the work is not finished. / "
+        f"The work will not be finished in {month}, mayor {mayor} admitted."
     )
     text = f"""
         For {years} years cranes have stood where {town} wants its new {what}.
@@ -223,11 +206,11 @@ def school(cast: Cast) -> Story:
     schools, pupils, old = cast.number(4, 40), cast.number(900, 9900, 50), cast.number(41, 95)
     month, ban = cast.month(), cast.chance(0.5)
     fate = (
-        f"From {month} on, {thing} will no longer be allowed there.\n"
-        f"/ They will have to do without {thing} from {month} on."
+        f"From {month} on, {thing} will no longer be allowed there. / "
+        f"They will have to do without {thing} from {month} on."
         if ban
-        else f"From {month} on, {thing} will be allowed again.\n"
-        f"/ They will have {thing} back from {month} on."
+        else f"From {month} on, {thing} will be allowed again. / "
+        f"They will have {thing} back from {month} on."
     )
     text = f"""
         There are {schools} schools in {town}, with {pupils} pupils.

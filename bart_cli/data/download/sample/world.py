@@ -114,12 +114,16 @@ class Cast:
         `text` has a paragraph each for news, others and voices, with one sentence per line; a line
         that begins with `/` rephrases the one above.
         """
-        paragraphs = re.sub(r"\s+/ ", "/", text.strip()).split("\n\n")
-        lines = [[line.strip().split("/") for line in part.split("\n")] for part in paragraphs]
+        paragraphs = re.sub(r"\s+/ ", " / ", text.strip()).split("\n\n")
         news, others, voices = (
-            [self.pick(*x) if len(x) > 1 else x[0] for x in part] for part in lines
+            [self.line(line.strip()) for line in part.split("\n")] for part in paragraphs
         )
         return Story(town, news, others, voices, brief)
+
+    def line(self, phrasings: str) -> str:
+        """One of the phrasings of a sentence, which are separated by ` / `."""
+        options = phrasings.split(" / ")
+        return self.pick(*options) if len(options) > 1 else phrasings
 
     def chance(self, probability: float) -> bool:
         """True with this probability."""
