@@ -32,11 +32,11 @@ from pathlib import Path
 
 import torch
 
+from bart_cli.benchmark.transformers_load import twin
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.hf_config import to_hf
 
 SOURCE, TARGET, BEAMS = 512, 60, 4
 ARMS = (
@@ -64,8 +64,7 @@ def target() -> int:
 def make_model() -> Bart:
     """Make random weights, equal in every process, with sharp distributions to avoid ties."""
     torch.manual_seed(0)
-    model = Bart(architecture().model_copy(update={"init_std": 0.05})).eval()
-    return model
+    return Bart(architecture().model_copy(update={"init_std": 0.05})).eval()
 
 
 def articles(count: int) -> Rows:
@@ -83,12 +82,9 @@ def our_decoder(precision: str) -> Callable[[Rows], Rows]:
     keep_freed_memory()  # like `bart summarize` and `bart evaluate`
     model = make_model()
     engine = Engine(model.bfloat16() if precision == "bf16" else model, int8=precision == "int8")
+    length = target() + 1
     generation = GenerationConfig(
-        beams=BEAMS,
-        min_length=target() + 1,
-        max_length=target() + 1,
-        forced_bos=False,
-        forced_eos=False,
+        beams=BEAMS, min_length=length, max_length=length, forced_bos=False, forced_eos=False
     )
 
     def decode(rows: Rows) -> Rows:
@@ -98,25 +94,14 @@ def our_decoder(precision: str) -> Callable[[Rows], Rows]:
     return decode
 
 
-def transformers_model() -> torch.nn.Module:
-    from transformers import BartConfig, BartForConditionalGeneration
-
-    ours = make_model()
-    settings = {k: v for k, v in to_hf(ours.config).items() if k != "architectures"}
-    theirs = BartForConditionalGeneration(BartConfig(**settings)).eval()
-    theirs.load_state_dict(ours.state_dict(), strict=False)
-    theirs.tie_weights()
-    return theirs
-
-
 def their_decoder(precision: str) -> Callable[[Rows], Rows]:
-    model = transformers_model()
+    model = twin(make_model()).eval()
     return generate_with(model.bfloat16() if precision == "bf16" else model)
 
 
 def compiled_decoder(precision: str) -> Callable[[Rows], Rows]:
     """transformers with a compiled forward; each batch size compiles in a run that is not timed."""
-    model = transformers_model()
+    model = twin(make_model()).eval()
     model.forward = torch.compile(model.forward, dynamic=True)
     return generate_with(model)
 
@@ -127,7 +112,7 @@ def onnx_decoder(precision: str) -> Callable[[Rows], Rows]:
     from optimum.onnxruntime import ORTModelForSeq2SeqLM
 
     with tempfile.TemporaryDirectory() as folder:
-        transformers_model().save_pretrained(folder)
+        twin(make_model()).save_pretrained(folder)
         return generate_with(ORTModelForSeq2SeqLM.from_pretrained(folder, export=True))
 
 
@@ -157,7 +142,7 @@ def ctranslate2_decoder(precision: str) -> Callable[[Rows], Rows]:
     from ctranslate2.converters.transformers import BartLoader
 
     loader = BartLoader()
-    model = transformers_model()
+    model = twin(make_model()).eval()
     model.config.normalize_before = False
     spec = loader.get_model_spec(model)
     names = [str(i) for i in range(model.config.vocab_size)]

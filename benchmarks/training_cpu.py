@@ -16,105 +16,56 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import BartConfig, BartForConditionalGeneration
 
+from bart_cli.benchmark import transformers_load
+from bart_cli.benchmark.loads import Step, bart_step
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
-from bart_cli.config.training import OptimizerConfig, Precision, TrainingConfig
+from bart_cli.config.run import PretrainConfig
+from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch, Collate, shift_right
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import PairSource
 from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.bart import Bart
-from bart_cli.runtime.flops import training_flops
+from bart_cli.runtime.flops import measured_flops, training_flops
 from bart_cli.runtime.memory import keep_freed_memory
-from bart_cli.runtime.precision import AUTOCAST, autocast, make_scaler
+from bart_cli.runtime.precision import AUTOCAST
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.all_reduce import GradientSum
-from bart_cli.training.checkpoint import Progress
-from bart_cli.training.loop import Job, forward_backward, update
-from bart_cli.training.optimizers import build_optimizer
 
 BATCH, LENGTH, RATE = 8, 128, 1e-5
 CPU = torch.device("cpu")
 
 
-def our_step(config: ModelConfig, precision: Precision) -> tuple[Bart, Callable[[Batch], None]]:
-    """Make the step of bart's training loop."""
-    torch.manual_seed(0)
-    model = Bart(config).train()
-    optimizer_config = OptimizerConfig(name="adamw", learning_rate=RATE)
-    job = Job(
-        run=Path(),
-        world=World(0, 1, CPU),
-        model=model,
-        tokenizer=None,  # type: ignore[arg-type] - only checkpoints need it
-        optimizer=build_optimizer(model, optimizer_config),
-        scaler=make_scaler(precision, CPU),
-        batches=iter(()),
-        training=TrainingConfig(precision=precision),
-        optimizer_config=optimizer_config,
-        schedule=lambda step: RATE,
-        progress=Progress(),
+def make_step(arm: str, model: Bart, precision: str) -> Step:
+    """Make the step of the training loop of bart, or of a plain loop around transformers."""
+    run = PretrainConfig(
+        model=model.config,
+        training=TrainingConfig.model_validate({"precision": precision}),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=RATE),
     )
-    parameters = list(model.parameters())
-    alone = GradientSum(job.world, parameters, torch.float32)
+    world = World(0, 1, CPU)
+    if arm == "bart":
+        keep_freed_memory()
+        return bart_step(model, run, world, RATE)
+    if arm == "compiled":
+        plain = transformers_load.twin
 
-    def step(batch: Batch) -> None:
-        forward_backward(job, [batch], alone)
-        update(job, parameters, RATE)
+        def compiled(ours: Bart) -> torch.nn.Module:
+            theirs = plain(ours)
+            theirs.compile(dynamic=True)
+            return theirs
 
-    return model, step
-
-
-def their_step(
-    config: ModelConfig, weights: dict[str, Tensor], precision: Precision, *, compiled: bool
-) -> Callable[[Batch], None]:
-    """Make the step of a plain loop around the model of transformers."""
-    model = BartForConditionalGeneration(
-        BartConfig(
-            vocab_size=config.vocab_size,
-            max_position_embeddings=config.max_position_embeddings,
-            d_model=config.d_model,
-            encoder_layers=config.encoder_layers,
-            decoder_layers=config.decoder_layers,
-            encoder_attention_heads=config.encoder_attention_heads,
-            decoder_attention_heads=config.decoder_attention_heads,
-            encoder_ffn_dim=config.encoder_ffn_dim,
-            decoder_ffn_dim=config.decoder_ffn_dim,
-            dropout=config.dropout,
-            attention_dropout=0.0,
-            use_cache=False,
-        )
-    ).train()
-    model.load_state_dict(weights, strict=False)
-    forward = torch.compile(model, dynamic=True) if compiled else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.1, fused=True)
-
-    def step(batch: Batch) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(precision, CPU):
-            loss = forward(
-                input_ids=batch.source,
-                attention_mask=batch.source_mask.long(),
-                decoder_input_ids=batch.decoder_input,
-                labels=batch.labels,
-            ).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-        optimizer.step()
-
-    return step
+        transformers_load.twin = compiled
+    return transformers_load.transformers_step(model, run, world, RATE)
 
 
 def full_batch(config: ModelConfig) -> Batch:
@@ -133,52 +84,29 @@ def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Ba
     """Make `count` batches of the same pairs, by our loader and by transformers' collator."""
     data = SummarizationDataConfig(path=path, n_train=count * BATCH)
     pairs = load_encoded(PairSource(data), "train", data.n_train, data, tokenizer)
-    share = Share(global_batch=BATCH, micro_batch=BATCH, rank=0, world_size=1)
-    loader: Iterator[list[Batch]] = iter(
-        SummarizationLoader(pairs, data, share, seed=1, collate=Collate(tokenizer.pad_id, 2))
-    )
+    share, collate = Share(global_batch=BATCH, micro_batch=BATCH), Collate(tokenizer.pad_id, 2)
+    loader = iter(SummarizationLoader(pairs, data, share, seed=1, collate=collate))
     ours = [batch for (batch,) in islice(loader, count)]
-    order = torch.randperm(len(pairs.sources), generator=torch.Generator().manual_seed(1)).tolist()
-    theirs = []
-    for begin in range(0, len(order), BATCH):
-        rows = order[begin : begin + BATCH]
-        theirs.append(
-            Collate(1, 2)(
-                [pairs.sources[row] for row in rows], [pairs.targets[row] for row in rows]
-            )
-        )
+    order = torch.randperm(len(pairs.sources), generator=torch.Generator().manual_seed(1))
+    theirs = [
+        collate([pairs.sources[row] for row in rows], [pairs.targets[row] for row in rows])
+        for rows in (part.tolist() for part in order.split(BATCH))
+    ]
     return ours, theirs
 
 
-def matmul_rate(precision: Precision, tokens: int = 1024, d_model: int = 768) -> float:
-    """Measure the FLOP/s of matrix products of the feed-forward network, the practical peak."""
-    dtype = AUTOCAST.get(precision, torch.float32)
-    a = torch.randn(tokens, d_model, dtype=dtype)
-    b = torch.randn(d_model, 4 * d_model, dtype=dtype)
-    times = []
-    for _ in range(30):
-        begin = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - begin)
-    return 2 * tokens * d_model * 4 * d_model / statistics.median(times)
-
-
-def seconds(step: Callable[[Batch], None], batches: list[Batch]) -> float:
+def seconds(step: Step, batches: list[Batch]) -> float:
     begin = time.perf_counter()
     for batch in batches:
-        step(batch)
+        step([batch])
     return time.perf_counter() - begin
 
 
 def serve(arm: str, options: argparse.Namespace, pipe: Connection) -> None:
     """One side in a separate process: receives names of loads and sends seconds."""
-    config, precision = preset_config(options.model).model, options.precision
-    if arm == "bart":
-        keep_freed_memory()
-        _, step = our_step(config, precision)
-    else:
-        weights = Bart(config).state_dict()
-        step = their_step(config, weights, precision, compiled=arm == "compiled")
+    config = preset_config(options.model).model
+    torch.manual_seed(0)
+    step = make_step(arm, Bart(config), options.precision)
     loads = {"full": [full_batch(config)]}
     seconds(step, loads["full"] * 2)
     if options.pairs:
@@ -201,13 +129,13 @@ def compare(
     arms: dict[str, Connection],
     flops: float,
     repeats: int,
-    precision: Precision,
+    product: tuple[torch.dtype, tuple[int, int, int]],
 ) -> None:
     """Run both sides in turn; print medians, spreads and shares of the matrix-product rate."""
     times: dict[str, list[float]] = {arm: [] for arm in arms}
     rates = []
     for _ in range(repeats):
-        rates.append(matmul_rate(precision))
+        rates.append(measured_flops(CPU, *product))
         for arm, pipe in arms.items():
             pipe.send(load)
             times[arm].append(pipe.recv())
@@ -227,16 +155,12 @@ def compare(
 
 def describe(config: ModelConfig, batches: list[Batch]) -> tuple[float, float]:
     """Count the FLOPs over real tokens, and the share of padding in the sources."""
-    real = sum(int(one.source_mask.sum()) for one in batches)
-    return useful_flops(config, batches), 1 - real / sum(one.source.numel() for one in batches)
-
-
-def useful_flops(config: ModelConfig, batches: list[Batch]) -> float:
-    """Count the FLOPs of forward and backward over real tokens only."""
-    return sum(
+    useful = sum(
         training_flops(config, batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1))
         for batch in batches
     )
+    real = sum(int(one.source_mask.sum()) for one in batches)
+    return useful, 1 - real / sum(one.source.numel() for one in batches)
 
 
 def main() -> None:
@@ -258,17 +182,22 @@ def main() -> None:
         spawn.Process(target=serve, args=(arm, options, theirs), daemon=True).start()
         facts[arm] = arms[arm].recv()
     flops = {load: facts["bart"][load][0] for load in facts["bart"]}
+    shape = preset_config(options.model).model
+    product = (
+        AUTOCAST.get(options.precision, torch.float32),
+        (BATCH * LENGTH, shape.d_model, shape.encoder_ffn_dim),
+    )
     title = (
         f"{options.model}, {options.precision}, {BATCH} x {LENGTH} tokens, "
         f"{torch.get_num_threads()} threads"
     )
     if not options.mixed_only:
-        compare(title, "full", arms, flops["full"], options.repeats, options.precision)
+        compare(title, "full", arms, flops["full"], options.repeats, product)
     if options.pairs:
         padding = ", ".join(f"{arm} pads {facts[arm]['mixed'][1]:.0%}" for arm in arms)
         title = f"{options.batches} batches of 8 real pairs of mixed lengths; {padding}"
         rounds = max(3, options.repeats // 2)
-        compare(title, "mixed", arms, flops["mixed"], rounds, options.precision)
+        compare(title, "mixed", arms, flops["mixed"], rounds, product)
     if options.profile:
         arms["bart"].send("profile")
         print(arms["bart"].recv())
