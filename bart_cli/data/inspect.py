@@ -142,13 +142,10 @@ def _summarize_text(path: Path, count: int) -> SourceSummary:
         form: documents.Form = "lines" if with_ids else documents.find_form(path)
     except UsageError:
         form = documents.find_form(path)
-    shown: list[tuple[str, ...]] = []
-    number = 0
-    for text in documents.read_texts(path, form):
-        number += 1
-        if len(shown) < count:
-            shown.append((text,))
-    return SourceSummary(str(path), "text", FORMS[form], number, len(files), others, tuple(shown))
+    texts = documents.read_texts(path, form)
+    shown = tuple((text,) for text in islice(texts, count))
+    number = len(shown) + sum(1 for _ in texts)
+    return SourceSummary(str(path), "text", FORMS[form], number, len(files), others, shown)
 
 
 def find_shard_folders(path: Path) -> list[Path]:

@@ -9,7 +9,10 @@ import pytest
 
 from bart_cli.data.inspect import summarize_source
 from bart_cli.data.pair_files import Fields
+from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
+from tests.clusters import scheduler
 from tests.command import bart
 from tests.conftest import SENTENCES
 
@@ -18,13 +21,10 @@ from tests.conftest import SENTENCES
 def shards(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Path:
     root = tmp_path_factory.mktemp("inspect")
     (root / "a.txt").write_text("\n\n".join([" ".join(SENTENCES)] * 20), encoding="utf-8")
-    tiny_tokenizer.save(root / "bpe")
-    result = bart(
-        *("preprocess", "pretrain", "--text", root / "a.txt", "--tokenizer", root / "bpe"),
-        *("--target-length", 128, "--shards", 3, "--workers", 1, "--validation-share", 0),
-        *("--out", root / "out"),
+    settings = PreprocessSettings((("a", root / "a.txt", "auto"),), shards=3, validation_share=0)
+    preprocess_pretrain(
+        settings, root / "out", tiny_tokenizer, scheduler=scheduler(), reporter=Reporter()
     )
-    assert result.returncode == 0, result.stderr
     return root / "out"
 
 

@@ -32,26 +32,20 @@ TOLERATED = 0.3  # maximum ratio of invalid bytes to non-ASCII characters in UTF
 
 def decode(html: bytes, content_type: str = "") -> str:
     """Decode a page; `content_type` is the HTTP header, such as `text/html; charset=koi8-r`."""
-    encoding, skip = _sniff(html, content_type)
+    mark, name = next((bom for bom in BOMS if html.startswith(bom[0])), (b"", ""))
+    known = webencodings.lookup(name) or webencodings.lookup(_charset(content_type))
+    encoding = known or _declared(html) or _detected(html)
     if encoding.name == "gbk":  # the standard decodes it as its superset
         encoding = webencodings.lookup("gb18030")
-    text = encoding.codec_info.decode(html[skip:], "replace")[0].replace("\0", "\ufffd")
+    text = encoding.codec_info.decode(html[len(mark) :], "replace")[0].replace("\0", "\ufffd")
     if encoding.name == "shift_jis":  # Python's codec maps four invalid bytes to characters
         text = re.sub("[\uf8f0-\uf8f3]", "\ufffd", text)
     return text
 
 
-def _sniff(html: bytes, content_type: str) -> tuple[webencodings.Encoding, int]:
-    """Determine the encoding of a page and the length of its byte order mark."""
-    for mark, name in BOMS:
-        if html.startswith(mark):
-            return webencodings.lookup(name), len(mark)
-    return _from_header(content_type) or _declared(html) or _detected(html), 0
-
-
-def _from_header(content_type: str) -> webencodings.Encoding | None:
+def _charset(content_type: str) -> str:
     found = CHARSET.search(content_type)
-    return webencodings.lookup(found[1] or found[2] or found[3] or "") if found else None
+    return found[found.lastindex or 0] if found else ""
 
 
 def _declared(html: bytes) -> webencodings.Encoding | None:
@@ -66,10 +60,8 @@ def _declared(html: bytes) -> webencodings.Encoding | None:
             attributes.setdefault(name.lower(), b"".join(values).decode("latin-1"))
         if b"charset" in attributes:
             labels.append(attributes[b"charset"])
-        elif attributes.get(b"http-equiv", "").strip().lower() == "content-type" and (
-            found_in := CHARSET.search(attributes.get(b"content", ""))
-        ):
-            labels.append(found_in[1] or found_in[2] or found_in[3] or "")
+        elif attributes.get(b"http-equiv", "").strip().lower() == "content-type":
+            labels.append(_charset(attributes.get(b"content", "")))
     for label in labels:
         encoding = webencodings.lookup(label)
         if encoding is None:

@@ -54,7 +54,11 @@ class WordCache:
         if len(self._words) > CAPACITY:
             self._words = Words(self._tokenizer)  # not cleared: another thread may be reading it
         ids, pieces = self._words.__getitem__, PIECES.findall
-        is_safe = list(map(self._is_safe, texts))
+        added = self._added
+        is_safe = [
+            self._usable and SAFE.fullmatch(t) is not None and not (added and added.search(t))
+            for t in texts
+        ]
         whole = [text for text, safe in zip(texts, is_safe, strict=True) if not safe]
         parts = (whole[i : i + AT_ONCE] for i in range(0, len(whole), AT_ONCE))
         others = chain.from_iterable(self._tokenizer.encode_batch(p, special=False) for p in parts)
@@ -69,10 +73,3 @@ class WordCache:
             return self._tokenizer.decode_batch(rows)
         of = self._bytes.__getitem__
         return [b"".join(map(of, row)).decode("utf-8", "replace") for row in rows]
-
-    def _is_safe(self, text: str) -> bool:
-        return (
-            self._usable
-            and SAFE.fullmatch(text) is not None
-            and (self._added is None or self._added.search(text) is None)
-        )

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, pre_tokenizers
 
-from bart_cli.data.documents import read_texts
+from bart_cli.data.documents import fold
 from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import split_sentences
 from bart_cli.tokenizer import Tokenizer
@@ -96,17 +96,14 @@ def test_a_thread_that_clears_the_cache_does_not_affect_another(
 
 
 @pytest.mark.slow
-def test_real_text(shared_data: Path, tmp_path: Path) -> None:
-    from bart_cli.data.download.http import Fetcher
-    from bart_cli.data.download.source import download
-    from bart_cli.data.download.wikipedia_dump import WikipediaDump
-    from bart_cli.progress import Reporter
+def test_real_text(shared_data: Path) -> None:
+    from bart_cli.data.download.wikipedia_dump import read_dump
+    from bart_cli.data.download.wikitext import clean_wikitext
 
-    dump = str(shared_data / "wikipedia" / "enwiki-shortened.xml.bz2")
-    download(WikipediaDump(dump, Fetcher()), tmp_path / "w", reporter=Reporter())
     tokenizer = Tokenizer.from_pretrained(shared_data / "bart-tokenizer")
     cache = WordCache(tokenizer)
-    for text in read_texts(tmp_path / "w", "lines"):
+    for page in read_dump(shared_data / "wikipedia" / "enwiki-shortened.xml.bz2"):
+        text = fold(clean_wikitext(page.wikitext, page.no_text))
         sentences = [f" {s}" for s in split_sentences(text)]
         rows = tokenizer.encode_batch(sentences, special=False)
         assert cache.encode(sentences) == rows
