@@ -26,7 +26,7 @@ from bart_cli.cli.options import (
 from bart_cli.cli.training import TrainingOptions, show_result, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def command(
     require_scores(config, evaluate)
     start_workers(training.processes, training.max_restarts)
     from bart_cli.evaluation.evaluate import FINAL_EVALUATION, evaluate_run
+    from bart_cli.runtime.signals import stopped
     from bart_cli.runtime.world import join_world
     from bart_cli.training.finetune import run_finetune
 
@@ -91,11 +92,8 @@ def command(
             show_result(result, as_json=False)
         finished = result.model is not None and not training.dry_run
         if evaluate and finished and result.signal is not None:
-            raise BartError(
-                f"stopped by {Signals(result.signal).name} before the evaluation",
-                hint="Rerun the command to evaluate the model.",
-                exit_code=128 + result.signal,
-            )
+            hint = "Rerun the command to evaluate the model."
+            raise stopped(Signals(result.signal).name, " before the evaluation", hint=hint)
         if evaluate and finished:
             limit = config.training.time_limit
             minutes = None if limit is None else limit - (time.monotonic() - begin) / 60

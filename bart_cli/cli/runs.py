@@ -11,7 +11,7 @@ import typer
 from bart_cli.cli.console import print_error, print_json, print_rows, say
 from bart_cli.cli.options import JsonOption
 from bart_cli.errors import UsageError
-from bart_cli.training.history import RunSummary, compare_runs, find_runs, summarize_run
+from bart_cli.training.history import RunSummary, compare_runs, find_runs, read_run
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and watch runs.")
 
@@ -27,7 +27,7 @@ def list_runs(
     summaries, problems = [], []
     for run in find_runs(folder):
         try:
-            summaries.append(summarize_run(run))
+            summaries.append(read_run(run)[0])
         except UsageError as error:
             problems.append(error)
     if as_json:
@@ -58,7 +58,7 @@ def _cells(summary: RunSummary) -> tuple[str, ...]:
 @app.command()
 def show(run: RunArgument, as_json: JsonOption = False) -> None:
     """Show one run: state, losses, speed, checkpoints, evaluations."""
-    summary = summarize_run(run)
+    summary, _ = read_run(run)
     if as_json:
         print_json(asdict(summary))
     else:
@@ -71,7 +71,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the results of runs and the settings in which they differ."""
-    summaries = [summarize_run(run) for run in runs]
+    summaries = [read_run(run)[0] for run in runs]
     settings = compare_runs(runs)
     if as_json:
         print_json({"runs": [asdict(s) for s in summaries], "settings": settings})

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +17,6 @@ from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingCo
 
 if TYPE_CHECKING:
     from bart_cli.progress import Reporter
-    from bart_cli.training.dry_run import Estimate
     from bart_cli.training.run import RunResult
 
 GB, GIB = 1e9, 2**30
@@ -84,16 +84,14 @@ def warn_once(reporter: Reporter, notices: Sequence[str]) -> None:
 
 def show_result(result: RunResult, as_json: bool, **more: object) -> None:
     """Print the result of a run, or the estimate of a dry run; `more` is only for JSON."""
-    from bart_cli.training.dry_run import DryRun
-
     if not result.is_main:
         return
-    estimate = result.estimate if isinstance(result, DryRun) else None
     if as_json:
-        document = asdict(estimate or result)
-        print_json({k: v for k, v in document.items() if k not in ("is_main", "signal")} | more)
-    elif estimate:
-        _show_estimate(estimate)
+        document = result.estimate or asdict(result)
+        hidden = ("is_main", "signal", "estimate")
+        print_json({k: v for k, v in document.items() if k not in hidden} | more)
+    elif result.estimate:
+        _show_estimate(result.estimate)
     else:
         if result.first_loss is not None and result.last_loss is not None:
             losses = f"{result.first_loss:.4f} -> {result.last_loss:.4f}"
@@ -106,8 +104,9 @@ def show_result(result: RunResult, as_json: bool, **more: object) -> None:
             say(f"{result.outcome}: model in {result.model}{also}")
 
 
-def _show_estimate(found: Estimate) -> None:
+def _show_estimate(estimate: dict[str, Any]) -> None:
     """Print the estimate of a dry run as a table."""
+    found = SimpleNamespace(**estimate)
     measured = "1 step"
     if found.measured_passes < found.passes:
         measured = f"{found.measured_passes:,} of the {found.passes:,} passes of a step"

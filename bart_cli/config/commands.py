@@ -21,10 +21,8 @@ class BenchmarkConfig(Section):
     warm_up: int = Field(2, ge=0, description="warm-up runs that are not measured")
     lengths: Literal["real", "full"] = Field(
         "real",
-        description=(
-            "lengths of random inputs: real: distributed as in CNN-DailyMail; full: all at the "
-            "maximum"
-        ),
+        description="lengths of random inputs: real: distributed as in CNN-DailyMail; full: all "
+        "at the maximum",
     )
     accumulation: int = Field(1, ge=1, description="micro-batches per training step")
     seed: int = Field(0, ge=0, lt=2**63, description="seed for weights, lengths and tokens")
@@ -108,29 +106,22 @@ class SummarizeConfig(Section):
     """Settings of `bart summarize` other than decoding."""
 
     jsonl: bool = Field(
-        False,
-        description="read every input, including standard input, as JSON lines",
+        False, description="read every input, including standard input, as JSON lines"
     )
     field: str | None = Field(
         None,
-        description=(
-            "JSON field with the text; default: the first of article, document, source, text, "
-            "dialogue"
-        ),
+        description="JSON field with the text; default: the first of article, document, source, "
+        "text, dialogue",
     )
     long: LongText = Field(
         "truncate",
-        description=(
-            "how to read texts longer than the model's maximum: truncate: read only the "
-            "beginning; chunk: split at sentence ends, summarize each piece and join the "
-            "summaries; reduce: like chunk, but summarize the joined summaries again until "
-            "they fit in one piece"
-        ),
+        description="how to read texts longer than the model's maximum: truncate: read only the "
+        "beginning; chunk: split at sentence ends, summarize each piece and join the "
+        "summaries; reduce: like chunk, but summarize the joined summaries again until "
+        "they fit in one piece",
     )
     format: OutputFormat | None = Field(
         None,
-        description=(
-            "format: text, jsonl (one record per line) or json (one list); default: from the "
-            "suffix of --out, else jsonl for .jsonl inputs, else text"
-        ),
+        description="format: text, jsonl (one record per line) or json (one list); default: from "
+        "the suffix of --out, else jsonl for .jsonl inputs, else text",
     )

@@ -64,11 +64,9 @@ class DenoisingConfig(Section):
 
     schemes: tuple[Scheme, ...] = Field(
         ("permute", "infill"),
-        description=(
-            "noising schemes in order: permute (shuffle sentences), infill (replace spans with "
-            "<mask>), mask (replace single tokens with <mask>), delete (delete single tokens), "
-            "insert (insert <mask>), rotate (start at a random token)"
-        ),
+        description="noising schemes in order: permute (shuffle sentences), infill (replace spans "
+        "with <mask>), mask (replace single tokens with <mask>), delete (delete single tokens), "
+        "insert (insert <mask>), rotate (start at a random token)",
     )
     permute_sentences: StrictBool | None = Field(
         None, exclude=True, description="deprecated: false removes permute from schemes"
@@ -91,15 +89,11 @@ class DenoisingConfig(Section):
     )
     replace_length: Literal[0, 1, -1] = Field(
         1,
-        description=(
-            "replacement of a unit by infill: 0: nothing, 1: one <mask>, -1: one <mask> per token"
-        ),
+        description="replacement of a unit by infill: 0: nothing, 1: one <mask>, -1: one <mask> "
+        "per token",
     )
     random_ratio: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="share of spans replaced with a random token instead of <mask>",
+        0.1, ge=0, le=1, description="share of spans replaced with a random token instead of <mask>"
     )
     insert_ratio: float = Field(
         0.1, gt=0, le=1, description="tokens to insert, as a share of the sample's tokens"
@@ -108,10 +102,8 @@ class DenoisingConfig(Section):
     whole_words: bool = Field(True, description="mask whole words only")
     sampling: Literal["exact", "fairseq"] = Field(
         "exact",
-        description=(
-            "exact: spans never overlap and mask_ratio holds on average; fairseq: counts are "
-            "rounded up and spans may overlap, as in fairseq's DenoisingDataset"
-        ),
+        description="exact: spans never overlap and mask_ratio holds on average; fairseq: counts "
+        "are rounded up and spans may overlap, as in fairseq's DenoisingDataset",
     )
 
     @model_validator(mode="before")
@@ -170,16 +162,14 @@ class PretrainDataConfig(Section):
     sequence_length: int = Field(
         128,
         ge=8,
-        description=(
-            "maximum tokens per sample, including <s> and </s>; longer samples are truncated"
-        ),
+        description="maximum tokens per sample, including <s> and </s>; longer samples are "
+        "truncated",
     )
     streams: int = Field(
         64,
         ge=1,
-        description=(
-            "streams that determine the order of samples; must be divisible by the number of ranks"
-        ),
+        description="streams that determine the order of samples; must be divisible by the number "
+        "of ranks",
     )
     workers: int = Field(
         1, ge=0, description="data loader processes per rank; 0: load in the training process"
@@ -191,10 +181,8 @@ class SummarizationDataConfig(Section):
 
     path: Path | None = Field(
         None,
-        description=(
-            "article-summary pairs: a folder with train, validation and test files, one file, "
-            "or a hub data set such as abisee/cnn_dailymail:3.0.0"
-        ),
+        description="article-summary pairs: a folder with train, validation and test files, one "
+        "file, or a hub data set such as abisee/cnn_dailymail:3.0.0",
     )
     source_field: str | None = Field(
         None, description="column with the articles; default: detected (article, document, text …)"
@@ -204,11 +192,9 @@ class SummarizationDataConfig(Section):
     )
     list_targets: Literal["sentences", "references"] = Field(
         "sentences",
-        description=(
-            "meaning of a list in the column of summaries: sentences: the sentences of one "
-            "summary; references: several summaries (training uses the first one, scores are the "
-            "best over all)"
-        ),
+        description="meaning of a list in the column of summaries: sentences: the sentences of one "
+        "summary; references: several summaries (training uses the first one, scores are the "
+        "best over all)",
     )
     validation_share: float = Field(
         0.0,
@@ -242,10 +228,8 @@ class SummarizationDataConfig(Section):
     max_validation_target_length: int | None = Field(
         None,
         ge=4,
-        description=(
-            "maximum tokens per summary of the validation split, for the loss and for ROUGE; "
-            "default: max_target_length for the loss, full references for ROUGE"
-        ),
+        description="maximum tokens per summary of the validation split, for the loss and for "
+        "ROUGE; default: max_target_length for the loss, full references for ROUGE",
     )
     max_test_target_length: int | None = Field(
         None,
@@ -264,10 +248,8 @@ class SummarizationDataConfig(Section):
     max_tokens: int | None = Field(
         None,
         ge=64,
-        description=(
-            "maximum source tokens per micro-batch, including padding; micro_batch is then the "
-            "maximum number of pairs"
-        ),
+        description="maximum source tokens per micro-batch, including padding; micro_batch is "
+        "then the maximum number of pairs",
     )
 
     @model_validator(mode="after")

@@ -252,16 +252,13 @@ class EvaluationConfig(Section):
         description="precision: fp32, tf32, bf16, fp16, int8 (CPU only), or auto (the fastest)",
     )
     device: str = Field(
-        "auto",
-        description="device: cpu, cuda, cuda:N, or auto (a GPU if there is one)",
+        "auto", description="device: cpu, cuda, cuda:N, or auto (a GPU if there is one)"
     )
     stemmer: bool = Field(True, description="apply the Porter stemmer before ROUGE compares words")
     tokenizer: RougeTokenizer = Field(
         "ascii",
-        description=(
-            "how ROUGE splits text into words: ascii: only a-z and 0-9, as in published scores; "
-            "unicode: words of any script, single characters in Chinese, Japanese and Thai"
-        ),
+        description="how ROUGE splits text into words: ascii: only a-z and 0-9, as in published "
+        "scores; unicode: words of any script, single characters in Chinese, Japanese and Thai",
     )
     language: str = Field("auto", description=LANGUAGE_HELP)
     limit: int | None = Field(None, ge=1, description="score only the first N pairs")
@@ -271,19 +268,15 @@ class EvaluationConfig(Section):
     bleu: bool = Field(False, description="also compute BLEU (sacrebleu)")
     metrics: tuple[Metric, ...] = Field(
         (),
-        description=(
-            "metrics besides ROUGE: bertscore: similarity of token vectors; novelty: n-grams not "
-            "in the article; compression: words of the article per word of the summary; "
-            "repetition: repeated n-grams; coverage: names and numbers that are also in the article"
-        ),
+        description="metrics besides ROUGE: bertscore: similarity of token vectors; novelty: "
+        "n-grams not in the article; compression: words of the article per word of the summary; "
+        "repetition: repeated n-grams; coverage: names and numbers that are also in the article",
     )
     bertscore_model: str = Field(
         "FacebookAI/roberta-large", description="encoder for BERTScore: hub id or folder"
     )
     bertscore_layer: int | None = Field(
-        None,
-        ge=0,
-        description="encoder layer for BERTScore; default: the usual one for the model",
+        None, ge=0, description="encoder layer for BERTScore; default: the usual one for the model"
     )
 
     @model_validator(mode="after")

@@ -36,8 +36,7 @@ class ModelConfig(Section):
         1024, ge=8, description="maximum sequence length in tokens (the table has 2 more rows)"
     )
     pre_layer_norm: bool = Field(
-        False,
-        description="Pre-LN: LayerNorm inside each residual branch and after the last layer",
+        False, description="Pre-LN: LayerNorm inside each residual branch and after the last layer"
     )
     scale_embedding: bool = Field(False, description="multiply embeddings by sqrt(d_model)")
     init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of initial weights")

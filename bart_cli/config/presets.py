@@ -61,7 +61,7 @@ def preset_config(name: str) -> Section:
     """Validate a preset as a configuration of its task; a model preset as pre-training."""
     tree = load_preset(name)
     kind = FinetuneConfig if tree.get("task") == "finetune" else PretrainConfig
-    return _validate(kind, _sections_for(kind, tree, f"preset '{name}'"), f"preset '{name}'")
+    return check_section(kind, _sections_for(kind, tree, f"preset '{name}'"), f"preset '{name}'")
 
 
 def load_config(
@@ -77,8 +77,6 @@ def load_config(
     """Build the configuration of a task.
 
     Args:
-        kind: configuration class of the task.
-        preset: name of a preset.
         config_file: YAML in the form of a preset, or the `config.yaml` of a run.
         sets: `section.key=value`, with the value in YAML.
         options: `section.key` -> value of a named option; None: not given.
@@ -92,14 +90,10 @@ def load_config(
     tree: Tree = {}
     layers = list(saved)
     origin = "options"
-    if preset is not None:
-        origin = f"preset '{preset}'"
-        sections = _sections_for(kind, load_preset(preset), origin)
-        layers.append((origin, sections.get("generation", {})))
-        _lay(tree, sections)
-    if config_file is not None:
-        origin = str(config_file)
-        sections = _sections_for(kind, _with_bases(config_file, seen=()), origin)
+    files = {} if preset is None else {f"preset '{preset}'": _preset_file(preset)}
+    files |= {} if config_file is None else {str(config_file): config_file}
+    for origin, path in files.items():
+        sections = _sections_for(kind, _with_bases(path, seen=()), origin)
         layers.append((origin, sections.get("generation", {})))
         _lay(tree, sections)
     before = deepcopy(tree)
@@ -112,7 +106,10 @@ def load_config(
         if not equals or not key.strip():
             raise UsageError(f"--set {assignment}: expected section.key=value")
         _check_key(kind, key.strip())
-        _put(given, key.strip(), _parse_value(text, assignment))
+        try:
+            _put(given, key.strip(), yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise UsageError(f"--set {assignment}: the value is not valid YAML") from None
     layers.append(("options", given.get("generation", {})))
     _require_one_of_each(given)
     _lay(tree, given)
@@ -128,7 +125,7 @@ def load_config(
         try:
             return kind.model_validate(tree)
         except ValidationError as error:
-            _validate(kind, before, origin)  # blame the preset or file if it is already invalid
+            check_section(kind, before, origin)  # blame the preset or file if it is already invalid
             idle = [key for key in map(_idle_key, error.errors()) if key and not _has(given, key)]
             if not idle:
                 raise _usage_error(kind, error, "options") from None
@@ -136,13 +133,16 @@ def load_config(
                 _drop(tree, key)
 
 
-def check_section(kind: type[Kind], values: Mapping[str, object]) -> Kind:
-    """Build a single section from the values of named options.
+def check_section(kind: type[Kind], values: Mapping[str, object], origin: str = "options") -> Kind:
+    """Build a section from its values.
 
     Raises:
-        UsageError: a value is invalid.
+        UsageError: a value is invalid; the message begins with `origin`.
     """
-    return _validate(kind, dict(values), "options")
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise _usage_error(kind, error, origin) from None
 
 
 def merge(base: Tree, other: Mapping[str, Any]) -> None:
@@ -228,11 +228,7 @@ def read_yaml(path: Path) -> Tree:
 
 
 def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:
-    """Return the sections of a preset that a task reads.
-
-    Raises:
-        UsageError: the preset is for another task.
-    """
+    """Return the sections of a preset that a task reads."""
     wanted = kind.model_fields["task"].default
     task = tree.get("task", wanted)
     rest = {key: value for key, value in tree.items() if key != "task"}
@@ -253,13 +249,6 @@ def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:
     )
 
 
-def _parse_value(text: str, assignment: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {assignment}: the value is not valid YAML") from None
-
-
 def _put(tree: Tree, key: str, value: object) -> None:
     *sections, last = key.split(".")
     for section in sections:
@@ -276,9 +265,7 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
     names = key.split(".")
     for depth, name in enumerate(names):
         if name not in model.model_fields:
-            known = [
-                f"{'.'.join(names[:depth])}.{field}".lstrip(".") for field in model.model_fields
-            ]
+            known = [".".join([*names[:depth], field]) for field in model.model_fields]
             everywhere = [known_key for known_key, _ in flatten(_defaults(kind))]
             hint = did_you_mean(key, everywhere) or f"Use one of: {', '.join(known)}."
             raise UsageError(f"unknown key '{key}'", hint=hint)
@@ -304,13 +291,6 @@ def _require_no_architecture(given: Tree) -> None:
 
 def _defaults(kind: type[BaseModel]) -> Tree:
     return kind().model_dump(mode="json")
-
-
-def _validate(kind: type[Kind], tree: Tree, origin: str) -> Kind:
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise _usage_error(kind, error, origin) from None
 
 
 def _usage_error(kind: type[BaseModel], error: ValidationError, origin: str) -> UsageError:

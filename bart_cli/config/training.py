@@ -83,9 +83,7 @@ class TrainingConfig(Section):
 
     max_steps: int = Field(1000, ge=1, description="optimizer steps in total")
     epochs: float | None = Field(
-        None,
-        gt=0,
-        description="number of passes over the training data; overrides max_steps",
+        None, gt=0, description="number of passes over the training data; overrides max_steps"
     )
     global_batch: int = Field(
         64,
@@ -117,25 +115,20 @@ class TrainingConfig(Section):
     keep_last: int = Field(
         2,
         ge=1,
-        description=(
-            "newest checkpoints to keep; at least 2 are kept, because only a later step shows that "
-            "the newest one is good"
-        ),
+        description="newest checkpoints to keep; at least 2 are kept, because only a later step "
+        "shows that the newest one is good",
     )
     keep_best: int = Field(
         0, ge=0, description="best checkpoints (by select_by) to keep in addition"
     )
     validate_every: int | Literal["epoch"] | None = Field(
-        None,
-        description="steps between validations; epoch: one epoch, in whole steps; null: none",
+        None, description="steps between validations; epoch: one epoch, in whole steps; null: none"
     )
     max_bad_steps: int = Field(
         10, ge=1, description="stop after this many consecutive steps with a non-finite loss"
     )
     patience: int | None = Field(
-        None,
-        ge=1,
-        description="stop after this many validations without improvement; null: never",
+        None, ge=1, description="stop after this many validations without improvement; null: never"
     )
     select_by: Literal["loss", "rouge1", "rouge2", "rougeLsum"] = Field(
         "loss", description="metric that selects the best checkpoint"

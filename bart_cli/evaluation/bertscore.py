@@ -61,7 +61,6 @@ def load_encoder(name: str, layer: int | None, device: torch.device) -> Encoder:
     """Load an encoder.
 
     Args:
-        name: hub id or folder.
         layer: hidden layer of the vectors to compare; None: the one in LAYERS.
 
     Raises:
@@ -129,12 +128,8 @@ def _vectors(encoder: Encoder, texts: Sequence[str]) -> list[Tensor]:
     """Encode each text to unit vectors [T, D]; the first and last are special tokens."""
     # Some tokenizers encode the first word differently unless a space precedes it.
     before = " " if "Roberta" in type(encoder.tokenizer).__name__ else ""
-    ids = [
-        encoder.tokenizer(before + text.strip(), truncation=True, max_length=encoder.length)[
-            "input_ids"
-        ]
-        for text in texts
-    ]
+    whole = [before + text.strip() for text in texts]
+    ids = encoder.tokenizer(whole, truncation=True, max_length=encoder.length)["input_ids"]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found: dict[int, Tensor] = {}
     for begin in range(0, len(order), BATCH):

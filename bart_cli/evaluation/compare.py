@@ -62,26 +62,23 @@ def compare_predictions(
     results = []
     for kind in KINDS:
         tables = [np.array([scored[name].each[kind]]).T for name in systems]
-        results.append(paired_bootstrap(kind, tables[0], tables[1], _mean, resamples, seed))
+        results.append(_paired_bootstrap(kind, *tables, _mean, resamples, seed))
     if settings.bleu:
         from sacrebleu.metrics.bleu import BLEU
 
         metric = BLEU()
         columns: Any = reference_columns(references)  # sacrebleu's annotation has no None
-        first, second = (
-            np.array(metric._extract_corpus_statistics(texts, columns)) for texts in (a, b)
-        )
-        results.append(paired_bootstrap("bleu", first, second, _bleu(metric), resamples, seed))
+        tables = [np.array(metric._extract_corpus_statistics(texts, columns)) for texts in (a, b)]
+
+        def bleu(total: NDArray[Any], count: int) -> float:
+            return float(metric._compute_score_from_stats(total.tolist()).score)
+
+        results.append(_paired_bootstrap("bleu", *tables, bleu, resamples, seed))
     return results
 
 
-def paired_bootstrap(
-    metric: str,
-    a: NDArray[Any],
-    b: NDArray[Any],
-    score: Score,
-    resamples: int,
-    seed: int,
+def _paired_bootstrap(
+    metric: str, a: NDArray[Any], b: NDArray[Any], score: Score, resamples: int, seed: int
 ) -> Comparison:
     """Compare two systems by paired bootstrap.
 
@@ -139,7 +136,3 @@ def _references(row: dict[str, Any]) -> list[str]:
 
 def _mean(total: NDArray[Any], count: int) -> float:
     return float(total[0]) / count
-
-
-def _bleu(metric: Any) -> Score:
-    return lambda total, count: float(metric._compute_score_from_stats(total.tolist()).score)

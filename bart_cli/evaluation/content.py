@@ -143,29 +143,22 @@ def _names(summary: str, common: set[str], language: str) -> dict[str, list[str]
     found: dict[str, list[str]] = {}
     for line in summary.splitlines():
         for sentence in split_sentences(line, language):
-            begin, end = None, 0
-            parts: list[str] = []
+            spans: list[list[re.Match[str]]] = []
             for number, match in enumerate(pattern.finditer(sentence)):
-                word = match[0]
-                capital = word[0].isupper() or unicodedata.category(word[0]) == "Lt"
-                if number == 0 and _plain(word) in common:
-                    capital = False
-                if begin is not None and not (
-                    capital and LINK.fullmatch(sentence, end, match.start())
-                ):
-                    _add(found, sentence[begin:end], parts)
-                    begin, parts = None, []
-                if capital:
-                    begin, end = match.start() if begin is None else begin, match.end()
-                    parts.append(_plain(word))
-            if begin is not None:
-                _add(found, sentence[begin:end], parts)
+                first = match[0][0]
+                if not (first.isupper() or unicodedata.category(first) == "Lt"):
+                    continue
+                if number == 0 and _plain(match[0]) in common:
+                    continue
+                if spans and LINK.fullmatch(sentence, spans[-1][-1].end(), match.start()):
+                    spans[-1].append(match)
+                else:
+                    spans.append([match])
+            for span in spans:
+                name = sentence[span[0].start() : span[-1].end()]
+                if len(name) > 1:  # not the pronoun "I"
+                    found.setdefault(name, [_plain(match[0]) for match in span])
     return found
-
-
-def _add(found: dict[str, list[str]], name: str, parts: list[str]) -> None:
-    if len(name) > 1:  # not the pronoun "I"
-        found.setdefault(name, parts)
 
 
 def _is_covered(parts: list[str], text: str, common: set[str]) -> bool:

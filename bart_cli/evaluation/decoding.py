@@ -7,7 +7,6 @@ results. So an evaluation can be resumed with any number of processes.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from bart_cli.inference.generate import generate
 from bart_cli.inference.load import InferenceModel, in_language, load_for_inference
 from bart_cli.progress import Reporter
 from bart_cli.runtime.memory import is_out_of_memory
-from bart_cli.runtime.signals import TIME_LIMIT, StopRequest
+from bart_cli.runtime.signals import StopRequest, stopped
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 
@@ -53,7 +52,11 @@ def decode_split(
     done = world.broadcast(set(ledger.batches) if ledger else set())
     evaluation = config.evaluation
     assert config.model_path is not None
-    _require_one_device_each(evaluation.device, world)
+    if world.size > 1 and ":" in evaluation.device:
+        raise UsageError(
+            f"device={evaluation.device}: {world.size} processes cannot share one device",
+            hint="Drop --device, so that each process uses its own GPU.",
+        )
     loaded = load_for_inference(
         config.model_path,
         evaluation.precision,
@@ -63,8 +66,7 @@ def decode_split(
         target_language=config.data.target_language,
     )
     limit = min(config.data.max_source_length, loaded.model.config.max_position_embeddings)
-    prefix = config.data.prefix
-    prefix = loaded.model.config.prefix if prefix is None else prefix
+    prefix = loaded.model.config.prefix if config.data.prefix is None else config.data.prefix
     texts = [source_text(pair.source, prefix) for pair in pairs]
     sources, cut = _encode(texts, loaded.tokenizer, limit, reporter)
     lengths = np.array([len(source) for source in sources], dtype=np.int64)
@@ -84,7 +86,12 @@ def decode_split(
     elif ledger:
         ledger.begin(len(pairs), cut)
     todo = [number for number in range(len(plan)) if number not in done]
-    device = f"{world.size} x {device_name(loaded.model.device)}"
+    if loaded.model.device.type == "cuda":
+        name = torch.cuda.get_device_name(loaded.model.device)
+    else:
+        threads = torch.get_num_threads()
+        name = f"{loaded.model.device.type} ({threads} thread{'' if threads == 1 else 's'})"
+    device = f"{world.size} x {name}"  # such as "1 x cpu (8 threads)"
     with (
         StopRequest(minutes) as stop,
         reporter.task("decode", total=len(pairs), unit="articles") as task,
@@ -106,22 +113,6 @@ def decode_split(
                 task.advance(sum(len(batch.articles) for batch in batches))
             if world.any(stop.reason is not None):
                 _leave(stop, ledger, len(pairs))
-
-
-def device_name(device: torch.device) -> str:
-    """Name a device for the report: `NVIDIA H100 80GB HBM3`, `cpu (8 threads)`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{device.type} ({threads} thread{'' if threads == 1 else 's'})"
-
-
-def _require_one_device_each(device: str, world: World) -> None:
-    if world.size > 1 and ":" in device:
-        raise UsageError(
-            f"device={device}: {world.size} processes cannot share one device",
-            hint="Drop --device, so that each process uses its own GPU.",
-        )
 
 
 def _encode(
@@ -172,29 +163,20 @@ def _decode_batch(
         ) from None
     seconds = time.perf_counter() - start
     count = config.generation.return_sequences
-    empty = [int(row) for row in rows if not len(sources[row])]
-    articles = [Decoded(row, [""] * count, [0.0] * count) for row in empty]
+    articles = [
+        Decoded(int(row), [""] * count, [0.0] * count) for row in rows if not len(sources[row])
+    ]
     for row, hypotheses in zip(read, found, strict=True):
         texts = loaded.tokenizer.decode_batch([hypothesis.tokens for hypothesis in hypotheses])
-        articles.append(
-            Decoded(
-                index=int(row),
-                texts=[text.strip() for text in texts],
-                # Further digits vary with the number of threads.
-                scores=[round(hypothesis.score, 3) for hypothesis in hypotheses],
-            )
-        )
+        # Further digits vary with the number of threads.
+        scores = [round(hypothesis.score, 3) for hypothesis in hypotheses]
+        articles.append(Decoded(int(row), [text.strip() for text in texts], scores))
     return DecodedBatch(number, seconds, articles)
 
 
 def _leave(stop: StopRequest, ledger: Ledger | None, total: int) -> None:
     """End all ranks after the same round; rank 0 raises an error with the progress."""
-    name = stop.reason or "SIGINT"  # if only another rank received the signal
-    code = 0 if name == TIME_LIMIT else 128 + signal.Signals[name]
-    if ledger is None:
-        raise SystemExit(code)
-    raise BartError(
-        f"stopped by {name}: {ledger.done:,} of {total:,} articles are decoded",
-        hint="Rerun the command to resume.",
-        exit_code=code,
-    )
+    done = ledger.done if ledger else 0
+    # No reason: only another rank received the signal.
+    error = stopped(stop.reason or "SIGINT", f": {done:,} of {total:,} articles are decoded")
+    raise SystemExit(error.exit_code) if ledger is None else error

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
-from bart_cli.data.pairs import Pair, PairSource, Split
+from bart_cli.data.pairs import Pair, PairSource
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.evaluation.bertscore import Encoder, load_encoder
 from bart_cli.evaluation.decoding import decode_split
@@ -26,6 +26,7 @@ from bart_cli.files import (
     atomic_file,
     remove_leftovers,
     require_folder,
+    sha256,
     strict_json,
     write_text,
 )
@@ -38,27 +39,21 @@ from bart_cli.tokenizer import Tokenizer
 FINAL_EVALUATION = "final-evaluation"  # folder in a run
 
 
-def evaluation_of(config: FinetuneConfig, run: Path) -> EvaluateConfig:
-    """Configure the evaluation of a fine-tuned run on its test split, with its own settings."""
-    return EvaluateConfig(
-        model_path=str(run),
-        data=config.data,
-        generation=config.generation,
-        generation_sources=config.generation_sources,
-        evaluation=config.evaluation,
-    )
-
-
 def evaluate_run(
     config: FinetuneConfig, run: Path, *, minutes: float | None = None, reporter: Reporter
 ) -> Evaluation | None:
     """Score the final model of a run on its test split, if there is one; see `run_evaluate`."""
     if "test" not in PairSource(config.data).splits:
         return None
-    out = run / FINAL_EVALUATION
-    return run_evaluate(
-        evaluation_of(config, run), out, minutes=minutes, replace=True, reporter=reporter
+    own = EvaluateConfig(
+        model_path=str(run),
+        data=config.data,
+        generation=config.generation,
+        generation_sources=config.generation_sources,
+        evaluation=config.evaluation,
     )
+    out = run / FINAL_EVALUATION
+    return run_evaluate(own, out, minutes=minutes, replace=True, reporter=reporter)
 
 
 def run_evaluate(
@@ -101,56 +96,38 @@ def run_evaluate(
             found.report(reporter)
             source.report_overlap(found, reporter)
         encoder = _encoder(config, world)
-        if config.predictions is not None:
-            return _score_file(config, config.predictions, out, found, encoder, world, reporter)
-        config = _with_precision(config, world, reporter)
-        ledger = _claim(config, out, pairs, world, replace)
-        if world.broadcast(ledger is not None and ledger.complete):
-            reporter.info(f"all {len(pairs):,} articles are already decoded")
-        else:
-            decode_split(config, pairs, ledger, world, reporter, minutes)
-        if ledger is None:
+        ledger = None
+        if config.predictions is None:
+            config = _with_precision(config, world, reporter)
+            ledger = _claim(config, out, pairs, world, replace)
+            if world.broadcast(ledger is not None and ledger.complete):
+                reporter.info(f"all {len(pairs):,} articles are already decoded")
+            else:
+                decode_split(config, pairs, ledger, world, reporter, minutes)
+        if not world.is_main:
             return None
+        if config.predictions is not None:
+            _require_own(out)
+            if (out / LEDGER).exists():
+                raise UsageError(f"{out} holds the evaluation of a model", hint=START_ANEW)
+            read = read_predictions(config.predictions)
+            texts = read.of_pairs(pairs, found)
+            decoded = [Decoded(number, [text], []) for number, text in enumerate(texts)]
+            digest = sha256(read.path)
+            origin = {"predictions": str(config.predictions), "predictions_sha256": digest}
+        else:
+            assert ledger is not None
+            origin, decoded = decoding_settings(config, ledger), ledger.in_order()
         pairs = _with_cut_references(config, pairs)
-        origin, decoded = decoding_settings(config, ledger), ledger.in_order()
         result = score(config, pairs, decoded, origin, reporter, ledger=ledger, encoder=encoder)
+        out.mkdir(parents=True, exist_ok=True)
+        save_config(config, out / "config.yaml")
         _write(result, pairs, out)
         return result
 
 
-def _score_file(
-    config: EvaluateConfig,
-    path: Path,
-    out: Path,
-    split: Split,
-    encoder: Encoder | None,
-    world: World,
-    reporter: Reporter,
-) -> Evaluation | None:
-    """Score the predictions of a file, on rank 0."""
-    if not world.is_main:
-        return None
-    _require_own(out)
-    if (out / LEDGER).exists():
-        raise UsageError(f"{out} holds the evaluation of a model", hint=START_ANEW)
-    predictions = read_predictions(path)
-    texts = predictions.of_pairs(split.pairs, split)
-    origin = {"predictions": str(path), "predictions_sha256": predictions.sha256}
-    decoded = [Decoded(number, [text], []) for number, text in enumerate(texts)]
-    pairs = _with_cut_references(config, split.pairs)
-    result = score(config, pairs, decoded, origin, reporter, encoder=encoder)
-    out.mkdir(parents=True, exist_ok=True)
-    save_config(config, out / "config.yaml")
-    _write(result, pairs, out)
-    return result
-
-
 def _encoder(config: EvaluateConfig, world: World) -> Encoder | None:
-    """Load the encoder of BERTScore on rank 0, early, so that errors come before decoding.
-
-    Raises:
-        BartError: on every rank, if the encoder cannot be loaded.
-    """
+    """Load the encoder of BERTScore on rank 0, early, so that errors come before decoding."""
     evaluation = config.evaluation
     if "bertscore" not in evaluation.metrics:
         return None
@@ -175,17 +152,12 @@ def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) ->
 
 def _limit(config: EvaluateConfig) -> int | None:
     """Return the maximum number of pairs: the limit of the evaluation, else of the split."""
-    data, evaluation = config.data, config.evaluation
-    limits = {"train": data.n_train, "validation": data.n_validation, "test": data.n_test}
-    return evaluation.limit or limits.get(evaluation.split)
+    limit: int | None = getattr(config.data, f"n_{config.evaluation.split}", None)
+    return config.evaluation.limit or limit
 
 
 def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair]:
-    """Truncate the references to the maximum length configured for the split.
-
-    Raises:
-        UsageError: there is no tokenizer.
-    """
+    """Truncate the references to the maximum length configured for the split."""
     limit = getattr(config.data, f"max_{config.evaluation.split}_target_length", None)
     if limit is None:
         return pairs
@@ -211,11 +183,7 @@ def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair
 def _claim(
     config: EvaluateConfig, out: Path, pairs: Sequence[Pair], world: World, replace: bool
 ) -> Ledger | None:
-    """Bind `out` to this evaluation, and open its ledger on rank 0 (None on other ranks).
-
-    Raises:
-        UsageError: on every rank, if `out` holds another evaluation or there is no model.
-    """
+    """Bind `out` to this evaluation, and open its ledger on rank 0 (None on other ranks)."""
 
     def claim() -> Ledger:
         _require_own(out)

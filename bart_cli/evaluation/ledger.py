@@ -59,11 +59,6 @@ class Origin:
     pairs: str
     settings: dict[str, Any]
 
-    @property
-    def record(self) -> Record:
-        """The record that binds the folder."""
-        return Record(self.settings, {"model": self.model, "text of the pairs": self.pairs})
-
 
 @dataclass
 class Ledger:
@@ -92,12 +87,7 @@ class Ledger:
         write_text(self.path, _line(head))
 
     def append(self, batches: Sequence[DecodedBatch], wall: float, device: str) -> None:
-        """Append a round.
-
-        Args:
-            wall: seconds of the round.
-            device: name of the devices used.
-        """
+        """Append a round, which took `wall` seconds."""
         line = {"wall": wall, "device": device, "batches": [asdict(batch) for batch in batches]}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(line))
@@ -153,17 +143,17 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
         ) from None
     if replace and before != origin:
         return Ledger(ledger.path, origin)
-    bind(out, "an evaluation", before.record, origin.record)
+    records = (
+        Record(one.settings, {"model": one.model, "text of the pairs": one.pairs})
+        for one in (before, origin)
+    )
+    bind(out, "an evaluation", *records)
     write_text(ledger.path, "".join(map(_line, lines)))  # drops a truncated last line
     return ledger
 
 
 def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
-    """Compute the origin of the predictions of a configuration.
-
-    Raises:
-        UsageError: the model does not exist.
-    """
+    """Compute the origin of the predictions of a configuration."""
     assert config.model_path is not None
     evaluation = config.evaluation.model_dump(mode="json", exclude=set(SCORING))
     data = config.data.model_dump(mode="json", include={"max_source_length", "tokenizer", "prefix"})

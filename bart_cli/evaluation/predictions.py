@@ -15,7 +15,6 @@ from bart_cli.data.pair_files import json_objects
 from bart_cli.data.pairs import Pair, Split
 from bart_cli.data.text_files import read_lines
 from bart_cli.errors import UsageError
-from bart_cli.files import sha256
 from bart_cli.tokenizer import encodable
 
 FIELDS = ("prediction", "summary", "generated_summary", "hypothesis", "output")
@@ -27,7 +26,6 @@ class Predictions:
     """The content of a file of predictions.
 
     Attributes:
-        texts: the summaries.
         ids: ids of the rows; None if they are missing or not unique.
         rows: JSON objects; empty for a text file.
     """
@@ -36,11 +34,6 @@ class Predictions:
     texts: list[str]
     ids: list[str] | None
     rows: list[dict[str, Any]]
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the file."""
-        return sha256(self.path)
 
     def of_pairs(self, pairs: Sequence[Pair], split: Split) -> list[str]:
         """Return the summaries in the order of the pairs, by id if possible, else line by line.

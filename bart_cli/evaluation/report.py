@@ -5,6 +5,7 @@ In: an `Evaluation` and its pairs. The template escapes all text from the data.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,19 +36,6 @@ class Piece:
     shared: bool
 
 
-@dataclass(frozen=True)
-class ShownExample:
-    """An example in the report; `left_out`: number of characters of the article not shown."""
-
-    id: str
-    article: str
-    left_out: int
-    reference: str
-    prediction: list[Piece]
-    not_in_article: list[str]
-    rouge: dict[str, float]
-
-
 def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
     """Render the page and write it to `path`."""
     write_page(
@@ -76,12 +64,7 @@ def mark_shared(
 ) -> list[Piece]:
     """Split a prediction into pieces that do and do not count for ROUGE-2."""
     pattern = word_pattern(tokenizer)
-    begin = 0
-    parts = []  # words are at odd indices
-    for match in pattern.finditer(prediction):
-        parts += [prediction[begin : match.start()], match[0]]
-        begin = match.end()
-    parts.append(prediction[begin:])
+    parts = re.split(f"({pattern.pattern})", prediction)  # words are at odd indices
     words = [normal_form(word, stemmer=stemmer) for word in parts[1::2]]
     theirs = [normal_form(word, stemmer=stemmer) for word in pattern.findall(reference)]
     known = set(pairwise(theirs))
@@ -127,7 +110,7 @@ def _lengths(result: Evaluation, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     ]
 
 
-def _examples(result: Evaluation, pairs: Sequence[Pair]) -> dict[str, list[ShownExample]]:
+def _examples(result: Evaluation, pairs: Sequence[Pair]) -> dict[str, list[dict[str, Any]]]:
     """Choose the best, the median and the worst examples, without duplicates."""
     order = np.argsort(-np.array(result.each[RANKED_BY]), kind="stable").tolist()
     best, rest = order[:SHOWN], order[SHOWN:]
@@ -141,18 +124,17 @@ def _examples(result: Evaluation, pairs: Sequence[Pair]) -> dict[str, list[Shown
     }
 
 
-def _example(result: Evaluation, pair: Pair, index: int) -> ShownExample:
-    return ShownExample(
-        id=pair.id,
-        article=pair.source[:ARTICLE_CHARACTERS],
-        left_out=max(0, len(pair.source) - ARTICLE_CHARACTERS),
-        reference=pair.target,
-        prediction=mark_shared(
-            result.predictions[index]["prediction"],
-            pair.target,
-            stemmer=result.settings["stemmer"],
-            tokenizer=result.settings["tokenizer"],
+def _example(result: Evaluation, pair: Pair, index: int) -> dict[str, Any]:
+    row, settings = result.predictions[index], result.settings
+    stemmer, tokenizer = settings["stemmer"], settings["tokenizer"]
+    return {
+        "id": pair.id,
+        "article": pair.source[:ARTICLE_CHARACTERS],
+        "left_out": max(0, len(pair.source) - ARTICLE_CHARACTERS),  # characters
+        "reference": pair.target,
+        "prediction": mark_shared(
+            row["prediction"], pair.target, stemmer=stemmer, tokenizer=tokenizer
         ),
-        not_in_article=result.predictions[index].get("not_in_article", []),
-        rouge={name: result.each[kind][index] for kind, name in NAMES.items()},
-    )
+        "not_in_article": row.get("not_in_article", []),
+        "rouge": {name: result.each[kind][index] for kind, name in NAMES.items()},
+    }

@@ -12,9 +12,11 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -69,17 +71,22 @@ def score_systems(
         for pair in zip(predictions, references, strict=True)
     ]
     chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
-    score = partial(_score_chunk, settings)
-    if workers > 1 and len(chunks) > 1:
-        with worker_processes(min(workers, len(chunks))) as pool:
-            scored = _collect(pool.map(score, chunks), advance)
-    else:
-        scored = _collect(map(score, chunks), advance)
-    tables = np.concatenate(scored) if scored else np.zeros((0, len(KINDS)))
-    size = len(references)
+    scored = [np.zeros((0, len(KINDS)))]
+    with ExitStack() as stack:
+        mapping: Any = map
+        if workers > 1 and len(chunks) > 1:
+            mapping = stack.enter_context(worker_processes(min(workers, len(chunks)))).map
+        for table in mapping(partial(_score_chunk, settings), chunks):
+            scored.append(table)
+            advance(len(table))
+    tables = np.split(np.concatenate(scored), len(systems))
     return {
-        name: _summarize(tables[size * i : size * (i + 1)], bootstrap)
-        for i, name in enumerate(systems)
+        name: RougeScores(
+            mean={kind: float(table[:, i].mean()) for i, kind in enumerate(KINDS)},
+            each={kind: table[:, i].tolist() for i, kind in enumerate(KINDS)},
+            interval=_intervals(table, bootstrap),
+        )
+        for name, table in zip(systems, tables, strict=True)
     }
 
 
@@ -130,14 +137,6 @@ class _AnyScript:
         return [normal_form(word, stemmer=self.stemmer) for word in words]
 
 
-def _collect(tables: Iterable[np.ndarray], advance: Callable[[int], None]) -> list[np.ndarray]:
-    collected = []
-    for table in tables:
-        collected.append(table)
-        advance(len(table))
-    return collected
-
-
 def _score_chunk(
     settings: EvaluationConfig, pairs: list[tuple[str, str | Sequence[str]]]
 ) -> np.ndarray:
@@ -154,14 +153,6 @@ def _score_chunk(
         )
         rows.append([100 * scores[kind].fmeasure for kind in KINDS])
     return np.array(rows)
-
-
-def _summarize(table: np.ndarray, bootstrap: int) -> RougeScores:
-    return RougeScores(
-        mean={kind: float(table[:, i].mean()) for i, kind in enumerate(KINDS)},
-        each={kind: table[:, i].tolist() for i, kind in enumerate(KINDS)},
-        interval=_intervals(table, bootstrap),
-    )
 
 
 def _intervals(table: np.ndarray, resamples: int) -> dict[str, tuple[float, float]]:

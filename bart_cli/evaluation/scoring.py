@@ -5,7 +5,7 @@ In: pairs and their predictions, from the ledger or from a file. Out: an `Evalua
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from bart_cli.runtime.cores import usable_cores
 PERCENTILES = (50, 90, 95, 99)
 LOST = 0.1  # warn if this share of references loses most of its letters as ASCII words
 LEADS = (1, 2, 3)  # sentences of the lead-N baselines
+RECORDED = ("split", "limit", "stemmer", "tokenizer", "language", "bootstrap")
 MODEL = "model"  # name of the evaluated system; the others are baselines
 
 
@@ -128,12 +129,14 @@ def score(
             "reference": _mean_words([pair.target for pair in pairs], config),
             "prediction": _mean_words(systems[MODEL], config),
         },
-        settings=origin | _settings(config),
+        settings=origin
+        | {
+            "data": str(config.data.path),
+            **{name: getattr(config.evaluation, name) for name in RECORDED},
+            "version": bart_cli.__version__,
+        },
         predictions=[
-            _row(
-                pair, article.texts, article.scores, {k: ours.each[k][article.index] for k in KINDS}
-            )
-            | row
+            _row(pair, article, ours) | row
             for pair, article, row in zip(pairs, decoded, rows, strict=True)
         ],
         each=ours.each,
@@ -164,16 +167,11 @@ def _rouge(
     reporter: Reporter,
 ) -> dict[str, RougeScores]:
     evaluation = config.evaluation
-    lost = (
-        share_without_words([first for first, *_ in references])
-        if evaluation.tokenizer == "ascii"
-        else 0
-    )
-    if lost > LOST:
+    firsts = [first for first, *_ in references]
+    if evaluation.tokenizer == "ascii" and (lost := share_without_words(firsts)) > LOST:
         reporter.warn(
             f"ROUGE reads only the letters a-z, so it drops most of the text in {lost:.0%} of "
-            "the references. "
-            "Pass --rouge-tokenizer unicode to compare words of any script."
+            "the references. Pass --rouge-tokenizer unicode to compare words of any script."
         )
     with reporter.task("score", total=len(systems) * len(references), unit="summaries") as task:
         return score_systems(
@@ -217,7 +215,10 @@ def _metrics(
         means[system] = _means([content.measures for content in contents])
         if system == MODEL:
             for row, content in zip(rows, contents, strict=True):
-                row |= {name: _rounded(value) for name, value in content.measures.items()}
+                row |= {
+                    name: value if value is None else round(value, 2)
+                    for name, value in content.measures.items()
+                }
                 if "coverage" in wanted:
                     row["not_in_article"] = [*content.names, *content.numbers]
     if encoder is not None:
@@ -236,27 +237,20 @@ def _means(rows: Sequence[Measures]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
-
-
-def _row(
-    pair: Pair, texts: list[str], scores: list[float], rouge: dict[str, float]
-) -> dict[str, Any]:
+def _row(pair: Pair, article: Decoded, rouge: RougeScores) -> dict[str, Any]:
     """Build a row of `predictions.jsonl`."""
-    row: dict[str, Any] = {"id": pair.id, "prediction": texts[0]}
-    if len(texts) > 1:
+    row: dict[str, Any] = {"id": pair.id, "prediction": article.texts[0]}
+    if len(article.texts) > 1:
         row["others"] = [
             {"prediction": text, "score": score}
-            for text, score in zip(texts[1:], scores[1:], strict=True)
+            for text, score in zip(article.texts[1:], article.scores[1:], strict=True)
         ]
-    rounded = {kind: round(value, 2) for kind, value in rouge.items()}
     row["reference"] = pair.target
     if pair.others:
         row["references"] = list(pair.references)
-    if scores:
-        row["score"] = scores[0]
-    return row | rounded
+    if article.scores:
+        row["score"] = article.scores[0]
+    return row | {kind: round(rouge.each[kind][article.index], 2) for kind in KINDS}
 
 
 def _latency(seconds: Sequence[float]) -> dict[str, float]:
@@ -266,21 +260,8 @@ def _latency(seconds: Sequence[float]) -> dict[str, float]:
 
 def _mean_words(texts: Sequence[str], config: EvaluateConfig) -> float:
     """Count words separated by spaces, or with the unicode tokenizer, words of any script."""
-    if config.evaluation.tokenizer == "unicode":
-        words = word_pattern("unicode")
-        return float(np.mean([len(words.findall(text)) for text in texts]))
-    return float(np.mean([len(text.split()) for text in texts]))
-
-
-def _settings(config: EvaluateConfig) -> dict[str, Any]:
-    evaluation = config.evaluation
-    return {
-        "data": str(config.data.path),
-        "split": evaluation.split,
-        "limit": evaluation.limit,
-        "stemmer": evaluation.stemmer,
-        "tokenizer": evaluation.tokenizer,
-        "language": evaluation.language,
-        "bootstrap": evaluation.bootstrap,
-        "version": bart_cli.__version__,
-    }
+    in_any_script = config.evaluation.tokenizer == "unicode"
+    split: Callable[[str], list[str]] = (
+        word_pattern("unicode").findall if in_any_script else str.split
+    )
+    return float(np.mean([len(split(text)) for text in texts]))

@@ -8,8 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from bart_cli.errors import BartError
+
 ECHO_SECONDS = 1.0
 TIME_LIMIT = "the time limit"
+
+
+def stopped(reason: str, rest: str, *, hint: str = "Rerun the command to resume.") -> BartError:
+    """Make the error of a command that was stopped; its exit code is that of shells.
+
+    Args:
+        reason: name of the signal, or TIME_LIMIT (exit code 0).
+        rest: rest of the message.
+    """
+    code = 0 if reason == TIME_LIMIT else 128 + signal.Signals[reason]
+    return BartError(f"stopped by {reason}{rest}", hint=hint, exit_code=code)
 
 
 class _Cut(BaseException):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -116,6 +116,10 @@ class World:
         if (problem := self.broadcast(problem)) is not None:
             raise problem
         return result
+
+    def from_rank_0(self, action: Callable[[], Item]) -> Item:
+        """Do the same, but return the result on every rank."""
+        return self.broadcast(cast(Item, self.on_rank_0(action)))
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -56,16 +56,16 @@ class GradientSum:
     @contextmanager
     def during_backward(self) -> Iterator[None]:
         """Wrap the last backward of a step; gradients hold the sums when the block ends."""
-        if not self._active:
-            yield
-            self._complete()
-            return
         self._missing = [len(bucket) for bucket in self._buckets]
-        self._sent = []
-        self._armed = True
+        self._armed = self._active
         yield
         self._armed = False
-        self._complete()
+        # Missing gradients (LayerDrop) are zero, so that all ranks make the same update.
+        for parameter in self._bucket_of:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if not self._active:
+            return
         for bucket in self._buckets[len(self._sent) :]:  # have a parameter without gradient
             self._send(bucket)
         for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
@@ -73,16 +73,10 @@ class GradientSum:
             offset = 0
             for parameter in bucket:
                 part = flat[offset : offset + parameter.numel()]
-                assert parameter.grad is not None  # see _complete
+                assert parameter.grad is not None
                 parameter.grad.copy_(part.view_as(parameter))
                 offset += parameter.numel()
         self._sent = []
-
-    def _complete(self) -> None:
-        """Set missing gradients (LayerDrop) to zero, so that all ranks make the same update."""
-        for parameter in self._bucket_of:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
 
     def _finished(self, parameter: Tensor) -> None:
         if not self._armed:

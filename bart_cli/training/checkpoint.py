@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,8 @@ def write_checkpoint(
     # Keep at least two: only the second newest is known to be good.
     kept = found[-max(2, training.keep_last) :]
     if training.keep_best:
-        scores = {path: _score(path) for path in found}
-        scored = [path for path in found if scores[path] is not None]
-        kept += sorted(scored, key=lambda path: scores[path] or 0.0)[-training.keep_best :]
+        scored = sorted((score, path) for path in found if (score := _score(path)) is not None)
+        kept += [path for _, path in scored[-training.keep_best :]]
     for old in found:
         if old not in kept:
             # Rename it first, so that a kill during deletion does not leave a damaged checkpoint.
@@ -121,11 +120,7 @@ def _score(folder: Path) -> float | None:
 
 @contextmanager
 def writing(folder: Path, run: Path) -> Iterator[None]:
-    """Turn errors of writing `folder` into a BartError that names the checkpoint to resume from.
-
-    Raises:
-        BartError: the disk is full, or the folder is not writable.
-    """
+    """Turn errors of writing `folder` into a BartError that names the checkpoint to resume from."""
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
@@ -138,62 +133,36 @@ def writing(folder: Path, run: Path) -> Iterator[None]:
         ) from None
 
 
-class CheckpointWriter:
-    """Write checkpoints, one at a time, in a background thread while training continues.
+@contextmanager
+def checkpoint_writer(
+    run: Path, tokenizer: Tokenizer, generation: GenerationConfig | None, training: TrainingConfig
+) -> Iterator[Callable[[Snapshot], None]]:
+    """Yield a function that writes a checkpoint in a background thread while training continues.
 
-    Leaving the context waits for the last one. An error in the thread is raised then, or by the
-    next `write`.
+    Its next call and the end of the block wait for that checkpoint.
+
+    Raises:
+        BartError: the checkpoint could not be written.
     """
+    pending: list[Future[Path]] = []
 
-    def __init__(
-        self,
-        run: Path,
-        tokenizer: Tokenizer,
-        generation: GenerationConfig | None,
-        training: TrainingConfig,
-    ) -> None:
-        self._run, self._settings = run, (tokenizer, generation, training)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+    def wait() -> None:
+        if pending:
+            pending.pop().result()
 
-    def write(self, snapshot: Snapshot) -> None:
-        """Start writing a checkpoint.
+    def write(snapshot: Snapshot) -> None:
+        wait()
+        settings = tokenizer, generation, training
+        pending.append(pool.submit(write_checkpoint, run, snapshot, *settings))
 
-        Raises:
-            BartError: the previous checkpoint could not be written.
-        """
-        self.wait()
-        self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint")
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Wait until the checkpoint is on the disk.
-
-        Raises:
-            BartError: it could not be written.
-        """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _write(self, snapshot: Snapshot) -> None:
+    with ThreadPoolExecutor(1, "checkpoint") as pool:
         try:
-            write_checkpoint(self._run, snapshot, *self._settings)
-        except BaseException as error:  # raised in the main thread, by `wait`
-            self._error = error
-
-    def __enter__(self) -> CheckpointWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.wait()
-        except BartError:
-            if kind is None:  # otherwise it would hide the error that ended the run
-                raise
+            yield write
+        except BaseException:
+            with suppress(BartError):  # it would hide the error that ended the run
+                wait()
+            raise
+        wait()
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -217,10 +186,9 @@ def verify(folder: Path) -> None:
         BartError: a file is missing or has changed since it was written.
     """
     try:
-        digests = json.loads((folder / "state.json").read_text())["sha256"].items()
-        for path, digest in ((folder / name, digest) for name, digest in digests):
-            if sha256(path) != digest:
-                raise BartError(f"{path} has changed since it was written")
+        for name, digest in json.loads((folder / "state.json").read_text())["sha256"].items():
+            if sha256(folder / name) != digest:
+                raise BartError(f"{folder / name} has changed since it was written")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise BartError(f"{folder}: {error}") from None
 
@@ -265,26 +233,24 @@ def _restore_optimizer(
 ) -> None:
     """Restore state tensors unchanged: `load_state_dict` would cast them to the parameter's dtype.
 
-    Args:
-        tensors: by parameter name and state name, joined by SEPARATOR.
-        steps: step counts of the parameter groups (apex).
+    apex keeps the `steps` in its parameter groups.
     """
+    parameters = dict(_named(model, optimizer))
     on_device = {
-        parameter: group.get("fused") or group.get("capturable")
+        parameter
         for group in optimizer.param_groups
+        if group.get("fused") or group.get("capturable")
         for parameter in group["params"]
     }
-    parameters = dict(_named(model, optimizer))
     for key, tensor in tensors.items():
         name, _, part = key.partition(SEPARATOR)
         parameter = parameters[name]
-        if part != "step" or on_device[parameter]:
+        if part != "step" or parameter in on_device:
             tensor = tensor.to(parameter.device)
         optimizer.state[parameter][part] = shard_like(parameter, tensor)
     for group, step in zip(optimizer.param_groups, steps, strict=False):
-        group["step"] = (
-            step if not isinstance(group.get("step"), Tensor) else group["step"].fill_(step)
-        )
+        on_gpu = isinstance(group.get("step"), Tensor)
+        group["step"] = group["step"].fill_(step) if on_gpu else step
 
 
 @dataclass

@@ -109,7 +109,7 @@ def sharding_problems(config: TrainingRun) -> list[str]:
     ]
 
 
-def in_steps(config: Config, samples: Callable[[], int], reporter: Reporter = Reporter()) -> Config:
+def in_steps(config: Config, samples: Callable[[], int], reporter: Reporter) -> Config:
     """Resolve `epochs`, `warmup_ratio` and intervals of one epoch to steps.
 
     The loader fills the last batch of an epoch with samples of the next epoch. Therefore only the

@@ -1,7 +1,7 @@
 """Dry runs: find the length, memory, disk space and speed of a run without writing anything.
 
-In: the arguments of `run_training`, after all checks of a real run. Out: an `Estimate`, with the
-measured speed of a step on this machine.
+In: the job of a real run, after all its checks. Out: the estimate, with the measured speed of a
+step on this machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from typing import Any
 
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.batch import IGNORE, Batch
@@ -17,105 +17,30 @@ from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World
 from bart_cli.training.fit import Room
-from bart_cli.training.loop import (
-    Job,
-    StepNumbers,
-    forward_backward,
-    gradient_sum,
-    update,
-)
+from bart_cli.training.loop import Job, StepNumbers, forward_backward, gradient_sum, update
 from bart_cli.training.resume import TrainingRun
-from bart_cli.training.run import RunResult, explained
 
 LONG = 10.0  # maximum seconds to measure
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Expected length and resources of a run.
-
-    Attributes:
-        tokens_per_epoch: tokens of articles and summaries, or of samples before noise; None:
-            unknown.
-        first_step: step that the run resumes from; 0 for a new run.
-        memory: bytes by part, on one device.
-        memory_needed: peak of a step in bytes, on one device.
-        memory_available: bytes available to a process; None: unknown.
-        checkpoints: number of checkpoints to keep; there is one more while it is being written.
-        disk_needed: maximum bytes of checkpoints and models.
-        passes: forward passes per step on rank 0.
-        measured_passes: how many of these were measured.
-        step_seconds: duration of a step with the average number of tokens.
-        hours: duration of the remaining steps, without validation.
-    """
-
-    run: str
-    task: str
-    model: str
-    parameters: int
-    trained_parameters: int
-    optimizer: str
-    schedule: str
-    precision: str
-    device: str
-    ranks: int
-    global_batch: int
-    micro_batch: int
-    data: str
-    samples_per_epoch: int
-    tokens_per_epoch: int | None
-    steps_per_epoch: float
-    epochs: float
-    max_steps: int
-    first_step: int
-    memory: dict[str, int]
-    memory_needed: int
-    memory_available: int | None
-    checkpoint_bytes: int
-    checkpoints: int
-    disk_needed: int
-    disk_free: int
-    passes: int
-    measured_passes: int
-    step_seconds: float
-    sequences_per_second: float
-    tokens_per_second: float
-    hours: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DryRun(RunResult):
-    """Result of a dry run."""
-
-    estimate: Estimate
-
-
-def rehearse(config: TrainingRun, job: Job, room: Room, reporter: Reporter) -> DryRun:
+def estimate(
+    config: TrainingRun, job: Job, room: Room, tokens_per_epoch: int | None, reporter: Reporter
+) -> dict[str, Any]:
     """Run a few steps without writing anything, and estimate the whole run.
 
-    Args:
-        config, job, room: see `run_training`.
-
-    Raises:
-        BartError: memory ran out, or a data worker died.
+    Returns:
+        the numbers by name; memory in bytes on one device, without validation.
     """
     training, share = config.training, room.at_once
     run, world, model = job.run, job.world, job.model
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    progress, epoch = job.progress, job.samples_per_epoch
+    epoch, first = job.samples_per_epoch, job.progress.step
     assert epoch is not None
-    assert job.tokens_per_epoch is not None
-    tokens = job.tokens_per_epoch()
-    first = progress.step
-    try:
-        with explained(training, room, world):
-            speed = _measured(job, reporter)
-    finally:
-        job.end()
-    read = speed.whole
-    if isinstance(config, FinetuneConfig) and tokens:  # batches differ in length
-        read = tokens / epoch * training.global_batch
-    seconds = speed.step(read)
+    micro, measured, seconds, update_seconds = _measured(job, reporter)
+    measured_tokens = world.sum(_tokens(measured))
+    read = world.sum(_tokens(micro))
+    if isinstance(config, FinetuneConfig) and tokens_per_epoch:  # batches differ in length
+        read = tokens_per_epoch / epoch * training.global_batch
+    seconds = seconds * read / measured_tokens + update_seconds
     checkpoint, kept, disk = _disk(config, model, room, world)
     free = shutil.disk_usage(next(path for path in (run, *run.parents) if path.exists())).free
     if disk > free:
@@ -123,84 +48,51 @@ def rehearse(config: TrainingRun, job: Job, room: Room, reporter: Reporter) -> D
             f"checkpoints need up to {disk / 1e9:.1f} GB of disk, but {free / 1e9:.1f} GB are free"
         )
     available = room.available
-    shape, schedule = model.config, config.schedule
-    estimate = Estimate(
-        run=str(run),
-        task=config.task,
-        model=f"{shape.encoder_layers} + {shape.decoder_layers} layers of width {shape.d_model}, "
-        f"vocabulary {shape.vocab_size:,}",
-        parameters=sum(p.numel() for p in model.parameters()),
-        trained_parameters=trained,
-        optimizer=f"{config.optimizer.name}, peak learning rate {config.optimizer.learning_rate:g}",
-        schedule=f"{schedule.name} after {schedule.warmup_steps:,} steps of warm-up",
-        precision=training.precision,
-        device=world.device.type,
-        ranks=world.size,
-        global_batch=training.global_batch,
-        micro_batch=training.micro_batch_size,
-        data=str(config.data.path),
-        samples_per_epoch=epoch,
-        tokens_per_epoch=tokens,
-        steps_per_epoch=epoch / training.global_batch,
-        epochs=training.max_steps * training.global_batch / epoch,
-        max_steps=training.max_steps,
-        first_step=first,
-        memory=room.needs.parts(share),
-        memory_needed=room.needs.total(share),
-        memory_available=None if available is None else available + room.needs.weights,
-        checkpoint_bytes=checkpoint,
-        checkpoints=kept,
-        disk_needed=disk,
-        disk_free=free,
-        passes=speed.of,
-        measured_passes=speed.passes,
-        step_seconds=seconds,
-        sequences_per_second=training.global_batch / seconds,
-        tokens_per_second=read / seconds,
-        hours=(training.max_steps - first) * seconds / 3600,
-    )
-    return DryRun(
-        run=run,
-        outcome="dry run",
-        step=first,
-        first_loss=None,
-        last_loss=None,
-        best_step=None,
-        model=None,
-        is_main=world.is_main,
-        estimate=estimate,
-    )
+    shape, optimizer, schedule = model.config, config.optimizer, config.schedule
+    return {
+        "run": str(run),
+        "task": config.task,
+        "model": f"{shape.encoder_layers} + {shape.decoder_layers} layers of width "
+        f"{shape.d_model}, vocabulary {shape.vocab_size:,}",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "optimizer": f"{optimizer.name}, peak learning rate {optimizer.learning_rate:g}",
+        "schedule": f"{schedule.name} after {schedule.warmup_steps:,} steps of warm-up",
+        "precision": training.precision,
+        "device": world.device.type,
+        "ranks": world.size,
+        "global_batch": training.global_batch,
+        "micro_batch": training.micro_batch_size,
+        "data": str(config.data.path),
+        "samples_per_epoch": epoch,
+        # Articles and summaries, or samples before noise.
+        "tokens_per_epoch": tokens_per_epoch,
+        "steps_per_epoch": epoch / training.global_batch,
+        "epochs": training.max_steps * training.global_batch / epoch,
+        "max_steps": training.max_steps,
+        "first_step": first,
+        "memory": room.needs.parts(share),
+        "memory_needed": room.needs.total(share),
+        "memory_available": None if available is None else available + room.needs.weights,
+        "checkpoint_bytes": checkpoint,
+        "checkpoints": kept,  # there is one more while it is being written
+        "disk_needed": disk,
+        "disk_free": free,
+        "passes": len(micro),  # per step on rank 0
+        "measured_passes": len(measured),
+        "step_seconds": seconds,  # of a step with the average number of tokens
+        "sequences_per_second": training.global_batch / seconds,
+        "tokens_per_second": read / seconds,
+        "hours": (training.max_steps - first) * seconds / 3600,
+    }
 
 
-@dataclass(frozen=True)
-class _Speed:
-    """Measured time of a step.
-
-    Attributes:
-        passes: number of measured forward passes.
-        of: number of forward passes per step.
-        seconds: forward and backward of the measured passes.
-        update: seconds of the optimizer update.
-        tokens: tokens in the measured passes of all ranks, without padding.
-        whole: tokens in the whole step.
-    """
-
-    passes: int
-    of: int
-    seconds: float
-    update: float
-    tokens: float
-    whole: float
-
-    def step(self, tokens: float) -> float:
-        """Return the seconds of a step with this number of tokens."""
-        return self.seconds * tokens / self.tokens + self.update
-
-
-def _measured(job: Job, reporter: Reporter) -> _Speed:
+def _measured(job: Job, reporter: Reporter) -> tuple[list[Batch], list[Batch], float, float]:
     """Measure a step, after one or two warm-up steps of one pass each.
 
-    If a step takes longer than LONG seconds, only its first passes are measured.
+    Returns:
+        the micro-batches of a step; its first ones that were measured, all unless they take longer
+        than LONG seconds; the seconds of their passes, and of the update.
     """
     world, training = job.world, job.training
     parameters = [p for p in job.model.parameters() if p.requires_grad]
@@ -228,9 +120,7 @@ def _measured(job: Job, reporter: Reporter) -> _Speed:
         part = micro[:number]
         seconds, rest = step(part)
         task.advance(1)
-    return _Speed(
-        len(part), len(micro), seconds, rest, world.sum(_tokens(part)), world.sum(_tokens(micro))
-    )
+    return micro, part, seconds, rest
 
 
 def _tokens(micro: list[Batch]) -> int:

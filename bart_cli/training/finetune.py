@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.batch import Collate
-from bart_cli.data.pair_ids import (
-    EncodedPairs,
-    count_training_pairs,
-    encode_pairs,
-    load_encoded,
-    load_prepared,
-)
+from bart_cli.data.pair_ids import count_training_pairs, encode_pairs, load_encoded, load_prepared
 from bart_cli.data.pairs import PairSource, Split
-from bart_cli.data.summarization_loader import (
-    SummarizationLoader,
-    summarization_validation_batches,
-)
+from bart_cli.data.summarization_loader import SummarizationLoader, summarization_validation_batches
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import resolve_model
@@ -28,18 +18,10 @@ from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run, in_steps
-from bart_cli.training.dry_run import rehearse
-from bart_cli.training.fit import fit
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import changes, find_start
-from bart_cli.training.run import (
-    RunResult,
-    finished_result,
-    make_job,
-    run_training,
-    start_model,
-)
+from bart_cli.training.run import RunResult, finished_result, run_training, start_model
 from bart_cli.training.setup import keep_layers
 from bart_cli.training.validation import mean_loss, require_no_stop, validation_share
 
@@ -58,7 +40,7 @@ def run_finetune(
 
     Args:
         resume: auto, none, or a checkpoint folder.
-        dry_run: write nothing and return a `DryRun`, unless the run is finished.
+        dry_run: write nothing, and only estimate a run that is not finished.
 
     Raises:
         UsageError: the settings or the data are invalid; nothing was started.
@@ -67,9 +49,9 @@ def run_finetune(
     with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
         reporter = reporter if world.is_main else Reporter()
         config, source, tokenizer = _check(config, run, world, reporter)
-        data, training = config.data, config.training
+        data = config.data
         content = world.on_rank_0(lambda: _digests(config, source, tokenizer)) or {}
-        start = find_start(run, config, content, resume, world, reporter)
+        start = world.from_rank_0(lambda: find_start(run, config, content, resume, reporter))
         if start.finished:
             return finished_result(run, world)
         model = start_model(config, tokenizer, world, reporter, checkpoint=start.checkpoint)
@@ -82,36 +64,37 @@ def run_finetune(
         train_pairs = load_encoded(
             source, "train", data.n_train, data, tokenizer, model.config.prefix, reporter, world
         )
-        _tell_cuts(train_pairs, config, reporter)
+        for name, rows, limit in (
+            ("articles", train_pairs.sources, data.max_source_length),
+            ("summaries", train_pairs.targets, data.max_target_length),
+        ):
+            if rows.cut:
+                reporter.info(
+                    f"{rows.cut:,} of {len(rows):,} {name} are truncated to {limit} tokens"
+                )
         collate = Collate.of(tokenizer, model.config)
-        sides = (train_pairs.sources.lengths, train_pairs.targets.lengths)
-        longest = (int(sides[0].max(initial=1)), int(sides[1].max(initial=1)))
-        config, room = fit(
-            config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
-        )
-        job = make_job(
+        return run_training(
             config,
             run,
             world,
             model,
             tokenizer,
-            lambda share: SummarizationLoader(
-                train_pairs, data, share, seed=training.seed, collate=collate
-            ),
-            _validation(config, source, tokenizer, model, world, reporter),
-            config.generation,
             start,
-            reporter,
+            content,
+            longest=(
+                int(train_pairs.sources.lengths.max(initial=1)),
+                int(train_pairs.targets.lengths.max(initial=1)),
+            ),
+            make_loader=lambda share: SummarizationLoader(
+                train_pairs, data, share, seed=config.training.seed, collate=collate
+            ),
+            make_validation=lambda config: _validation(
+                config, source, tokenizer, model, world, reporter
+            ),
+            generation=config.generation,
+            dry_run=dry_run,
+            reporter=reporter,
         )
-        if dry_run:
-            return rehearse(config, job, room, reporter)
-        return run_training(config, job, start=start, data=content, room=room, reporter=reporter)
-
-
-def _count(source: PairSource, data: SummarizationDataConfig, world: World) -> int:
-    """Count the training pairs on rank 0."""
-    number = world.on_rank_0(lambda: count_training_pairs(source, data.n_train))
-    return world.broadcast(number or 0)
 
 
 def check_finetune_run(config: FinetuneConfig, run: Path, world: World) -> None:
@@ -132,19 +115,26 @@ def _check(
     if data.path is None:
         raise UsageError("no data: pass --data with a folder of pairs (train.jsonl …)")
     tokenizer = Tokenizer.from_pretrained(data.tokenizer or _tokenizer_of(config, run))
-    tokenizer = _with_languages(tokenizer, data).with_max_length(data.max_source_length)
+    source, target = data.source_language, data.target_language
+    if tokenizer.languages and target is None:  # the language of the articles
+        target = tokenizer.target_language or source or tokenizer.source_language
+    tokenizer = tokenizer.with_languages(source, target).with_max_length(data.max_source_length)
     config = _match_targets(config, tokenizer)
-    source = PairSource(data)
+    pairs = PairSource(data)
     every = config.training.validate_every
-    if every is not None and "validation" not in source.splits:
+    if every is not None and "validation" not in pairs.splits:
         raise UsageError(
             f"no validation split in {data.path}, but training.validate_every={every}",
             hint="Pass --validation-share 0.05 to hold out part of the pairs, or "
             "--set training.validate_every=null.",
         )
-    config = in_steps(config, lambda: _count(source, data, world), reporter)
+
+    def count() -> int:
+        return world.from_rank_0(lambda: count_training_pairs(pairs, data.n_train))
+
+    config = in_steps(config, count, reporter)
     check_run(config, world, [])
-    return config, source, tokenizer
+    return config, pairs, tokenizer
 
 
 def _digests(config: FinetuneConfig, source: PairSource, tokenizer: Tokenizer) -> dict[str, str]:
@@ -178,14 +168,6 @@ def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
     )
 
 
-def _with_languages(tokenizer: Tokenizer, data: SummarizationDataConfig) -> Tokenizer:
-    """Set the languages of the data; a summary defaults to the language of its article."""
-    source, target = data.source_language, data.target_language
-    if tokenizer.languages and target is None:
-        target = tokenizer.target_language or source or tokenizer.source_language
-    return tokenizer.with_languages(source, target)
-
-
 def _match_targets(config: FinetuneConfig, tokenizer: Tokenizer) -> FinetuneConfig:
     """Decode like the training targets: in their language, and with <s> forced if they begin so."""
     from bart_cli.inference.load import as_targets_begin, in_language
@@ -193,15 +175,6 @@ def _match_targets(config: FinetuneConfig, tokenizer: Tokenizer) -> FinetuneConf
     generation, sources = as_targets_begin(tokenizer, config.generation, config.generation_sources)
     generation = in_language(tokenizer, generation)
     return config.model_copy(update={"generation": generation, "generation_sources": sources})
-
-
-def _tell_cuts(pairs: EncodedPairs, config: FinetuneConfig, reporter: Reporter) -> None:
-    for name, rows, limit in (
-        ("articles", pairs.sources, config.data.max_source_length),
-        ("summaries", pairs.targets, config.data.max_target_length),
-    ):
-        if rows.cut:
-            reporter.info(f"{rows.cut:,} of {len(rows):,} {name} are truncated to {limit} tokens")
 
 
 def _check_positions(config: FinetuneConfig, model: Bart) -> None:
@@ -253,57 +226,40 @@ def _validation(
     def validate(stop: StopRequest) -> Row:
         batches = summarization_validation_batches(pairs, share, collate)
         loss = mean_loss(model, batches, world, training.precision, stop)
-        row: Row = {"validation_loss": loss, "score": -loss}
-        if training.select_by != "loss":
-            scores, texts = _generated_rouge(
-                config, pairs, references, tokenizer, model, world, stop
+        if training.select_by == "loss":
+            return {"validation_loss": loss, "score": -loss}
+        scores, texts = decoded_rouge(stop)
+        samples = [
+            {"article": pair.source, "reference": pair.target, "prediction": text}
+            for pair, text in zip(shown, texts, strict=False)
+        ]
+        score = scores[training.select_by]
+        return {"validation_loss": loss, "score": score} | scores | {"samples": samples}
+
+    def decoded_rouge(stop: StopRequest) -> tuple[Row, list[str]]:
+        """Return ROUGE of summaries decoded by all ranks, and the first summaries."""
+        from bart_cli.evaluation.rouge import score_systems
+        from bart_cli.inference.generate import generate
+
+        require_no_stop(stop, world)
+        with stop.cutting():
+            share = range(world.rank, len(pairs.sources), world.size)
+            found = generate(
+                model,
+                [pairs.sources[i].tolist() for i in share],
+                config.generation,
+                batch_size=config.evaluation.batch_size,
             )
-            row |= scores | {"score": scores[training.select_by]}
-            row["samples"] = [
-                {"article": pair.source, "reference": pair.target, "prediction": text}
-                for pair, text in zip(shown, texts, strict=False)
-            ]
-        return row
+        require_no_stop(stop, world)
+        parts = world.gather(tokenizer.decode_batch([best.tokens for best, *_ in found]))
+        scores: Row = {}
+        texts: list[str] = []
+        if parts is not None:
+            texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
+            with stop.cutting():
+                scored = score_systems({"": texts}, references, config.evaluation)
+                scores = dict(scored[""].mean)
+        require_no_stop(stop, world)
+        return world.broadcast((scores, texts[:KEPT_SAMPLES]))
 
     return validate
-
-
-def _generated_rouge(
-    config: FinetuneConfig,
-    pairs: EncodedPairs,
-    references: list[tuple[str, ...]],
-    tokenizer: Tokenizer,
-    model: Bart,
-    world: World,
-    stop: StopRequest,
-) -> tuple[Row, list[str]]:
-    """Compute ROUGE of generated summaries, decoded by all ranks.
-
-    Returns:
-        the scores and the first summaries, on every rank.
-
-    Raises:
-        ValidationStopped: a stop was requested.
-    """
-    from bart_cli.evaluation.rouge import score_systems
-    from bart_cli.inference.generate import generate
-
-    require_no_stop(stop, world)
-    with stop.cutting():
-        found = generate(
-            model,
-            [pairs.sources[i].tolist() for i in range(world.rank, len(pairs.sources), world.size)],
-            config.generation,
-            batch_size=config.evaluation.batch_size,
-        )
-    require_no_stop(stop, world)
-    parts = world.gather(tokenizer.decode_batch([best.tokens for best, *_ in found]))
-    scores: Row = {}
-    texts: list[str] = []
-    if parts is not None:
-        texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
-        with stop.cutting():
-            scored = score_systems({"": texts}, references, config.evaluation)
-            scores = dict(scored[""].mean)
-    require_no_stop(stop, world)
-    return world.broadcast((scores, texts[:KEPT_SAMPLES]))

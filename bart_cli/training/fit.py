@@ -141,20 +141,16 @@ def _chosen(
     if room.available is not None:
         number = max(1, room.needs.largest(SPARE * room.available, share))
     if world.device.type == "cuda" and training.sharding == "none":
-        number = largest_that_fits(
-            number,
-            share,
-            lambda n: not world.any(not _tried(model, training, lengths, n, room.needs, world)),
-        )
+
+        def fits(n: int) -> bool:
+            return not world.any(not _tried(model, training, lengths, n, room.needs, world))
+
+        number = largest_that_fits(number, share, fits)
     return -(-share // -(-share // number))
 
 
 def largest_that_fits(guess: int, most: int, fits: Callable[[int], bool]) -> int:
-    """Search for the largest number from 1 to `most` that fits, to within an eighth.
-
-    Args:
-        guess: first number to try.
-    """
+    """Search for the largest number from 1 to `most` that fits, to within an eighth."""
     low, high = 0, most + 1  # low fits, high does not
     number = guess
     while high - low > max(1, low // 8):
@@ -204,7 +200,9 @@ def _check(room: Room, world: World, reporter: Reporter) -> None:
     at_once = room.at_once
     needed = room.needs.total(at_once)
     besides_weights = needed - room.needs.weights
-    parts = room.needs.describe(at_once)
+    sizes = room.needs.parts(at_once).items()
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in sizes if size)
+    parts += f" (micro-batch {at_once})"
     if room.available is None:
         reporter.info(f"memory: about {needed / GIB:.2f} GiB: {parts}")
         return

@@ -7,6 +7,7 @@ In: a model on its device and the settings of a run. Out: bytes per device (on a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,14 +74,8 @@ class Footprint:
 
         The weights do not count: they are already allocated.
         """
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.total(middle) - self.weights <= available:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        numbers = range(1, most + 1)
+        return bisect_right(numbers, available, key=lambda n: self.total(n) - self.weights)
 
     def parts(self, micro_batch: int) -> dict[str, int]:
         """Return the bytes of each part."""
@@ -91,12 +86,6 @@ class Footprint:
             "copy for checkpoints": self.copy,
             "activations": self.activations(micro_batch),
         }
-
-    def describe(self, micro_batch: int) -> str:
-        """Format the parts as text, in GiB."""
-        parts = self.parts(micro_batch)
-        text = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
-        return f"{text} (micro-batch {micro_batch})"
 
 
 def footprint(
@@ -112,26 +101,22 @@ def footprint(
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     shards = world.size if training.sharding == "fsdp" else 1
-    weights = _bytes(list(model.parameters())) // shards
-    gradients = _bytes(trained) // shards
+    weights = sum(p.nbytes for p in model.parameters()) // shards
+    gradients = sum(p.nbytes for p in trained) // shards
     state, update = _optimizer_bytes(trained, optimizer)
     state, update = state // shards, update // shards
     if world.size > 1 and training.sharding == "none":  # the buckets of the all-reduce
         size = reduce_dtype(training).itemsize
         update = max(update, sum(p.numel() for p in trained) * size)
-    saved = _saved_activations(model, training, lengths, world.device)
+    shared, sequence = _saved_activations(model, training, lengths, world.device)
     # The loss, which is slow to run: hidden states with their gradient, and the table's gradient.
     item = AUTOCAST.get(training.precision, torch.float32).itemsize
     table = model.model.shared.weight
-    saved = (
-        saved[0] + 4 * table.numel() * table.requires_grad,
-        saved[1] + 2 * item * lengths[1] * model.config.d_model,
-    )
+    shared += 4 * table.numel() * table.requires_grad
+    sequence += 2 * item * lengths[1] * model.config.d_model
     on_gpu = world.device.type == "cuda"
     rounded = slow_precision(training.precision, world.device) is not None
     growth = 1.0 if on_gpu else FRAGMENTATION_ROUNDED if rounded else FRAGMENTATION
-    shared, sequence = (round(growth * size) for size in saved)
-    vocabulary = model.config.vocab_size
     # A chunk of logits in the compute dtype; on a GPU also copies in fp32.
     size = item + (8 if on_gpu else 0)
     product = 4 * table.numel() * table.requires_grad  # gradient of the table from one chunk
@@ -143,15 +128,11 @@ def footprint(
         optimizer=state,
         copy=0 if on_gpu else (weights + state) * shards,
         update=update,
-        shared=shared + product,
-        sequence=sequence,
-        logits=lengths[1] * vocabulary * size,
+        shared=round(growth * shared) + product,
+        sequence=round(growth * sequence),
+        logits=lengths[1] * model.config.vocab_size * size,
         chunk=CHUNK_LOGITS * size,
     )
-
-
-def _bytes(tensors: list[nn.Parameter]) -> int:
-    return sum(p.numel() * p.element_size() for p in tensors)
 
 
 def _optimizer_bytes(trained: list[nn.Parameter], config: OptimizerConfig) -> tuple[int, int]:
@@ -175,14 +156,12 @@ def _saved_activations(
     T^2 and S T, so six counts at short lengths determine it.
     """
     counts = [_count(model, training, s, t, device) for s, t in PROBES]
-    points = torch.tensor([_powers(s, t) for s, t in PROBES], dtype=torch.float64)
-    factors = torch.linalg.solve(points, torch.tensor(counts, dtype=torch.float64))
-    sequence = float(factors[1:] @ torch.tensor(_powers(*lengths)[1:], dtype=torch.float64))
+    *points, longest = torch.tensor(
+        [[1, s, t, s * s, t * t, s * t] for s, t in (*PROBES, lengths)], dtype=torch.float64
+    )
+    factors = torch.linalg.solve(torch.stack(points), torch.tensor(counts, dtype=torch.float64))
+    sequence = float(factors[1:] @ longest[1:])
     return max(0, round(float(factors[0]))), round(sequence)
-
-
-def _powers(s: int, t: int) -> list[float]:
-    return [1.0, s, t, s * s, t * t, s * t]
 
 
 def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.device) -> int:
@@ -196,7 +175,8 @@ def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with as_in_training(model, device), torch.autograd.graph.saved_tensors_hooks(keep, _same):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with as_in_training(model, device), hooks:
         batch = longest_batch(model, 1, (s, t), device)
         with autocast(training.precision, device), fast_products(training.precision, device):
             hidden = model(batch.source, batch.source_mask, batch.decoder_input)
@@ -210,10 +190,6 @@ def _count(model: Bart, training: TrainingConfig, s: int, t: int, device: torch.
         stacks = (model.model.encoder, model.model.decoder)
         recomputed = (whole - sum(seen.values())) // min(len(stack.layers) for stack in stacks)
     return sum(seen.values()) + recomputed
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 @contextmanager

@@ -14,11 +14,10 @@ from bart_cli.config.presets import flatten
 from bart_cli.errors import UsageError
 from bart_cli.runtime.locks import holder
 from bart_cli.training.checkpoint import list_checkpoints, step_of
-from bart_cli.training.metrics import Row, finite_losses, read_metrics
+from bart_cli.training.metrics import Row, first_and_last_loss, read_metrics
 from bart_cli.training.resume import read_outcome
 
 RECENT = 20  # rows of the log that give the current speed
-NOT_COMPARED = ("task", "description")
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,6 @@ def find_runs(folder: Path) -> list[Path]:
     return runs
 
 
-def summarize_run(run: Path) -> RunSummary:
-    """Read the summary of a run folder.
-
-    Raises:
-        UsageError: not a run folder.
-    """
-    return read_run(run)[0]
-
-
 def read_run(run: Path) -> tuple[RunSummary, list[Row]]:
     """Read the summary of a run folder and the rows of its log, which agree if it is running.
 
@@ -84,7 +74,7 @@ def read_run(run: Path) -> tuple[RunSummary, list[Row]]:
     settings = run_settings(run)
     rows = read_metrics(run)
     steps = [row for row in rows if "loss" in row]
-    losses = finite_losses(rows)
+    first_loss, last_loss = first_and_last_loss(rows)
     validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
     state = read_outcome(run) or ("running" if holder(run) else "not finished")
     checkpoints = tuple(path.name for path in list_checkpoints(run))
@@ -98,8 +88,8 @@ def read_run(run: Path) -> tuple[RunSummary, list[Row]]:
         epoch=steps[-1].get("epoch") if steps else None,
         epochs=settings["training"].get("epochs"),
         ends=_end(run, steps, settings) if state == "running" else None,
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
+        first_loss=first_loss,
+        last_loss=last_loss,
         best_validation_loss=min(validation) if validation else None,
         sequences_per_second=_median(steps, "sequences_per_second"),
         tokens_per_second=_median(steps, "tokens_per_second"),
@@ -130,8 +120,10 @@ def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
         UsageError: one of the folders is not a run.
     """
     trees = [dict(flatten(run_settings(run))) for run in runs]
-    keys = dict.fromkeys(key for tree in trees for key in tree if key not in NOT_COMPARED)
-    table = {key: [tree.get(key) for tree in trees] for key in keys}
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    table = {
+        key: [tree.get(key) for tree in trees] for key in keys if key not in ("task", "description")
+    }
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.data.random_keys import Purpose, derive
 from bart_cli.model.bart import Bart
@@ -39,8 +39,9 @@ from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.checkpoint import (
-    CheckpointWriter,
     Progress,
+    Snapshot,
+    checkpoint_writer,
     take_snapshot,
     whole_weights,
 )
@@ -80,15 +81,9 @@ class Job:
     progress: Progress
     generation: GenerationConfig | None = None
     samples_per_epoch: int | None = None
-    tokens_per_epoch: Callable[[], int | None] | None = None
     validate: Validate | None = None
     save_best: Callable[[dict[str, Tensor]], None] | None = None
     trackers: Trackers | None = None
-
-    def end(self) -> None:
-        """Stop the processes of the loader."""
-        if isinstance(self.batches, Generator):
-            self.batches.close()
 
 
 def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
@@ -112,14 +107,14 @@ def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
     unread: deque[StepNumbers] = deque()
     outcome = "done"
     with (
-        CheckpointWriter(job.run, job.tokenizer, job.generation, training) as writer,
+        checkpoint_writer(job.run, job.tokenizer, job.generation, training) as write,
         reporter.task("train", total=training.max_steps, unit="steps") as task,
     ):
         task.advance(progress.step)
         job.model.train()
         if progress.owes_validation:
             if validate(job, stop, log, reporter):
-                checkpoint(job, writer)
+                checkpoint(job, write)
             outcome = outcome_so_far(job, stop, asked=world.any(stop.reason is not None))
         while outcome == "done" and progress.step < training.max_steps:
             micro = next(job.batches)
@@ -139,7 +134,7 @@ def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
             asked, last_norm = read_numbers(job, unread, keep=0 if at_once else 1)
 
             if logs and log is not None:
-                row = meter.row(progress, rate, last_norm, training.global_batch)
+                row = meter.row(rate, last_norm)
                 log.write(row)
                 task.show(headline(row))
             among_best = validates and validate(job, stop, log, reporter)
@@ -150,7 +145,7 @@ def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
             if among_best or saves or outcome != "done":
                 read_numbers(job, unread, keep=0)
                 if not progress.lost:
-                    checkpoint(job, writer)
+                    checkpoint(job, write)
     if progress.lost and progress.step == training.max_steps:
         raise NotFinite(lost_steps(progress))
     if log is not None:
@@ -213,9 +208,6 @@ def batch_loss(model: Bart, batch: Batch, training: TrainingConfig) -> Tensor:
 
 def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> Tensor:
     """Clip the gradient and update the weights, unless the gradient is not finite.
-
-    Args:
-        rate: learning rate.
 
     Returns:
         the norm of the gradient before clipping, a scalar.
@@ -340,16 +332,17 @@ def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Repo
         log.write({"step": progress.step} | scores)
         if samples:
             log.keep_samples(progress.step, samples)
-        reporter.info(f"step {progress.step}: {describe(scores)}")
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
+        reporter.info(f"step {progress.step}: {text}")
     return score in best
 
 
-def checkpoint(job: Job, writer: CheckpointWriter) -> None:
+def checkpoint(job: Job, write: Callable[[Snapshot], None]) -> None:
     """Copy the state; rank 0 writes it in the background while training continues."""
     if job.world.is_main or job.training.sharding != "none":
         snapshot = take_snapshot(job.model, job.optimizer, job.scaler, job.progress)
         if job.world.is_main:
-            writer.write(snapshot)
+            write(snapshot)
 
 
 def gradient_sum(
@@ -389,19 +382,12 @@ def headline(row: Row) -> dict[str, str]:
     return shown
 
 
-def describe(scores: Row) -> str:
-    """Format scores as text."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
-
-
 class Meter:
     """Measure speed, padding and MFU (model FLOPs utilization) since the last row of the log."""
 
     def __init__(self, job: Job) -> None:
-        self._config = job.model.config
-        self._ranks = job.world.size
+        self._job = job
         self._peak = peak_flops(job.world.device, job.training.precision)
-        self._samples_per_epoch = job.samples_per_epoch
         self._begin = time.monotonic()
         self._reset()
 
@@ -411,15 +397,13 @@ class Meter:
         self._real += target_tokens + sum(int(batch.source_mask.sum()) for batch in micro)
         self._padded += sum(batch.source.numel() + batch.labels.numel() for batch in micro)
         if self._peak is not None:
-            self._flops += sum(
-                training_flops(
-                    self._config, batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)
-                )
-                for batch in micro
-            )
+            for batch in micro:
+                lengths = batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)
+                self._flops += training_flops(self._job.model.config, *lengths)
 
-    def row(self, progress: Progress, rate: float, norm: float, global_batch: int) -> Row:
+    def row(self, rate: float, norm: float) -> Row:
         """Return the row of the log, and start the next interval."""
+        job, progress = self._job, self._job.progress
         seconds = time.monotonic() - self._last
         row: Row = {
             "step": progress.step,
@@ -429,12 +413,12 @@ class Meter:
             "gradient_norm": norm,
             "padding": 1 - self._real / self._padded,
             "skipped": progress.skipped,
-            "sequences_per_second": self._steps * global_batch / seconds,
-            "tokens_per_second": self._real * self._ranks / seconds,
+            "sequences_per_second": self._steps * job.training.global_batch / seconds,
+            "tokens_per_second": self._real * job.world.size / seconds,
             "seconds": time.monotonic() - self._begin,
         }
-        if self._samples_per_epoch is not None:
-            row["epoch"] = progress.samples / self._samples_per_epoch
+        if job.samples_per_epoch is not None:
+            row["epoch"] = progress.samples / job.samples_per_epoch
         if self._peak is not None:
             row["mfu"] = self._flops / seconds / self._peak
         progress.loss_sum, progress.loss_steps = 0.0, 0
@@ -445,12 +429,3 @@ class Meter:
         self._last = time.monotonic()
         self._steps = self._real = self._padded = 0
         self._flops = 0.0
-
-
-def schedule_of(
-    optimizer: OptimizerConfig, schedule: ScheduleConfig, max_steps: int
-) -> Callable[[int], float]:
-    """Return the learning rate as a function of the step."""
-    from bart_cli.training.optimizers import learning_rate
-
-    return lambda step: learning_rate(step, max_steps, optimizer.learning_rate, schedule)

@@ -26,7 +26,6 @@ class MetricsLog:
     """Append rows to `RUN/metrics.jsonl`, to TensorBoard and to the trackers.
 
     Args:
-        run: the run folder.
         step: step to resume from; later rows are deleted.
         board: also write RUN/tensorboard.
     """
@@ -116,19 +115,19 @@ def read_metrics(run: Path) -> list[Row]:
     return rows
 
 
-def finite_losses(rows: list[Row]) -> list[float]:
-    """Return the finite training losses, in order."""
-    return [row["loss"] for row in rows if math.isfinite(row.get("loss", math.nan))]
+def first_and_last_loss(rows: list[Row]) -> tuple[float | None, float | None]:
+    """Return the first and the last finite training loss; None if there is none."""
+    losses = [row["loss"] for row in rows if math.isfinite(row.get("loss", math.nan))] or [None]
+    return losses[0], losses[-1]
 
 
 def training_curves(rows: list[Row]) -> dict[str, dict[str, Points]]:
     """Return loss, learning rate and gradient norm over steps, for `draw_curves`."""
-    titles = {
-        "loss": ("loss", "validation_loss"),
-        "learning rate": ("learning_rate",),
-        "gradient norm": ("gradient_norm",),
+    curves = {
+        "loss": curves_of(rows, ["loss", "validation_loss"]),
+        "learning rate": curves_of(rows, ["learning_rate"]),
+        "gradient norm": curves_of(rows, ["gradient_norm"]),
     }
-    curves = {title: curves_of(rows, names) for title, names in titles.items()}
     return {title: lines for title, lines in curves.items() if lines}
 
 
@@ -136,8 +135,7 @@ def curves_of(rows: list[Row], names: Sequence[str]) -> dict[str, Points]:
     """Return the curves of these scalars over steps, without those that the log lacks."""
     curves: dict[str, Points] = {}
     for name in names:
-        chosen = [row for row in rows if name in row]
-        if chosen:
+        if chosen := [row for row in rows if name in row]:
             points = [row["step"] for row in chosen], [row[name] for row in chosen]
             curves[name.replace("_", " ")] = points
     return curves

@@ -21,8 +21,6 @@ from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run, in_steps
-from bart_cli.training.dry_run import rehearse
-from bart_cli.training.fit import fit
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import changes, find_start, read_outcome
@@ -30,7 +28,6 @@ from bart_cli.training.run import (
     RunResult,
     finished_result,
     fit_vocabulary,
-    make_job,
     run_training,
     start_model,
 )
@@ -49,7 +46,7 @@ def run_pretrain(
 
     Args:
         resume: auto, none, or a checkpoint folder.
-        dry_run: write nothing and return a `DryRun`, unless the run is finished.
+        dry_run: write nothing, and only estimate a run that is not finished.
 
     Raises:
         UsageError: the settings or the data are invalid; nothing was started.
@@ -58,10 +55,9 @@ def run_pretrain(
     with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
         reporter = reporter if world.is_main else Reporter()
         data = config.data
-        shards, tokenizer = check_pretrain(config, world)
-        config = _in_steps(config, shards, reporter)
+        config, shards, tokenizer = _check(config, world, reporter)
         content = world.on_rank_0(lambda: _digests(config, shards, tokenizer)) or {}
-        start = find_start(run, config, content, resume, world, reporter)
+        start = world.from_rank_0(lambda: find_start(run, config, content, resume, reporter))
         if start.finished:
             return finished_result(run, world)
         cut = share_of_cut_tokens(shards, tokenizer, data.sequence_length) if world.is_main else 0.0
@@ -76,33 +72,27 @@ def run_pretrain(
         )
         if excess := _excess(data.sequence_length, model.config):
             raise UsageError(excess[0])
-        loading = _loading(config, tokenizer, model)
-        longest = (data.sequence_length, data.sequence_length)
-        config, room = fit(
-            config, run, model, longest, world, reporter, resumed=start.checkpoint is not None
-        )
-        job = make_job(
+        loading: dict[str, Any] = {  # of both splits
+            "data": data,
+            "denoising": config.denoising,
+            "tokenizer": tokenizer,
+            "seed": config.training.seed,
+            "collate": Collate.of(tokenizer, model.config),
+        }
+        return run_training(
             config,
             run,
             world,
             model,
             tokenizer,
-            lambda share: PretrainLoader(shards, share=share, **loading),
-            _validation(config, shards, loading, model, world),
-            None,
             start,
-            reporter,
+            content,
+            longest=(data.sequence_length, data.sequence_length),
+            make_loader=lambda share: PretrainLoader(shards, share=share, **loading),
+            make_validation=lambda config: _validation(config, shards, loading, model, world),
+            dry_run=dry_run,
+            reporter=reporter,
         )
-        if dry_run:
-            return rehearse(config, job, room, reporter)
-        return run_training(config, job, start=start, data=content, room=room, reporter=reporter)
-
-
-def _in_steps(
-    config: PretrainConfig, shards: Path, reporter: Reporter = Reporter()
-) -> PretrainConfig:
-    """Resolve the length of the run with the number of samples in the shards."""
-    return in_steps(config, lambda: open_shards(shards).samples, reporter)
 
 
 def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
@@ -159,14 +149,14 @@ def check_pretrain_run(
     Raises:
         UsageError: the run cannot start, or the folder holds another run.
     """
-    shards, tokenizer = check_pretrain(config, world, before and before[1])
+    config, shards, tokenizer = _check(config, world, Reporter(), before and before[1])
     if before is None:
         before = tokenizer, _starting_model(config, run, tokenizer)
         if excess := _excess(config.data.sequence_length, before[1]):
             raise UsageError(excess[0])
     elif tokenizer.fingerprint() != before[0].fingerprint():
         raise UsageError("its tokenizer differs from that of the first phase")
-    return before, changes(run, _in_steps(config, shards), _digests(config, shards, tokenizer))
+    return before, changes(run, config, _digests(config, shards, tokenizer))
 
 
 def _starting_model(config: PretrainConfig, run: Path, tokenizer: Tokenizer) -> ModelConfig:
@@ -180,16 +170,13 @@ def _starting_model(config: PretrainConfig, run: Path, tokenizer: Tokenizer) -> 
     return model
 
 
-def check_pretrain(
-    config: PretrainConfig, world: World, model: ModelConfig | None = None
-) -> tuple[Path, Tokenizer]:
-    """Check the settings of a run; return the folder of its shards and their tokenizer.
+def _check(
+    config: PretrainConfig, world: World, reporter: Reporter, model: ModelConfig | None = None
+) -> tuple[PretrainConfig, Path, Tokenizer]:
+    """Check settings and data; return the settings that follow from them, shards and tokenizer.
 
     Args:
         model: architecture of the weights in `init_from`, if it is known.
-
-    Raises:
-        UsageError: the settings or the data are invalid, or do not fit the number of ranks.
     """
     data = config.data
     problems: list[str] = []
@@ -209,8 +196,9 @@ def check_pretrain(
     if config.training.validate_every is not None:
         _validation_shards(config, shards)
     tokenizer = find_tokenizer(shards, data.tokenizer)
-    check_run(_in_steps(config, shards), world, problems)
-    return shards, tokenizer
+    config = in_steps(config, lambda: open_shards(shards).samples, reporter)
+    check_run(config, world, problems)
+    return config, shards, tokenizer
 
 
 def _validation_shards(config: PretrainConfig, shards: Path) -> Path:
@@ -219,11 +207,7 @@ def _validation_shards(config: PretrainConfig, shards: Path) -> Path:
 
 
 def _digests(config: PretrainConfig, shards: Path, tokenizer: Tokenizer) -> dict[str, str]:
-    """Compute digests of the data by name, independent of where the files are.
-
-    Raises:
-        UsageError: a shard is missing, or the shards were made with another tokenizer.
-    """
+    """Compute digests of the data by name, independent of where the files are."""
     folders = {"train": shards}
     if config.training.validate_every is not None:
         folders["validation"] = _validation_shards(config, shards)
@@ -233,17 +217,6 @@ def _digests(config: PretrainConfig, shards: Path, tokenizer: Tokenizer) -> dict
         found.require_tokenizer(tokenizer)
         content |= {f"{split}/{name}": digest for name, digest in found.digests().items()}
     return content
-
-
-def _loading(config: PretrainConfig, tokenizer: Tokenizer, model: Bart) -> dict[str, Any]:
-    """Arguments of the loaders of both splits."""
-    return {
-        "data": config.data,
-        "denoising": config.denoising,
-        "tokenizer": tokenizer,
-        "seed": config.training.seed,
-        "collate": Collate.of(tokenizer, model.config),
-    }
 
 
 def _validation(

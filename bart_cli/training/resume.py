@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from bart_cli.config.generation import Layer
 from bart_cli.config.model import DROPOUTS, ModelConfig
 from bart_cli.config.presets import flatten, load_config, read_yaml
 from bart_cli.config.run import FinetuneConfig, PretrainConfig, save_config
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import START_ANEW, BartError, UsageError
 from bart_cli.files import (
     Record,
     atomic_folder,
@@ -35,7 +35,7 @@ from bart_cli.files import (
     write_text,
 )
 from bart_cli.progress import Reporter
-from bart_cli.runtime.world import World, restarted
+from bart_cli.runtime.world import restarted
 from bart_cli.training.checkpoint import Progress, list_checkpoints, step_of, verify
 from bart_cli.training.metrics import read_metrics
 
@@ -82,14 +82,9 @@ class Start:
 
 
 def find_start(
-    run: Path,
-    config: TrainingRun,
-    data: Mapping[str, str],
-    resume: str,
-    world: World,
-    reporter: Reporter,
+    run: Path, config: TrainingRun, data: Mapping[str, str], resume: str, reporter: Reporter
 ) -> Start:
-    """Decide how the run starts. Rank 0 decides for all ranks.
+    """Decide how the run starts.
 
     Args:
         data: digests of the data by name.
@@ -99,23 +94,16 @@ def find_start(
         UsageError: the folder holds another run, or the checkpoint does not exist.
         BartError: every checkpoint is damaged.
     """
-    start = world.on_rank_0(lambda: _find(run, config, data, resume, reporter))
-    return world.broadcast(start or Start())
-
-
-def _find(
-    run: Path, config: TrainingRun, data: Mapping[str, str], resume: str, reporter: Reporter
-) -> Start:
     changed = changes(run, config, data)
     if resume == "none" and restarted():
         resume = "auto"  # by a launcher that repeats the command: the run is its own
     if changed is None:
         return _choose(run, resume, reporter)
-    longer = "training.max_steps" in changed
     outcome = read_outcome(run)
-    finished = outcome is not None and not (longer and outcome == "done")
-    names = ("auto", "none")
-    start = Start() if finished and resume in names else _choose(run, resume, reporter)
+    longer = "training.max_steps" in changed and outcome == "done"
+    finished = outcome is not None and not longer
+    named = resume not in ("auto", "none")
+    start = Start() if finished and not named else _choose(run, resume, reporter)
     if finished and not start.rollback:
         reporter.info(f"{run} is already finished: nothing to do")
         return Start(finished=True)
@@ -125,18 +113,21 @@ def _find(
         )
     if changed:
         reporter.info(f"changed since the last start: {'; '.join(changed.values())}")
-    branch = start.rollback or any(key in REMEDIES for key in changed)
-    return Start(start.checkpoint, rollback=start.rollback, branch=branch)
+    return replace(start, branch=start.rollback or any(key in REMEDIES for key in changed))
 
 
 def changes(run: Path, config: TrainingRun, data: Mapping[str, str]) -> dict[str, str] | None:
     """Return the settings that changed since the last start, by key; None if there is no run.
 
     Raises:
-        UsageError: the folder holds a run with other settings or data.
+        UsageError: the folder holds a run with other settings or data, or an evaluation.
     """
     path = run / "config.yaml"
-    if not path.is_file() or not (read_metrics(run) or list_checkpoints(run)):
+    if not path.is_file():
+        return None
+    if read_yaml(path).get("task") == "evaluate":
+        raise UsageError(f"{run} holds an evaluation", hint=START_ANEW)
+    if not (read_metrics(run) or list_checkpoints(run)):
         return None
     before = load_config(type(config), config_file=path)
     bound = read_record(run / DATA)
@@ -180,8 +171,7 @@ def _choose(run: Path, resume: str, reporter: Reporter) -> Start:
         return Start(folder)
     if candidates:
         raise BartError(
-            f"every checkpoint in {run} is damaged",
-            hint="Choose another --out to start again.",
+            f"every checkpoint in {run} is damaged", hint="Choose another --out to start again."
         )
     return Start()
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,9 @@ from torch import Tensor
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.training import TrainingConfig
-from bart_cli.data.batch import Batch
 from bart_cli.data.order import Share
+from bart_cli.data.pretrain_loader import PretrainLoader
+from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.errors import BartError
 from bart_cli.figures import draw_curves
 from bart_cli.files import atomic_folder, write_text
@@ -34,9 +35,11 @@ from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.checkpoint import Progress, load_state, whole_weights, writing
-from bart_cli.training.fit import Room
-from bart_cli.training.loop import Job, Validate, schedule_of, train
-from bart_cli.training.metrics import finite_losses, read_metrics, training_curves
+from bart_cli.training.dry_run import estimate
+from bart_cli.training.fit import Config, Room, fit
+from bart_cli.training.loop import Job, Validate, train
+from bart_cli.training.metrics import first_and_last_loss, read_metrics, training_curves
+from bart_cli.training.optimizers import learning_rate
 from bart_cli.training.resume import (
     STEP,
     Start,
@@ -58,30 +61,20 @@ class RunResult:
     Attributes:
         outcome: "done" or the reason for stopping.
         model: folder of the final model; None if the run is not finished.
-        is_main: whether this is rank 0.
         signal: the signal that this process received, even too late to stop the run.
+        estimate: numbers of a dry run, see `dry_run.estimate`.
     """
 
     run: Path
     outcome: str
     step: int
-    first_loss: float | None
-    last_loss: float | None
-    best_step: int | None
-    model: Path | None
+    first_loss: float | None = None
+    last_loss: float | None = None
+    best_step: int | None = None
+    model: Path | None = None
     is_main: bool = True
     signal: int | None = None
-
-
-class Loader(Protocol):
-    """Infinite iterable over the micro-batches of each step."""
-
-    samples_per_epoch: int
-
-    def tokens_per_epoch(self) -> int | None:
-        """Return the tokens of an epoch; None: unknown."""
-
-    def __iter__(self) -> Iterator[list[Batch]]: ...
+    estimate: dict[str, Any] | None = None
 
 
 def start_model(
@@ -144,24 +137,88 @@ def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
 
 
 def run_training(
+    config: Config,
+    run: Path,
+    world: World,
+    model: Bart,
+    tokenizer: Tokenizer,
+    start: Start,
+    data: Mapping[str, str],
+    *,
+    longest: tuple[int, int],
+    make_loader: Callable[[Share], PretrainLoader | SummarizationLoader],
+    make_validation: Callable[[Config], Validate | None],
+    generation: GenerationConfig | None = None,
+    dry_run: bool,
+    reporter: Reporter,
+) -> RunResult:
+    """Train in the run folder and write the final model, or only estimate the run.
+
+    Args:
+        model: has the weights of `start.checkpoint`, if that is not None.
+        data: digests of the data.
+        longest: tokens of the longest source and of the longest target.
+        make_validation: returns `Job.validate`, given the settings with a numeric micro-batch.
+        generation: decoding settings to save with the models.
+        dry_run: write nothing; return an estimate.
+
+    Raises:
+        BartError: the loss was not finite, memory ran out, or the run was interrupted.
+    """
+    resumed = start.checkpoint is not None
+    config, room = fit(config, run, model, longest, world, reporter, resumed=resumed)
+    validate, training = make_validation(config), config.training
+    if warning := slow_precision(training.precision, world.device):
+        reporter.warn(warning)
+    optimizer, scaler = equip(model, training, config.optimizer, world, reporter.warn)
+    progress = Progress()
+    if start.checkpoint is not None:
+        progress = load_state(start.checkpoint, model, optimizer, scaler)
+    share = Share(
+        global_batch=training.global_batch,
+        micro_batch=training.micro_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        start_sample=progress.samples,
+    )
+    loader = make_loader(share)
+    job = Job(
+        run=run,
+        world=world,
+        model=model,
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        scaler=scaler,
+        batches=iter(loader),
+        training=training,
+        optimizer_config=config.optimizer,
+        schedule=lambda step: learning_rate(
+            step, training.max_steps, config.optimizer.learning_rate, config.schedule
+        ),
+        progress=progress,
+        generation=generation,
+        samples_per_epoch=loader.samples_per_epoch,
+        validate=validate,
+    )
+    try:
+        if not dry_run:
+            return _train(config, job, start, data, room, reporter)
+        with _explained(training, room, world):
+            found = estimate(config, job, room, loader.tokens_per_epoch(), reporter)
+    finally:  # ends the processes of the loader
+        job.batches.close()  # type: ignore[attr-defined]  # it is a generator
+    return RunResult(run, "dry run", progress.step, is_main=world.is_main, estimate=found)
+
+
+def _train(
     config: TrainingRun,
     job: Job,
-    *,
     start: Start,
     data: Mapping[str, str],
     room: Room,
     reporter: Reporter,
 ) -> RunResult:
-    """Train in the run folder and write the final model.
-
-    Args:
-        job: from `make_job`; its loader is stopped at the end.
-        data: digests of the data.
-        room: the estimated memory of the run.
-
-    Raises:
-        BartError: the loss was not finite, memory ran out, or the run was interrupted.
-    """
+    """Claim the run folder, run the loop, and write the results."""
     training, run, world, model = config.training, job.run, job.world, job.model
     written = config.model_copy(update={"model": model.config})
     trackers = world.on_rank_0(
@@ -189,10 +246,17 @@ def run_training(
     outcome = "failed"
     with StopRequest(training.time_limit) as stop:
         try:
-            with explained(training, room, world):
+            with _explained(training, room, world):
                 outcome = train(job, stop, reporter)
         except NotFinite as error:
-            raise _not_finite(error, run, progress, world) from None
+            since = progress.step - progress.bad_in_row  # the update of this step broke the weights
+            good = record_failure(run, since, error.message) if world.is_main else None
+            effect = "the run starts again" if good is None else f"the run resumes from {good}"
+            error.hint = (
+                f"Pass a lower --learning-rate with the same --out: {effect}. If the precision is "
+                "fp16, you can also pass --precision bf16."
+            )
+            raise
         except KeyboardInterrupt:
             raise BartError(
                 "interrupted twice: the steps since the last checkpoint are lost", exit_code=130
@@ -200,7 +264,6 @@ def run_training(
         finally:
             if trackers is not None:
                 trackers.close(outcome)
-            job.end()
         finished = outcome == "done" or outcome.startswith("stopped: no improvement")
         weights = whole_weights(model) if finished else {}
 
@@ -212,13 +275,13 @@ def run_training(
                 draw_curves(run / "curves.png", curves)
 
         world.on_rank_0(write_results)
-    losses = finite_losses(read_metrics(run))
+    first_loss, last_loss = first_and_last_loss(read_metrics(run))
     return RunResult(
         run=run,
         outcome=outcome,
         step=progress.step,
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
+        first_loss=first_loss,
+        last_loss=last_loss,
         best_step=progress.best_step if progress.best_score is not None else None,
         model=run / "model" if finished else None,
         is_main=world.is_main,
@@ -226,67 +289,18 @@ def run_training(
     )
 
 
-def make_job(
-    config: TrainingRun,
-    run: Path,
-    world: World,
-    model: Bart,
-    tokenizer: Tokenizer,
-    make_loader: Callable[[Share], Loader],
-    validate: Validate | None,
-    generation: GenerationConfig | None,
-    start: Start,
-    reporter: Reporter,
-) -> Job:
-    """Make the inputs of the loop, at the position of the checkpoint; write nothing.
-
-    Args:
-        model: has the weights of `start.checkpoint`, if that is not None.
-        validate: see `loop.Job`.
-        generation: decoding settings to save with the models.
-    """
-    training = config.training
-    if warning := slow_precision(training.precision, world.device):
-        reporter.warn(warning)
-    optimizer, scaler = equip(model, training, config.optimizer, world, reporter.warn)
-    progress = Progress()
-    if start.checkpoint is not None:
-        progress = load_state(start.checkpoint, model, optimizer, scaler)
-    share = Share(
-        global_batch=training.global_batch,
-        micro_batch=training.micro_batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        start_sample=progress.samples,
-    )
-    loader = make_loader(share)
-    return Job(
-        run=run,
-        world=world,
-        model=model,
-        tokenizer=tokenizer,
-        optimizer=optimizer,
-        scaler=scaler,
-        batches=iter(loader),
-        training=training,
-        optimizer_config=config.optimizer,
-        schedule=schedule_of(config.optimizer, config.schedule, training.max_steps),
-        progress=progress,
-        generation=generation,
-        samples_per_epoch=loader.samples_per_epoch,
-        tokens_per_epoch=loader.tokens_per_epoch,
-        validate=validate,
-    )
-
-
 @contextmanager
-def explained(training: TrainingConfig, room: Room, world: World) -> Iterator[None]:
+def _explained(training: TrainingConfig, room: Room, world: World) -> Iterator[None]:
     """Raise a BartError with a hint for the errors of training steps that have a remedy."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise _out_of_memory(training, room, world) from None
+            size = training.micro_batch_size
+            raise BartError(
+                f"out of memory on {world.device} with micro-batch {size}; checkpoints are kept",
+                hint=room.hint(size, failed=True),
+            ) from None
         if "bus error" in str(error).lower() or "shared memory" in str(error):
             raise BartError(
                 "the data workers ran out of shared memory (/dev/shm)",
@@ -306,37 +320,16 @@ def explained(training: TrainingConfig, room: Room, world: World) -> Iterator[No
         ) from None
 
 
-def _not_finite(error: NotFinite, run: Path, progress: Progress, world: World) -> BartError:
-    """Make the error with a hint, and set aside the checkpoints with bad weights."""
-    since = progress.step - progress.bad_in_row  # the update of this step broke the weights
-    good = record_failure(run, since, error.message) if world.is_main else None
-    effect = "the run starts again" if good is None else f"the run resumes from {good}"
-    return BartError(
-        error.message,
-        hint=f"Pass a lower --learning-rate with the same --out: {effect}. If the precision is "
-        "fp16, you can also pass --precision bf16.",
-    )
-
-
-def _out_of_memory(training: TrainingConfig, room: Room, world: World) -> BartError:
-    size = training.micro_batch_size
-    return BartError(
-        f"out of memory on {world.device} with micro-batch {size}; checkpoints are kept",
-        hint=room.hint(size, failed=True),
-    )
-
-
 def finished_result(run: Path, world: World) -> RunResult:
     """Return the result of a run that is already finished."""
     rows = read_metrics(run)
-    losses = finite_losses(rows)
+    first_loss, last_loss = first_and_last_loss(rows)
     return RunResult(
         run=run,
         outcome=read_outcome(run) or "done",
         step=rows[-1]["step"] if rows else 0,
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
-        best_step=None,
+        first_loss=first_loss,
+        last_loss=last_loss,
         model=run / "model",
         is_main=world.is_main,
     )

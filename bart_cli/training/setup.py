@@ -28,7 +28,12 @@ def place(model: Bart, training: TrainingConfig, world: World) -> Bart:
     """Move the model to this rank's device and dtype, and freeze parts as configured."""
     apply_matmul_precision(training.precision)  # before any forward pass
     model.activation_checkpointing(training.activation_checkpointing)
-    _freeze(model, training)
+    inner = model.model
+    if training.freeze_embeddings:
+        for part in (inner.shared, inner.encoder.embed_positions, inner.decoder.embed_positions):
+            part.requires_grad_(False)
+    if training.freeze_encoder:
+        inner.encoder.requires_grad_(False)
     return model.to(world.device, torch.bfloat16 if training.parameters == "bf16" else None)
 
 
@@ -45,7 +50,7 @@ def equip(
         config = config.model_copy(update={"backend": "torch"})
     if training.compile is True:
         model.compile()
-    elif training.compile == "auto" and compiles_by_default(training, world) and not skips(model):
+    elif training.compile == "auto" and compiles_by_default(model, training, world):
         problem = compiler_problem(world.device) or trial_problem(model, training, world.device)
         if world.any(problem is not None):
             model._compiled_call_impl = None
@@ -54,14 +59,13 @@ def equip(
     return optimizer, make_scaler(training.precision, world.device)
 
 
-def compiles_by_default(training: TrainingConfig, world: World) -> bool:
-    """Return whether compile=auto compiles: on a GPU that holds the whole model."""
-    return world.device.type == "cuda" and training.sharding == "none"
+def compiles_by_default(model: Bart, training: TrainingConfig, world: World) -> bool:
+    """Return whether compile=auto compiles: on a GPU that holds the whole model.
 
-
-def skips(model: Bart) -> bool:
-    """Return whether LayerDrop may skip layers, so that the graph differs between steps."""
-    return any(getattr(model.config, name) for name in LAYERDROPS)
+    With LayerDrop, the graph would differ between steps.
+    """
+    skips = any(getattr(model.config, name) for name in LAYERDROPS)
+    return world.device.type == "cuda" and training.sharding == "none" and not skips
 
 
 def trial_problem(model: Bart, training: TrainingConfig, device: torch.device) -> str | None:
@@ -80,17 +84,6 @@ def trial_problem(model: Bart, training: TrainingConfig, device: torch.device) -
         return " ".join([f"{type(error).__name__}:", *lines[:2]])
     finally:
         model.zero_grad()
-
-
-def _freeze(model: Bart, training: TrainingConfig) -> None:
-    inner = model.model
-    frozen: list[torch.nn.Module] = []
-    if training.freeze_embeddings:
-        frozen += [inner.shared, inner.encoder.embed_positions, inner.decoder.embed_positions]
-    if training.freeze_encoder:
-        frozen.append(inner.encoder)
-    for module in frozen:
-        module.requires_grad_(False)
 
 
 def keep_layers(

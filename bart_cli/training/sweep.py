@@ -10,22 +10,24 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from signal import Signals
 
-from bart_cli.config.run import FinetuneConfig, PretrainConfig
+from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import START_ANEW, BartError, UsageError, first_line
 from bart_cli.evaluation.evaluate import FINAL_EVALUATION, evaluate_run
 from bart_cli.files import strict_json, write_text
 from bart_cli.progress import Reporter, log
 from bart_cli.runtime.locks import exclusive
+from bart_cli.runtime.signals import stopped
 from bart_cli.runtime.world import World, device_of
 from bart_cli.training.finetune import check_finetune_run, run_finetune
-from bart_cli.training.history import summarize_run
+from bart_cli.training.history import read_run
 from bart_cli.training.pretrain import check_pretrain_run, run_pretrain
+from bart_cli.training.resume import TrainingRun
 from bart_cli.training.run import RunResult
 
 SCORES = ("rouge1", "rouge2", "rougeLsum")
@@ -127,7 +129,7 @@ def require_own_folder(out: Path, trials: Sequence[Trial]) -> None:
         )
 
 
-def check_trial(config: PretrainConfig | FinetuneConfig, run: Path) -> None:
+def check_trial(config: TrainingRun, run: Path) -> None:
     """Check what pre-training or fine-tuning checks before it starts.
 
     Raises:
@@ -140,14 +142,8 @@ def check_trial(config: PretrainConfig | FinetuneConfig, run: Path) -> None:
         check_finetune_run(config, run, world)
 
 
-def train_trial(
-    config: PretrainConfig | FinetuneConfig, run: Path, *, evaluate: bool, reporter: Reporter
-) -> RunResult:
-    """Train or resume a run.
-
-    Args:
-        evaluate: score a fine-tuned model on the test split, if there is one.
-    """
+def train_trial(config: TrainingRun, run: Path, *, evaluate: bool, reporter: Reporter) -> RunResult:
+    """Train or resume a run; if `evaluate`, score a fine-tuned model on the test split."""
     if isinstance(config, PretrainConfig):
         return run_pretrain(config, run, reporter=reporter)
     result = run_finetune(config, run, reporter=reporter)
@@ -186,11 +182,7 @@ def run_sweep(
         else:
             where = f"{trial.name}, run {number} of {len(trials)}"
             if result.signal is not None:
-                raise BartError(
-                    f"the sweep was stopped by {Signals(result.signal).name} in {where}",
-                    hint="Rerun the command to resume.",
-                    exit_code=128 + result.signal,
-                )
+                raise stopped(Signals(result.signal).name, f" in {where}")
             if result.model is None:
                 raise BartError(
                     f"the sweep ended in {where}: {result.outcome}",
@@ -198,42 +190,32 @@ def run_sweep(
                 )
             continue
         reporter.warn(f"{trial.name} failed: {failures[trial]}")
-    rows = list(_rows(trials, failures, out))
+    rows = []
+    for values in dict.fromkeys(trial.values for trial in trials):
+        own = [trial for trial in trials if trial.values == values]
+        runs = [out / trial.name for trial in own if trial not in failures]
+        found = [_numbers(run) for run in runs]
+        failed = {trial.name: failures[trial] for trial in own if trial in failures}
+        numbers = {
+            name: spread([numbers[name] for numbers in found])
+            for name in (found[0] if found else ())
+            if all(name in numbers for numbers in found)
+        }
+        rows.append(SweepRow(dict(values), tuple(map(str, runs)), failed, numbers))
     content = strict_json([asdict(row) for row in rows], indent=2)
     write_text(out / "sweep.json", content + "\n")
     return rows
 
 
-def _rows(trials: Sequence[Trial], failures: Mapping[Trial, str], out: Path) -> Iterator[SweepRow]:
-    for values in dict.fromkeys(trial.values for trial in trials):
-        own = [trial for trial in trials if trial.values == values]
-        runs = [out / trial.name for trial in own if trial not in failures]
-        found = [_numbers(run) for run in runs]
-        yield SweepRow(
-            dict(values),
-            tuple(map(str, runs)),
-            {trial.name: failures[trial] for trial in own if trial in failures},
-            {
-                name: spread([numbers[name] for numbers in found])
-                for name in (found[0] if found else ())
-                if all(name in numbers for numbers in found)
-            },
-        )
-
-
 def spread(values: Sequence[float]) -> Spread:
-    """Compute mean and standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), deviation)
 
 
 def _numbers(run: Path) -> dict[str, float]:
     """Read the results of a finished run: metric -> value."""
-    summary = summarize_run(run)
-    found = {
-        "loss": summary.last_loss,
-        "validation loss": summary.best_validation_loss,
-    }
+    summary = read_run(run)[0]
+    found = {"loss": summary.last_loss, "validation loss": summary.best_validation_loss}
     metrics = run / FINAL_EVALUATION / "metrics.json"
     if metrics.is_file():
         rouge = json.loads(metrics.read_text(encoding="utf-8"))["rouge"]

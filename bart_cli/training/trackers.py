@@ -22,11 +22,12 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from bart_cli.config.presets import flatten
 from bart_cli.errors import BartError, first_line
@@ -43,27 +44,34 @@ Kept = dict[str, Any]
 Steps = dict[str, int]  # name of a scalar -> step
 
 
-class Tracker(Protocol):
+class Tracker(ABC):
     """A run in a tracker. Any exception means that the tracker has failed.
 
     Attributes:
+        hint: how to solve most problems.
         kept: identifies the run when it is resumed.
         place: where to find the run, for the user.
         has: last step that the tracker has of a resumed run; None: unknown.
     """
 
+    hint: str
     kept: Kept
     place: str
-    has: int | None
+    has: int | None = None
 
+    @abstractmethod
+    def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send scalars."""
 
+    @abstractmethod
     def finish(self, outcome: str) -> None:
         """Send all remaining rows and the outcome of the training."""
 
 
-class Wandb:
+class Wandb(Tracker):
     """Weights & Biases. With WANDB_MODE=offline, it only writes to RUN/wandb."""
 
     hint = "Run `wandb login`, or set WANDB_MODE=offline."
@@ -91,12 +99,9 @@ class Wandb:
         )
         self._run.config.update(dict(settings), allow_val_change=True)
         self.has = self._run.step - 1 if self._run.resumed else None
-        folder = self._run.settings.sync_dir
-        self.place = (
-            f"offline; `wandb sync {folder}` uploads it"
-            if self._run.offline
-            else str(self._run.url)
-        )
+        self.place = str(self._run.url)
+        if self._run.offline:
+            self.place = f"offline; `wandb sync {self._run.settings.sync_dir}` uploads it"
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         # wandb drops steps below its current one, such as the step of a postponed validation.
@@ -107,7 +112,7 @@ class Wandb:
         self._run.finish(exit_code=int(outcome == "failed"))
 
 
-class Mlflow:
+class Mlflow(Tracker):
     """MLflow at MLFLOW_TRACKING_URI; by default, in ./mlflow.db."""
 
     hint = "Check MLFLOW_TRACKING_URI."
@@ -121,7 +126,6 @@ class Mlflow:
 
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # errors are raised as well
         self._client = MlflowClient()
-        self.has: int | None = None
         if kept is None:
             project = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             found = self._client.get_experiment_by_name(project)
@@ -152,22 +156,18 @@ class Mlflow:
         self._client.set_terminated(self.kept["id"], status=status)
 
 
-class Trackio:
+class Trackio(Tracker):
     """Trackio, in TRACKIO_DIR or at TRACKIO_SPACE_ID or TRACKIO_SERVER_URL."""
 
     hint = "Check TRACKIO_DIR, TRACKIO_SPACE_ID and TRACKIO_SERVER_URL."
-    has: int | None = None
 
     def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
         import trackio
 
-        self.kept = (
-            kept
-            or {  # Trackio identifies a run only by its name
-                "id": f"{run.name}-{uuid.uuid4().hex[:8]}",
-                "project": os.environ.get("TRACKIO_PROJECT", PROJECT),
-            }
-        )
+        self.kept = kept or {
+            "id": f"{run.name}-{uuid.uuid4().hex[:8]}",  # Trackio knows a run only by its name
+            "project": os.environ.get("TRACKIO_PROJECT", PROJECT),
+        }
         name, project = self.kept["id"], self.kept["project"]
         # In a context of its own: what is current at the end of the process is finished once more.
         with redirect_stdout(io.StringIO()):
@@ -186,11 +186,7 @@ class Trackio:
         self._run.finish()
 
 
-KINDS: dict[str, Callable[[Path, Kept | None, Mapping[str, Any]], Tracker]] = {
-    "wandb": Wandb,
-    "mlflow": Mlflow,
-    "trackio": Trackio,
-}
+KINDS: dict[str, type[Tracker]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
 
 
 class _Sender:
@@ -237,9 +233,6 @@ class Trackers:
     """All trackers of a run, on rank 0.
 
     Args:
-        run: the run folder.
-        names: names of the trackers.
-        settings: settings of the run.
         rows: rows of the log so far, including those after `step`.
         step: step of the checkpoint to resume from.
         fresh: start new runs in the trackers.
@@ -274,9 +267,9 @@ class Trackers:
                 tracker = kind(run.resolve(), entry or None, settings)
             except Exception as error:  # a tracker can raise anything
                 if not entry:
-                    hint = f"{kind.hint} Or remove {name} from training.loggers."  # type: ignore[attr-defined]
                     raise BartError(
-                        f"cannot start {name}: {first_line(error)}", hint=hint
+                        f"cannot start {name}: {first_line(error)}",
+                        hint=f"{kind.hint} Or remove {name} from training.loggers.",
                     ) from error
                 reporter.warn(f"training without {name}: {first_line(error)}")
                 self._state[name] = entry | {"sent": sent}

@@ -43,11 +43,7 @@ def require_no_stop(stop: StopRequest, world: World) -> None:
 
 
 def mean_loss(
-    model: Bart,
-    batches: Iterable[Batch],
-    world: World,
-    precision: Precision,
-    stop: StopRequest,
+    model: Bart, batches: Iterable[Batch], world: World, precision: Precision, stop: StopRequest
 ) -> float:
     """Compute the mean negative log-likelihood per target token, without label smoothing.
 
@@ -59,7 +55,7 @@ def mean_loss(
     """
     total = torch.zeros((), device=world.device)
     tokens = 0
-    for batch in _in_step(batches, world, _empty_batch(model)):
+    for batch in _in_step(batches, world, model.config.eos_token_id):
         here = batch.to(world.device)
         with autocast(precision, world.device), fast_products(precision, world.device):
             hidden = model(here.source, here.source_mask, here.decoder_input)
@@ -74,25 +70,16 @@ def mean_loss(
     return loss
 
 
-def _in_step(batches: Iterable[Batch], world: World, filler: Batch) -> Iterator[Batch]:
-    """Yield the batches, then `filler` until all ranks have finished theirs.
+def _in_step(batches: Iterable[Batch], world: World, token: int) -> Iterator[Batch]:
+    """Yield the batches, then one `token` without label until all ranks have finished theirs.
 
     With a sharded model, every forward is a collective call, so all ranks need equally many.
     """
+    one = torch.full((1, 1), token)
+    filler = Batch(one, torch.ones_like(one, dtype=torch.bool), one, torch.full_like(one, IGNORE))
     own = iter(batches)
     while True:
         batch = next(own, None)
         if not world.any(batch is not None):
             return
         yield filler if batch is None else batch
-
-
-def _empty_batch(model: Bart) -> Batch:
-    """Make a batch of one token that does not count in the loss."""
-    token = torch.full((1, 1), model.config.eos_token_id)
-    return Batch(
-        source=token,
-        source_mask=torch.ones_like(token, dtype=torch.bool),
-        decoder_input=token,
-        labels=torch.full_like(token, IGNORE),
-    )

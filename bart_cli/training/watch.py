@@ -65,7 +65,11 @@ def write_run_page(run: Path, page: Path, every: int | None = None) -> RunSummar
         validations=validations[: -SHOWN - 1 : -1],
         # Samples of steps that were undone by a rollback are not shown.
         samples=samples if samples.get("step", summary.step + 1) <= summary.step else None,
-        reports=_reports(run, summary, page),
+        reports={  # name -> link relative to the page
+            name: quote(os.path.relpath(file.resolve(), page.resolve().parent))
+            for name in summary.evaluations
+            if (file := run / name / "report.html").is_file()
+        },
         settings=list(flatten(run_settings(run))),
         width=WIDTH,
         height=HEIGHT,
@@ -86,13 +90,3 @@ def _cards(summary: RunSummary) -> dict[str, str]:
         "ends": ("{}", summary.ends and summary.ends[5:16].replace("T", " ")),
     }
     return {name: form.format(value) for name, (form, value) in found.items() if value is not None}
-
-
-def _reports(run: Path, summary: RunSummary, page: Path) -> dict[str, str]:
-    """Find the reports of evaluations: name -> link relative to the page."""
-    files = {name: run / name / "report.html" for name in summary.evaluations}
-    return {
-        name: quote(os.path.relpath(file.resolve(), page.resolve().parent))
-        for name, file in files.items()
-        if file.is_file()
-    }

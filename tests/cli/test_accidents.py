@@ -16,7 +16,7 @@ import pytest
 from bart_cli.config.run import save_config
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import locked_folder
-from bart_cli.training.history import summarize_run
+from bart_cli.training.history import read_run
 from tests.cli.test_preprocess_processes import command as preprocess
 from tests.cli.test_preprocess_processes import corpus  # noqa: F401 - a fixture
 from tests.command import bart
@@ -103,7 +103,7 @@ def test_a_run_is_exclusive_and_its_processes_end_with_it(config: Path, tmp_path
     second = bart("pretrain", "--config", config, "--out", run)
     assert second.returncode == 2
     assert second.stderr.startswith(f"error: {run} is in use by another bart command (process ")
-    summary = summarize_run(run)
+    summary, _ = read_run(run)
     assert summary.state == "running"
     assert summary.epoch
     assert summary.ends
@@ -112,6 +112,6 @@ def test_a_run_is_exclusive_and_its_processes_end_with_it(config: Path, tmp_path
     process.kill()
     process.communicate()
     assert_gone(children)
-    assert summarize_run(run).state == "not finished"
+    assert read_run(run)[0].state == "not finished"
     with locked_folder(run, Reporter()):
-        assert summarize_run(run).state == "running"
+        assert read_run(run)[0].state == "running"

@@ -16,8 +16,8 @@ from bart_cli.model.formats import load_model, save_model
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.loop import schedule_of
 from bart_cli.training.metrics import read_metrics
+from bart_cli.training.optimizers import learning_rate
 from bart_cli.training.pretrain import run_pretrain
 from bart_cli.training.run import start_model
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
@@ -75,7 +75,6 @@ def transformers_loop(theirs, config, folder: Path, tokenizer: Tokenizer):  # ty
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
     )
-    rate = schedule_of(settings, config.schedule, STEPS)
     loader = PretrainLoader(
         resolve_shards(folder, config.data.sequence_length),
         config.data,
@@ -97,7 +96,7 @@ def transformers_loop(theirs, config, folder: Path, tokenizer: Tokenizer):  # ty
         output.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = rate(step + 1)
+            group["lr"] = learning_rate(step + 1, STEPS, settings.learning_rate, config.schedule)
         optimizer.step()
         losses.append(output.loss.item())
         norms.append(norm.item())

@@ -178,7 +178,7 @@ def test_a_model_that_does_not_compile_trains_without(monkeypatch: pytest.Monkey
     def broken(graph: object, inputs: object) -> object:
         raise RuntimeError("no kernel for this GPU\nmore")
 
-    monkeypatch.setattr(setup, "compiles_by_default", lambda training, world: True)
+    monkeypatch.setattr(setup, "compiles_by_default", lambda *_: True)
     monkeypatch.setattr(setup, "compiler_problem", lambda device: None)
     monkeypatch.setattr(Bart, "compile", partialmethod(Bart.compile, backend=broken))
     model = Bart(tiny_model_config(encoder_layers=1, decoder_layers=1))

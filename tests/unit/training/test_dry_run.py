@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,10 +14,10 @@ from bart_cli.model.formats import load_model
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import locked_folder
 from bart_cli.training.checkpoint import list_checkpoints
-from bart_cli.training.dry_run import DryRun, Estimate
 from bart_cli.training.finetune import run_finetune
 from bart_cli.training.metrics import read_metrics
 from bart_cli.training.pretrain import run_pretrain
+from bart_cli.training.run import RunResult
 from tests.unit.training.test_runs import (
     finetune_config,
     pairs,  # noqa: F401
@@ -35,9 +36,9 @@ def size(*files: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def estimate_of(result: object) -> Estimate:
-    assert isinstance(result, DryRun)
-    return result.estimate
+def estimate_of(result: RunResult) -> SimpleNamespace:
+    assert result.estimate is not None
+    return SimpleNamespace(**result.estimate)
 
 
 def test_a_dry_run_foretells_the_run_and_leaves_no_trace(
@@ -67,7 +68,7 @@ def test_a_dry_run_foretells_the_run_and_leaves_no_trace(
 
     before = content(tmp_path)
     finished = run_pretrain(config, run, dry_run=True, reporter=Reporter())
-    assert (finished.outcome, isinstance(finished, DryRun)) == ("done", False)
+    assert (finished.outcome, finished.estimate) == ("done", None)
     other = pretrain_config(shards, **settings, seed=1)
     with pytest.raises(UsageError, match="holds a run with other settings"):
         run_pretrain(other, run, dry_run=True, reporter=Reporter())

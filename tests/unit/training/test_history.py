@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bart_cli.errors import UsageError
-from bart_cli.training.history import summarize_run
+from bart_cli.training.history import read_run
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ def test_invalid_settings_of_a_run_are_reported(
 ) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        summarize_run(tmp_path)
+        read_run(tmp_path)

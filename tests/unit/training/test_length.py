@@ -8,6 +8,7 @@ import pytest
 
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.order import rank_positions
+from bart_cli.progress import Reporter
 from bart_cli.training.checks import in_steps
 
 
@@ -28,7 +29,7 @@ def test_the_last_step_is_the_first_that_reaches_the_end_of_the_last_epoch(
     epochs: float, samples: int, global_batch: int
 ) -> None:
     asked = config(epochs=epochs, global_batch=global_batch, checkpoint_every="epoch")
-    training = in_steps(asked, lambda: samples).training
+    training = in_steps(asked, lambda: samples, Reporter()).training
     read, steps = 0, 0
     while read < Fraction(str(epochs)) * samples:
         read += len(rank_positions(read, global_batch, 0, 1))
@@ -39,5 +40,5 @@ def test_the_last_step_is_the_first_that_reaches_the_end_of_the_last_epoch(
 
 
 def test_what_does_not_depend_on_the_data_is_resolved_without_counting_them() -> None:
-    resolved = in_steps(config(max_steps=50), lambda: pytest.fail("counted"))
+    resolved = in_steps(config(max_steps=50), lambda: pytest.fail("counted"), Reporter())
     assert (resolved.training.max_steps, resolved.schedule.warmup_steps) == (50, 5)

@@ -16,9 +16,13 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import make_scaler
-from bart_cli.training.lamb import NVLamb
 from bart_cli.training.loop import update
-from bart_cli.training.optimizers import backend_problem, build_optimizer, learning_rate
+from bart_cli.training.optimizers import (
+    NVLamb,
+    backend_problem,
+    build_optimizer,
+    learning_rate,
+)
 from tests.conftest import tiny_model_config
 
 pytestmark = pytest.mark.slow
@@ -214,7 +218,7 @@ def test_weight_decay_is_on_matrices_only_by_default(tiny_config: ModelConfig) -
 def test_a_gradient_of_zeros_does_not_break_nvlamb() -> None:
     parameter = torch.nn.Parameter(torch.ones(3, 3))
     parameter.grad = torch.zeros(3, 3)
-    NVLamb([parameter], lr=0.1, weight_decay=0.0).step()
+    NVLamb([parameter], lr=0.1, betas=(0.9, 0.999), eps=1e-8).step()
     assert torch.equal(parameter.data, torch.ones(3, 3))
 
 
@@ -261,7 +265,10 @@ def test_bf16_weights_follow_their_fp32_master_weights() -> None:
     start = torch.randn(6, 5).bfloat16().float()
     exact = torch.nn.Parameter(start.clone())
     rounded = torch.nn.Parameter(start.bfloat16())
-    pairs = [(p, NVLamb([p], lr=1e-4, weight_decay=0.1)) for p in (exact, rounded)]
+    pairs = [
+        (p, NVLamb([p], lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1))
+        for p in (exact, rounded)
+    ]
     for _ in range(20):
         gradient = torch.randn(6, 5).bfloat16()
         for parameter, optimizer in pairs:

@@ -19,6 +19,7 @@ from bart_cli.training.checkpoint import list_checkpoints, step_of
 from bart_cli.training.finetune import run_finetune
 from bart_cli.training.metrics import read_metrics
 from bart_cli.training.pretrain import run_pretrain
+from bart_cli.training.resume import changes
 from bart_cli.training.run import RunResult
 from tests.conftest import SENTENCES
 from tests.unit.training.test_runs import (
@@ -242,3 +243,9 @@ def test_the_best_checkpoints_are_kept_besides_the_last(
     # 2 and 3 have the best losses; 1 was among the best for a while.
     assert steps(run) == [2, 3, 5, 6]
     assert json.loads((run / "best" / "step.json").read_text())["step"] == 2
+
+
+def test_a_run_does_not_start_in_the_folder_of_an_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("task: evaluate\n")
+    with pytest.raises(UsageError, match="holds an evaluation"):
+        changes(tmp_path, PretrainConfig(), {})

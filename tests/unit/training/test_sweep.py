@@ -57,8 +57,8 @@ def test_a_failed_run_is_reported_and_the_others_continue(
 @pytest.mark.parametrize(
     ("signal", "outcome", "message", "code"),
     [
-        (2, "stopped by SIGINT", "was stopped by SIGINT in b=1,seed=1, run 1 of 2", 130),
-        (15, "done", "was stopped by SIGTERM in b=1,seed=1, run 1 of 2", 143),
+        (2, "stopped by SIGINT", "stopped by SIGINT in b=1,seed=1, run 1 of 2", 130),
+        (15, "done", "stopped by SIGTERM in b=1,seed=1, run 1 of 2", 143),
         (None, "stopped by the time limit", "b=1,seed=1, run 1 of 2: stopped by the time li", 1),
     ],
 )
