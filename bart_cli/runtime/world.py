@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.progress import Reporter
+from bart_cli.progress import Reporter, log
 from bart_cli.runtime.locks import locked_folder, require_free
 from bart_cli.runtime.memory import keep_freed_memory
 from bart_cli.runtime.workers import end_with_parent
@@ -34,6 +35,7 @@ from bart_cli.runtime.workers import end_with_parent
 Item = TypeVar("Item")
 LAUNCHER_SECONDS = 3.0  # for a launcher to kill this rank after another one has failed
 JOIN_TIME = timedelta(minutes=30)  # for all ranks to start
+SILENT_SECONDS = 60.0  # of waiting for them, without a message
 FEWEST = 2  # with fewer cores per rank, binding them does more harm than good
 RANK_0_TIME = timedelta(days=7)  # for work that only rank 0 does, such as reading a large corpus
 
@@ -200,6 +202,17 @@ def _meet(rank: int, size: int) -> Any:
             f"MASTER_ADDR={address} has no address on {socket.gethostname()}: {error.strerror}",
             hint="Set it to the name or IP address of rank 0's node.",
         ) from None
+    waits = threading.Timer(
+        SILENT_SECONDS,
+        log.warning,
+        [
+            f"rank {rank} is still waiting for the {size} ranks of the run to meet at "
+            f"{address}:{port}: a rank without this message has not started, or another program "
+            "uses this port"
+        ],
+    )
+    waits.daemon = True
+    waits.start()
     try:
         return next(rendezvous("env://", rank, size, timeout=JOIN_TIME))[0]
     except dist.DistError as error:
@@ -212,6 +225,8 @@ def _meet(rank: int, size: int) -> Any:
             f"to meet at {address}:{port}",
             hint="Look for ranks that did not start or cannot reach this address.",
         ) from None
+    finally:
+        waits.cancel()
 
 
 @contextmanager

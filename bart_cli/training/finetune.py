@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bart_cli import tokenizer_files
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.data.batch import Collate
 from bart_cli.data.pair_ids import count_training_pairs, encode_pairs, load_encoded, load_prepared
@@ -12,6 +13,7 @@ from bart_cli.data.summarization_loader import SummarizationLoader, summarizatio
 from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import resolve_model
+from bart_cli.model.pickles import load_pickle
 from bart_cli.progress import Reporter
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World, held_by_rank_0, join_world
@@ -156,7 +158,11 @@ def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
         return kept[-1] / "model"
     if config.init_from is not None:
         path = resolve_model(config.init_from)
-        return path.parent if path.is_file() else path
+        if not path.is_file():
+            return path
+        if not any((path.parent / name).is_file() for name in tokenizer_files.FILES):
+            load_pickle(path)  # a file that is no model is a worse problem
+        return path.parent
     assert config.data.path is not None
     path = config.data.path
     beside = (path.parent if path.is_file() else path) / "tokenizer"

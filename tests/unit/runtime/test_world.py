@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
-from bart_cli.errors import UsageError
+from bart_cli.errors import BartError, UsageError
 from bart_cli.runtime.launch import processes_to_start
 from bart_cli.runtime.world import device_of, join_world, launched, slurm_tasks_on_this_node
 
@@ -120,6 +121,21 @@ def test_an_address_where_ranks_cannot_meet_is_reported_at_once(
             monkeypatch.setenv(name, value)
         with pytest.raises(UsageError, match=message.format(port=port)), join_world():
             pass
+
+
+def test_a_rank_says_that_others_have_not_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+    world = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in world.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("bart_cli.runtime.world.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("bart_cli.runtime.world.JOIN_TIME", timedelta(seconds=0.3))
+    with pytest.raises(BartError, match="rank 0 waited 0 minutes for the 2 ranks"), join_world():
+        pass
+    assert "rank 0 is still waiting for the 2 ranks of the run to meet at 127.0.0.1" in caplog.text
 
 
 def test_two_ranks_with_one_gpu_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,8 +290,10 @@ def test_a_failed_start_leaves_nothing_behind(shards: Path, pairs: Path, tmp_pat
     good = finetune_config(pairs, training={"max_steps": 2})
     good = good.model_copy(update={"init_from": str(tmp_path / "pre")})
     long = good.data.model_copy(update={"max_source_length": 999})
+    (tmp_path / "a.txt").write_text("not a model\n")
     for change, message in (
         ({"init_from": str(tmp_path / "none")}, "no such model"),
+        ({"init_from": str(tmp_path / "a.txt")}, "a.txt: cannot read the weights"),
         ({"keep_encoder_layers": (7,)}, "keep_encoder_layers=7"),
         ({"data": long}, "exceeds the model's 64 positions"),
     ):
