@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 
 START_ANEW = "Choose another --out, or delete that folder."  # hint: the folder has other results
 
@@ -25,7 +26,8 @@ class BartError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions are pickled to pass between processes (Dask workers, training ranks).
-        return _rebuild, (type(self), self.message, self.hint, self.exit_code)
+        kind = partial(type(self), hint=self.hint, exit_code=self.exit_code)
+        return kind, (self.message,)
 
 
 class UsageError(BartError):
@@ -33,10 +35,6 @@ class UsageError(BartError):
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 2) -> None:
         super().__init__(message, hint=hint, exit_code=exit_code)
-
-
-def _rebuild(kind: type[BartError], message: str, hint: str | None, exit_code: int) -> BartError:
-    return kind(message, hint=hint, exit_code=exit_code)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

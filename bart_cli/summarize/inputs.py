@@ -75,7 +75,8 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
     inputs: list[Input] = []
     for word in words:
         if word == "-":
-            inputs.append(_standard_input(jsonl))
+            text = "" if jsonl else _decode(STANDARD_INPUT, sys.stdin.buffer.read())
+            inputs.append(Input(None, "jsonl" if jsonl else "text", text))
             continue
         if word.startswith(("http://", "https://")):
             inputs.append(_web_page(word, jsonl))
@@ -84,13 +85,11 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             raise UsageError("one of the inputs is empty: expected a file, folder, pattern or -")
         path = Path(word)
         if path.is_dir():
-            files = sorted(
-                file
-                for file in path.iterdir()
-                if file.suffix.lower() in KINDS and not file.is_dir()
-            )
+            known = (file for file in path.iterdir() if file.suffix.lower() in KINDS)
+            files = sorted(file for file in known if not file.is_dir())
             if not files:
-                raise UsageError(f"no {_either(list(KINDS))} file in {path}")
+                *most, last = KINDS
+                raise UsageError(f"no {', '.join(most)} or {last} file in {path}")
         elif not path.exists() and glob.has_magic(word):
             found = (Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207
             files = sorted(file for file in found if file.is_file())
@@ -128,12 +127,6 @@ def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Te
             yield Text(Origin(given.name), given.text or _text(given))
         except UsageError as error:
             yield Failure(Origin(given.name), error.message)
-
-
-def _standard_input(jsonl: bool) -> Input:
-    if jsonl:
-        return Input(None, "jsonl")
-    return Input(None, "text", _decode(STANDARD_INPUT, sys.stdin.buffer.read()))
 
 
 def _web_page(url: str, jsonl: bool) -> Input:
@@ -247,7 +240,3 @@ def _decode(name: str, content: bytes) -> str:
     if not text.strip():
         raise UsageError(f"{name} is empty: there is no text to summarize")
     return text
-
-
-def _either(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bart_cli.config.commands import OutputFormat
-from bart_cli.files import atomic_file, complete_lines
+from bart_cli.files import complete_lines
 from bart_cli.progress import printable
 from bart_cli.summarize.records import Origin
 from bart_cli.summarize.summarizer import Summary
@@ -50,9 +50,7 @@ def to_record(result: Result, decoding: Mapping[str, object]) -> dict[str, objec
     row |= {} if origin.id is None else {"id": origin.id}
     if summary is None:
         return row | {"error": result.error}
-    row["summary"] = summary.text
-    if summary.others:
-        row["others"] = summary.others
+    row |= {"summary": summary.text} | ({"others": summary.others} if summary.others else {})
     return row | {
         "score": round(summary.score, 6),
         "source_tokens": summary.source_tokens,
@@ -107,29 +105,10 @@ def write_results(
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[TextIO]:
-    """Open a stream that is written to `path` atomically when the block ends without an error."""
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        yield stream
-
-
-@dataclass(frozen=True)
-class Continued:
-    """A JSON-lines file to append to.
-
-    Attributes:
-        lines: number of results that it already has.
-        failed: how many of these are errors.
-    """
-
-    stream: TextIO
-    lines: int
-    failed: int
-
-
-@contextmanager
-def continued_file(path: Path, key: str) -> Iterator[Continued]:
+def continued_file(path: Path, key: str) -> Iterator[tuple[TextIO, int, int]]:
     """Write a JSON-lines file that a later call with the same key can resume.
+
+    Yield the stream, the number of results that the file already has, and how many are errors.
 
     The file is called `.NAME.KEY.partial` until it is complete. Partial files with other keys are
     deleted.
@@ -153,7 +132,7 @@ def continued_file(path: Path, key: str) -> Iterator[Continued]:
             failed += "error" in record
         stream.truncate(end)
         stream.seek(end)
-        yield Continued(stream, lines, failed)
+        yield stream, lines, failed
         stream.flush()
         os.fsync(stream.fileno())
         partial.replace(path)

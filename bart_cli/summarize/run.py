@@ -16,12 +16,13 @@ from typing import TextIO
 
 from bart_cli.config.commands import OutputFormat, SummarizeConfig
 from bart_cli.errors import BartError
+from bart_cli.files import atomic_file
 from bart_cli.model.formats import model_files
 from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.locks import locked_path
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.summarize.inputs import Input, read_items
-from bart_cli.summarize.outputs import Result, Write, continued_file, new_file, write_results
+from bart_cli.summarize.outputs import Result, Write, continued_file, write_results
 from bart_cli.summarize.records import Failure, Text
 from bart_cli.summarize.summarizer import SummariesInterrupted, Summarizer, Summary
 from bart_cli.summarize.windows import windows
@@ -76,7 +77,7 @@ def summarize_to_stream(
     """Write the results of all inputs to a stream, a window at a time."""
     counts = Counts()
     with write_results(stream, job.form, job.heading, summarizer.stated()) as write:
-        _run(summarizer, job, write, counts, 0, stream, reporter, task)
+        _run(summarizer, job, write, counts, stream, reporter, task)
     return counts
 
 
@@ -85,16 +86,23 @@ def summarize_to_file(
 ) -> Counts:
     """Write the results to a file atomically; resume JSON lines of an interrupted equal command."""
     if job.form != "jsonl" or not all(given.rereadable for given in job.inputs):
-        with locked_path(out, reporter), new_file(out) as stream:
+        with (
+            locked_path(out, reporter),
+            atomic_file(out) as temporary,
+            temporary.open("w", encoding="utf-8") as stream,
+        ):
             return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
-    with locked_path(out, reporter), continued_file(out, _key(summarizer, job)) as before:
-        if before.lines:
-            reporter.info(f"{before.lines:,} results exist; resuming after them")
-        counts = Counts(done=before.lines, failed=before.failed)
-        task.advance(before.lines)
+    with (
+        locked_path(out, reporter),
+        continued_file(out, _key(summarizer, job)) as (stream, done, failed),
+    ):
+        if done:
+            reporter.info(f"{done:,} results exist; resuming after them")
+        counts = Counts(done, failed)
+        task.advance(done)
         try:
-            with write_results(before.stream, "jsonl", None, summarizer.stated()) as write:
-                _run(summarizer, job, write, counts, before.lines, before.stream, reporter, task)
+            with write_results(stream, "jsonl", None, summarizer.stated()) as write:
+                _run(summarizer, job, write, counts, stream, reporter, task)
         except KeyboardInterrupt:
             reporter.info(f"{counts.done:,} results are kept; rerun the command to resume")
             raise
@@ -106,21 +114,27 @@ def _run(
     job: Job,
     write: Write,
     counts: Counts,
-    skip: int,
     stream: TextIO,
     reporter: Reporter,
     task: Task,
 ) -> None:
-    items = itertools.islice(read_items(job.inputs, job.config.field), skip, None)
+    """Write the results of the inputs after the first `counts.done`, and count them."""
+    items = itertools.islice(read_items(job.inputs, job.config.field), counts.done, None)
+    min_length = summarizer.generation.min_length
     notices = 0
     for results in _results(summarizer, items, job, reporter):
         for result in results:
             write(result)
-            _count(result, counts, summarizer.generation.min_length)
+            counts.done += 1
+            if result.summary is None:
+                counts.failed += 1
+            else:
+                counts.cut += result.summary.cut
+                counts.short += 0 < result.summary.source_tokens < min_length
             # The record of a JSON line contains the same information.
             reported = job.form == "text" or result.origin.line is None
             if reported and notices < NOTICES:
-                notices += _notify(result, reporter, summarizer.generation.min_length)
+                notices += _notify(result, reporter, min_length)
         stream.flush()
         task.advance(len(results))
 
@@ -128,17 +142,18 @@ def _run(
 def _results(
     summarizer: Summarizer, items: Iterator[Text | Failure], job: Job, reporter: Reporter
 ) -> Iterator[list[Result]]:
-    for window in windows(items, job.batch_size, _weight):
+    def weight(item: Text | Failure) -> int:
+        return len(item.text) if isinstance(item, Text) else len(item.error)
+
+    for window in windows(items, job.batch_size, weight):
         texts = [item.text for item in window if isinstance(item, Text)]
         try:
-            summaries = iter(
-                summarizer.summarize(
-                    texts,
-                    long=job.config.long,
-                    batch_size=job.batch_size,
-                    max_tokens=job.max_tokens,
-                    reporter=reporter if sum(map(len, texts)) > BOOK else None,
-                )
+            summaries = summarizer.summarize(
+                texts,
+                long=job.config.long,
+                batch_size=job.batch_size,
+                max_tokens=job.max_tokens,
+                reporter=reporter if sum(map(len, texts)) > BOOK else None,
             )
         except SummariesInterrupted as stop:
             yield _kept(window, stop.summaries, job)
@@ -151,19 +166,14 @@ def _results(
                 f"{summarizer.generation.beams} beams",
                 hint=f"Pass --batch-size {max(1, job.batch_size // 2)}.",
             ) from None
-        yield [
-            Result(item.origin, None, item.error)
-            if isinstance(item, Failure)
-            else Result(item.origin, next(summaries))
-            for item in window
-        ]
+        yield _kept(window, summaries, job)
 
 
 def _kept(window: Sequence[Text | Failure], summaries: Sequence[Summary], job: Job) -> list[Result]:
-    """Return the results to keep of a window that was interrupted by Ctrl-C.
+    """Return the results of a window: all, unless Ctrl-C interrupted it.
 
-    For JSON lines, these are the results before the first unfinished text, where a rerun resumes.
-    Other formats keep every summary, including those that lack some pieces.
+    Then JSON lines keep the results before the first unfinished text, where a rerun resumes. Other
+    formats keep every summary, including those that lack some pieces.
     """
     kept = []
     found = iter(summaries)
@@ -177,19 +187,6 @@ def _kept(window: Sequence[Text | Failure], summaries: Sequence[Summary], job: J
         if summary.pieces or not summary.missing:
             kept.append(Result(item.origin, summary))
     return kept
-
-
-def _weight(item: Text | Failure) -> int:
-    return len(item.text) if isinstance(item, Text) else len(item.error)
-
-
-def _count(result: Result, counts: Counts, min_length: int) -> None:
-    counts.done += 1
-    if result.summary is None:
-        counts.failed += 1
-    else:
-        counts.cut += result.summary.cut
-        counts.short += 0 < result.summary.source_tokens < min_length
 
 
 def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:

@@ -44,9 +44,9 @@ def test_only_complete_records_of_a_dead_process_are_kept(tmp_path: Path) -> Non
         out = tmp_path / f"{number}.jsonl"
         other = leave_behind(out, "b", b"")
         leave_behind(out, "a", RECORD.encode() + tail)
-        with continued_file(out, "a") as continued:
-            assert (continued.lines, continued.failed) == (1, 0), tail
-            continued.stream.write(RECORD)
+        with continued_file(out, "a") as (stream, lines, failed):
+            assert (lines, failed) == (1, 0), tail
+            stream.write(RECORD)
         assert out.read_text() == 2 * RECORD
         assert not other.exists()
 
