@@ -13,16 +13,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.presets import load_config
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
+from bart_cli.data.documents import read_texts
+from bart_cli.data.download.sample import write_sample
+from bart_cli.data.pairs import read_pairs
+from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
+from bart_cli.data.preprocess.summarization import preprocess_summarization
 from bart_cli.errors import BartError
+from bart_cli.evaluation.evaluate import run_evaluate
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import exclusive
-
-if TYPE_CHECKING:
-    from bart_cli.training.run import RunResult
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.finetune import run_finetune
+from bart_cli.training.pretrain import run_pretrain
+from bart_cli.training.run import RunResult
 
 VOCABULARY = 2500
 SHARDS = 8
@@ -42,8 +49,8 @@ class Example:
 class DemoReport:
     """Pre-training losses, ROUGE by system, examples, and seconds by stage."""
 
-    first_loss: float = 0.0
-    last_loss: float = 0.0
+    first_loss: float | None = None  # of the steps that were logged
+    last_loss: float | None = None
     rouge: dict[str, dict[str, float]] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -70,20 +77,30 @@ def run_demo(
         BartError: a signal or the time limit stopped a training run.
     """
     report = DemoReport()
-    sample, prepared = out / "sample", out / "prepared"
+    sample, prepared, pairs = out / "sample", out / "prepared", out / "sample" / "summarization"
+    sets = sets or []
     with _stage("sample", report, reporter):
-        _write_sample(sample, megabytes, test, reporter)
+        if (pairs / "test.jsonl").is_file():  # written last
+            reporter.info(f"{sample} already exists")
+        else:
+            write_sample(sample, megabytes=megabytes, test=test, reporter=reporter)
     with _stage("preprocess", report, reporter):
         _prepare(sample, prepared, reporter)
     with _stage("pre-train", report, reporter):
-        _pretrain(prepared, out / "pretrained", sets or [], report, reporter)
-    runs = {"pre-trained": str(out / "pretrained"), "from scratch": None}
-    for name, init_from in runs.items():
+        options: dict[str, object] = {"data.path": prepared / "shards"}
+        config = load_config(PretrainConfig, preset="tiny-cpu", sets=sets, options=options)
+        result = _finished(run_pretrain(config, out / "pretrained", reporter=reporter))
+        report.first_loss, report.last_loss = result.first_loss, result.last_loss
+    options = {"data.path": prepared / "pairs"}
+    tuning = load_config(FinetuneConfig, preset="tiny-cpu-finetune", sets=sets, options=options)
+    for name, init_from in {"pre-trained": str(out / "pretrained"), "from scratch": None}.items():
         run = out / f"finetuned-{name.replace(' ', '-')}"
         with _stage(f"fine-tune {name}", report, reporter):
-            _finetune(prepared, run, init_from, sets or [], reporter)
+            # Set after loading: `--set model.…` applies to the run from scratch, and conflicts.
+            own = tuning.model_copy(update={"init_from": init_from})
+            _finished(run_finetune(own, run, reporter=reporter))
         with _stage(f"evaluate {name}", report, reporter):
-            _evaluate(sample, run, name, report, reporter)
+            _evaluate(pairs, run, name, report, reporter)
     report.model = out / "finetuned-pre-trained"
     return report
 
@@ -108,22 +125,7 @@ def _stage(name: str, report: DemoReport, reporter: Reporter) -> Iterator[None]:
     report.seconds[name] = time.monotonic() - begin
 
 
-def _write_sample(sample: Path, megabytes: float, test: int, reporter: Reporter) -> None:
-    from bart_cli.data.download.sample import write_sample
-
-    if (sample / "summarization" / "test.jsonl").is_file():  # written last
-        reporter.info(f"{sample} already exists")
-        return
-    write_sample(sample, megabytes=megabytes, test=test, reporter=reporter)
-
-
 def _prepare(sample: Path, prepared: Path, reporter: Reporter) -> None:
-    from bart_cli.config.data import SummarizationDataConfig
-    from bart_cli.data.documents import read_texts
-    from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
-    from bart_cli.data.preprocess.summarization import preprocess_summarization
-    from bart_cli.tokenizer import Tokenizer
-
     corpus, folder = sample / "pretrain", prepared / "tokenizer"
     if not (folder / "merges.txt").is_file():  # written last
         with reporter.task("train the tokenizer") as task:
@@ -136,46 +138,9 @@ def _prepare(sample: Path, prepared: Path, reporter: Reporter) -> None:
     preprocess_summarization(pairs, prepared / "pairs", tokenizer, reporter=reporter)
 
 
-def _pretrain(
-    prepared: Path, run: Path, sets: list[str], report: DemoReport, reporter: Reporter
-) -> None:
-    from bart_cli.training.pretrain import run_pretrain
-
-    config = load_config(
-        PretrainConfig, preset="tiny-cpu", sets=sets, options={"data.path": prepared / "shards"}
-    )
-    result = _finished(run_pretrain(config, run, reporter=reporter))
-    assert result.first_loss is not None
-    assert result.last_loss is not None
-    report.first_loss, report.last_loss = result.first_loss, result.last_loss
-
-
-def _finetune(
-    prepared: Path, run: Path, init_from: str | None, sets: list[str], reporter: Reporter
-) -> None:
-    from bart_cli.training.finetune import run_finetune
-
-    config = load_config(
-        FinetuneConfig,
-        preset="tiny-cpu-finetune",
-        sets=sets,
-        options={"data.path": prepared / "pairs"},
-    )
-    # Set after loading: `--set model.…` applies to the run from scratch, and conflicts with this.
-    config = config.model_copy(update={"init_from": init_from})
-    _finished(run_finetune(config, run, reporter=reporter))
-
-
-def _evaluate(sample: Path, run: Path, name: str, report: DemoReport, reporter: Reporter) -> None:
-    from bart_cli.data.pairs import read_pairs
-    from bart_cli.evaluation.evaluate import run_evaluate
-
-    pairs = sample / "summarization"
-    config = load_config(
-        EvaluateConfig,
-        config_file=run / "config.yaml",
-        options={"model_path": str(run), "data.path": pairs},
-    )
+def _evaluate(pairs: Path, run: Path, name: str, report: DemoReport, reporter: Reporter) -> None:
+    options = {"model_path": str(run), "data.path": pairs}
+    config = load_config(EvaluateConfig, config_file=run / "config.yaml", options=options)
     result = run_evaluate(config, run / "evaluation-test", reporter=reporter)
     assert result is not None  # one process
     report.rouge[f"fine-tuned, {name}"] = result.rouge

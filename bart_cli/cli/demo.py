@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -28,12 +29,11 @@ def command(
     Pre-trains a small BART on text from an invented world, fine-tunes it to summarize, and compares
     it with the same fine-tuning from scratch and with the first two sentences of each article.
     """
-    from dataclasses import asdict
-
-    from bart_cli.demo import run_demo
     from bart_cli.extras import require
 
     require("bart demo", "data", "eval")
+    from bart_cli.demo import run_demo
+
     report = run_demo(
         out_folder, megabytes=megabytes, test=test, sets=sets, reporter=make_reporter()
     )
@@ -47,7 +47,8 @@ def command(
         for name, text in zip(names, texts, strict=True):
             out.print(Text.assemble((f"{name:<10}", "bold"), f" {text}"), soft_wrap=True)
     out.print()
-    out.print(f"pre-training loss: {report.first_loss:.3f} -> {report.last_loss:.3f}")
+    if report.first_loss is not None and report.last_loss is not None:
+        out.print(f"pre-training loss: {report.first_loss:.3f} -> {report.last_loss:.3f}")
     ranked = sorted(report.rouge.items(), key=lambda item: -item[1]["rouge2"])
     rows = [[name, *(f"{rouge[kind]:.2f}" for kind in KINDS)] for name, rouge in ranked]
     print_rows(rows, "test split", *KINDS.values())
