@@ -21,6 +21,7 @@ from bart_cli.cli.options import (
     numbers,
     option_groups,
     setting,
+    words,
 )
 from bart_cli.config.commands import BenchmarkConfig
 
@@ -86,11 +87,10 @@ class SweepOptions:
         """Return the settings to vary."""
         from bart_cli.benchmark.cases import Sweep
 
-        words = [word.strip() for word in (self.precisions or "").split(",")]
         return Sweep(
             sets=self.sets or [],
             batch_sizes=numbers("--batch-size", self.batch_sizes),
-            precisions=[word for word in words if word],
+            precisions=words(self.precisions),
             processes=numbers("--processes", self.processes),
         )
 

@@ -18,6 +18,7 @@ from bart_cli.cli.options import (
     keys,
     option_groups,
     setting,
+    words,
 )
 from bart_cli.cli.training import ProcessesOption, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
@@ -65,7 +66,12 @@ def command(
     from bart_cli.extras import require
 
     require("bart evaluate", "eval")
+    scored = model
     own = None
+    if model is not None and checkpoint is not None:
+        from bart_cli.model.formats import resolve_model
+
+        scored = str(resolve_model(model, checkpoint))
     if model and not settings.name and (Path(model) / "config.yaml").is_file():
         settings = settings.or_file(Path(model) / "config.yaml")
         own = settings.load(EvaluateConfig, {}).data
@@ -76,9 +82,9 @@ def command(
         | keys(pairs)
         | keys(scoring)
         | {
-            "model_path": _resolve(model, checkpoint),
+            "model_path": scored,
             "data.path": data,
-            "evaluation.metrics": _words(metrics),
+            "evaluation.metrics": None if metrics is None else words(metrics),
             "predictions": predictions,
         },
         lambda config: saved_with(config.model_path),
@@ -140,19 +146,6 @@ def show_scores(result: Evaluation, folder: Path) -> None:
         spread = ", ".join(f"{name} {value:.2f}" for name, value in result.latency.items())
         say(f"{result.throughput:.1f} articles/s; seconds per batch: {spread}")
     say(f"{result.articles:,} articles; predictions, metrics.json and report.html in {folder}")
-
-
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _resolve(model: str | None, checkpoint: str | None) -> str | None:
-    """The folder of the checkpoint if one is given, else the model."""
-    if model is None or checkpoint is None:
-        return model
-    from bart_cli.model.formats import resolve_model
-
-    return str(resolve_model(model, checkpoint))
 
 
 def _default_out(model: str | None, config: EvaluateConfig, checkpoint: str | None) -> Path:

@@ -163,12 +163,17 @@ class ScoringOptions:
     rouge_tokenizer: Annotated[str | None, setting(EvaluationConfig, "tokenizer")] = None
 
 
+def words(text: str | None) -> list[str]:
+    """Split the value of an option such as `a,b,c`; empty if it was not given."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
 def numbers(option: str, text: str | None) -> list[int]:
     """Parse the value of an option such as `1,4,8`; empty if it was not given."""
-    words = [word.strip() for word in (text or "").split(",") if word.strip()]
-    if not all(word.isdigit() and int(word) > 0 for word in words):
+    found = words(text)
+    if not all(word.isdigit() and int(word) > 0 for word in found):
         raise UsageError(f"{option} {text}: expected positive integers such as 1,4,8")
-    return [int(word) for word in words]
+    return [int(word) for word in found]
 
 
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:

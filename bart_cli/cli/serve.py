@@ -21,7 +21,8 @@ from bart_cli.cli.options import CheckpointOption, ConfigOptions, keys, option_g
 from bart_cli.config.commands import ServeConfig
 
 if TYPE_CHECKING:
-    from bart_cli.serve.worker import Loaded
+    from bart_cli.serve.worker import Served
+    from bart_cli.summarize.summarizer import Summarizer
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,26 @@ def _load(
     checkpoint: str | None,
     decoding: DecodingOptions,
     settings: ConfigOptions,
-) -> Loaded:
+) -> tuple[Summarizer, Served]:
     """Load the model in a worker as `bart summarize` does, distributing workers over the GPUs."""
     import torch
 
-    from bart_cli.serve.worker import Loaded
+    from bart_cli.serve.worker import Served
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     spread = gpus > 1 and decoding.device in (None, "auto")
     if spread:
         decoding = replace(decoding, device=f"cuda:{number % gpus}")
-    summarizer, loaded, evaluation = load_summarizer(
-        model, checkpoint, decoding, settings, make_reporter()
-    )
-    return Loaded(
-        summarizer,
-        loaded.precision,
-        evaluation.batch_size,
-        evaluation.max_tokens,
-        gpus if spread else 1,
+    loading = load_summarizer(model, checkpoint, decoding, settings, make_reporter())
+    summarizer, loaded, evaluation = loading
+    return summarizer, Served(
+        precision=loaded.precision,
+        device=str(summarizer.model.device),
+        positions=summarizer.positions,
+        source_length=summarizer.source_length,
+        vocab_size=summarizer.model.config.vocab_size,
+        generation=summarizer.generation,
+        batch_size=evaluation.batch_size,
+        max_tokens=evaluation.max_tokens,
+        gpus=gpus if spread else 1,
     )

@@ -30,28 +30,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A summarizer, and how it was loaded.
-
-    Attributes:
-        batch_size, max_tokens: limits of a batch; see `Summarizer.summarize`.
-        gpus: number of GPUs, each of which needs a worker.
-    """
-
-    summarizer: Summarizer
-    precision: str
-    batch_size: int
-    max_tokens: int | None
-    gpus: int
-
-
-@dataclass(frozen=True)
 class Served:
     """Information about the loaded model, sent by a worker.
 
     Attributes:
         positions, source_length: see `Summarizer`.
         generation: decoding settings saved with the model.
+        batch_size, max_tokens: limits of a batch; see `Summarizer.summarize`.
         gpus: number of GPUs, each of which needs a worker.
     """
 
@@ -63,6 +48,7 @@ class Served:
     generation: GenerationConfig
     batch_size: int
     gpus: int
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +81,7 @@ class Failure:
     shared: bool = False
 
 
-Load = Callable[[int], Loaded]  # takes the number of the worker
+Load = Callable[[int], "tuple[Summarizer, Served]"]  # takes the number of the worker
 Record = dict[str, object]
 Order = list[Text] | int  # texts of equal settings, or the number of a text to cancel
 Results = dict[int, Record | Failure | None]  # by number of the text; None: canceled
@@ -119,28 +105,16 @@ def work(pipe: Connection, number: int, threads: str | None, parent: int, load: 
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = threads
     try:
-        loaded = load(number)
+        model, served = load(number)
     except (BartError, OSError) as error:
         pipe.send(error if isinstance(error, BartError) else BartError(first_line(error)))
         return
-    model = loaded.summarizer
-    pipe.send(
-        Served(
-            precision=loaded.precision,
-            device=str(model.model.device),
-            positions=model.positions,
-            source_length=model.source_length,
-            vocab_size=model.model.config.vocab_size,
-            generation=model.generation,
-            batch_size=loaded.batch_size,
-            gpus=loaded.gpus,
-        )
-    )
+    pipe.send(served)
     with suppress(EOFError):
-        _decode(pipe, loaded)
+        _decode(pipe, model, served)
 
 
-def _decode(pipe: Connection, loaded: Loaded) -> None:
+def _decode(pipe: Connection, model: Summarizer, served: Served) -> None:
     """Receive texts and send their records.
 
     Raises:
@@ -157,7 +131,7 @@ def _decode(pipe: Connection, loaded: Loaded) -> None:
                     results[order] = None
                 continue
             if not running:
-                running = _begin(loaded, order[0].settings.generation)
+                running = _begin(model, served, order[0].settings.generation)
             for text in order:
                 try:
                     running.add(text.number, text.text, text.settings.long)
@@ -174,20 +148,19 @@ def _decode(pipe: Connection, loaded: Loaded) -> None:
                 summaries = {}
                 results |= dict.fromkeys(lost, failure)
             for number, summary in summaries.items():
-                results[number] = _record(loaded.summarizer, summary, overlaps.get(number))
+                results[number] = _record(model, summary, overlaps.get(number))
         for number in results:
             overlaps.pop(number, None)
         if results:
             pipe.send(results)
 
 
-def _begin(loaded: Loaded, generation: GenerationConfig) -> RunningTexts:
-    model = loaded.summarizer
+def _begin(model: Summarizer, served: Served, generation: GenerationConfig) -> RunningTexts:
     # A text with more beams than usual counts as several texts in a batch.
     usual = max(model.generation.beams, model.generation.return_sequences)
     width = max(generation.beams, generation.return_sequences)
-    size = max(1, loaded.batch_size * usual // max(usual, width))
-    return RunningTexts(model, generation, size, loaded.max_tokens)
+    size = max(1, served.batch_size * usual // max(usual, width))
+    return RunningTexts(model, generation, size, served.max_tokens)
 
 
 def _record(model: Summarizer, summary: Summary, compared: str | None) -> Record | Failure:

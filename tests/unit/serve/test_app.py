@@ -17,14 +17,14 @@ from bart_cli.serve import requests
 from bart_cli.serve.app import MOST_FILES, Access, Server, build_app
 from bart_cli.serve.batching import Pool
 from bart_cli.serve.requests import chat_document
-from bart_cli.serve.worker import Failure, Loaded, Served, _failure
+from bart_cli.serve.worker import Failure, Served, _failure
 
 SERVED = Served("fp32", "cpu", 64, 64, 100, GenerationConfig(max_length=12), 8, 1)
 TEXT = {"text": "Rain fell."}
 OPEN_TO_ALL = Access(None, loopback=False)
 
 
-def never(_: int) -> Loaded:
+def never(_: int) -> tuple[Any, Served]:
     raise AssertionError("no test here starts a worker")
 
 
