@@ -20,6 +20,10 @@ def scheduler() -> str:
     dask.config.set({"distributed.worker.profile.enabled": False})
     with withheld():  # its threads leave signals to the main thread
         cluster = LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp://",
+            dashboard_address="127.0.0.1:0",
         )
     return str(cluster.scheduler_address)

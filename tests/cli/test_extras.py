@@ -17,6 +17,7 @@ import pytest
 from bart_cli.extras import CLONE
 from bart_cli.tokenizer import Tokenizer
 from tests.cli.test_training_commands import SMALL, TINY
+from tests.clusters import scheduler
 from tests.command import bart
 from tests.conftest import SENTENCES
 
@@ -81,7 +82,7 @@ def folder(tmp_path: Path, tiny_tokenizer: Tokenizer) -> Path:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = bart(
         *("preprocess", "pretrain", "--text", "a.txt", "--tokenizer", "bpe", "--shards", 2),
-        *("--workers", 1, "--out", "shards"),
+        *("--scheduler", scheduler(), "--out", "shards"),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr

@@ -11,6 +11,7 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
+from tests.clusters import scheduler
 from tests.command import bart as run_bart
 from tests.conftest import SENTENCES, tiny_model_config
 from tests.servers.hub import serve_hub
@@ -49,9 +50,8 @@ def test_a_hub_tokenizer_is_used(tmp_path: Path, tiny_tokenizer: Tokenizer) -> N
     (tmp_path / "a.txt").write_text("\n\n".join(SENTENCES))
     command = ["preprocess", "pretrain", "--text", tmp_path / "a.txt", "--out", tmp_path / "out"]
     with serve_hub(tmp_path / "hub") as endpoint:
-        result = bart(
-            endpoint, tmp_path / "cache", *command, "--tokenizer", "someone/bpe", "--workers", "1"
-        )
+        command += ["--tokenizer", "someone/bpe", "--scheduler", scheduler()]
+        result = bart(endpoint, tmp_path / "cache", *command)
     assert result.returncode == 0, result.stderr
     saved = Tokenizer.from_pretrained(tmp_path / "out" / "tokenizer")
     assert saved.fingerprint() == tiny_tokenizer.fingerprint()

@@ -19,6 +19,7 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training import checkpoint
 from bart_cli.training.metrics import read_metrics
+from tests.clusters import scheduler
 from tests.command import bart
 from tests.conftest import SENTENCES
 
@@ -47,7 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
     tiny_tokenizer.save(root / "bpe")
     result = bart(
         *("preprocess", "pretrain", "--text", root / "a.txt", "--tokenizer", root / "bpe"),
-        *("--target-length", 128, "--target-length", 512, "--shards", 2, "--workers", 1),
+        *("--target-length", 128, "--target-length", 512, "--shards", 2),
+        *("--scheduler", scheduler()),
         *("--out", root / "shards"),
     )
     assert result.returncode == 0, result.stderr

@@ -105,7 +105,7 @@ def test_the_tour_runs_from_top_to_bottom(stage: Stage) -> None:
 def test_the_commands_of_a_page_run_after_the_tour(stage: Stage, tmp_path: Path, page: str) -> None:
     folder = tmp_path / "page"
     shutil.copytree(stage.folder, folder)
-    run_page(replace(stage, folder=folder), page)
+    run_page(replace(stage, folder=folder, done=dict(stage.done)), page)
     if page == "docs/recipes.md":
         for language in ("ru", "de"):
             for name in ("final-evaluation", "evaluation-test"):

@@ -44,12 +44,17 @@ def finish_ranks(processes: int, *arguments: object) -> str:
 
 
 def stop_after(
-    config: Path, run: Path, how: signal.Signals, *more: object, processes: int = 1
+    config: Path,
+    run: Path,
+    how: signal.Signals,
+    *more: object,
+    processes: int = 1,
+    step: int = STOP,
 ) -> int:
-    """Start the run, send a signal once a step past STOP is logged; return rank 0's exit code."""
+    """Start the run, send a signal once this step is logged; return rank 0's exit code."""
     words = pretrain(config, run, *more)
     ranks = start_ranks(processes, *words) if processes > 1 else [start(*words)]
-    wait_for_step(run, STOP, ranks[0])
+    wait_for_step(run, step, ranks[0])
     assert all(rank.running for rank in ranks), "the run ended before it could be stopped"
     for rank in ranks:  # to their process groups, like a terminal, `timeout` and SLURM
         rank.signal(how)

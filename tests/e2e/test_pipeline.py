@@ -17,7 +17,7 @@ SMALL = [
     *("--set", "model.d_model=32", "--set", "model.encoder_ffn_dim=32"),
     *("--set", "model.decoder_ffn_dim=32", "--set", "training.max_steps=12"),
     *("--set", "training.log_every=4", "--set", "training.checkpoint_every=6"),
-    *("--set", "schedule.warmup_steps=2"),
+    *("--set", "schedule.warmup_steps=2", "--set", "training.global_batch=16"),
 ]
 
 

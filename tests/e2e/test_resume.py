@@ -25,6 +25,9 @@ from tests.e2e.runs import (
 )
 from tests.unit.training.test_runs import assert_equal_runs
 
+# Sharded steps of small models take time for each weight.
+SHALLOW = ("--set", "model.encoder_layers=1", "--set", "model.decoder_layers=1")
+
 
 def test_a_killed_run_survives_a_full_disk_and_ends_bit_for_bit(
     noisy: Path, tmp_path: Path
@@ -84,11 +87,12 @@ def test_processes_that_load_data_leave_signals_to_the_run(noisy: Path, tmp_path
 def test_sharded_training_gives_the_same_results_and_resumes_bit_for_bit(
     plain: Path, tmp_path: Path
 ) -> None:
-    few = ("--max-steps", STOP + 5)  # sharded steps of such a small model are slow
+    few = ("--max-steps", 8, *SHALLOW)
     finish(plain, tmp_path / "whole", *few)
     fsdp = (*few, "--set", "training.sharding=fsdp")
     finish_ranks(2, *pretrain(plain, tmp_path / "divided", *fsdp))
-    assert stop_after(plain, tmp_path / "stopped", signal.SIGTERM, *fsdp, processes=2) == 0
+    stopped = stop_after(plain, tmp_path / "stopped", signal.SIGTERM, *fsdp, processes=2, step=4)
+    assert stopped == 0
     finish_ranks(2, *pretrain(plain, tmp_path / "stopped", *fsdp))
     assert_equal_runs(tmp_path / "divided", tmp_path / "stopped")
     assert losses(tmp_path / "divided") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
@@ -98,7 +102,7 @@ def test_sharded_bf16_weights_follow_their_sharded_master_weights(
     plain: Path, tmp_path: Path
 ) -> None:
     half = [
-        *("--max-steps", 6, "--precision", "bf16", "--set", "training.parameters=bf16"),
+        *("--max-steps", 5, "--precision", "bf16", "--set", "training.parameters=bf16", *SHALLOW),
         *("--set", "optimizer.name=nvlamb", "--set", "training.half_precision_allreduce=true"),
     ]
     for sharding in ("none", "fsdp"):
