@@ -63,8 +63,13 @@ def digest(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(corpus: Path) -> Path:
-    result = run(corpus, corpus / "undisturbed")
-    assert result.returncode == 0, result.stderr
+    settings = PreprocessSettings(
+        (("x", corpus / "source", "lines"),), (64, 128), 4, deduplicate=True, weights=(1.0,)
+    )
+    tokenizer, environment = Tokenizer.from_pretrained(str(corpus / "bpe")), dict(os.environ)
+    preprocess_pretrain(settings, corpus / "undisturbed", tokenizer, reporter=Reporter())
+    # Otherwise Dask would leave OMP_NUM_THREADS=1 set, and torch would train on one core.
+    assert dict(os.environ) == environment
     return corpus / "undisturbed"
 
 
@@ -74,7 +79,7 @@ def test_rerunning_after_kill_9_at_every_stage_gives_the_same_bytes(
     out = tmp_path / "out"
     for watched in (out / ".work/hashes", out / ".work/reports", out / "128/train"):
         process = subprocess.Popen(
-            command(corpus, out), stderr=subprocess.DEVNULL, start_new_session=True
+            command(corpus, out, "--workers", 1), stderr=subprocess.DEVNULL, start_new_session=True
         )
         deadline = time.monotonic() + 100
         while process.poll() is None and time.monotonic() < deadline:
@@ -84,7 +89,7 @@ def test_rerunning_after_kill_9_at_every_stage_gives_the_same_bytes(
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert not (out / "report.json").exists()
-    result = run(corpus, out)
+    result = run(corpus, out, "--workers", 1)
     assert result.returncode == 0, result.stderr
     assert "resuming from the files in" in result.stderr
     assert digest(out) == digest(undisturbed)
