@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,8 +19,10 @@ from bart_cli.config.presets import preset_config
 from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import IGNORE
 from bart_cli.model.bart import Bart
+from bart_cli.model.formats import build
 from bart_cli.model.hf_config import to_hf
 from bart_cli.model.losses import linear_cross_entropy
+from bart_cli.model.weights import rename
 from tests.conftest import tiny_model_config
 
 
@@ -31,11 +35,9 @@ def reference(config: ModelConfig) -> torch.nn.Module:
 
 
 def twin(theirs: torch.nn.Module, config: ModelConfig) -> Bart:
-    """Make our model with these weights; every parameter of ours must get one."""
-    ours = Bart(config).eval()
-    state = theirs.state_dict()
-    ours.load_state_dict({name: state[name] for name in ours.state_dict()})
-    return ours
+    """Make our model around these weights; every parameter of ours must get one."""
+    state = rename(theirs.state_dict(), Path())
+    return build(config, state, Path()).eval()
 
 
 def padded_batch(config: ModelConfig, lengths: list[int], targets: list[int]) -> dict[str, Tensor]:
@@ -58,9 +60,11 @@ def padded_batch(config: ModelConfig, lengths: list[int], targets: list[int]) ->
 
 
 def base_config(*, pre_layer_norm: bool) -> ModelConfig:
+    """The blocks of BART-base with a small vocabulary: its table takes most of the time."""
     config = preset_config("bart-base")
     assert isinstance(config, PretrainConfig)
-    return config.model.model_copy(update={"pre_layer_norm": pre_layer_norm, "dropout": 0.0})
+    changes = {"pre_layer_norm": pre_layer_norm, "dropout": 0.0, "vocab_size": 2000}
+    return config.model.model_copy(update=changes)
 
 
 CASES = {

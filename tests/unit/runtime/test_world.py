@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.runtime.launch import processes_to_start
+from bart_cli.runtime.launch import processes_to_start, rank_environment, rendezvous
 from bart_cli.runtime.world import device_of, join_world, launched, slurm_tasks_on_this_node
 
 pytestmark = pytest.mark.slow
@@ -43,18 +44,20 @@ assert not any("gloo" in name for name in threads()), threads()
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to list threads")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the group is NCCL's")
-def test_ranks_wait_for_rank_0_and_leave_no_thread_to_abort_the_exit(tmp_path: Path) -> None:
-    script = tmp_path / "leave.py"
-    script.write_text(LEAVE, encoding="utf-8")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    result = subprocess.run(
-        [sys.executable, *torchrun, script],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+def test_ranks_wait_for_rank_0_and_leave_no_thread_to_abort_the_exit() -> None:
+    store = rendezvous()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", LEAVE],
+            env=os.environ | rank_environment(rank, 2, store.port),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=200)
+        assert rank.returncode == 0, errors
 
 
 @pytest.fixture
