@@ -22,17 +22,10 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, `ulimit -f`
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`, and rename it to `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _temporary(path) as temporary:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-    except OSError as error:
-        _name(error, path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -41,11 +34,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     An existing folder is replaced once the new one is complete.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with _temporary(path) as temporary:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
@@ -56,11 +47,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         _sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `path`, and delete it at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
     except OSError as error:
-        _name(error, path)
+        if error.filename is None and error.errno in FULL:
+            error.filename = str(path)  # a failed write does not know its file
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -207,12 +211,6 @@ def remove_leftovers(folder: Path, *, below: bool = True) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _name(error: OSError, path: Path) -> None:
-    """Add the path to the error of a full disk: a failed write does not know its file."""
-    if error.filename is None and error.errno in FULL:
-        error.filename = str(path)
 
 
 def _sync(path: Path) -> None:

@@ -10,13 +10,13 @@ import typer
 from rich.text import Text
 
 from bart_cli.cli.console import make_reporter, out, print_json, print_rows, say
-from bart_cli.cli.options import JsonOption, SetOption
+from bart_cli.cli.options import JsonOption, OutOption, SetOption
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
 
 
 def command(
-    out_folder: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("demo"),
+    out_folder: OutOption = Path("demo"),
     megabytes: Annotated[
         float, typer.Option(min=0.01, max=1000, help="Size of the pre-training corpus in MB.")
     ] = 20.0,

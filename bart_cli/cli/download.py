@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bart_cli.cli.console import make_reporter, print_json, say
-from bart_cli.cli.options import JsonOption, option_groups
+from bart_cli.cli.options import JsonOption, OutOption, option_groups
 from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Download corpora.")
 
-OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 JobsOption = Annotated[
     int,
     typer.Option(

@@ -64,30 +64,29 @@ def slurm(
     if (preset is None) == (config_file is None):
         raise UsageError("pass either --preset NAME or --config FILE")
     arguments, sbatch = _divide(context.args, sys.argv)
-    tree = load_preset(preset) if preset is not None else read_yaml(config_file or Path())
+    if config_file is not None:
+        name, tree = config_file.stem, read_yaml(config_file)
+        source = ["--config", str(config_file)]
+    elif preset is not None:
+        name, tree = preset, load_preset(preset)
+        source = ["--preset", preset]
     task = str(tree.get("task", "pretrain"))
-    name = preset if preset is not None else (config_file or Path()).stem
     if task not in ("pretrain", "finetune"):
         raise UsageError(f"{name} is for `bart {task}`, which needs no job script")
-    source = ["--preset", preset] if preset is not None else ["--config", str(config_file)]
     config = _configuration(task, [*source, *arguments])
-    typer.echo(
-        slurm_script(
-            SlurmJob(
-                name=name,
-                command=["bart", task, *source, *arguments],
-                nodes=nodes,
-                gpus=gpus,
-                cpus_per_task=cpus_per_task or getattr(config.data, "workers", 0) + 2,
-                hours=hours,
-                options={"partition": partition, "account": account, "qos": qos},
-                sbatch=sbatch,
-                container=container,
-                mounts=mounts,
-            )
-        ),
-        nl=False,
+    job = SlurmJob(
+        name=name,
+        command=["bart", task, *source, *arguments],
+        nodes=nodes,
+        gpus=gpus,
+        cpus_per_task=cpus_per_task or getattr(config.data, "workers", 0) + 2,
+        hours=hours,
+        options={"partition": partition, "account": account, "qos": qos},
+        sbatch=sbatch,
+        container=container,
+        mounts=mounts,
     )
+    typer.echo(slurm_script(job), nl=False)
 
 
 def _divide(words: Sequence[str], line: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -37,6 +37,7 @@ def complete_preset(incomplete: str) -> list[str]:
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Set any setting: section.key=value; repeatable.")
 ]
+OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 CheckpointOption = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json, print_rows
-from bart_cli.cli.options import JsonOption, PairOptions, option_groups, setting
+from bart_cli.cli.options import JsonOption, OutOption, PairOptions, option_groups, setting
 from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig, require_language
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
@@ -23,7 +23,6 @@ TokenizerOption = Annotated[
 LanguageOption = Annotated[
     str, typer.Option(help=LANGUAGE_HELP[0].upper() + LANGUAGE_HELP[1:] + ".")
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bart_cli.cli.console import make_reporter, print_json, say
-from bart_cli.cli.options import JsonOption
+from bart_cli.cli.options import JsonOption, OutOption
 from bart_cli.runtime.locks import locked_folder
 
 app = typer.Typer(no_args_is_help=True, help="Train tokenizers.")
@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Train tokenizers.")
 @app.command()
 def train(
     files: Annotated[list[Path], typer.Argument(help="Text files, or folders with .txt files.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Output folder.")],
+    out_folder: OutOption,
     vocab_size: Annotated[
         int, typer.Option(help="Vocabulary size, including special tokens.")
     ] = 50265,

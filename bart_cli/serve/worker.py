@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -19,14 +20,23 @@ from typing import TYPE_CHECKING
 
 from bart_cli.config.commands import LongText
 from bart_cli.config.generation import GenerationConfig
+from bart_cli.data.sentences import spaced_sentences
+from bart_cli.data.words import UNSPACED
 from bart_cli.errors import BartError, first_line
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.workers import end_with_parent
-from bart_cli.serve.overlap import overlap
 from bart_cli.serve.running import RunningTexts
 
 if TYPE_CHECKING:
     from bart_cli.summarize.summarizer import Summarizer, Summary
+
+# A word of `overlap` is a number or a run of at least four letters, or a single character in
+# scripts without spaces.
+LETTER = rf"(?:(?![{UNSPACED}])[^\W_])"
+WORD = re.compile(rf"[{UNSPACED}]|{LETTER}*\d{LETTER}*|{LETTER}{{4,}}")
+SHARE = 0.2  # smallest share of the words of a summary sentence in a source sentence that matches
+MOST = 3  # source sentences to return for a summary sentence
+SENTENCES = 5_000  # sentences of a source to compare and return
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,27 @@ def _record(model: Summarizer, summary: Summary, compared: str | None) -> Record
     (row,) = model.tokenizer.encode_batch([summary.text], special=False)
     record |= {"cut": summary.cut, "summary_tokens": len(row)}
     return record | ({} if compared is None else {"overlap": overlap(compared, summary.text)})
+
+
+def overlap(source: str, summary: str) -> dict[str, object]:
+    """Find the source sentences that share the most words with each summary sentence.
+
+    Returns:
+        {"source": sentences, "summary": [{"text": sentence, "source": [[index, share], ...]}]}
+    """
+
+    def words_of(text: str) -> set[str]:
+        return set(WORD.findall(text.casefold()))
+
+    sentences = spaced_sentences(source)[:SENTENCES]
+    words = [words_of(sentence) for sentence in sentences]
+    rows = []
+    for sentence in spaced_sentences(summary):
+        own = words_of(sentence)
+        shares = [(len(own & other) / max(1, len(own)), -i) for i, other in enumerate(words)]
+        best = sorted((pair for pair in shares if pair[0] >= SHARE), reverse=True)[:MOST]
+        rows.append({"text": sentence, "source": [[-i, round(share, 3)] for share, i in best]})
+    return {"source": sentences, "summary": rows}
 
 
 def _failure(error: Exception, *, shared: bool = False) -> Failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bart_cli.serve.overlap import overlap
+from bart_cli.serve.worker import overlap
 
 
 def test_shared_words_and_numbers_name_the_sentences_best_first() -> None:
