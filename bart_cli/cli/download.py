@@ -38,9 +38,7 @@ def day(text: str) -> Any:
     return typer.Option(formats=["%Y-%m-%d"], help=text)
 
 
-RevisionOption = Annotated[
-    str | None, typer.Option("--revision", help="Branch, tag or commit of the data set.")
-]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")]
 ParallelOption = Annotated[
     bool, typer.Option("--parallel-text", help="Also write .source and .target files.")
 ]
@@ -61,7 +59,7 @@ class HubOptions:
     """The data set on the hub."""
 
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Hub data set to use instead: owner/name.")
+        str | None, typer.Option(help="Hub data set to use instead: owner/name.")
     ] = None
     revision: RevisionOption = None
 
@@ -84,11 +82,7 @@ def common_crawl(
     warc_start: Annotated[datetime | None, day("First day of the crawl. Default: --start.")] = None,
     warc_end: Annotated[datetime | None, day("Last day of the crawl. Default: --end.")] = None,
     strict_date: Annotated[
-        bool,
-        typer.Option(
-            "--strict-date/--no-strict-date",
-            help="Skip articles whose date is unknown or uncertain.",
-        ),
+        bool, typer.Option(help="Skip articles whose date is unknown or uncertain.")
     ] = True,
     languages: Annotated[
         list[str] | None,

@@ -46,9 +46,7 @@ class DecodingOptions:
 
     batch_size: Annotated[int | None, setting(EvaluationConfig, "batch_size")] = None
     max_tokens: Annotated[int | None, setting(EvaluationConfig, "max_tokens")] = None
-    precision: Annotated[
-        str | None, setting(EvaluationConfig, "precision", "--precision", metavar="NAME")
-    ] = None
+    precision: Annotated[str | None, setting(EvaluationConfig, "precision", metavar="NAME")] = None
     device: Annotated[str | None, setting(EvaluationConfig, "device", metavar="NAME")] = None
     beams: BeamsOption = None
     length_penalty: Annotated[float | None, setting(GenerationConfig, "length_penalty")] = None
@@ -63,7 +61,7 @@ class DecodingOptions:
     temperature: Annotated[float | None, setting(GenerationConfig, "temperature")] = None
     top_k: Annotated[int | None, setting(GenerationConfig, "top_k")] = None
     top_p: Annotated[float | None, setting(GenerationConfig, "top_p")] = None
-    seed: Annotated[int | None, setting(GenerationConfig, "seed", "--seed")] = None
+    seed: Annotated[int | None, setting(GenerationConfig, "seed")] = None
     language: Annotated[str | None, setting(EvaluationConfig, "language")] = None
     source_language: SourceLanguageOption = None
     target_language: TargetLanguageOption = None

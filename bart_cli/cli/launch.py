@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bart_cli.cli.options import complete_preset
-from bart_cli.config.presets import load_preset, read_yaml
+from bart_cli.cli.options import ConfigOptions, complete_preset
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 from bart_cli.runtime.slurm import SlurmJob, slurm_script
@@ -64,15 +63,11 @@ def slurm(
     if (preset is None) == (config_file is None):
         raise UsageError("pass either --preset NAME or --config FILE")
     arguments, sbatch = _divide(context.args, sys.argv)
-    if config_file is not None:
-        name, tree = config_file.stem, read_yaml(config_file)
-        source = ["--config", str(config_file)]
-    elif preset is not None:
-        name, tree = preset, load_preset(preset)
-        source = ["--preset", preset]
-    task = str(tree.get("task", "pretrain"))
+    settings = ConfigOptions(preset, config_file)
+    name, task = settings.name or "", settings.task() or "pretrain"
     if task not in ("pretrain", "finetune"):
         raise UsageError(f"{name} is for `bart {task}`, which needs no job script")
+    source = ["--config", str(config_file)] if preset is None else ["--preset", preset]
     config = _configuration(task, [*source, *arguments])
     job = SlurmJob(
         name=name,

@@ -81,9 +81,7 @@ class ConfigOptions:
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset",
-            help="Preset to start from; see `bart presets list`.",
-            autocompletion=complete_preset,
+            help="Preset to start from; see `bart presets list`.", autocompletion=complete_preset
         ),
     ] = None
     config_file: Annotated[
@@ -96,6 +94,14 @@ class ConfigOptions:
     def name(self) -> str | None:
         """Name of the preset or the configuration file; None if neither is given."""
         return self.preset or (self.config_file.stem if self.config_file else None)
+
+    def task(self) -> str:
+        """Return the task of the preset or the configuration file; empty if none is stated."""
+        from bart_cli.config.presets import load_preset, read_yaml
+
+        if self.preset is not None:
+            return str(load_preset(self.preset).get("task", ""))
+        return str(read_yaml(self.config_file).get("task", "")) if self.config_file else ""
 
     def or_file(self, path: Path) -> ConfigOptions:
         """Return these options, with the file `path` if neither preset nor file is given."""

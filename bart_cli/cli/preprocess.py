@@ -11,7 +11,8 @@ import typer
 
 from bart_cli.cli.console import make_reporter, out, print_json, print_rows
 from bart_cli.cli.options import JsonOption, OutOption, PairOptions, option_groups, setting
-from bart_cli.config.data import LANGUAGE_HELP, SummarizationDataConfig, require_language
+from bart_cli.config.data import SummarizationDataConfig, require_language
+from bart_cli.config.generation import EvaluationConfig
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
 
@@ -20,9 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Prepare data for training.")
 TokenizerOption = Annotated[
     str, typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base.")
 ]
-LanguageOption = Annotated[
-    str, typer.Option(help=LANGUAGE_HELP[0].upper() + LANGUAGE_HELP[1:] + ".")
-]
+LanguageOption = Annotated[str, setting(EvaluationConfig, "language")]
 
 
 @app.command()

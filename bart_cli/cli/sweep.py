@@ -127,14 +127,9 @@ def command(
 
 def _kind(settings: ConfigOptions) -> type[PretrainConfig] | type[FinetuneConfig]:
     """The type of configuration for the task of the preset or file."""
-    from bart_cli.config.presets import load_preset, read_yaml
-
-    if settings.preset is not None:
-        task = load_preset(settings.preset).get("task")
-    elif settings.config_file is not None:
-        task = read_yaml(settings.config_file).get("task")
-    else:
+    if settings.preset is None and settings.config_file is None:
         raise UsageError("no settings", hint="Pass --preset NAME or --config FILE.")
+    task = settings.task()
     if task == "pretrain":
         return PretrainConfig
     if task == "finetune":

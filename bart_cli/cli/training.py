@@ -42,9 +42,7 @@ class TrainingOptions:
         None
     )
     learning_rate: Annotated[float | None, setting(OptimizerConfig, "learning_rate")] = None
-    warmup_steps: Annotated[
-        int | None, setting(ScheduleConfig, "warmup_steps", "--warmup-steps")
-    ] = None
+    warmup_steps: Annotated[int | None, setting(ScheduleConfig, "warmup_steps")] = None
     precision: Annotated[str | None, setting(TrainingConfig, "precision", metavar="NAME")] = None
     seed: Annotated[int | None, setting(TrainingConfig, "seed")] = None
     time_limit: Annotated[

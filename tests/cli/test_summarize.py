@@ -196,7 +196,7 @@ def test_an_interrupted_file_of_json_lines_resumes(
     code = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({limit}, {limit}))"
     code += "; import runpy; runpy.run_module('bart_cli', run_name='__main__', alter_sys=True)"
     killed = subprocess.run(
-        [sys.executable, "-c", code, *command[3:]],
+        [sys.executable, "-B", "-c", code, *command[3:]],  # the limit would cut bytecode too
         capture_output=True,
         env=ENVIRONMENT,
         timeout=240,
