@@ -180,28 +180,18 @@ class SavedGeneration:
         return [*default, (self.source, own)]
 
 
-@dataclass(frozen=True)
-class ResolvedGeneration:
-    """Decoding settings with the source of each.
-
-    Attributes:
-        values: field of GenerationConfig -> value.
-        sources: field -> source.
-        notices: messages about changed values.
-    """
-
-    values: dict[str, object]
-    sources: dict[str, str]
-    notices: tuple[str, ...]
-
-
-def resolve_generation(layers: Sequence[Layer]) -> ResolvedGeneration:
+def resolve_generation(
+    layers: Sequence[Layer],
+) -> tuple[dict[str, object], dict[str, str], list[str]]:
     """Merge layers of decoding settings; the last layer wins.
 
     A minimum length is lowered to a smaller maximum length of a later layer.
 
     Args:
         layers: (source, field -> value) pairs, applied on top of the defaults.
+
+    Returns:
+        the values and the sources by field of GenerationConfig, and messages about changed values.
 
     Raises:
         UsageError: a minimum length exceeds the maximum length of an earlier layer.
@@ -236,7 +226,7 @@ def resolve_generation(layers: Sequence[Layer]) -> ResolvedGeneration:
             notices.append(f"min_length is lowered to max_length: {both}")
             values["min_length"] = high
             sources["min_length"] += f", lowered to max_length ({sources['max_length']})"
-    return ResolvedGeneration(values, sources, tuple(notices))
+    return values, sources, notices
 
 
 class EvaluationConfig(Section):

@@ -114,10 +114,9 @@ def load_config(
     _require_one_of_each(given)
     _lay(tree, given)
     if "generation" in kind.model_fields and all(isinstance(own, dict) for _, own in layers):
-        resolved = resolve_generation(layers)
-        tree["generation"], tree["generation_sources"] = resolved.values, resolved.sources
+        tree["generation"], tree["generation_sources"], notices = resolve_generation(layers)
         if notify is not None:
-            for notice in resolved.notices:
+            for notice in notices:
                 notify(notice)
     if tree.get("init_from") is not None:
         _require_no_architecture(given)

@@ -62,7 +62,7 @@ def compare_predictions(
     results = []
     for kind in KINDS:
         tables = [np.array([scored[name].each[kind]]).T for name in systems]
-        results.append(_paired_bootstrap(kind, *tables, _mean, resamples, seed))
+        results.append(_paired_bootstrap(kind, tables, _mean, resamples, seed))
     if settings.bleu:
         from sacrebleu.metrics.bleu import BLEU
 
@@ -73,19 +73,20 @@ def compare_predictions(
         def bleu(total: NDArray[Any], count: int) -> float:
             return float(metric._compute_score_from_stats(total.tolist()).score)
 
-        results.append(_paired_bootstrap("bleu", *tables, bleu, resamples, seed))
+        results.append(_paired_bootstrap("bleu", tables, bleu, resamples, seed))
     return results
 
 
 def _paired_bootstrap(
-    metric: str, a: NDArray[Any], b: NDArray[Any], score: Score, resamples: int, seed: int
+    metric: str, tables: Sequence[NDArray[Any]], score: Score, resamples: int, seed: int
 ) -> Comparison:
     """Compare two systems by paired bootstrap.
 
     Args:
-        a, b: statistics of each article, [articles, statistics].
+        tables: of both systems, statistics of each article, [articles, statistics].
         score: computes the metric from the sum of the statistics and the number of articles.
     """
+    a, b = tables
     count = len(a)
     score_a, score_b = score(a.sum(0), count), score(b.sum(0), count)
     generator = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ import yaml
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
 from bart_cli.data.pairs import Pair, PairSource
 from bart_cli.errors import START_ANEW, UsageError
-from bart_cli.evaluation.bertscore import Encoder, load_encoder
+from bart_cli.evaluation.bertscore import BertScore
 from bart_cli.evaluation.decoding import decode_split
 from bart_cli.evaluation.ledger import LEDGER, Decoded, Ledger, open_ledger, origin_of
 from bart_cli.evaluation.predictions import read_predictions
@@ -95,7 +95,12 @@ def run_evaluate(
         if world.is_main:
             found.report(reporter)
             source.report_overlap(found, reporter)
-        encoder = _encoder(config, world)
+        encoder, evaluation = None, config.evaluation
+        if "bertscore" in evaluation.metrics:  # early, so that errors come before decoding
+            name, layer = evaluation.bertscore_model, evaluation.bertscore_layer
+            encoder = world.on_rank_0(
+                lambda: BertScore(name, layer, find_device(evaluation.device))
+            )
         ledger = None
         if config.predictions is None:
             config = _with_precision(config, world, reporter)
@@ -124,18 +129,6 @@ def run_evaluate(
         save_config(config, out / "config.yaml")
         _write(result, pairs, out)
         return result
-
-
-def _encoder(config: EvaluateConfig, world: World) -> Encoder | None:
-    """Load the encoder of BERTScore on rank 0, early, so that errors come before decoding."""
-    evaluation = config.evaluation
-    if "bertscore" not in evaluation.metrics:
-        return None
-    return world.on_rank_0(
-        lambda: load_encoder(
-            evaluation.bertscore_model, evaluation.bertscore_layer, find_device(evaluation.device)
-        )
-    )
 
 
 def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) -> EvaluateConfig:

@@ -38,6 +38,11 @@ class Piece:
 
 def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
     """Render the page and write it to `path`."""
+    texts = {
+        "Articles": [pair.source for pair in pairs],
+        "References": [pair.target for pair in pairs],
+        "Predictions": [row["prediction"] for row in result.predictions],
+    }
     write_page(
         path,
         "report.html.jinja",
@@ -46,7 +51,10 @@ def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
         names=NAMES,
         systems={MODEL: result.rouge} | result.baselines,
         charts=_charts(result),
-        lengths=_lengths(result, pairs),
+        lengths=[
+            histogram(title, " words", [len(text.split()) for text in group])
+            for title, group in texts.items()
+        ],
         distributions=[
             histogram(NAMES[kind], "", result.each[kind], span=(0, 100))
             for kind in ("rouge1", RANKED_BY)
@@ -96,18 +104,6 @@ def _charts(result: Evaluation) -> dict[str, list[dict[str, Any]]]:
             row = {"system": system, "value": mean[kind], "low": low, "high": high}
             charts[name].append(row)
     return charts
-
-
-def _lengths(result: Evaluation, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    texts = {
-        "Articles": [pair.source for pair in pairs],
-        "References": [pair.target for pair in pairs],
-        "Predictions": [row["prediction"] for row in result.predictions],
-    }
-    return [
-        histogram(title, " words", [len(text.split()) for text in group])
-        for title, group in texts.items()
-    ]
 
 
 def _examples(result: Evaluation, pairs: Sequence[Pair]) -> dict[str, list[dict[str, Any]]]:

@@ -15,7 +15,7 @@ import bart_cli
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.pairs import Pair
 from bart_cli.data.sentences import AUTO, split_sentences
-from bart_cli.evaluation.bertscore import Encoder, bert_scores
+from bart_cli.evaluation.bertscore import BertScore
 from bart_cli.evaluation.compare import reference_columns
 from bart_cli.evaluation.content import Measures, measure
 from bart_cli.evaluation.ledger import Decoded, Ledger
@@ -93,7 +93,7 @@ def score(
     reporter: Reporter,
     *,
     ledger: Ledger | None = None,
-    encoder: Encoder | None = None,
+    encoder: BertScore | None = None,
 ) -> Evaluation:
     """Score predictions.
 
@@ -199,7 +199,7 @@ def _metrics(
     config: EvaluateConfig,
     pairs: Sequence[Pair],
     predictions: list[str],
-    encoder: Encoder | None,
+    encoder: BertScore | None,
     reporter: Reporter,
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
     """Compute `evaluation.metrics`: means by system, and the model's values by article."""
@@ -224,7 +224,7 @@ def _metrics(
     if encoder is not None:
         with reporter.task("BERTScore", total=len(pairs), unit="summaries") as task:
             references = [pair.references for pair in pairs]
-            scores = bert_scores(encoder, predictions, references, task.advance)
+            scores = encoder.scores(predictions, references, task.advance)
         means[MODEL]["bertscore"] = float(np.mean(scores))
         for row, value in zip(rows, scores, strict=True):
             row["bertscore"] = round(value, 2)

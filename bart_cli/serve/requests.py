@@ -162,7 +162,8 @@ def read_settings(document: Mapping[str, Any], served: Served, max_beams: int) -
             refuse(400, f"unknown field '{name[:60]}'" + (f" ({near})" if near else ""))
     try:
         layers = [("model", served.generation.model_dump()), ("request", changes)]
-        generation = check_section(GenerationConfig, resolve_generation(layers).values)
+        values, *_ = resolve_generation(layers)
+        generation = check_section(GenerationConfig, values)
     except UsageError as error:
         line = " ".join(error.message.removeprefix("options: ").split())
         refuse(400, line[:500])

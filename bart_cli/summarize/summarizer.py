@@ -127,9 +127,9 @@ class Summarizer:
         self.folder = loaded.folder
         self.language = language
         if generation is None:
-            saved = resolve_generation(loaded.saved.layers() if loaded.saved else ())
-            generation = GenerationConfig.model_validate(saved.values)
-            sources = saved.sources
+            layers = loaded.saved.layers() if loaded.saved else ()
+            values, sources, _ = resolve_generation(layers)
+            generation = GenerationConfig.model_validate(values)
         self.generation = in_language(self.tokenizer, generation)
         self.generation_sources = {
             name: (sources or {}).get(name, "argument")

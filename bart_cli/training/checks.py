@@ -39,8 +39,7 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
             f"training.global_batch={training.global_batch} is not divisible by the number of "
             f"ranks ({world.size})"
         )
-    precision = problem_of(training.precision, world.device)
-    if precision:
+    if precision := problem_of(training.precision, world.device):
         problems.append(precision)
     if config.schedule.warmup_steps > training.max_steps:
         epochs = "" if training.epochs is None else f", the length of {training.epochs:g} epochs"
@@ -65,8 +64,17 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
     for name in LAYERDROPS:
         if training.compile is True and getattr(config.model, name):
             problems.append(f"model.{name} cannot be combined with training.compile=true")
-    if training.sharding == "fsdp":
-        problems += sharding_problems(config)
+    unsupported = {
+        "optimizer.name=adafactor": config.optimizer.name == "adafactor",
+        "optimizer.backend=apex": config.optimizer.backend == "apex",
+        "training.precision=fp16": training.precision == "fp16",
+        f"training.select_by={training.select_by}": training.select_by != "loss",
+        **{f"model.{name}": getattr(config.model, name) > 0 for name in LAYERDROPS},
+        "data.max_tokens": getattr(config.data, "max_tokens", None) is not None,
+    }
+    for name, is_set in unsupported.items():
+        if is_set and training.sharding == "fsdp":
+            problems.append(f"training.sharding=fsdp cannot be combined with {name}")
     if problems:
         raise UsageError("cannot start:\n  " + "\n  ".join(problems))
     for name in training.loggers:
@@ -90,23 +98,6 @@ def compiler_problem(device: torch.device) -> str | None:
     if not missing:
         return None
     return f"training.compile needs {' and '.join(missing)}: install them, or set it to false"
-
-
-def sharding_problems(config: TrainingRun) -> list[str]:
-    """List the settings that cannot be combined with a sharded model."""
-    unsupported = {
-        "optimizer.name=adafactor": config.optimizer.name == "adafactor",
-        "optimizer.backend=apex": config.optimizer.backend == "apex",
-        "training.precision=fp16": config.training.precision == "fp16",
-        f"training.select_by={config.training.select_by}": config.training.select_by != "loss",
-        **{f"model.{name}": getattr(config.model, name) > 0 for name in LAYERDROPS},
-        "data.max_tokens": getattr(config.data, "max_tokens", None) is not None,
-    }
-    return [
-        f"training.sharding=fsdp cannot be combined with {name}"
-        for name, is_set in unsupported.items()
-        if is_set
-    ]
 
 
 def in_steps(config: Config, samples: Callable[[], int], reporter: Reporter) -> Config:

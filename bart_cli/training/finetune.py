@@ -113,6 +113,8 @@ def _check(
     config: FinetuneConfig, run: Path, world: World, reporter: Reporter
 ) -> tuple[FinetuneConfig, PairSource, Tokenizer]:
     """Check settings and data; return the settings that follow from them, pairs and tokenizer."""
+    from bart_cli.inference.load import as_targets_begin, in_language
+
     data = config.data
     if data.path is None:
         raise UsageError("no data: pass --data with a folder of pairs (train.jsonl …)")
@@ -121,7 +123,11 @@ def _check(
     if tokenizer.languages and target is None:  # the language of the articles
         target = tokenizer.target_language or source or tokenizer.source_language
     tokenizer = tokenizer.with_languages(source, target).with_max_length(data.max_source_length)
-    config = _match_targets(config, tokenizer)
+    # Decode like the training targets: in their language, and with <s> forced if they begin so.
+    generation, sources = as_targets_begin(tokenizer, config.generation, config.generation_sources)
+    generation = in_language(tokenizer, generation)
+    matched = {"generation": generation, "generation_sources": sources}
+    config = config.model_copy(update=matched)
     pairs = PairSource(data)
     every = config.training.validate_every
     if every is not None and "validation" not in pairs.splits:
@@ -172,15 +178,6 @@ def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
         "no tokenizer: neither --init-from nor pairs prepared by `bart preprocess summarization`",
         hint="Pass one with --set data.tokenizer=FOLDER.",
     )
-
-
-def _match_targets(config: FinetuneConfig, tokenizer: Tokenizer) -> FinetuneConfig:
-    """Decode like the training targets: in their language, and with <s> forced if they begin so."""
-    from bart_cli.inference.load import as_targets_begin, in_language
-
-    generation, sources = as_targets_begin(tokenizer, config.generation, config.generation_sources)
-    generation = in_language(tokenizer, generation)
-    return config.model_copy(update={"generation": generation, "generation_sources": sources})
 
 
 def _check_positions(config: FinetuneConfig, model: Bart) -> None:

@@ -91,8 +91,11 @@ def fit(
     room = Room(needs, _available(world))
     share = training.global_batch // world.size
     if training.micro_batch == "auto":
-        number = _kept(config, run) if resumed and world.is_main else None
-        number = world.broadcast(number)
+        path = run / "config.yaml"
+        kept: int | str | None = None
+        if resumed and world.is_main and path.is_file():  # has the number, unless it was edited
+            kept = load_config(type(config), config_file=path).training.micro_batch
+        number = world.broadcast(kept if isinstance(kept, int) else None)
         if number is None or (room.available and not needs.largest(room.available, number)):
             number = _chosen(model, training, longest, share, room, world)
         reporter.info(f"micro-batch {number}, {-(-share // number)} per step")
@@ -117,15 +120,6 @@ def _available(world: World) -> int | None:
         own = None if own is None else own // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     known = [size for size in world.gather(own) or () if size is not None]
     return world.broadcast(min(known, default=None))
-
-
-def _kept(config: PretrainConfig | FinetuneConfig, run: Path) -> int | None:
-    """Return the number that `auto` was resolved to when the run began."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        return None
-    before = load_config(type(config), config_file=path).training.micro_batch
-    return before if isinstance(before, int) else None
 
 
 def _chosen(

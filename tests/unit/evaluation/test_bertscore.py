@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.evaluation.bertscore import bert_scores, load_encoder
+from bart_cli.evaluation.bertscore import BertScore
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
 
@@ -51,13 +51,13 @@ def encoder_folder(folder: Path, kind: str, tokenizer: Tokenizer) -> Path:
 def test_equal_to_the_package(tmp_path: Path, tiny_tokenizer: Tokenizer, kind: str) -> None:
     judge = pytest.importorskip("bert_score")
     folder = encoder_folder(tmp_path, kind, tiny_tokenizer)
-    encoder = load_encoder(str(folder), 2, CPU)
+    encoder = BertScore(str(folder), 2, CPU)
     *_, f1 = judge.score(SUMMARIES, REFERENCES, model_type=str(folder), num_layers=2, device="cpu")
-    found = bert_scores(encoder, SUMMARIES, [[text] for text in REFERENCES])
+    found = encoder.scores(SUMMARIES, [[text] for text in REFERENCES])
     assert found == pytest.approx((100 * f1).tolist(), abs=1e-3)
-    assert bert_scores(encoder, ["", "a"], [["a"], [""]]) == [0, 0]  # where bert-score fails
+    assert encoder.scores(["", "a"], [["a"], [""]]) == [0, 0]  # where bert-score fails
     assert 0 < found[0] < 99
-    best = bert_scores(encoder, SUMMARIES[:1], [[REFERENCES[0], SUMMARIES[0]]])
+    best = encoder.scores(SUMMARIES[:1], [[REFERENCES[0], SUMMARIES[0]]])
     assert best == pytest.approx([100], abs=1e-3)
 
 
@@ -66,8 +66,8 @@ def test_a_missing_or_unknown_model_gives_one_line(
 ) -> None:
     folder = str(encoder_folder(tmp_path, "bert", tiny_tokenizer))
     with pytest.raises(UsageError, match="the layer to compare is not known"):
-        load_encoder(folder, None, CPU)
+        BertScore(folder, None, CPU)
     with pytest.raises(UsageError, match="has 3 layers"):
-        load_encoder(folder, 4, CPU)
+        BertScore(folder, 4, CPU)
     with pytest.raises(BartError, match="cannot be loaded"):
-        load_encoder(str(tmp_path / "nothing"), 1, CPU)
+        BertScore(str(tmp_path / "nothing"), 1, CPU)
