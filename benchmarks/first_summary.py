@@ -65,14 +65,15 @@ def make_model(folder: Path, tokens: int) -> None:
     from bart_cli.config.generation import GenerationConfig
     from bart_cli.config.presets import preset_config
     from bart_cli.model.bart import Bart
-    from bart_cli.model.formats import save_model
+    from bart_cli.model.formats import write_weights
     from bart_cli.tokenizer import Tokenizer
 
     torch.manual_seed(0)
     config = preset_config("bart-large").model.model_copy(update={"vocab_size": 50264})
     generation = GenerationConfig(beams=4, min_length=tokens + 1, max_length=tokens + 1)
     tokenizer = Tokenizer.train([ARTICLE], 400)
-    save_model(folder, Bart(config).bfloat16(), tokenizer, generation)
+    weights = Bart(config).bfloat16().state_dict()
+    write_weights(folder, config, weights, tokenizer, generation)
 
 
 def measure(folder: Path, code: str, precision: str) -> tuple[float, float, str]:

@@ -81,13 +81,14 @@ def save_random_base(folder: Path, texts: Sequence[str]) -> None:
     from bart_cli.config.generation import GenerationConfig
     from bart_cli.config.presets import preset_config
     from bart_cli.model.bart import Bart
-    from bart_cli.model.formats import save_model
+    from bart_cli.model.formats import write_weights
     from bart_cli.tokenizer import Tokenizer
 
     torch.manual_seed(0)
     generation = GenerationConfig(beams=4, min_length=32, max_length=32)
     model = Bart(preset_config("bart-base").model)
-    save_model(folder, model, Tokenizer.train(texts, 400), generation)
+    tokenizer = Tokenizer.train(texts, 400)
+    write_weights(folder, model.config, model.state_dict(), tokenizer, generation)
 
 
 def free_port() -> int:

@@ -18,7 +18,10 @@ from hypothesis import settings
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+from bart_cli.config.generation import GenerationConfig  # noqa: E402
 from bart_cli.config.model import ModelConfig  # noqa: E402
+from bart_cli.model.bart import Bart  # noqa: E402
+from bart_cli.model.formats import write_weights  # noqa: E402
 from bart_cli.tokenizer import Tokenizer  # noqa: E402
 
 # Models this small gain nothing from a second thread, and on busy cores, threads that wait for each
@@ -62,6 +65,14 @@ def tiny_tokenizer() -> Tokenizer:
 def tiny_config(request: pytest.FixtureRequest) -> ModelConfig:
     """A post-LN and a Pre-LN model without dropout, small enough to run in milliseconds."""
     return tiny_model_config(pre_layer_norm=request.param)
+
+
+def save_model(
+    folder: Path, model: Bart, tokenizer: Tokenizer, generation: GenerationConfig | None = None
+) -> None:
+    """Write a model folder as training and `bart export` do."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, model.config, model.state_dict(), tokenizer, generation)
 
 
 def tiny_model_config(**changes: object) -> ModelConfig:

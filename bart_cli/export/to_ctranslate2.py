@@ -68,7 +68,6 @@ def write_ctranslate2(
         )
     with tempfile.TemporaryDirectory(dir=folder) as name:
         source, converted = Path(name, "source"), Path(name, "converted")
-        source.mkdir()
         write_weights(source, model.config, model.state_dict(), contents.tokenizer, None)
         try:
             TransformersConverter(str(source)).convert(

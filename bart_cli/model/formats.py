@@ -23,7 +23,6 @@ from bart_cli import tokenizer_files
 from bart_cli.config.generation import GenerationConfig, SavedGeneration
 from bart_cli.config.model import DROPOUTS, ModelConfig
 from bart_cli.errors import BartError, UsageError
-from bart_cli.files import atomic_folder
 from bart_cli.hub import fetch
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
@@ -99,28 +98,6 @@ class LoadedModel:
         return GenerationConfig.model_validate(values)
 
 
-def save_model(
-    folder: Path, model: Bart, tokenizer: Tokenizer, generation: GenerationConfig | None = None
-) -> None:
-    """Write a model folder atomically: config, weights, tokenizer and decoding settings.
-
-    The weights keep their dtype.
-    """
-    save_weights(folder, model.config, model.state_dict(), tokenizer, generation)
-
-
-def save_weights(
-    folder: Path,
-    config: ModelConfig,
-    weights: Mapping[str, Tensor],
-    tokenizer: Tokenizer,
-    generation: GenerationConfig | None = None,
-) -> None:
-    """Do the same as `save_model` from a `state_dict()`, for a model that has changed since."""
-    with atomic_folder(folder) as temporary:
-        write_weights(temporary, config, weights, tokenizer, generation)
-
-
 def write_weights(
     folder: Path,
     config: ModelConfig,
@@ -128,7 +105,8 @@ def write_weights(
     tokenizer: Tokenizer,
     generation: GenerationConfig | None,
 ) -> None:
-    """Write the files of a model into an existing folder."""
+    """Write configuration, weights in their dtype, tokenizer and decoding settings to a folder."""
+    folder.mkdir(exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in weights.items()}
     dtype = str(state["model.shared.weight"].dtype).removeprefix("torch.")
     write_json(folder / "config.json", hf_config.to_hf(config) | {"torch_dtype": dtype})

@@ -31,7 +31,7 @@ from bart_cli.config.training import TrainingConfig
 from bart_cli.errors import BartError
 from bart_cli.files import atomic_folder, sha256
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_weights
+from bart_cli.model.formats import write_weights
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.sharding import full_tensor, shard_like
 
@@ -90,7 +90,8 @@ def write_checkpoint(
     """
     folder = run / "checkpoints" / f"step-{snapshot.step:08d}"
     with writing(folder, run), atomic_folder(folder) as temporary:
-        save_weights(temporary / "model", snapshot.config, snapshot.weights, tokenizer, generation)
+        model = temporary / "model"
+        write_weights(model, snapshot.config, snapshot.weights, tokenizer, generation)
         save_file(snapshot.optimizer, temporary / "optimizer.safetensors")
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}

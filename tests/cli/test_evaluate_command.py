@@ -16,10 +16,9 @@ import typer
 
 from bart_cli.cli import evaluate as evaluate_command
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart, decoded, start, start_ranks
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 
 ARTICLES = 24
 PARAMETERS = inspect.signature(evaluate_command.command).parameters

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model
 from bart_cli.tokenizer import Tokenizer
 from tests.cli.test_commands import bart
-from tests.conftest import tiny_model_config
+from tests.conftest import save_model, tiny_model_config
 
 
 def test_a_model_is_exported_once_and_verified(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:

@@ -9,11 +9,10 @@ import torch
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
 from tests.clusters import scheduler
 from tests.command import bart as run_bart
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 from tests.servers.hub import serve_hub
 
 

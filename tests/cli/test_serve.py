@@ -26,11 +26,10 @@ from bart_cli.config.commands import ServeConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 from bart_cli.serve.listen import listen

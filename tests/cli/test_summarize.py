@@ -17,11 +17,10 @@ import torch
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
 from tests.command import run
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 from tests.hostile import hostile_lines
 
 BART = [sys.executable, "-m", "bart_cli", "summarize"]

@@ -12,9 +12,8 @@ import torch
 from bart_cli.cli.app import main
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 
 Capture = pytest.CaptureFixture[str]
 

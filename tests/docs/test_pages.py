@@ -18,11 +18,10 @@ from bart_cli.cli.app import COMMANDS, build_app
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.presets import load_preset
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
 from tests.cli.test_download_common_crawl import crawl  # noqa: F401
 from tests.cli.test_download_corpora import hub  # noqa: F401
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 from tests.docs.pages import PAGES, ROOT, Block, commands, read_blocks
 from tests.docs.stage import Stage, environment, write_languages
 from tests.ranks import measured_here

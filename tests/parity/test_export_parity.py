@@ -15,10 +15,9 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError
 from bart_cli.export.write import export_model
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, save_model
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])

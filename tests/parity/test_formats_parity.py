@@ -11,8 +11,9 @@ from transformers import AutoTokenizer, BartForConditionalGeneration, MBartForCo
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model
 from bart_cli.tokenizer import Tokenizer
+from tests.conftest import save_model
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "sharded"])

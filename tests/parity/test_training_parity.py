@@ -12,7 +12,7 @@ from bart_cli.data.batch import Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import resolve_shards
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
@@ -20,6 +20,7 @@ from bart_cli.training.metrics import read_metrics
 from bart_cli.training.optimizers import learning_rate
 from bart_cli.training.pretrain import run_pretrain
 from bart_cli.training.run import start_model
+from tests.conftest import save_model
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
 
 STEPS = 20

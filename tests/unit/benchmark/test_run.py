@@ -30,11 +30,10 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 from tests.ranks import measured_here
 
 ALONE = World(0, 1, torch.device("cpu"))

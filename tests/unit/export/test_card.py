@@ -17,9 +17,8 @@ from bart_cli.evaluation.ledger import model_hash
 from bart_cli.export.card import is_edited, sign
 from bart_cli.export.write import export_model
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import tiny_model_config
+from tests.conftest import save_model, tiny_model_config
 
 ROUGE = {"rouge1": 44.163, "rouge2": 21.28, "rougeL": 30.9, "rougeLsum": 40.95}
 

@@ -18,9 +18,9 @@ from bart_cli.export import to_ctranslate2, to_onnx
 from bart_cli.export.contents import require_equal
 from bart_cli.export.write import export_model
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 from tests.unit.export.test_write import damage_weights
 
 pytestmark = pytest.mark.slow

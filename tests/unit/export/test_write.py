@@ -16,8 +16,9 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.export import write as export
 from bart_cli.export.write import export_model
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model
 from bart_cli.tokenizer import Tokenizer
+from tests.conftest import save_model
 
 DECODING = GenerationConfig(beams=3, max_length=30)
 

@@ -10,9 +10,8 @@ import torch
 from bart_cli.errors import UsageError
 from bart_cli.inference.load import load_for_inference, recorded_language
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import tiny_model_config
+from tests.conftest import save_model, tiny_model_config
 
 
 def test_entries_without_an_embedding_become_unk(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, resolve_model, save_model
+from bart_cli.model.formats import load_model, resolve_model
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import tiny_model_config
+from tests.conftest import save_model, tiny_model_config
 
 
 @pytest.fixture

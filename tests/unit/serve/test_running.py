@@ -10,12 +10,11 @@ import torch
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.serve import running
 from bart_cli.serve.running import RunningTexts
 from bart_cli.summarize.summarizer import Summarizer, Summary
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 
 GENERATION = GenerationConfig(beams=2, max_length=12, min_length=6)
 

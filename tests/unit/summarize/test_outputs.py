@@ -13,14 +13,13 @@ from bart_cli.config.commands import SummarizeConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.progress import Reporter, Task
 from bart_cli.summarize.inputs import find_inputs
 from bart_cli.summarize.outputs import continued_file
 from bart_cli.summarize.run import Job, summarize_to_file, summarize_to_stream
 from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import tiny_model_config
+from tests.conftest import save_model, tiny_model_config
 
 RECORD = '{"summary": "a"}\n'
 

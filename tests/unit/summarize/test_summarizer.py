@@ -19,14 +19,13 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.inference.generate import generate
 from bart_cli.inference.running import RunningBatch
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import save_model
 from bart_cli.progress import Reporter, Task
 from bart_cli.summarize.inputs import find_inputs
 from bart_cli.summarize.long_texts import encode_texts
 from bart_cli.summarize.run import Job, summarize_to_stream
 from bart_cli.summarize.summarizer import SummariesInterrupted
 from bart_cli.tokenizer import Tokenizer
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from bart_cli.config.training import ScheduleConfig
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, save_model
+from bart_cli.model.formats import load_model
 from bart_cli.progress import Reporter
 from bart_cli.runtime import signals
 from bart_cli.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ from bart_cli.training.loop import train
 from bart_cli.training.metrics import read_metrics
 from bart_cli.training.pretrain import run_pretrain
 from tests.clusters import scheduler
-from tests.conftest import SENTENCES, tiny_model_config
+from tests.conftest import SENTENCES, save_model, tiny_model_config
 
 pytestmark = pytest.mark.slow
 
