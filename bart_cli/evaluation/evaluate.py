@@ -88,7 +88,8 @@ def run_evaluate(
         raise UsageError("no data: pass --data with a folder of pairs (test.jsonl …)")
     source = PairSource(config.data)
     split = config.evaluation.split
-    found = source.read(split, limit=_limit(config), keep_empty=split != "train")
+    limit = config.evaluation.limit or getattr(config.data, f"n_{split}", None)
+    found = source.read(split, limit=limit, keep_empty=split != "train")
     pairs = found.pairs
     with join_world() as world, held_by_rank_0(out, world, reporter):
         reporter = reporter if world.is_main else Reporter()
@@ -141,12 +142,6 @@ def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) ->
         reporter.info(notice)
     changed = evaluation.model_copy(update={"precision": precision})
     return config.model_copy(update={"evaluation": changed})
-
-
-def _limit(config: EvaluateConfig) -> int | None:
-    """Return the maximum number of pairs: the limit of the evaluation, else of the split."""
-    limit: int | None = getattr(config.data, f"n_{config.evaluation.split}", None)
-    return config.evaluation.limit or limit
 
 
 def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair]:

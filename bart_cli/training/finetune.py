@@ -246,10 +246,10 @@ def _validation(
 
         require_no_stop(stop, world)
         with stop.cutting():
-            share = range(world.rank, len(pairs.sources), world.size)
+            own = range(world.rank, len(pairs.sources), world.size)
             found = generate(
                 model,
-                [pairs.sources[i].tolist() for i in share],
+                [pairs.sources[i].tolist() for i in own],
                 config.generation,
                 batch_size=config.evaluation.batch_size,
             )

@@ -57,7 +57,8 @@ def find_runs(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
-    runs = sorted(p.parent for p in folder.rglob("config.yaml") if _is_run(p.parent))
+    folders = sorted(path.parent for path in folder.rglob("config.yaml"))
+    runs = [p for p in folders if (p / "metrics.jsonl").is_file() or (p / "checkpoints").is_dir()]
     if not runs:
         raise UsageError(
             f"no run in {folder}", hint="Create one with `bart pretrain` or `bart finetune`."
@@ -125,10 +126,6 @@ def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
         key: [tree.get(key) for tree in trees] for key in keys if key not in ("task", "description")
     }
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir()
 
 
 def run_settings(run: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ import os
 import threading
 import time
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -44,34 +43,13 @@ Kept = dict[str, Any]
 Steps = dict[str, int]  # name of a scalar -> step
 
 
-class Tracker(ABC):
-    """A run in a tracker. Any exception means that the tracker has failed.
-
-    Attributes:
-        hint: how to solve most problems.
-        kept: identifies the run when it is resumed.
-        place: where to find the run, for the user.
-        has: last step that the tracker has of a resumed run; None: unknown.
-    """
-
-    hint: str
-    kept: Kept
-    place: str
-    has: int | None = None
-
-    @abstractmethod
-    def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None: ...
-
-    @abstractmethod
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Send scalars."""
-
-    @abstractmethod
-    def finish(self, outcome: str) -> None:
-        """Send all remaining rows and the outcome of the training."""
+# Each class below is a run in a tracker; any exception means that the tracker has failed. `kept`
+# identifies the run when it is resumed, `place` tells the user where it is, and `has` is the last
+# step that the tracker has of a resumed run (None: unknown). `log` sends scalars; `finish` sends
+# all remaining rows and the outcome of the training.
 
 
-class Wandb(Tracker):
+class Wandb:
     """Weights & Biases. With WANDB_MODE=offline, it only writes to RUN/wandb."""
 
     hint = "Run `wandb login`, or set WANDB_MODE=offline."
@@ -112,10 +90,11 @@ class Wandb(Tracker):
         self._run.finish(exit_code=int(outcome == "failed"))
 
 
-class Mlflow(Tracker):
+class Mlflow:
     """MLflow at MLFLOW_TRACKING_URI; by default, in ./mlflow.db."""
 
     hint = "Check MLFLOW_TRACKING_URI."
+    has: int | None = None
 
     def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
         # By default, the client retries an unreachable server for several minutes.
@@ -156,10 +135,11 @@ class Mlflow(Tracker):
         self._client.set_terminated(self.kept["id"], status=status)
 
 
-class Trackio(Tracker):
+class Trackio:
     """Trackio, in TRACKIO_DIR or at TRACKIO_SPACE_ID or TRACKIO_SERVER_URL."""
 
     hint = "Check TRACKIO_DIR, TRACKIO_SPACE_ID and TRACKIO_SERVER_URL."
+    has: int | None = None
 
     def __init__(self, run: Path, kept: Kept | None, settings: Mapping[str, Any]) -> None:
         import trackio
@@ -186,6 +166,7 @@ class Trackio(Tracker):
         self._run.finish()
 
 
+Tracker = Wandb | Mlflow | Trackio
 KINDS: dict[str, type[Tracker]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
 
 
