@@ -33,7 +33,6 @@ class Batch:
 
     @property
     def sequences(self) -> int:
-        """Number of sequences in this micro-batch."""
         return self.source.shape[0]
 
     def to(self, device: torch.device) -> Batch:

@@ -7,6 +7,7 @@ starts immediately.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +45,7 @@ class HubDataset:
         return f"{endpoint()}/datasets/{self.repository}{at}{part}"
 
     def load(
-        self,
-        split: str | None,
-        jobs: int = 1,
-        *,
-        bars: bool = False,
-        streaming: bool = False,
+        self, split: str | None, jobs: int = 1, *, bars: bool = False, streaming: bool = False
     ) -> Any:
         """Load one split (a `Dataset`), or all splits by name (a `DatasetDict`).
 
@@ -74,11 +70,15 @@ class HubDataset:
         else:
             datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
-        needed = split or "train"
-        absent = self._absent()
-        if absent is not None:  # try the cache; `datasets` would retry the hub for half a minute
-            datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
-        elif part := self._partial(needed, self.revision):
+        needed, absent = split or "train", None
+        try:
+            part = self._partial(needed, self.revision)
+        except Exception as error:  # from the HTTP library, which is httpx or requests
+            part = ""  # the rows may be in the cache
+            if getattr(error, "response", None) is None:
+                absent = error  # the hub does not respond; `datasets` would retry for half a minute
+                datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+        if part:
             raise UsageError(
                 f"data set '{self.repository}' contains only part of the {needed} split: {part}",
                 hint=f"Choose a complete copy, such as {self._complete_copy()}",
@@ -103,26 +103,18 @@ class HubDataset:
         except ValueError as error:  # unknown configuration or split; the message lists valid ones
             raise UsageError(f"data set '{self.repository}': {first_line(error)}") from None
         except RuntimeError as error:
-            part = self._partial(needed, PARQUET)
+            hint = f"Choose a copy in parquet, such as {self._complete_copy()}"
+            with suppress(Exception):  # from the HTTP library
+                if part := self._partial(needed, PARQUET):
+                    hint = (
+                        f"Choose a complete copy, such as {self._complete_copy()} (the hub's own "
+                        f"conversion is incomplete: {part})"
+                    )
             raise BartError(
-                f"data set '{self.repository}': {first_line(error)}",
-                hint=f"Choose a complete copy, such as {self._complete_copy()} (the hub's own "
-                f"conversion is incomplete: {part})"
-                if part
-                else f"Choose a copy in parquet, such as {self._complete_copy()}",
+                f"data set '{self.repository}': {first_line(error)}", hint=hint
             ) from None
         except Exception as error:  # from the library, its HTTP clients or the operating system
             raise refusal(absent or error, self.repository, "data set", local=self.local) from error
-
-    def _absent(self) -> Exception | None:
-        """The connection error if the hub does not respond at all, else None."""
-        import huggingface_hub
-
-        try:
-            huggingface_hub.HfApi().dataset_info(self.repository, revision=self.revision)
-        except Exception as error:
-            return None if getattr(error, "response", None) is not None else error
-        return None
 
     def size(self) -> int:
         """Total size of this configuration's data files in bytes, as reported by the hub.
@@ -143,19 +135,12 @@ class HubDataset:
         info: Any = huggingface_hub.HfApi().dataset_info(
             self.repository, revision=revision, files_metadata=True
         )
-        files = [f for f in info.siblings if f.rfilename.endswith(SIZED)]
+        files = [f for f in info.siblings or () if f.rfilename.endswith(SIZED)]
         return [f for f in files if f.rfilename.split("/")[0] == self.configuration] or files
 
     def _partial(self, split: str, revision: str | None) -> str:
-        """Folder and size of an incomplete conversion (the hub stops at 5 GB), or "".
-
-        Hub errors are left to `load`, which may find the rows in its cache.
-        """
-        try:
-            files = self._files(revision)
-        except Exception:  # from the HTTP library, which is httpx or requests
-            return ""
-        cut = [f for f in files if f"partial-{split}" in f.rfilename.split("/")]
+        """Folder and size of an incomplete conversion (the hub stops at 5 GB), or ""."""
+        cut = [f for f in self._files(revision) if f"partial-{split}" in f.rfilename.split("/")]
         size = sum(f.size or 0 for f in cut)
         amount = f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e3:,.1f} kB"
         return f"{cut[0].rfilename.rpartition('/')[0]}, {amount}" if cut else ""

@@ -62,12 +62,10 @@ class Manifest:
 
     @property
     def documents(self) -> int:
-        """Total number of documents."""
         return sum(entry.get("documents", 0) for entry in self.files.values())
 
     @property
     def bytes(self) -> int:
-        """Total size of the files, in bytes."""
         return sum(entry["size"] for entry in self.files.values())
 
 

@@ -58,7 +58,6 @@ class Text:
 
     @cached_property
     def sentences(self) -> Sentences:
-        """The sentences of all samples."""
         return self.find_sentences()
 
     @cached_property

@@ -58,7 +58,6 @@ class Pair:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """All reference summaries."""
         return (self.target, *self.others)
 
 
@@ -70,14 +69,12 @@ class TablePart:
     dataset: Dataset
 
     def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """See FilePart."""
         names = self.dataset.column_names
         columns = (*fields.require(names, self.name), *also)
         chosen = self.dataset.select_columns([name for name in names if name in columns])
         return iter(chosen.with_format("arrow").iter(ROWS))
 
     def rows(self, fields: Fields) -> Iterator[Row]:
-        """See FilePart."""
         return table_rows(self.batches(fields), fields, self.name)
 
 
@@ -99,7 +96,6 @@ class Split:
     first: dict[str, str] = field(default_factory=dict)  # location of the first pair by reason
 
     def drop(self, reason: str, where: str) -> None:
-        """Count a skipped pair."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self.first.setdefault(reason, where)
 

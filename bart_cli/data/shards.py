@@ -61,7 +61,6 @@ class ShardFolder:
 
     @property
     def samples(self) -> int:
-        """Total number of samples."""
         return sum(self.counts)
 
     def tokens(self) -> int | None:

@@ -183,7 +183,6 @@ class CommonCrawl(Source):
             folder.rmdir()
 
     def _write(self, url: str, warc: Path, reporter: Reporter, out: Path) -> dict[str, Any]:
-        """Download a WARC and extract its articles."""
         if not warc.is_file():
             self.fetcher.fetch(url, warc, on_bytes=self._count)
         try:

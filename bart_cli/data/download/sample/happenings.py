@@ -10,7 +10,6 @@ from bart_cli.data.download.sample.world import Cast, Story
 
 
 def storm(cast: Cast) -> Story:
-    """A storm over a town."""
     town, other = cast.town(), cast.town()
     chief, farmer = cast.person(), cast.person()
     homes, speed, old = cast.number(200, 9000, 50), cast.number(60, 140), cast.number(20, 58)
@@ -114,7 +113,6 @@ def finding(cast: Cast) -> Story:
 
 
 def recall(cast: Cast) -> Story:
-    """A product recall."""
     town, firm, other = cast.town(), cast.firm(), cast.firm()
     spokes, mother = cast.person(), cast.person()
     product = cast.pick("toasters", "bicycles", "heaters", "lamps", "prams", "kettles", "scooters")

@@ -10,7 +10,6 @@ from bart_cli.data.download.sample.world import Cast, Story
 
 
 def election(cast: Cast) -> Story:
-    """A mayoral election."""
     town, other = cast.town(), cast.town()
     winner, loser, clerk = cast.person(), cast.person(), cast.person()
     votes, lost, old = cast.number(2000, 9900, 10), cast.number(500, 1900, 10), cast.number(10, 60)
@@ -51,7 +50,6 @@ def election(cast: Cast) -> Story:
 
 
 def results(cast: Cast) -> Story:
-    """A company's annual results."""
     town, firm, rival = cast.town(), cast.firm(), cast.firm()
     boss, analyst = cast.person(), cast.person()
     money, before, jobs = cast.number(20, 900), cast.number(20, 900), cast.number(100, 4000, 50)
@@ -91,7 +89,6 @@ def results(cast: Cast) -> Story:
 
 
 def ruling(cast: Cast) -> Story:
-    """A court ruling."""
     town, firm, other = cast.town(), cast.firm(), cast.firm()
     judge, worker, lawyer = cast.person(), cast.person(), cast.person()
     money, old = cast.number(20, 950, 5), cast.number(3, 19)

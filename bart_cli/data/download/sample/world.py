@@ -72,11 +72,9 @@ class Cast:
         self._used: set[str] = set()
 
     def person(self) -> Person:
-        """A new person."""
         return Person(self._fresh(FIRST), self._fresh(LAST))
 
     def town(self) -> str:
-        """A new town."""
         while True:
             name = self.random.choice(TOWN_HEAD) + self.random.choice(TOWN_TAIL)
             head = name.lower()
@@ -97,15 +95,12 @@ class Cast:
                 return text
 
     def day(self) -> str:
-        """A new day of the week."""
         return self._fresh(DAYS)
 
     def month(self) -> str:
-        """A new month."""
         return self._fresh(MONTHS)
 
     def pick(self, *options: str) -> str:
-        """One of several phrasings."""
         return self.random.choice(options)
 
     def story(self, town: str, text: str, brief: str) -> Story:
@@ -126,7 +121,6 @@ class Cast:
         return self.pick(*options) if len(options) > 1 else phrasings
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
         return self.random.random() < probability
 
     def _fresh(self, pool: list[str]) -> str:
