@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -333,12 +333,10 @@ def test_pages_in_twelve_charsets_give_their_text(tmp_path: Path) -> None:
             url = f"https://a.example/2016/09/20/{len(pages)}"
             pages.append(News(url, html.encode(codec), content_type=header))
             expected.append(sentence)
-    write_warc(tmp_path / "c" / write_listing(tmp_path / "c", "2016/09", NAMES[:1])[0], pages)
-    with serve_files(tmp_path / "c") as web:
-        result = run(web, tmp_path / "cc", "--warc-end", "2016-09-30", "--language", "all")
-    assert result.returncode == 0, result.stderr
-    lines = (tmp_path / "cc" / "source" / NAMES[0].replace(".warc.gz", ".txt")).read_text()
-    texts = lines.splitlines()
+    write_warc(tmp_path / "a.warc.gz", pages)
+    news = NewsFilter(date(2016, 9, 1), date(2016, 10, 31), languages=())
+    extract_warc(tmp_path / "a.warc.gz", tmp_path / "a.txt", news, "trafilatura", None)
+    texts = (tmp_path / "a.txt").read_text().splitlines()
     assert len(texts) == len(pages)
     wrong = [page for page, text, s in zip(pages, texts, expected, strict=True) if s not in text]
     assert not [(page.content_type, page.html[:90]) for page in wrong]
@@ -346,7 +344,7 @@ def test_pages_in_twelve_charsets_give_their_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])
 def test_real_news_pages_become_their_articles(
-    shared_data: Path, tmp_path: Path, extractor: str
+    shared_data: Path, tmp_path: Path, extractor: Literal["trafilatura", "resiliparse"]
 ) -> None:
     folder = shared_data / "news_html"
     truth = json.loads((folder / "ground-truth.json").read_text(encoding="utf-8"))
@@ -354,24 +352,14 @@ def test_real_news_pages_become_their_articles(
         News(row["url"], gzip.decompress((folder / f"{name}.html.gz").read_bytes()))
         for name, row in truth.items()
     ]
-    root = tmp_path / "www"
-    paths = write_listing(root, "2016/09", NAMES[:1])
-    write_warc(root / paths[0], pages)
-    with serve_files(root) as web:
-        result = run(
-            web,
-            tmp_path / "cc",
-            *("--start", "2000-01-01", "--end", "2026-01-01", "--warc-start", "2016-09-01"),
-            *("--warc-end", "2016-09-30", "--extractor", extractor, "--json"),
-        )
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
+    write_warc(tmp_path / "a.warc.gz", pages)
+    news = NewsFilter(date(2000, 1, 1), date(2026, 1, 1))
+    report = extract_warc(tmp_path / "a.warc.gz", tmp_path / "a.txt", news, extractor, None)
     assert report["documents"] + sum(report["dropped"].values()) == len(pages)
     assert report["dropped"]["other language"] == 8  # as many are not English
     texts = list(truth.values())
     recall = precision = 0.0
-    lines = (tmp_path / "cc" / "source").glob("*.txt")
-    rows = [line.split(" ", 1) for file in lines for line in file.read_text().splitlines()]
+    rows = [line.split(" ", 1) for line in (tmp_path / "a.txt").read_text().splitlines()]
     for name, text in rows:
         found = ngrams(text)
         true = ngrams(texts[int(name[-12:-1])]["articleBody"])
