@@ -115,7 +115,7 @@ FORMS: dict[str, Callable[[Path, Rows], None]] = {
 SPELLED = st.sampled_from(
     [*("<s>", "</s>", "<mask>", "<pad>"), *'",;\t\n', "\r\n", "\u2028", "\ufeff"]
 )
-CHARACTERS = st.text(st.characters(exclude_characters="\0"), max_size=8)
+CHARACTERS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 TEXTS = st.lists(SPELLED | CHARACTERS, max_size=6).map("".join)
 
 
