@@ -69,8 +69,6 @@ def run_demo(
     """Run all stages in folders below `out`.
 
     Args:
-        megabytes: size of the pre-training corpus.
-        test: number of pairs in the test split.
         sets: settings that override both training presets, such as `training.max_steps=10`.
 
     Raises:

@@ -114,9 +114,6 @@ def parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[Any, int]]:
 def read_object(path: Path, hint: str = START_ANEW) -> dict[str, Any]:
     """Read a JSON object that a command has written to its folder; empty if there is no such file.
 
-    Args:
-        hint: remedy for a damaged file.
-
     Raises:
         UsageError: the file is damaged.
     """

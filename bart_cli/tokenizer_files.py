@@ -174,8 +174,7 @@ def frame(
 ) -> tuple[list[int], list[int]]:
     """Return the ids that the post-processor adds before and after a text.
 
-    Args:
-        texts: texts to try; if none can be encoded, entries of the vocabulary are used.
+    If none of the texts can be encoded, entries of the vocabulary are used.
     """
     for text in texts:
         if backend.encode(text, add_special_tokens=False).ids:

@@ -386,14 +386,9 @@ def _download(
     folder: Path,
     options: ResultOptions,
     reporter: Reporter | None = None,
-    *,
-    command: str | None = None,
+    command: str = "",  # default: the name of the corpus
 ) -> DownloadReport | None:
-    """Download a source and print the report, or print its size (None).
-
-    Args:
-        command: name of the sub-command; default: that of the corpus.
-    """
+    """Download a source and print the report, or print its size (None)."""
     if options.dry_run:
         what, size = source.size()
         if options.as_json:

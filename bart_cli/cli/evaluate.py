@@ -107,11 +107,7 @@ def command(
 
 
 def _for_other_data(config: EvaluateConfig, own: SummarizationDataConfig) -> EvaluateConfig:
-    """Reset columns and shares inherited from the run if the data is not the run's own.
-
-    Args:
-        own: the data on which the run was trained.
-    """
+    """Reset columns and shares inherited from the run if the data is not its `own`."""
     data = config.data
     if data.path is None or own.path is None or data.path.absolute() == own.path.absolute():
         return config

@@ -88,11 +88,9 @@ def load_with_model(
 ) -> tuple[Config, list[str]]:
     """Build the configuration on top of the decoding settings of a model; also return warnings.
 
-    Options are checked before the model is loaded. The language for sentence splitting is taken
-    from prepared pairs unless an option sets it.
-
-    Args:
-        saved_of: returns the settings of the model, given the configuration without them.
+    Options are checked before `saved_of` loads the settings of the model, given the configuration
+    without them. The language for sentence splitting is taken from prepared pairs unless an option
+    sets it.
     """
     early = without_model(settings, kind, options)
     layers, warnings = saved_of(early)
@@ -121,9 +119,6 @@ def first_token_for(
 
     Presets are written for facebook's models. In KoBART, <s> is the same as </s>: forcing it would
     end the summary.
-
-    Args:
-        layers: decoding settings of the model.
     """
     generation, sources = config.generation, config.generation_sources
     forced = generation.forced_bos and sources["forced_bos"] != "options"
@@ -161,12 +156,9 @@ def load_summarizer(
     settings: ConfigOptions,
     reporter: Reporter,
 ) -> tuple[Summarizer, InferenceModel, EvaluationConfig]:
-    """Load a model, with decoding settings from the model, --preset or --config, and options.
-
-    Options are checked before torch is imported.
-    """
+    """Load a model, with decoding settings from the model, --preset or --config, and options."""
     given = keys(decoding)
-    early = without_model(settings, EvaluateConfig, given)
+    early = without_model(settings, EvaluateConfig, given)  # before torch is imported
     evaluation = early.evaluation
     from bart_cli.data.sentences import AUTO
     from bart_cli.errors import BartError

@@ -72,15 +72,10 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class Access:
-    """Access rules.
+    """Access rules."""
 
-    Attributes:
-        key: API key that clients must send; None: no key.
-        loopback: accept only Host headers that name this machine.
-    """
-
-    key: str | None
-    loopback: bool
+    key: str | None  # API key that clients must send; None: no key
+    loopback: bool  # accept only Host headers that name this machine
 
 
 class Metrics:

@@ -52,11 +52,7 @@ async def document_text(name: str, content: bytes) -> str:
 
 
 def extract(name: str, content: bytes) -> str:
-    """Extract the text of a file: the main text of a web page, paragraphs and tables of a document.
-
-    Raises:
-        UsageError: the format is not supported, or the file has no text.
-    """
+    """Extract the text: the main text of a web page, paragraphs and tables of a document."""
     from bart_cli.data.text_files import decode
 
     kind = PurePath(name).suffix.lower()

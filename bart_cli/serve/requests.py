@@ -104,11 +104,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def read_texts(document: Mapping[str, Any], config: ServeConfig) -> list[str]:
-    """Read the text or texts of a request.
-
-    Raises:
-        HTTPException: there is no text, there are too many, or one is invalid.
-    """
+    """Read the text or texts of a request."""
     given = document.get("text")
     texts = given if isinstance(given, list) else [given]
     if "text" not in document or not texts:
@@ -122,11 +118,7 @@ def read_texts(document: Mapping[str, Any], config: ServeConfig) -> list[str]:
 
 
 def read_text(text: object, where: str) -> str:
-    """Check that a value is a non-empty text, and return it.
-
-    Args:
-        where: name of the value in error messages.
-    """
+    """Check that a value is a non-empty text, and return it; `where` is its name in errors."""
     if not isinstance(text, str):
         refuse(400, f"{where} is not a string")
     if SURROGATE.search(text):
@@ -148,9 +140,6 @@ def read_settings(document: Mapping[str, Any], served: Served, max_beams: int) -
     """Read the decoding settings: those of the model, overridden by the fields of a request.
 
     As in `bart summarize`, the model's minimum length is lowered to a requested maximum length.
-
-    Raises:
-        HTTPException: a field is unknown or a value invalid (400).
     """
     long = document.get("long", "truncate")
     if long not in get_args(LongText):
@@ -177,11 +166,7 @@ def read_settings(document: Mapping[str, Any], served: Served, max_beams: int) -
 
 
 def chat_document(document: Mapping[str, Any], served: Served) -> dict[str, Any]:
-    """Convert a request of OpenAI's API to ours: the text is the last user message.
-
-    Raises:
-        HTTPException: there is no such message, or a field is not supported (400).
-    """
+    """Convert a request of OpenAI's API to ours: the text is the last user message."""
     messages = document.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         refuse(400, "messages is missing: expected a list of objects with role and content")

@@ -49,8 +49,7 @@ class Progress:
 class RunningTexts:
     """Texts in progress, by the numbers that the caller gives them.
 
-    Args:
-        batch_size, max_tokens: see `Summarizer.summarize`.
+    For the limits of the batch, see `Summarizer.summarize`.
     """
 
     def __init__(

@@ -102,10 +102,8 @@ def work(pipe: Connection, number: int, threads: str | None, parent: int, load: 
     """Load the model, then decode texts until the pipe is closed.
 
     Args:
-        number: number of this worker.
         threads: OMP_NUM_THREADS; None: unchanged.
         parent: pid of the server.
-        load: loads the model.
     """
     # Ctrl-C and SIGTERM may reach the whole process group. The server finishes its requests and
     # then closes the pipe.
@@ -125,11 +123,7 @@ def work(pipe: Connection, number: int, threads: str | None, parent: int, load: 
 
 
 def _decode(pipe: Connection, model: Summarizer, served: Served) -> None:
-    """Receive texts and send their records.
-
-    Raises:
-        EOFError: the pipe is closed.
-    """
+    """Receive texts and send their records until the pipe is closed (EOFError)."""
     running: RunningTexts | None = None
     overlaps: dict[int, str] = {}  # the texts that are compared with their summaries
     while True:

@@ -116,8 +116,7 @@ def check_out(out: Path, inputs: Sequence[Input]) -> None:
 def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Text | Failure]:
     """Yield the texts of all inputs, in order, and a `Failure` for each one without a text.
 
-    Args:
-        field: field of JSON lines with the text; see `read_records`.
+    For `field`, see `read_records`.
     """
     for given in inputs:
         if given.kind == "jsonl":

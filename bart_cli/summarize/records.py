@@ -59,10 +59,9 @@ class Failure:
 
 
 def read_records(stream: Bytes, file: str, field: str | None) -> Iterator[Text | Failure]:
-    """Yield an item for each line.
+    """Yield an item for each line of the stream named `file`.
 
     Args:
-        file: name of the stream in results and messages.
         field: field with the text; None: the first of SOURCE_FIELDS that is a string.
     """
     for number, line in enumerate(_lines(stream), 1):

@@ -56,11 +56,7 @@ def choose_format(
 
 @dataclass(frozen=True)
 class Job:
-    """Inputs and settings of one command.
-
-    Attributes:
-        heading: makes the line above a summary in text output; None: no such line.
-    """
+    """Inputs and settings of one command; for `heading`, see `write_results`."""
 
     inputs: Sequence[Input]
     config: SummarizeConfig

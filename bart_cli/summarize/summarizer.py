@@ -63,16 +63,11 @@ class Summary:
 
 @dataclass
 class Rounds:
-    """The rounds of decoding that summarize one text: one, or several with long="reduce".
-
-    Attributes:
-        encoded: input of the next round; None: there is none.
-        summary: summary after the last round; None: there was none.
-    """
+    """The rounds of decoding that summarize one text: one, or several with long="reduce"."""
 
     long: LongText
-    encoded: Encoded | None
-    summary: Summary | None = None
+    encoded: Encoded | None  # input of the next round; None: there is none
+    summary: Summary | None = None  # after the last round; None: there was none
 
     @property
     def pieces(self) -> list[list[int]] | None:
@@ -83,8 +78,7 @@ class Rounds:
 class SummariesInterrupted(KeyboardInterrupt):
     """Ctrl-C during `Summarizer.summarize`.
 
-    Attributes:
-        summaries: a summary for each text, in order, of the pieces that were decoded.
+    summaries: a summary for each text, in order, of the pieces that were decoded.
     """
 
     def __init__(self, summaries: list[Summary]) -> None:
