@@ -41,7 +41,6 @@ COMMANDS = {
     "launch": "Print job scripts for clusters.",
     "doctor": "Check this machine and suggest fixes.",
 }
-ALIASES = {("evaluate", "compare"): "compare"}
 
 RANK_0_SECONDS = 20.0  # time for rank 0 or the launcher to report an error before other ranks do
 VOICES = ("-q", "--quiet", "-v", "--verbose")  # accepted before and after the sub-command
@@ -113,14 +112,13 @@ def _main(arguments: Sequence[str] | None) -> None:
         adopt_parent()
     configure_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for spelling, name in ALIASES.items():
-        plain = [word for word in given if word not in VOICES]
-        if tuple(plain[: len(spelling)]) == spelling:
-            given = [word for word in given if word in VOICES] + [name, *plain[len(spelling) :]]
-    words = _completed_words() if "_BART_COMPLETE" in os.environ else given
+    voices, plain = [w for w in given if w in VOICES], [w for w in given if w not in VOICES]
+    if plain[:2] == ["evaluate", "compare"]:
+        plain = plain[1:]
+    words = _completed_words() if "_BART_COMPLETE" in os.environ else plain
     requested = next((word for word in words if not word.startswith("-")), None)
     if requested != "launch":  # `bart launch` passes options on to another command
-        given = [w for w in given if w in VOICES] + [w for w in given if w not in VOICES]
+        given = voices + plain
     try:
         app = build_app(requested)
         code = app(args=given or ["--help"], prog_name="bart", standalone_mode=False)
@@ -203,7 +201,7 @@ def fail(error: BartError) -> int:
 
 def _usage_error(error: Any) -> BartError:
     """Convert an error of Typer, and suggest the option or command that was probably meant."""
-    context = error.ctx if getattr(error, "ctx", None) is not None else None
+    context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "bart"
     hint = f"See `{path} --help`."
     # Remove Typer's own suggestion, which only some versions make.

@@ -87,18 +87,17 @@ def command(
         raise UsageError("the API key is empty", hint="Set BART_API_KEY to a long random string.")
     source, _ = model_of(model)
     shown = config.name or (Path(source).resolve().name if Path(source).exists() else source)
-    load = partial(_load, model=model, checkpoint=checkpoint, decoding=decoding, settings=settings)
+    load = partial(_load, model, checkpoint, decoding, settings)
     with listen(config, key=api_key and api_key.strip(), open_to_all=no_auth) as (socket, access):
         serve(load, config, shown, socket, access, make_reporter())
 
 
 def _load(
-    number: int,
-    *,
     model: str | None,
     checkpoint: str | None,
     decoding: DecodingOptions,
     settings: ConfigOptions,
+    number: int,
 ) -> tuple[Summarizer, Served]:
     """Load the model in a worker as `bart summarize` does, distributing workers over the GPUs."""
     import torch

@@ -225,16 +225,8 @@ class Summarizer:
         Raises:
             ArgumentError: an argument has the wrong type or is out of range.
         """
-        if isinstance(texts, str):
-            return self.summarize(
-                [texts],
-                long=long,
-                batch_size=batch_size,
-                max_tokens=max_tokens,
-                reporter=reporter,
-                **changes,
-            )[0]
-        texts = _checked_texts(texts)
+        single = isinstance(texts, str)
+        texts = _checked_texts([texts] if single else texts)
         if long not in get_args(LongText):
             raise ArgumentError(f"long={long!r}: expected {', '.join(get_args(LongText))}")
         for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
@@ -268,7 +260,7 @@ class Summarizer:
         summaries = [rounds.summary for rounds in tasks if rounds.summary is not None]
         if interrupted:
             raise SummariesInterrupted(summaries)
-        return summaries
+        return summaries[0] if single else summaries
 
     def stream(
         self,
