@@ -130,18 +130,12 @@ def draw_throughput(
 
 
 def histogram(
-    title: str,
-    unit: str,
-    values: Sequence[float],
-    *,
-    span: tuple[float, float] | None = None,
-    digits: int = 0,
+    title: str, unit: str, values: Sequence[float], *, span: tuple[float, float] | None = None
 ) -> dict[str, Any]:
     """Compute a histogram of size WIDTH x HEIGHT with about BINS bins of equal width.
 
     Args:
-        span: ends of the axis; default: the extremes, with integer bins if `digits` is 0.
-        digits: number of decimals in labels.
+        span: ends of the axis; default: the extremes of the values, which are integers.
 
     Returns:
         bars (x, y, width, height, and a label with range and count), labels of the ends of the
@@ -149,33 +143,30 @@ def histogram(
     """
     data = np.asarray(values, dtype=np.float64)
     low, high = span or (float(data.min()), float(data.max()))
-    if span is None and digits == 0:
+    if span is None:
         step = max(1.0, float(np.ceil((high - low + 1) / BINS)))
         edges = np.arange(low, high + step + 0.5, step)
     else:
-        edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+        edges = np.linspace(low, high, BINS + 1)
     counts, _ = np.histogram(data, bins=edges)
     slot, top = WIDTH / len(counts), max(int(counts.max()), 1)
-    whole = span is None and digits == 0
+    last = 1 if span is None else 0  # an integer bin ends before the edge
     bars = []
     for i, count in enumerate(counts.tolist()):
         height = HEIGHT * count / top
-        last = edges[i + 1] - 1 if whole else edges[i + 1]
-        ends = dict.fromkeys(f"{edge:,.{digits}f}" for edge in (edges[i], last))
-        label = f"{'–'.join(ends)}{unit}: {count:,}"
+        ends = dict.fromkeys(f"{edge:,.0f}" for edge in (edges[i], edges[i + 1] - last))
         place = {"x": slot * i, "y": HEIGHT - height, "width": slot * 0.9, "height": height}
-        bars.append(place | {"label": label})
+        bars.append(place | {"label": f"{'–'.join(ends)}{unit}: {count:,}"})
     middle = float(np.median(data))
-    center = middle + (0.5 if whole else 0) - edges[0]
     return {
         "title": title,
         "unit": unit,
         "bars": bars,
-        "low": f"{edges[0]:,.{digits}f}",
-        "high": f"{edges[-1] - (1 if whole else 0):,.{digits}f}",
-        "mean": f"{data.mean():,.{max(digits, 1)}f}",
-        "median": f"{middle:,.{digits}f}",
-        "median_x": float(WIDTH * center / (edges[-1] - edges[0])),
+        "low": f"{edges[0]:,.0f}",
+        "high": f"{edges[-1] - last:,.0f}",
+        "mean": f"{data.mean():,.1f}",
+        "median": f"{middle:,.0f}",
+        "median_x": float(WIDTH * (middle + last / 2 - edges[0]) / (edges[-1] - edges[0])),
     }
 
 
