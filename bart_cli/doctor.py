@@ -118,7 +118,7 @@ def _devices() -> Iterator[Finding]:
 
     from bart_cli.inference.engine import int8_problem
     from bart_cli.inference.products import measure_products
-    from bart_cli.runtime.precision import problem_of, slow_precision
+    from bart_cli.runtime.precision import EMULATED, is_emulated, problem_of
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for number in range(gpus):
@@ -142,7 +142,8 @@ def _devices() -> Iterator[Finding]:
     supported = [p for p in get_args(Precision) if problem_of(p, device) is None]
     if int8_problem(device) is None:
         supported.append("int8 (decoding)")
-    yield Finding("precisions", "ok", ", ".join(supported), slow_precision("bf16", device) or "")
+    advice = EMULATED if is_emulated("bf16", device) else ""
+    yield Finding("precisions", "ok", ", ".join(supported), advice)
     if not gpus:
         seconds = measure_products()
         ranked = sorted(seconds, key=lambda name: seconds[name])

@@ -84,10 +84,8 @@ def write_ctranslate2(
     # For mBART the converter leaves this open: it expects callers to pass a language.
     settings["decoder_start_token"] = vocabulary[model.config.decoder_start_token_id]
     write_json(folder / "config.json", settings)
-    write_json(
-        folder / "generation_config.json",
-        hf_config.generation_to_hf(model.config, contents.generation),
-    )
+    decoding = hf_config.generation_to_hf(model.config, contents.generation)
+    write_json(folder / "generation_config.json", decoding)
     contents.tokenizer.save(folder)
     return _compare(folder, contents, vocabulary, articles(ARTICLES))
 
@@ -100,13 +98,8 @@ def _compare(
     model, tokenizer = contents.model, contents.tokenizer
     positions = model.config.max_position_embeddings
     read, written = (min(length, positions) for length in LENGTHS)
-    encoded = encode_texts(
-        articles or BUILT_IN,
-        tokenizer.fitted(model.config.vocab_size),
-        read,
-        whole=False,
-        prefix=model.config.prefix,
-    )
+    words, prefix = tokenizer.fitted(model.config.vocab_size), model.config.prefix
+    encoded = encode_texts(articles or BUILT_IN, words, read, whole=False, prefix=prefix)
     sources = [text.pieces[0] for text in encoded if text.pieces]
     eos = model.config.eos_token_id
     greedy = GenerationConfig(

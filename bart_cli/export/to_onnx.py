@@ -71,10 +71,8 @@ def write_onnx(folder: Path, contents: Contents) -> Comparison:
             verbose=False,
         )
     write_json(folder / "config.json", hf_config.to_hf(model.config))
-    write_json(
-        folder / "generation_config.json",
-        hf_config.generation_to_hf(model.config, contents.generation),
-    )
+    decoding = hf_config.generation_to_hf(model.config, contents.generation)
+    write_json(folder / "generation_config.json", decoding)
     contents.tokenizer.save(folder)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -67,7 +67,7 @@ class Export:
 
 
 def export_model(
-    source: str, out: Path, config: ExportConfig, reporter: Reporter | None = None
+    source: str, out: Path, config: ExportConfig, reporter: Reporter = Reporter()
 ) -> Export:
     """Export a model to the folder `out`, which appears only once it has been verified.
 
@@ -86,8 +86,8 @@ def export_model(
         require_destination(config.push)
     if config.format in ("ctranslate2", "onnx"):
         require(f"--format {config.format}", config.format)
-    with locked_path(out, reporter or Reporter()):
-        return _export(source, out, config, reporter or Reporter())
+    with locked_path(out, reporter):
+        return _export(source, out, config, reporter)
 
 
 def _export(source: str, out: Path, config: ExportConfig, reporter: Reporter) -> Export:
@@ -151,10 +151,8 @@ def _write(
     if config.format == "reference":
         _write_reference(folder, contents)
     else:
-        model = contents.model
-        write_weights(
-            folder, model.config, contents.weights, contents.tokenizer, contents.generation
-        )
+        shape, words = contents.model.config, contents.tokenizer
+        write_weights(folder, shape, contents.weights, words, contents.generation)
     return _compare(folder, contents, config)
 
 
@@ -248,9 +246,8 @@ def _compare(folder: Path, contents: Contents, config: ExportConfig) -> Comparis
     model, settings = contents.model, contents.model.config
     length = min(16, settings.max_position_embeddings)
     generator = torch.Generator().manual_seed(0)
-    source, target = torch.randint(
-        0, settings.vocab_size, (2, 2, length), generator=generator
-    ).unbind()
+    ids = torch.randint(settings.vocab_size, (2, 2, length), generator=generator)
+    source, target = ids.unbind()
     with torch.inference_mode():
         expected = model.logits(model(source, None, target))
         if config.format == "reference":

@@ -12,12 +12,12 @@ Example with K = 2, so C = 4, and the tokens a, b and </s>. Two beams run:
     candidates, best first:  "x a" -1.2,  "y </s>" -1.6,  "x b" -3.5,  "y a" -3.7
 
 "y </s>" ends and ranks second, within the best 2: it becomes a finished hypothesis. The best 2
-that do not end are "x a" and "x b", so
-both new beams extend beam 0, and `advance` returns the origins [0, 0].
+that do not end are "x a" and "x b", so both new beams extend beam 0, and `advance` returns the
+origins [0, 0].
 """
 
-# Legend: A articles, K beams, V vocabulary, L longest target, C = K * max(2, 1 + number of end
-# tokens) candidates: even if every end token ranks first, K running beams remain.
+# Legend: A articles, K beams, R rows, V vocabulary, N wanted, L longest target, C = K * max(2, 1 +
+# number of end tokens) candidates: even if every end token ranks first, K running beams remain.
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from torch import Tensor
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.inference.sampling import Draws
-from bart_cli.inference.top import best_of_rows
 
 WORST = -1.0e9  # lower than the score of any real hypothesis
+BLOCK = 128  # scores per maximum in `best_of_rows`
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,27 @@ def _best(state: BeamState, log_probs_AKV: Tensor, count: int) -> tuple[Tensor, 
     scores = found.view(articles, beams, each) + state.running_scores[:, :, None]
     scores_AC, position = scores.flatten(1).topk(count)
     return scores_AC, position // each, tokens.view(articles, -1).gather(1, position)
+
+
+def best_of_rows(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` highest scores of each row, best first, and their indices, [R, N] each.
+
+    For a handful out of 50,000 scores, `topk` on the whole row costs as much as the softmax before
+    it. The best n scores lie in the n blocks with the highest maxima, so one pass for the maxima
+    suffices.
+    """
+    blocks = scores_RV.shape[1] // BLOCK
+    if blocks <= count:
+        return scores_RV.topk(count)
+    head = blocks * BLOCK  # the remainder, shorter than a block, is always searched
+    maxima = scores_RV[:, :head].unflatten(1, (blocks, BLOCK)).amax(-1)
+    chosen = maxima.topk(count)[1]
+    inside = torch.arange(BLOCK, device=scores_RV.device)
+    index = (chosen[:, :, None] * BLOCK + inside).flatten(1)
+    tail = torch.arange(head, scores_RV.shape[1], device=scores_RV.device)
+    index = torch.cat([index, tail.expand(len(index), -1)], 1)
+    best, position = scores_RV.gather(1, index).topk(count)
+    return best, index.gather(1, position)
 
 
 def _drawn(

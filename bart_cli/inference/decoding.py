@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bart_cli.inference.engine import Engine, Layer
+from bart_cli.model.layers import split_heads
 
 
 @dataclass
@@ -131,10 +132,9 @@ class Decoding:
             if left:  # masked, but 0 * NaN would be NaN
                 for old in vars(cache).values():
                     old[index] = 0.0
-            cache.source_keys[index, ..., :width] = _heads(
-                layer.cross_k(memory_NSD), layer.heads
-            ).mT
-            cache.source_values[index, :, :width] = _heads(layer.cross_v(memory_NSD), layer.heads)
+            keys, values = layer.cross_k(memory_NSD), layer.cross_v(memory_NSD)
+            cache.source_keys[index, ..., :width] = split_heads(keys, layer.heads).mT
+            cache.source_values[index, :, :width] = split_heads(values, layer.heads)
         return places
 
     @property
@@ -278,7 +278,7 @@ class Decoding:
     def _queries(self, x_RD: Tensor, heads: int) -> Tensor:
         """[R, D] -> [A, H, K, E]: beams take the place that positions have in training."""
         x_AKD = x_RD.unflatten(0, (-1, self._beams))
-        return _heads(x_AKD.to(self._engine.memory_dtype), heads)
+        return split_heads(x_AKD.to(self._engine.memory_dtype), heads)
 
 
 class Graph:
@@ -292,30 +292,22 @@ class Graph:
         # By default torch captures on the device of its first capture. On another device it would
         # capture nothing, and every replay would return the same logits.
         with torch.cuda.device(tokens_R.device):
-            self._capture(step, position, before)
-
-    def _capture(self, step: Callable[[Tensor], Tensor], position: Tensor, before: Tensor) -> None:
-        # Kernels allocate workspaces in a warm-up run; the replay overwrites its results.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            step(self._tokens)
-            position.copy_(before)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=side):
-            self._logits = step(self._tokens)
+            # Kernels allocate workspaces in a warm-up run; the replay overwrites its results.
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                step(self._tokens)
+                position.copy_(before)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=side):
+                self._logits = step(self._tokens)
 
     def replay(self, tokens_R: Tensor) -> Tensor:
         """Replay the step with these tokens; return logits [R, V]."""
         self._tokens.copy_(tokens_R)
         self._graph.replay()
         return self._logits
-
-
-def _heads(x_ATD: Tensor, heads: int) -> Tensor:
-    """[A, T, D] -> [A, H, T, E], a view."""
-    return x_ATD.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _rows(x_AHKE: Tensor, like_RD: Tensor) -> Tensor:

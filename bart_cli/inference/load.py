@@ -16,7 +16,7 @@ from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.products import measure_products
 from bart_cli.model.formats import load_model, require_room
-from bart_cli.runtime.precision import apply_matmul_precision, problem_of, slow_precision
+from bart_cli.runtime.precision import apply_matmul_precision, is_emulated, problem_of
 from bart_cli.tokenizer import Tokenizer
 
 DTYPES = {
@@ -122,13 +122,10 @@ def choose_precision(
         precision = min(seconds, key=lambda name: seconds[name])
         ratio = seconds["fp32"] / seconds[precision]
         return precision, f"precision auto: {precision} ({ratio:.1f} x the products of fp32)"
-    if precision == "int8":
-        problem = int8_problem(device)
-    else:
-        problem = problem_of(precision, device)
+    problem = int8_problem(device) if precision == "int8" else problem_of(precision, device)
     if problem:
         raise UsageError(problem.replace("training.precision", "precision"))
-    if slow_precision(precision, device):
+    if is_emulated(precision, device):
         return "fp32", "this CPU has no bf16 instructions: decoding in fp32, which is faster here"
     return precision, None
 

@@ -134,12 +134,8 @@ def load_model(
         BartError: the hub cannot be reached, or a file is damaged.
     """
     path = resolve_model(source)
-    if path.is_file():
-        config, state = _read_pickle(path)
-        folder = path.parent
-    else:
-        config, state = _read_folder(path)
-        folder = path
+    folder = path.parent if path.is_file() else path
+    config, state = _read_pickle(path) if path.is_file() else _read_folder(path)
     if dropouts is not None:
         config = config.model_copy(update={name: getattr(dropouts, name) for name in DROPOUTS})
     model = build(config, state, path).to(device=device, dtype=dtype).eval()
@@ -310,8 +306,11 @@ def _read_weights(folder: Path) -> State:
         if (folder / whole).is_file():
             return _read_tensors(folder / whole)
         if index.is_file():
+            files = _read_json(index).get("weight_map")
+            if not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
+                raise UsageError(f"{index}: expected weight_map, a map from tensor to file")
             state: State = {}
-            for name in _shard_files(index):
+            for name in sorted(set(files.values())):
                 state.update(_read_tensors(folder / name))
             return state
     _refuse_foreign(folder)
@@ -319,9 +318,15 @@ def _read_weights(folder: Path) -> State:
 
 
 def _read_tensors(path: Path) -> State:
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    return _tensors(load_pickle(path), path)
+    if path.suffix != ".safetensors":
+        return _tensors(load_pickle(path), path)
+    require_weights(path)
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BartError(
+            f"{path}: cannot read the weights: {error}", hint="Download or copy the file again."
+        ) from None
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -348,14 +353,6 @@ def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
     return infer_config(state, path, heads), state
 
 
-def _shard_files(index: Path) -> list[str]:
-    """List the weight files that an index names."""
-    files = _read_json(index).get("weight_map")
-    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
-        raise UsageError(f"{index}: expected weight_map, a map from tensor to file")
-    return sorted(set(files.values()))
-
-
 def _tensors(content: object, path: Path) -> State:
     """Check that `content` is a state dict and nothing else."""
     if not isinstance(content, Mapping) or isinstance(content, Inert):
@@ -375,16 +372,6 @@ def _tensors(content: object, path: Path) -> State:
 
 def _type_name(value: object) -> str:
     return "an object" if isinstance(value, Inert) else type(value).__name__
-
-
-def _load_safetensors(path: Path) -> State:
-    require_weights(path)
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BartError(
-            f"{path}: cannot read the weights: {error}", hint="Download or copy the file again."
-        ) from None
 
 
 def saved_generation(source: str | Path) -> SavedGeneration | None:

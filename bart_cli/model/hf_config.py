@@ -243,17 +243,16 @@ def generation_from_hf(
     stated |= {name for name in ("forced_bos", "forced_eos") if f"{name}_token_id" in settings}
     start = given.get("decoder_start_token_id", given.get("bos_token_id"))
     start = start[0] if isinstance(start, list) and len(start) == 1 else start
-    end = (model.eos_token_id,)
+    usual = (model.eos_token_id,)
     special = {
-        "forced_bos_token": None if first == model.bos_token_id else first,
-        "forced_eos_tokens": None if _many(last) == end else _many(last),
-        "start_token": None if start == model.decoder_start_token_id else start,
-        "end_tokens": None
-        if _many(given.get("eos_token_id")) == end
-        else _many(given.get("eos_token_id")),
+        "forced_bos_token": (first, model.bos_token_id),
+        "forced_eos_tokens": (_many(last), usual),
+        "start_token": (start, model.decoder_start_token_id),
+        "end_tokens": (_many(given.get("eos_token_id")), usual),
     }
-    fields.update(special)
-    stated |= {name for name, value in special.items() if value is not None}
+    for name, (value, default) in special.items():
+        fields[name] = None if value == default else value
+    stated |= {name for name in special if fields[name] is not None}
     notices = [
         f"{path}: {name}={given[name]!r} is not implemented; without it, summaries differ from "
         "those of transformers"

@@ -70,9 +70,8 @@ class EncoderLayer(Block):
 
     def forward(self, x_BSD: Tensor, mask: Tensor | None) -> Tensor:
         """Run the block; `mask` [B, 1, 1, S] is True at real tokens. None: no padding."""
-        x_BSD = self.residual(
-            x_BSD, self.self_attn_layer_norm, lambda x: self.self_attn(x, mask=mask)
-        )
+        norm = self.self_attn_layer_norm
+        x_BSD = self.residual(x_BSD, norm, lambda x: self.self_attn(x, mask=mask))
         return clamp_fp16(self.residual(x_BSD, self.final_layer_norm, self.feed_forward))
 
 
@@ -91,13 +90,10 @@ class DecoderLayer(Block):
         Padding in the target needs no mask: it is to the right of every real token, where causal
         attention does not look.
         """
+        norm, cross_norm = self.self_attn_layer_norm, self.encoder_attn_layer_norm
+        x_BTD = self.residual(x_BTD, norm, lambda x: self.self_attn(x, causal=True))
         x_BTD = self.residual(
-            x_BTD, self.self_attn_layer_norm, lambda x: self.self_attn(x, causal=True)
-        )
-        x_BTD = self.residual(
-            x_BTD,
-            self.encoder_attn_layer_norm,
-            lambda x: self.encoder_attn(x, memory_BSD, mask=mask),
+            x_BTD, cross_norm, lambda x: self.encoder_attn(x, memory_BSD, mask=mask)
         )
         return self.residual(x_BTD, self.final_layer_norm, self.feed_forward)
 
@@ -116,7 +112,9 @@ class PositionEmbedding(nn.Embedding):
         return super().forward(ids + self.OFFSET)
 
 
-# Legend: B batch, T queries, S keys, D model, H heads, E = D / H.
+def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
+    """Split the heads: [B, T, D] -> [B, H, T, E], as a view."""
+    return x_BTD.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -127,16 +125,11 @@ class Attention(nn.Module):
 
     def __init__(self, d_model: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
-        self.dropout = dropout
+        self.heads, self.dropout = heads, dropout
         self.k_proj = nn.Linear(d_model, d_model)
         self.v_proj = nn.Linear(d_model, d_model)
         self.q_proj = nn.Linear(d_model, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
-
-    def split(self, x_BTD: Tensor) -> Tensor:
-        """Split the heads: [B, T, D] -> [B, H, T, E], as a view."""
-        return x_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(
         self,
@@ -154,7 +147,7 @@ class Attention(nn.Module):
         x_BTD = as_computed(x_BTD)
         keys = x_BTD if memory_BSD is None else as_computed(memory_BSD)
         q, k, v = (
-            self.split(projection(x))
+            split_heads(projection(x), self.heads)
             for projection, x in ((self.q_proj, x_BTD), (self.k_proj, keys), (self.v_proj, keys))
         )
         p = self.dropout if self.training else 0.0

@@ -37,30 +37,27 @@ def processes_to_start(asked: int | None, max_restarts: int = 0) -> int:
         UsageError: there are fewer GPUs, or another launcher has started the workers.
     """
     if launched():
-        if WORKER not in os.environ:
-            _refuse_launch_options(asked, max_restarts)
+        if WORKER in os.environ:
+            return 0
+        size = os.environ.get("LOCAL_WORLD_SIZE")
+        own = slurm_tasks_on_this_node() if size is None else int(size)
+        if asked not in (None, own):
+            raise UsageError(
+                f"--processes {asked} has no effect: torchrun or srun started {own} on this "
+                "machine",
+                hint="Drop --processes.",
+            )
+        if max_restarts:
+            raise UsageError(
+                f"--max-restarts {max_restarts} has no effect under torchrun or srun",
+                hint="Pass --max-restarts to torchrun, or let SLURM requeue the job.",
+            )
         return 0
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and asked is not None and asked > gpus:
         raise UsageError(f"--gpus {asked}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
     count = max(1, gpus) if asked is None else asked
     return count if count > 1 or max_restarts else 0
-
-
-def _refuse_launch_options(asked: int | None, max_restarts: int) -> None:
-    """Refuse options without effect under torchrun or srun."""
-    size = os.environ.get("LOCAL_WORLD_SIZE")
-    own = slurm_tasks_on_this_node() if size is None else int(size)
-    if asked not in (None, own):
-        raise UsageError(
-            f"--processes {asked} has no effect: torchrun or srun started {own} on this machine",
-            hint="Drop --processes.",
-        )
-    if max_restarts:
-        raise UsageError(
-            f"--max-restarts {max_restarts} has no effect under torchrun or srun",
-            hint="Pass --max-restarts to torchrun, or let SLURM requeue the job.",
-        )
 
 
 def launch(

@@ -16,6 +16,10 @@ from bart_cli.config.training import Precision
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Values of ONEDNN_MAX_CPU_ISA, which limits the instruction set, that exclude bf16.
 ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
+EMULATED = (
+    "this CPU has no bf16 instructions: matrix products run in fp32 and are rounded to bf16, which "
+    "is slower than fp32. Pass --precision fp32 to train faster"
+)
 
 
 def onednn_has_bf16() -> bool:
@@ -28,14 +32,9 @@ def onednn_has_bf16() -> bool:
     )
 
 
-def slow_precision(precision: str, device: torch.device) -> str | None:
-    """Return a warning about a precision that this device can only emulate, or None."""
-    if device.type == "cpu" and precision == "bf16" and not onednn_has_bf16():
-        return (
-            "this CPU has no bf16 instructions: matrix products run in fp32 and are rounded to "
-            "bf16, which is slower than fp32. Pass --precision fp32 to train faster"
-        )
-    return None
+def is_emulated(precision: str, device: torch.device) -> bool:
+    """Return whether this device only emulates the precision; EMULATED is the warning about it."""
+    return device.type == "cpu" and precision == "bf16" and not onednn_has_bf16()
 
 
 def problem_of(precision: Precision, device: torch.device) -> str | None:
@@ -109,9 +108,7 @@ class _RoundedProducts(TorchDispatchMode):
 
 def fast_products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Return the context manager for forward and backward that avoids slow bf16 kernels."""
-    if slow_precision(precision, device):
-        return _RoundedProducts()
-    return nullcontext()
+    return _RoundedProducts() if is_emulated(precision, device) else nullcontext()
 
 
 def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:

@@ -16,7 +16,7 @@ from bart_cli.config.model import LAYERDROPS
 from bart_cli.errors import UsageError
 from bart_cli.extras import EXTRAS, require
 from bart_cli.progress import Reporter
-from bart_cli.runtime.precision import problem_of, slow_precision
+from bart_cli.runtime.precision import is_emulated, problem_of
 from bart_cli.runtime.world import World
 from bart_cli.training.fit import Config
 from bart_cli.training.optimizers import backend_problem
@@ -56,7 +56,7 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
         )
     if training.compile is True and (compiler := compiler_problem(world.device)):
         problems.append(compiler)
-    if training.compile is True and slow_precision(training.precision, world.device):
+    if training.compile is True and is_emulated(training.precision, world.device):
         problems.append(
             "training.compile=true cannot be combined with training.precision=bf16 on this CPU, "
             "which has no bf16 instructions; use fp32"

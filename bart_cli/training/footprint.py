@@ -19,7 +19,7 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.data.batch import Batch
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import CHUNK_LOGITS
-from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products, slow_precision
+from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products, is_emulated
 from bart_cli.runtime.world import World
 from bart_cli.training.loop import reduce_dtype
 
@@ -115,7 +115,7 @@ def footprint(
     shared += 4 * table.numel() * table.requires_grad
     sequence += 2 * item * lengths[1] * model.config.d_model
     on_gpu = world.device.type == "cuda"
-    rounded = slow_precision(training.precision, world.device) is not None
+    rounded = is_emulated(training.precision, world.device)
     growth = 1.0 if on_gpu else FRAGMENTATION_ROUNDED if rounded else FRAGMENTATION
     # A chunk of logits in the compute dtype; on a GPU also copies in fp32.
     size = item + (8 if on_gpu else 0)

@@ -30,7 +30,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room, write_weights
 from bart_cli.progress import Reporter
 from bart_cli.runtime.memory import is_out_of_memory
-from bart_cli.runtime.precision import slow_precision
+from bart_cli.runtime.precision import EMULATED, is_emulated
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
@@ -168,8 +168,8 @@ def run_training(
     resumed = start.checkpoint is not None
     config, room = fit(config, run, model, longest, world, reporter, resumed=resumed)
     validate, training = make_validation(config), config.training
-    if warning := slow_precision(training.precision, world.device):
-        reporter.warn(warning)
+    if is_emulated(training.precision, world.device):
+        reporter.warn(EMULATED)
     optimizer, scaler = equip(model, training, config.optimizer, world, reporter.warn)
     progress = Progress()
     if start.checkpoint is not None:

@@ -20,7 +20,6 @@ from bart_cli.inference.decoding import Decoding, Graph
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.load import find_device
 from bart_cli.inference.products import Int8Product, has_onednn, make_product
-from bart_cli.inference.top import best_of_rows
 from bart_cli.model.bart import Bart
 from tests.conftest import tiny_model_config
 
@@ -34,7 +33,7 @@ def test_the_best_of_a_row_equal_topk(seed: int, width: int, count: int) -> None
     scores = torch.rand(3, width, generator=generator)
     scores[scores < 0.3] = float("-inf")
     count = min(count, width)
-    best, index = best_of_rows(scores, count)
+    best, index = beam.best_of_rows(scores, count)
     assert torch.equal(best, scores.topk(count)[0])
     assert torch.equal(scores.gather(1, index), best)
     for row, wanted in zip(index.tolist(), best.isfinite().sum(1).tolist(), strict=True):
