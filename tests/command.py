@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 # A short command spends most of its time importing these. A server imports them once, and each
@@ -80,6 +81,17 @@ def start(
 ) -> Command:
     """Start `bart ARGUMENTS`."""
     return Command([*map(str, arguments)], stdin, cwd, environment)
+
+
+def start_until(words: Sequence[object], reached: Callable[[], bool]) -> Command:
+    """Start a command, and wait for a point in its work; raise if it ends before."""
+    command = start(*words)
+    deadline = time.monotonic() + TIMEOUT
+    while not reached():
+        assert command.running, command.wait().stderr.decode()
+        assert time.monotonic() < deadline, words
+        time.sleep(0.002)
+    return command
 
 
 def start_ranks(processes: int, *arguments: object, **environment: str) -> list[Command]:

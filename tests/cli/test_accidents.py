@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -19,30 +15,17 @@ from bart_cli.runtime.locks import locked_folder
 from bart_cli.training.history import read_run
 from tests.cli.test_preprocess_processes import command as preprocess
 from tests.cli.test_preprocess_processes import corpus  # noqa: F401 - a fixture
-from tests.command import bart
+from tests.command import Command, bart, decoded, start_until
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401 - a fixture
 
 
-def pretrain(config: Path, run: Path, processes: int) -> list[str]:
-    words = ["pretrain", "--config", str(config), "--out", str(run), "--processes", str(processes)]
-    return [sys.executable, "-m", "bart_cli", *words]
+def pretrain(config: Path, run: Path, processes: int) -> list[object]:
+    return ["pretrain", "--config", config, "--out", run, "--processes", processes]
 
 
-def start(arguments: Sequence[str], until: Callable[[], bool]) -> subprocess.Popen[str]:
-    """Start a command as the leader of a process group, and wait for a point in its work."""
-    process = subprocess.Popen(
-        arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 100
-    while not until() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert process.poll() is None, process.communicate()[1]
-    return process
-
-
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def family(command: Command) -> list[psutil.Process]:
     """Return the descendants of a process."""
-    return psutil.Process(process.pid).children(recursive=True)
+    return psutil.Process(command.pid).children(recursive=True)
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
@@ -53,11 +36,12 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-def assert_one_line(process: subprocess.Popen[str], how: signal.Signals) -> None:
-    _, errors = process.communicate(timeout=100)
-    said = [line for line in errors.splitlines() if not line.startswith(("text:", "duplicates:"))]
+def assert_one_line(command: Command, how: signal.Signals) -> None:
+    done = decoded(command.wait())
+    lines = done.stderr.splitlines()
+    said = [line for line in lines if not line.startswith(("text:", "duplicates:"))]
     assert said == [f"error: {'interrupted' if how == signal.SIGINT else 'terminated'}"]
-    assert process.returncode == 128 + how
+    assert done.returncode == 128 + how
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -67,16 +51,14 @@ def test_preprocessing_ends_with_its_workers(
     how: signal.Signals,
 ) -> None:
     reports = tmp_path / "out" / ".work" / "reports"
-    process = start(preprocess(corpus, tmp_path / "out"), lambda: any(reports.glob("*.json")))
-    children = family(process)
+    command = start_until(preprocess(corpus, tmp_path / "out"), lambda: any(reports.glob("*.json")))
+    children = family(command)
     if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # like a terminal
+        command.signal(how)  # to its process group, like a terminal
+        assert_one_line(command, how)
     else:
-        process.send_signal(how)
-    if how == signal.SIGKILL:
-        process.communicate()
-    else:
-        assert_one_line(process, how)
+        os.kill(command.pid, how)
+        command.wait()
     assert_gone(children)
 
 
@@ -90,16 +72,16 @@ def config(shards: Path, tmp_path: Path) -> Path:  # noqa: F811
 
 def test_a_launcher_stopped_before_the_first_step_says_so(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(pretrain(config, run, 2), lambda: (run / ".lock").exists())
-    children = family(process)
-    process.send_signal(signal.SIGTERM)
-    assert_one_line(process, signal.SIGTERM)
+    command = start_until(pretrain(config, run, 2), lambda: (run / ".lock").exists())
+    children = family(command)
+    os.kill(command.pid, signal.SIGTERM)
+    assert_one_line(command, signal.SIGTERM)
     assert_gone(children)
 
 
 def test_a_run_is_exclusive_and_its_processes_end_with_it(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(pretrain(config, run, 2), lambda: (run / "metrics.jsonl").exists())
+    command = start_until(pretrain(config, run, 2), lambda: (run / "metrics.jsonl").exists())
     second = bart("pretrain", "--config", config, "--out", run)
     assert second.returncode == 2
     assert second.stderr.startswith(f"error: {run} is in use by another bart command (process ")
@@ -107,10 +89,10 @@ def test_a_run_is_exclusive_and_its_processes_end_with_it(config: Path, tmp_path
     assert summary.state == "running"
     assert summary.epoch
     assert summary.ends
-    children = family(process)
+    children = family(command)
     assert len(children) >= 4  # ranks, each with a data loader process
-    process.kill()
-    process.communicate()
+    os.kill(command.pid, signal.SIGKILL)
+    command.wait()
     assert_gone(children)
     assert read_run(run)[0].state == "not finished"
     with locked_folder(run, Reporter()):

@@ -131,7 +131,8 @@ def test_a_killed_evaluation_resumes_with_another_number_of_processes(
     arguments = [*options(folder, tmp_path)]
     stop([*arguments, "--processes", before], tmp_path, signal.SIGKILL)
     kept = (tmp_path / "progress.jsonl").read_text().splitlines()
-    result = evaluate(*arguments, "--processes", after, "--json")
+    ranks = start_ranks(after, "evaluate", *arguments, "--json")
+    result, *_ = [decoded(rank.wait()) for rank in ranks]
     assert result.returncode == 0, result.stderr
     assert "articles are already decoded" in result.stderr
     assert_equal_results(whole, tmp_path)

@@ -15,12 +15,12 @@ from tests.command import bart
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
 
 SRUN = """#!/bin/bash
-# Two tasks of a job step, with the variables set by srun.
+# The tasks of a job step, with the variables set by srun.
 [[ $1 == --kill-on-bad-exit=1 ]] && shift
 if [[ -f code ]]; then exit "$(<code)"; fi
-for rank in 0 1; do
-    SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 SLURM_STEP_NUM_TASKS=2 \\
-        SLURM_STEP_TASKS_PER_NODE="2(x1)" "$@" &
+for ((rank = 0; rank < TASKS; rank++)); do
+    SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 SLURM_STEP_NUM_TASKS=$TASKS \\
+        SLURM_STEP_TASKS_PER_NODE="$TASKS(x1)" "$@" &
     pids+=($!)
 done
 for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
@@ -110,9 +110,9 @@ def test_the_script_runs_and_requeues_itself_until_the_run_is_done(
         "OMP_NUM_THREADS": "1",
     }
 
-    def job(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def job(tasks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
         printed = bart(
-            *("launch", "slurm", "--config", tmp_path / "c.yaml", "--nodes", 1, "--gpus", 2),
+            *("launch", "slurm", "--config", tmp_path / "c.yaml", "--nodes", 1, "--gpus", tasks),
             *("--out", "run", *arguments),
         )
         assert printed.returncode == 0, printed.stderr
@@ -120,23 +120,23 @@ def test_the_script_runs_and_requeues_itself_until_the_run_is_done(
         return subprocess.run(
             ["bash", "-c", script],
             cwd=tmp_path,
-            env=environment,
+            env=environment | {"TASKS": str(tasks)},
             capture_output=True,
             text=True,
             timeout=200,
             check=False,
         )
 
-    first = job("--set", "training.time_limit=0.00001")
+    first = job(2, "--set", "training.time_limit=0.00001")
     assert first.returncode == 0, first.stderr
     assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n"
     # Stopped before the first step or during the final evaluation; failed.
     for code, left in ((143, 2), (1, 2)):
         (tmp_path / "code").write_text(str(code))
-        assert job().returncode == (0 if code == 143 else code)
+        assert job(2).returncode == (0 if code == 143 else code)
         assert len((tmp_path / "requeued").read_text().splitlines()) == left
     (tmp_path / "code").unlink()
-    second = job("--set", "training.time_limit=100")
+    second = job(1, "--set", "training.time_limit=100")
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "run" / "done.json").is_file()
     assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n" * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import signal
@@ -18,7 +19,7 @@ from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pre
 from bart_cli.errors import BartError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from tests.command import bart
+from tests.command import bart, start_until
 from tests.conftest import SENTENCES
 
 FILES = 10
@@ -40,17 +41,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
     return root
 
 
-def command(corpus: Path, out: Path, *more: object) -> list[str]:
+def command(corpus: Path, out: Path, *more: object) -> list[object]:
     return [
-        *(sys.executable, "-m", "bart_cli", "preprocess", "pretrain"),
-        *("--input", f"x={corpus / 'source'}", "--tokenizer", str(corpus / "bpe")),
-        *("--target-length", "64", "--target-length", "128", "--shards", "4"),
-        *("--deduplicate", "--out", str(out), *map(str, more)),
+        *("preprocess", "pretrain", "--input", f"x={corpus / 'source'}"),
+        *("--tokenizer", corpus / "bpe", "--target-length", 64, "--target-length", 128),
+        *("--shards", 4, "--deduplicate", "--out", out, *more),
     ]
 
 
 def run(corpus: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    return bart(*command(corpus, out, *more)[3:])
+    return bart(*command(corpus, out, *more))
+
+
+def has_results(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir())
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -78,16 +82,10 @@ def test_rerunning_after_kill_9_at_every_stage_gives_the_same_bytes(
 ) -> None:
     out = tmp_path / "out"
     for watched in (out / ".work/hashes", out / ".work/reports", out / "128/train"):
-        process = subprocess.Popen(
-            command(corpus, out, "--workers", 1), stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        deadline = time.monotonic() + 100
-        while process.poll() is None and time.monotonic() < deadline:
-            if watched.is_dir() and any(p.suffix != ".tmp" for p in watched.iterdir()):
-                break
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        words = command(corpus, out, "--workers", 1)
+        started = start_until(words, functools.partial(has_results, watched))
+        started.signal(signal.SIGKILL)
+        started.wait()
         assert not (out / "report.json").exists()
     result = run(corpus, out, "--workers", 1)
     assert result.returncode == 0, result.stderr

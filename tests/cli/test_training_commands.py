@@ -20,7 +20,7 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training import checkpoint
 from bart_cli.training.metrics import read_metrics
 from tests.clusters import scheduler
-from tests.command import bart
+from tests.command import bart, decoded, start_ranks
 from tests.conftest import SENTENCES
 
 TINY = [
@@ -97,13 +97,15 @@ def test_dry_runs_of_phases_and_of_several_ranks_print_one_estimate_each(
     )
     assert phases.returncode == 0, phases.stderr
     assert phases.stdout.count("length ") == 2
-    ranks = bart(
+    ranks = start_ranks(
+        2,
         *("finetune", "--preset", "tiny-cpu-finetune", "--data", folder / "pairs", *SMALL, *TINY),
-        *("--out", tmp_path / "ranks", "--dry-run", "--processes", 2, "--json"),
-        *("--set", "generation.max_length=12"),
+        *("--out", tmp_path / "ranks", "--dry-run", "--json", "--set", "generation.max_length=12"),
     )
-    assert ranks.returncode == 0, ranks.stderr
-    told = json.loads(ranks.stdout)
+    first, second = (decoded(rank.wait()) for rank in ranks)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert not second.stdout
+    told = json.loads(first.stdout)
     assert (told["ranks"], told["max_steps"], told["samples_per_epoch"]) == (2, 3, 4)
     assert not list(tmp_path.iterdir())
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bart_cli.config.run import save_config
 from bart_cli.training.metrics import read_metrics
-from tests.command import bart
+from tests.command import bart, python
 from tests.e2e.runs import STEPS, finish_ranks, losses, pretrain
 from tests.unit.training.test_runs import finetune_config, pairs  # noqa: F401 - a fixture
 
@@ -21,15 +18,13 @@ from tests.unit.training.test_runs import finetune_config, pairs  # noqa: F401 -
 def test_two_processes_of_torchrun_have_the_losses_of_one(
     plain: Path, tmp_path: Path, whole_plain: Path
 ) -> None:
-    words = map(str, pretrain(plain, tmp_path / "run"))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    result = subprocess.run(
-        [sys.executable, *launcher, "-m", "bart_cli", *words],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPROFILEIMPORTTIME": "1"},
-        timeout=240,
-        check=False,
+    torchrun = "from torch.distributed.run import main; main()"
+    result = python(
+        torchrun,
+        *("--standalone", "--nproc-per-node=2", "-m", "bart_cli"),
+        *pretrain(plain, tmp_path / "run"),
+        OMP_NUM_THREADS="1",
+        PYTHONPROFILEIMPORTTIME="1",
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["step"] == STEPS  # one document: only rank 0 prints
