@@ -43,8 +43,8 @@ def make_product(weight_ND: Tensor, bias_N: Tensor, *, int8: bool = False) -> Pr
 
 def fuse(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
     """Concatenate layers that share their input: weight [sum of N, D] and bias [sum of N]."""
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    return torch.cat(weights), torch.cat(biases)
+    weight = torch.cat([layer.weight for layer in layers])
+    return weight, torch.cat([layer.bias for layer in layers])
 
 
 def has_onednn() -> bool:
