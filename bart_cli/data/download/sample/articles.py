@@ -8,19 +8,10 @@ from bart_cli.data.download.sample import happenings, public_life
 from bart_cli.data.download.sample.world import Cast, Story
 
 KINDS: tuple[Callable[[Cast], Story], ...] = (
-    public_life.election,
-    public_life.results,
-    happenings.storm,
-    happenings.match,
-    happenings.finding,
-    public_life.ruling,
-    public_life.strike,
-    public_life.building,
-    happenings.recall,
-    happenings.rescue,
-    happenings.prize,
-    public_life.school,
-)
+    public_life.election, public_life.results, happenings.storm, happenings.match,
+    happenings.finding, public_life.ruling, public_life.strike, public_life.building,
+    happenings.recall, happenings.rescue, happenings.prize, public_life.school,
+)  # fmt: skip
 WEATHER = (
     "A light rain fell over {town} in the morning, and most shops opened late.",
     "The sun had not yet come up over {town} when the first trucks rolled in.",
