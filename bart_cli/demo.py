@@ -36,23 +36,17 @@ SHARDS = 8
 SHOWN = 3  # example articles in the report
 
 
-@dataclass(frozen=True)
-class Example:
-    """An article with its reference summary and the predicted one."""
-
-    article: str
-    reference: str
-    prediction: str
-
-
 @dataclass
 class DemoReport:
-    """Pre-training losses, ROUGE by system, examples, and seconds by stage."""
+    """Pre-training losses, ROUGE by system, examples, and seconds by stage.
+
+    Each example has the article, the reference summary and the prediction.
+    """
 
     first_loss: float | None = None  # of the steps that were logged
     last_loss: float | None = None
     rouge: dict[str, dict[str, float]] = field(default_factory=dict)
-    examples: list[Example] = field(default_factory=list)
+    examples: list[dict[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     model: Path = Path()
 
@@ -146,6 +140,6 @@ def _evaluate(pairs: Path, run: Path, name: str, report: DemoReport, reporter: R
         report.rouge["lead-2 baseline"] = result.baselines["lead-2"]
         articles = {pair.id: pair.source for pair in read_pairs(pairs, "test")}
         report.examples = [
-            Example(articles[row["id"]], row["reference"], row["prediction"])
+            {"article": articles[row["id"]]} | {k: row[k] for k in ("reference", "prediction")}
             for row in result.predictions[:SHOWN]
         ]

@@ -115,7 +115,10 @@ def _main(arguments: Sequence[str] | None) -> None:
     voices, plain = [w for w in given if w in VOICES], [w for w in given if w not in VOICES]
     if plain[:2] == ["evaluate", "compare"]:
         plain = plain[1:]
-    words = _completed_words() if "_BART_COMPLETE" in os.environ else plain
+    words = plain
+    if "_BART_COMPLETE" in os.environ:  # the shell passes the command line to be completed
+        line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+        words = line.split()[1:]
     requested = next((word for word in words if not word.startswith("-")), None)
     if requested != "launch":  # `bart launch` passes options on to another command
         given = voices + plain
@@ -215,12 +218,6 @@ def _usage_error(error: Any) -> BartError:
         near = did_you_mean(unknown[1], same_kind)
         hint = f"{near}  {hint}" if near else hint
     return BartError(message, hint=hint, exit_code=error.exit_code)
-
-
-def _completed_words() -> list[str]:
-    """The words of the command line to be completed by the shell, without the first."""
-    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
-    return line.split()[1:]
 
 
 def _reflow(function: object) -> str:

@@ -42,9 +42,8 @@ def command(
         return
     for number, example in enumerate(report.examples, 1):
         out.print()
-        names = (f"article {number}", "reference", "prediction")
-        texts = (example.article, example.reference, example.prediction)
-        for name, text in zip(names, texts, strict=True):
+        for name, text in example.items():
+            name = f"article {number}" if name == "article" else name
             out.print(Text.assemble((f"{name:<10}", "bold"), f" {text}"), soft_wrap=True)
     out.print()
     if report.first_loss is not None and report.last_loss is not None:
