@@ -1,7 +1,7 @@
 """Report progress: engines call a `Reporter`, and the command line displays it, safely.
 
 For use as a library, the base class shows no progress and logs messages with `logging`.
-`make_reporter` (`bart_cli/cli/console.py`) draws bars on a terminal and prints lines elsewhere.
+`ConsoleReporter` (`bart_cli/cli/console.py`) draws bars on a terminal and prints lines elsewhere.
 """
 
 from __future__ import annotations

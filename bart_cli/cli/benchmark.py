@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json, print_table, say
+from bart_cli.cli.console import ConsoleReporter, print_json, print_table, say
 from bart_cli.cli.generation import BeamsOption, MaxLengthOption
 from bart_cli.cli.options import (
     JsonOption,
@@ -230,7 +230,7 @@ def data_stages(
         workers=numbers("--workers", workers),
         benchmark=measuring.config(),
         command=_command(),
-        reporter=make_reporter(),
+        reporter=ConsoleReporter(),
     )
     _show(report, measuring.as_json)
 
@@ -238,7 +238,7 @@ def data_stages(
 def _run(groups: Sequence[Group], title: str, default: Path, measuring: MeasuringOptions) -> None:
     from bart_cli.benchmark.run import run_benchmark
 
-    out, reporter = measuring.out_folder or default, make_reporter()
+    out, reporter = measuring.out_folder or default, ConsoleReporter()
     report = run_benchmark(groups, out, title, command=_command(), reporter=reporter)
     _show(report, measuring.as_json)
 

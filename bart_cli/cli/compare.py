@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json, print_rows, say
+from bart_cli.cli.console import ConsoleReporter, print_json, print_rows, say
 from bart_cli.cli.options import (
     ConfigOptions,
     JsonOption,
@@ -66,7 +66,7 @@ def command(
 
         data_set = PairSource(config.data)
         found = data_set.read(evaluation.split, limit=evaluation.limit, keep_empty=True)
-        found.report(make_reporter())
+        found.report(ConsoleReporter())
         texts = first.of_pairs(found.pairs, found), second.of_pairs(found.pairs, found)
         references = [list(pair.references) for pair in found.pairs]
     else:

@@ -49,13 +49,6 @@ def set_voice(*, quiet: bool, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", force=True)
 
 
-def make_reporter() -> Reporter:
-    """Choose a reporter: bars on a terminal, lines elsewhere, only warnings with --quiet."""
-    if _voice["quiet"]:
-        return QuietReporter()
-    return BarReporter() if err.is_terminal else LineReporter()
-
-
 def print_json(document: object) -> None:
     """Print a JSON document to standard output."""
     sys.stdout.write(strict_json(document, indent=2) + "\n")
@@ -115,41 +108,24 @@ class _BarsAndNumbers(Progress):
             yield Columns(cells, padding=(0, 3))
 
 
-class QuietReporter(Reporter):
-    """A reporter that prints only warnings."""
-
-    def info(self, text: str) -> None:
-        """Print nothing."""
-
-    def warn(self, text: str) -> None:
-        """See Reporter.warn."""
-        err.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
-
-
-class LineReporter(QuietReporter):
-    """A reporter that prints a line every LOG_SECONDS during a task, and one at its end."""
-
-    @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        """See Reporter.task."""
-        lines = _Lines(name, total, unit)
-        yield lines
-        lines.end()
-
-    def info(self, text: str) -> None:
-        """See Reporter.info."""
-        err.print(escape(printable(text)))
-
-
-class BarReporter(LineReporter):
-    """A reporter with live progress bars; several tasks may run at the same time."""
+class ConsoleReporter(Reporter):
+    """A reporter on standard error: bars on a terminal, else lines, only warnings with --quiet."""
 
     def __init__(self) -> None:
+        self._quiet = _voice["quiet"]
         self._progress: _BarsAndNumbers | None = None
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        """See Reporter.task."""
+        """See Reporter.task. Several tasks may have bars at the same time."""
+        if self._quiet:
+            yield Task()
+            return
+        if not err.is_terminal:
+            lines = _Lines(name, total, unit)
+            yield lines
+            lines.end()
+            return
         outermost = self._progress is None
         if self._progress is None:
             self._progress = _BarsAndNumbers(
@@ -174,6 +150,15 @@ class BarReporter(LineReporter):
             else:
                 self._progress.remove_task(index)
 
+    def info(self, text: str) -> None:
+        """See Reporter.info."""
+        if not self._quiet:
+            err.print(escape(printable(text)))
+
+    def warn(self, text: str) -> None:
+        """See Reporter.warn."""
+        err.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
+
 
 class _Bar(Task):
     def __init__(self, progress: _BarsAndNumbers, index: TaskID) -> None:
@@ -188,6 +173,8 @@ class _Bar(Task):
 
 
 class _Lines(Task):
+    """Print a line every LOG_SECONDS during a task, and one at its end."""
+
     def __init__(self, name: str, total: float | None, unit: str) -> None:
         self._name, self._total, self._unit = name, total, unit
         self._done, self._detail = 0.0, ""

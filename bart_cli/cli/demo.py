@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from bart_cli.cli.console import make_reporter, out, print_json, print_rows, say
+from bart_cli.cli.console import ConsoleReporter, out, print_json, print_rows, say
 from bart_cli.cli.options import JsonOption, OutOption, SetOption
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
@@ -35,7 +35,7 @@ def command(
     from bart_cli.demo import run_demo
 
     report = run_demo(
-        out_folder, megabytes=megabytes, test=test, sets=sets, reporter=make_reporter()
+        out_folder, megabytes=megabytes, test=test, sets=sets, reporter=ConsoleReporter()
     )
     if as_json:
         print_json(asdict(report))

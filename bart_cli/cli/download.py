@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json, say
+from bart_cli.cli.console import ConsoleReporter, print_json, say
 from bart_cli.cli.options import JsonOption, OutOption, option_groups
 from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
@@ -147,7 +147,7 @@ def common_crawl(
         languages=() if chosen == ("all",) else chosen,
         hosts=tuple(hosts or ()),
     )
-    reporter, server = make_reporter(), base_url.rstrip("/")
+    reporter, server = ConsoleReporter(), base_url.rstrip("/")
     fetcher = Fetcher(patience=patience * 60, on_wait=reporter.info)
     crawl = (warc_start or start).date(), warc_end.date() if warc_end else last
     source = CommonCrawl(
@@ -341,7 +341,7 @@ def sample(
         train=train,
         validation=validation,
         test=test,
-        reporter=make_reporter(),
+        reporter=ConsoleReporter(),
     )
     if as_json:
         print_json(asdict(report))
@@ -401,7 +401,7 @@ def _download(
     from bart_cli.extras import require
 
     require(f"bart download {command or source.corpus}", *source.extras)
-    report = download(source, folder, reporter=reporter or make_reporter())
+    report = download(source, folder, reporter=reporter or ConsoleReporter())
     if options.as_json:
         print_json(asdict(report))
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json, print_rows, say
+from bart_cli.cli.console import ConsoleReporter, print_json, print_rows, say
 from bart_cli.cli.generation import DecodingOptions, load_with_model, saved_with
 from bart_cli.cli.options import (
     CheckpointOption,
@@ -95,7 +95,7 @@ def command(
         processes = 1  # there is nothing to decode, or the device is a single GPU such as cuda:1
     start_workers(processes, max_restarts=0)
     folder = out_folder or _default_out(model, config, checkpoint)
-    reporter = make_reporter()
+    reporter = ConsoleReporter()
     warn_once(reporter, notices)
     result = run_evaluate(config, folder, reporter=reporter)
     if result is None:  # not rank 0

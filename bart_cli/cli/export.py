@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json, say
+from bart_cli.cli.console import ConsoleReporter, print_json, say
 from bart_cli.cli.options import CheckpointOption, JsonOption, keys, option_groups, setting
 from bart_cli.config.commands import ExportConfig
 from bart_cli.errors import UsageError
@@ -61,7 +61,7 @@ def command(
         if config.average > 1:
             raise UsageError("--checkpoint and --average cannot be combined")
         model = str(resolve_model(model, options.checkpoint))
-    done = export_model(model, out_folder, config, make_reporter())
+    done = export_model(model, out_folder, config, ConsoleReporter())
     if as_json:
         print_json(asdict(done))
         return

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bart_cli.cli.console import make_reporter
+from bart_cli.cli.console import ConsoleReporter
 from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.generation import Saved, load_with_model, saved_with, without_model
 from bart_cli.cli.options import (
@@ -80,7 +80,7 @@ def command(
     from bart_cli.runtime.world import join_world
     from bart_cli.training.finetune import run_finetune
 
-    reporter = make_reporter()
+    reporter = ConsoleReporter()
     warn_once(reporter, notices)
     scores = None
     begin = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bart_cli.cli.console import make_reporter, out, print_json, print_rows
+from bart_cli.cli.console import ConsoleReporter, out, print_json, print_rows
 from bart_cli.cli.options import JsonOption, OutOption, PairOptions, option_groups, setting
 from bart_cli.config.data import SummarizationDataConfig, require_language
 from bart_cli.config.generation import EvaluationConfig
@@ -113,7 +113,7 @@ def pretrain(
         Tokenizer.from_pretrained(tokenizer),
         workers=workers,
         scheduler=scheduler,
-        reporter=make_reporter(),
+        reporter=ConsoleReporter(),
     )
     if as_json:
         print_json(asdict(report))
@@ -170,7 +170,7 @@ def summarization(
         out_folder,
         Tokenizer.from_pretrained(tokenizer),
         language=language,
-        reporter=make_reporter(),
+        reporter=ConsoleReporter(),
     )
     if as_json:
         print_json({split: asdict(report) for split, report in reports.items()})

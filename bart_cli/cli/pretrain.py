@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bart_cli.cli.app import VOICES
-from bart_cli.cli.console import make_reporter
+from bart_cli.cli.console import ConsoleReporter
 from bart_cli.cli.options import ConfigOptions, JsonOption, keys, option_groups, setting
 from bart_cli.cli.training import TrainingOptions, show_result, start_workers
 from bart_cli.config.data import PretrainDataConfig
@@ -67,7 +67,7 @@ def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: 
     from bart_cli.training.pretrain import run_pretrain
 
     result = run_pretrain(
-        config, run, resume=training.resume, dry_run=training.dry_run, reporter=make_reporter()
+        config, run, resume=training.resume, dry_run=training.dry_run, reporter=ConsoleReporter()
     )
     show_result(result, as_json)
     return result
@@ -149,6 +149,8 @@ def _run_phases(
             finished = (run / "done.json").is_file()
         if finished and signals:
             name = Signals(signals[-1]).name
-            make_reporter().info(f"stopped by {name} after {run.name}; rerun the command to resume")
+            ConsoleReporter().info(
+                f"stopped by {name} after {run.name}; rerun the command to resume"
+            )
         if signals or not (finished or training.dry_run):
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter
+from bart_cli.cli.console import ConsoleReporter
 from bart_cli.cli.generation import (
     DecodingOptions,
     ModelOption,
@@ -89,7 +89,7 @@ def command(
     shown = config.name or (Path(source).resolve().name if Path(source).exists() else source)
     load = partial(_load, model, checkpoint, decoding, settings)
     with listen(config, key=api_key and api_key.strip(), open_to_all=no_auth) as (socket, access):
-        serve(load, config, shown, socket, access, make_reporter())
+        serve(load, config, shown, socket, access, ConsoleReporter())
 
 
 def _load(
@@ -108,7 +108,7 @@ def _load(
     spread = gpus > 1 and decoding.device in (None, "auto")
     if spread:
         decoding = replace(decoding, device=f"cuda:{number % gpus}")
-    loading = load_summarizer(model, checkpoint, decoding, settings, make_reporter())
+    loading = load_summarizer(model, checkpoint, decoding, settings, ConsoleReporter())
     summarizer, loaded, evaluation = loading
     return summarizer, Served(
         precision=loaded.precision,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from bart_cli.cli.console import make_reporter, out, say
+from bart_cli.cli.console import ConsoleReporter, out, say
 from bart_cli.cli.generation import DecodingOptions, ModelOption, load_summarizer
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
 from bart_cli.config.commands import SummarizeConfig
@@ -81,7 +81,7 @@ def command(
             "format": "json" if as_json else form,
         },
     )
-    reporter = make_reporter()
+    reporter = ConsoleReporter()
     if not files:
         if sys.stdin.isatty():
             raise UsageError(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json, print_table
+from bart_cli.cli.console import ConsoleReporter, print_json, print_table
 from bart_cli.cli.finetune import require_scores, saved_settings
 from bart_cli.cli.generation import load_with_model
 from bart_cli.cli.options import ConfigOptions, JsonOption, option_groups
@@ -105,7 +105,7 @@ def command(
             require_scores(config, evaluate)
         check_trial(config, out / trial.name)
     require_own_folder(out, trials)
-    reporter = make_reporter()
+    reporter = ConsoleReporter()
 
     def train(trial: Trial, run: Path) -> RunResult:
         return train_trial(configs[trial], run, evaluate=evaluate, reporter=reporter)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bart_cli.cli.console import make_reporter, print_json, say
+from bart_cli.cli.console import ConsoleReporter, print_json, say
 from bart_cli.cli.options import JsonOption, OutOption
 from bart_cli.runtime.locks import locked_folder
 
@@ -36,7 +36,7 @@ def train(
     from bart_cli.data.documents import read_texts
     from bart_cli.tokenizer import Tokenizer
 
-    reporter = make_reporter()
+    reporter = ConsoleReporter()
     with (
         locked_folder(out_folder, reporter),
         reporter.task("train the tokenizer", unit="documents") as task,
