@@ -35,9 +35,6 @@ class Result:
     error: str = ""
 
 
-Write = Callable[[Result], None]
-
-
 def to_record(result: Result, decoding: Mapping[str, object]) -> dict[str, object]:
     """Convert a result to a JSON object: its origin, and the summary or the error.
 
@@ -72,7 +69,7 @@ def write_results(
     form: OutputFormat,
     heading: Callable[[str], str] | None,
     decoding: Mapping[str, object],
-) -> Iterator[Write]:
+) -> Iterator[Callable[[Result], None]]:
     """Return a function that writes one result; on exit, complete the output.
 
     Text output contains no errors; these are reported on standard error.

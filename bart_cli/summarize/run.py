@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +23,7 @@ from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.locks import locked_path
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.summarize.inputs import Input, read_items
-from bart_cli.summarize.outputs import Result, Write, continued_file, write_results
+from bart_cli.summarize.outputs import Result, continued_file, write_results
 from bart_cli.summarize.records import Failure, Text
 from bart_cli.summarize.summarizer import SummariesInterrupted, Summarizer, Summary
 from bart_cli.summarize.windows import windows
@@ -47,11 +48,9 @@ def choose_format(
     """Choose the output format: as configured, or from the suffix of `out`, or from the inputs."""
     if config.format is not None:
         return config.format
-    if out is not None and out.suffix in (".jsonl", ".json"):
-        return "jsonl" if out.suffix == ".jsonl" else "json"
-    if out is None and any(given.kind == "jsonl" for given in inputs):
-        return "jsonl"
-    return "text"
+    if out is not None:
+        return "jsonl" if out.suffix == ".jsonl" else "json" if out.suffix == ".json" else "text"
+    return "jsonl" if any(given.kind == "jsonl" for given in inputs) else "text"
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,35 @@ class Job:
 
 
 def summarize_to_stream(
-    summarizer: Summarizer, job: Job, stream: TextIO, *, reporter: Reporter, task: Task
+    summarizer: Summarizer,
+    job: Job,
+    stream: TextIO,
+    *,
+    reporter: Reporter,
+    task: Task,
+    counts: Counts | None = None,
 ) -> Counts:
-    """Write the results of all inputs to a stream, a window at a time."""
-    counts = Counts()
+    """Write the results of all inputs to a stream, or of those after the first `counts.done`."""
+    counts = counts or Counts()
+    items = itertools.islice(read_items(job.inputs, job.config.field), counts.done, None)
+    min_length = summarizer.generation.min_length
+    notices = 0
     with write_results(stream, job.form, job.heading, summarizer.stated()) as write:
-        _run(summarizer, job, write, counts, stream, reporter, task)
+        for results in _results(summarizer, items, job, reporter):
+            for result in results:
+                write(result)
+                counts.done += 1
+                if result.summary is None:
+                    counts.failed += 1
+                else:
+                    counts.cut += result.summary.cut
+                    counts.short += 0 < result.summary.source_tokens < min_length
+                # The record of a JSON line contains the same information.
+                reported = job.form == "text" or result.origin.line is None
+                if reported and notices < NOTICES:
+                    notices += _notify(result, reporter, min_length)
+            stream.flush()
+            task.advance(len(results))
     return counts
 
 
@@ -81,13 +103,14 @@ def summarize_to_file(
     summarizer: Summarizer, job: Job, out: Path, *, reporter: Reporter, task: Task
 ) -> Counts:
     """Write the results to a file atomically; resume JSON lines of an interrupted equal command."""
+    write = partial(summarize_to_stream, summarizer, job, reporter=reporter, task=task)
     if job.form != "jsonl" or not all(given.rereadable for given in job.inputs):
         with (
             locked_path(out, reporter),
             atomic_file(out) as temporary,
             temporary.open("w", encoding="utf-8") as stream,
         ):
-            return summarize_to_stream(summarizer, job, stream, reporter=reporter, task=task)
+            return write(stream)
     with (
         locked_path(out, reporter),
         continued_file(out, _key(summarizer, job)) as (stream, done, failed),
@@ -97,42 +120,10 @@ def summarize_to_file(
         counts = Counts(done, failed)
         task.advance(done)
         try:
-            with write_results(stream, "jsonl", None, summarizer.stated()) as write:
-                _run(summarizer, job, write, counts, stream, reporter, task)
+            return write(stream, counts=counts)
         except KeyboardInterrupt:
             reporter.info(f"{counts.done:,} results are kept; rerun the command to resume")
             raise
-    return counts
-
-
-def _run(
-    summarizer: Summarizer,
-    job: Job,
-    write: Write,
-    counts: Counts,
-    stream: TextIO,
-    reporter: Reporter,
-    task: Task,
-) -> None:
-    """Write the results of the inputs after the first `counts.done`, and count them."""
-    items = itertools.islice(read_items(job.inputs, job.config.field), counts.done, None)
-    min_length = summarizer.generation.min_length
-    notices = 0
-    for results in _results(summarizer, items, job, reporter):
-        for result in results:
-            write(result)
-            counts.done += 1
-            if result.summary is None:
-                counts.failed += 1
-            else:
-                counts.cut += result.summary.cut
-                counts.short += 0 < result.summary.source_tokens < min_length
-            # The record of a JSON line contains the same information.
-            reported = job.form == "text" or result.origin.line is None
-            if reported and notices < NOTICES:
-                notices += _notify(result, reporter, min_length)
-        stream.flush()
-        task.advance(len(results))
 
 
 def _results(
