@@ -19,7 +19,7 @@ from bart_cli.config.generation import GenerationConfig
 from bart_cli.model.bart import Bart
 from bart_cli.summarize.summarizer import Summarizer
 from bart_cli.tokenizer import Tokenizer
-from tests.command import run
+from tests.command import python, run
 from tests.conftest import SENTENCES, save_model, tiny_model_config
 from tests.hostile import hostile_lines
 
@@ -189,25 +189,20 @@ def test_an_interrupted_file_of_json_lines_resumes(
 ) -> None:
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert summarize(model, texts, "--out", whole).returncode == 0
-    command = [*BART, "--model", str(model), str(texts), "--out", str(out), "--batch-size", "1"]
+    words = [texts, "--out", out, "--batch-size", 1]
     # Killed while the second line is written, by a file size limit, which cannot be handled.
     limit = len(b"".join(whole.read_bytes().splitlines(keepends=True)[:2])) + 20
-    code = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({limit}, {limit}))"
-    code += "; import runpy; runpy.run_module('bart_cli', run_name='__main__', alter_sys=True)"
-    killed = subprocess.run(
-        [sys.executable, "-B", "-c", code, *command[3:]],  # the limit would cut bytecode too
-        capture_output=True,
-        env=ENVIRONMENT,
-        timeout=240,
-        check=False,
-    )
+    code = "import resource, sys; sys.dont_write_bytecode = True"  # it would be cut, too
+    code += f"; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    code += "; from bart_cli.__main__ import main; main()"
+    killed = python(code, "summarize", "--model", model, *words)
     assert killed.returncode == 1, killed.stderr
-    assert b"File too large" in killed.stderr
+    assert "File too large" in killed.stderr
     assert not out.exists()
     (partial,) = tmp_path.glob(".out.jsonl.*.partial")
     begun = partial.read_bytes().count(b"\n")
     assert begun == 2
-    again = subprocess.run(command, capture_output=True, env=ENVIRONMENT, timeout=240, check=False)
+    again = summarize(model, *words)
     assert again.returncode == 0, again.stderr
     assert b"2 results exist; resuming after them" in again.stderr
     assert out.read_bytes() == whole.read_bytes()
