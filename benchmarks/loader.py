@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
+from bart_cli.config.data import PretrainDataConfig
+from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import Batch, Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader
@@ -63,12 +64,10 @@ class Rank:
         begin = time.perf_counter()
         self.loader = PretrainLoader(
             folder,
-            PretrainDataConfig(streams=streams, workers=0),
-            DenoisingConfig(),
+            PretrainConfig(data=PretrainDataConfig(streams=streams, workers=0)),
             tokenizer,
             Share(global_batch=BATCH * world, micro_batch=BATCH, rank=rank, world_size=world),
-            seed=1,
-            collate=Collate(tokenizer.pad_id, 2),
+            Collate(tokenizer.pad_id, 2),
         )
         self.steps: Iterator[list[Batch]] = iter(self.loader)
         next(self.steps)

@@ -81,17 +81,15 @@ def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
         UsageError: `run.data.path` has no shards or pairs, or their tokenizer is not the model's.
     """
     assert run.data.path is not None
-    model, seed = run.model, run.training.seed
+    model = run.model
     if isinstance(run, PretrainConfig):
         folder = resolve_shards(run.data.path, run.data.sequence_length)
         words = fitting_tokenizer(folder, run.data.tokenizer, model)
-        collate = Collate.of(words, model)
-        data, noise = run.data, run.denoising
-        return iter(PretrainLoader(folder, data, noise, words, share, seed=seed, collate=collate))
+        return iter(PretrainLoader(folder, run, words, share, Collate.of(words, model)))
     source = PairSource(run.data)
     words = fitting_tokenizer(run.data.path, run.data.tokenizer, model)
     pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
-    collate = Collate.of(words, model)
+    seed, collate = run.training.seed, Collate.of(words, model)
     return iter(SummarizationLoader(pairs, run.data, share, seed=seed, collate=collate))
 
 

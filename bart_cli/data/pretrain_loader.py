@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
+from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import Batch, Collate, micro_batches
 from bart_cli.data.denoising import Denoiser, Ids, Ragged
 from bart_cli.data.order import SampleOrder, Share, rank_positions
@@ -28,6 +28,8 @@ from bart_cli.errors import BartError
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.runtime.workers import end_with_parent
 from bart_cli.tokenizer import Tokenizer
+
+VALIDATED = 2048  # samples
 
 
 @dataclass
@@ -39,27 +41,25 @@ class SampleReader:
     """
 
     folder: ShardFolder
-    data: PretrainDataConfig
-    denoising: DenoisingConfig
+    config: PretrainConfig  # its training.seed determines order and noise
     tokenizer: Tokenizer
-    seed: int  # of order and noise
     collate: Collate
     world_size: int = 1  # number of ranks that share the streams
 
     def __post_init__(self) -> None:
-        streams = self.data.streams
-        self._kept = -(-streams // self.world_size) + 1
-        self.order = SampleOrder(self.folder.counts, streams, self.seed, kept=self._kept)
+        data, self._seed = self.config.data, self.config.training.seed
+        self._kept = -(-data.streams // self.world_size) + 1
+        self.order = SampleOrder(self.folder.counts, data.streams, self._seed, kept=self._kept)
         self._ends = self.tokenizer.target_frame
-        self._room = self.data.sequence_length - sum(map(len, self._ends))
-        self._denoise = Denoiser(self.denoising, self.tokenizer)
+        self._room = data.sequence_length - sum(map(len, self._ends))
+        self._denoise = Denoiser(self.config.denoising, self.tokenizer)
         self._cache: OrderedDict[int, Samples] = OrderedDict()
 
     def batches(self, positions: Ids, size: int) -> list[Batch]:
         """Return micro-batches of up to `size` samples with the samples at `positions`."""
         located = self.order.locate(positions)
         _, shards, rows = located
-        keys = derive(self.seed, Purpose.NOISE, *(x.astype(np.uint64) for x in located))
+        keys = derive(self._seed, Purpose.NOISE, *(x.astype(np.uint64) for x in located))
         tokens, sentences = self._gather(shards, rows)
         noised = self._denoise(tokens, sentences, keys)
         sources = self._with_ends(noised, self.collate.positions)
@@ -110,27 +110,21 @@ class PretrainLoader:
 
     Args:
         share: this rank's part of each global batch, and the sample at which to start.
-        seed: seed of order and noise.
     """
 
     def __init__(
         self,
         folder: Path,
-        data: PretrainDataConfig,
-        denoising: DenoisingConfig,
+        config: PretrainConfig,
         tokenizer: Tokenizer,
         share: Share,
-        *,
-        seed: int,
         collate: Collate,
     ) -> None:
         shards = open_shards(folder)
         self.samples_per_epoch = shards.samples
-        reader = SampleReader(
-            shards, data, denoising, tokenizer, seed, collate, world_size=share.world_size
-        )
+        reader = SampleReader(shards, config, tokenizer, collate, share.world_size)
         self._steps = _Steps(reader, share)
-        self._workers = min(data.workers, usable_cores())
+        self._workers = min(config.data.workers, usable_cores())
         self.tokens_per_epoch = shards.tokens
 
     def __iter__(self) -> Iterator[list[Batch]]:
@@ -198,20 +192,12 @@ def share_of_cut_tokens(folder: Path, tokenizer: Tokenizer, sequence_length: int
 
 
 def validation_batches(
-    folder: Path,
-    data: PretrainDataConfig,
-    denoising: DenoisingConfig,
-    tokenizer: Tokenizer,
-    share: Share,
-    *,
-    seed: int,
-    collate: Collate,
-    limit: int = 2048,
+    folder: Path, config: PretrainConfig, tokenizer: Tokenizer, share: Share, collate: Collate
 ) -> Iterator[Batch]:
-    """Yield this rank's part of the first `limit` samples of epoch 0, with fixed noise."""
+    """Yield this rank's part of the first VALIDATED samples of epoch 0, with fixed noise."""
     shards = open_shards(folder)
-    reader = SampleReader(shards, data, denoising, tokenizer, seed, collate)
-    total = min(limit, shards.samples)
+    reader = SampleReader(shards, config, tokenizer, collate)
+    total = min(VALIDATED, shards.samples)
     rows = np.arange(share.rank, total, share.world_size, dtype=np.int64)
     yield from reader.batches(rows, share.micro_batch)
 

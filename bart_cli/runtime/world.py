@@ -139,7 +139,8 @@ def join_world() -> Iterator[World]:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = device_of(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = device_of(local_rank, local_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
@@ -149,7 +150,7 @@ def join_world() -> Iterator[World]:
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's workers would survive it if it is killed
         end_with_parent(os.getppid())
-    bind_cores(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
+    bind_cores(local_rank, local_size, device)
     if size == 1:
         yield World(0, 1, device)
         return
@@ -334,26 +335,21 @@ def slurm_tasks_on_this_node() -> int:
     return counts[min(node, len(counts) - 1)]
 
 
-def bind_cores(local_rank: int, local_size: int, device: torch.device) -> set[int] | None:
+def bind_cores(local_rank: int, local_size: int, device: torch.device) -> None:
     """Bind this process to its share of the node's cores.
 
     Does nothing with fewer than two cores per rank, or if the launcher has already bound the
     process (`srun --cpu-bind`).
-
-    Returns:
-        the cores of this process, or None if it was not bound.
     """
     if local_size == 1 or not hasattr(os, "sched_setaffinity"):
-        return None
+        return
     allowed = os.sched_getaffinity(0)
     if len(allowed) < (os.cpu_count() or 1):
-        return None
+        return
     near = [gpu_cores(index) if device.type == "cuda" else None for index in range(local_size)]
     share = share_of(local_rank, [allowed & cores if cores else allowed for cores in near])
-    if len(share) < FEWEST:
-        return None
-    os.sched_setaffinity(0, share)
-    return share
+    if len(share) >= FEWEST:
+        os.sched_setaffinity(0, share)
 
 
 def share_of(local_rank: int, near: list[set[int]]) -> set[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import load_config
@@ -72,13 +71,7 @@ def run_pretrain(
         )
         if excess := _excess(data.sequence_length, model.config):
             raise UsageError(excess[0])
-        loading: dict[str, Any] = {  # of both splits
-            "data": data,
-            "denoising": config.denoising,
-            "tokenizer": tokenizer,
-            "seed": config.training.seed,
-            "collate": Collate.of(tokenizer, model.config),
-        }
+        collate = Collate.of(tokenizer, model.config)
         return run_training(
             config,
             run,
@@ -88,8 +81,8 @@ def run_pretrain(
             start,
             content,
             longest=(data.sequence_length, data.sequence_length),
-            make_loader=lambda share: PretrainLoader(shards, share=share, **loading),
-            make_validation=lambda config: _validation(config, shards, loading, model, world),
+            make_loader=lambda share: PretrainLoader(shards, config, tokenizer, share, collate),
+            make_validation=lambda config: _validation(config, shards, tokenizer, model, world),
             dry_run=dry_run,
             reporter=reporter,
         )
@@ -220,16 +213,16 @@ def _digests(config: PretrainConfig, shards: Path, tokenizer: Tokenizer) -> dict
 
 
 def _validation(
-    config: PretrainConfig, shards: Path, loading: dict[str, Any], model: Bart, world: World
+    config: PretrainConfig, shards: Path, tokenizer: Tokenizer, model: Bart, world: World
 ) -> Validate | None:
     """Return the validation, or None if it is disabled."""
     if config.training.validate_every is None:
         return None
     folder = _validation_shards(config, shards)
-    share = validation_share(config.training, world)
+    share, collate = validation_share(config.training, world), Collate.of(tokenizer, model.config)
 
     def validate(stop: StopRequest) -> Row:
-        found = validation_batches(folder, share=share, **loading)
+        found = validation_batches(folder, config, tokenizer, share, collate)
         loss = mean_loss(model, found, world, config.training.precision, stop)
         return {"validation_loss": loss, "score": -loss}
 

@@ -78,12 +78,10 @@ def transformers_loop(theirs, config, folder: Path, tokenizer: Tokenizer):  # ty
     )
     loader = PretrainLoader(
         resolve_shards(folder, config.data.sequence_length),
-        config.data,
-        config.denoising,
+        config,
         tokenizer,
         Share(global_batch=training.global_batch, micro_batch=training.global_batch),
-        seed=training.seed,
-        collate=Collate(tokenizer.pad_id, tokenizer.eos_id),
+        Collate(tokenizer.pad_id, tokenizer.eos_id),
     )
     losses, norms = [], []
     for step, (batch,) in zip(range(STEPS), loader, strict=False):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bart_cli.config.data import DenoisingConfig, PretrainDataConfig
+from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import IGNORE, Batch, Collate
 from bart_cli.data.order import SampleOrder, Share
 from bart_cli.data.pretrain_loader import PretrainLoader, _start_worker, validation_batches
@@ -50,16 +50,9 @@ def steps(
 
 
 def loader_of(folder: Path, tokenizer: Tokenizer, share: Share, **data: object) -> PretrainLoader:
-    config = PretrainDataConfig.model_validate({"workers": 0, "streams": 4, **data})
-    return PretrainLoader(
-        folder,
-        config,
-        DenoisingConfig(),
-        tokenizer,
-        share,
-        seed=5,
-        collate=Collate(tokenizer.pad_id, 2),
-    )
+    settings = {"data": {"workers": 0, "streams": 4, **data}, "training": {"seed": 5}}
+    config = PretrainConfig.model_validate(settings)
+    return PretrainLoader(folder, config, tokenizer, share, Collate(tokenizer.pad_id, 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -163,16 +156,10 @@ def test_validation_is_deterministic_and_shared_among_ranks(
     shards: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     def run(share: Share) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        batches = validation_batches(
-            shards,
-            PretrainDataConfig(),
-            DenoisingConfig(),
-            tiny_tokenizer,
-            share,
-            seed=1,
-            collate=Collate(tiny_tokenizer.pad_id, 2),
+        collate = Collate(tiny_tokenizer.pad_id, 2)
+        return content(
+            list(validation_batches(shards, PretrainConfig(), tiny_tokenizer, share, collate))
         )
-        return content(list(batches))
 
     alone = run(Share(4, 4))
     assert len(alone) == sum(COUNTS)
@@ -263,12 +250,7 @@ def test_a_loader_can_be_sent_to_workers_that_are_not_forked(
     shards: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     """Python 3.14 starts workers by forkserver, which pickles the loader."""
-    loader = PretrainLoader(
-        *(shards, PretrainDataConfig(streams=4), DenoisingConfig(), tiny_tokenizer),
-        *(Share(8, 4),),
-        seed=5,
-        collate=Collate(tiny_tokenizer.pad_id, 2),
-    )
+    loader = loader_of(shards, tiny_tokenizer, Share(8, 4))
     first = content(next(iter(loader._steps)))
     assert content(next(iter(pickle.loads(pickle.dumps(loader._steps))))) == first
 
