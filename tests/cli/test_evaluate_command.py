@@ -212,7 +212,8 @@ def test_invalid_input_gives_one_line(folder: Path, arguments: str, words: list[
 def test_invalid_input_ends_every_rank_with_one_line(
     folder: Path, whole: Path, tmp_path: Path
 ) -> None:
-    ranks = start_ranks(2, "evaluate", *options(folder, whole), "--beams", 3, COLUMNS="120")
+    sooner = "from bart_cli.cli import app; app.RANK_0_SECONDS = 0.5; app.main()"
+    ranks = start_ranks(2, "-c", sooner, "evaluate", *options(folder, whole), "--beams", 3)
     for result in (decoded(rank.wait()) for rank in ranks):  # a launcher prints the first only
         assert result.returncode == 2
         assert result.stderr.count("error:") == 1
