@@ -363,21 +363,14 @@ class Tokenizer:
         """
         backend, model = self._backend, self._backend.model
         around = repr((backend.normalizer, backend.pre_tokenizer, backend.decoder))
-        if isinstance(model, models.WordPiece):
-            inside = model.continuing_subword_prefix
-
-            def begins(token: str) -> bool:
-                return not token.startswith(inside)
-
-        else:
-            marks = [("Ġ", "Ċ")] * ("ByteLevel" in around) + [("▁",)] * ("▁" in around)
-
-            def begins(token: str) -> bool:
-                return not marks or any(token.startswith(mark) for mark in marks)
-
+        marks: tuple[str, ...] = ("Ġ", "Ċ") if "ByteLevel" in around else ()
+        marks += ("▁",) if "▁" in around else ()
         starts = np.zeros(self.vocab_size, dtype=bool)
-        for token, index in self._backend.get_vocab(with_added_tokens=True).items():
-            starts[index] = begins(token)
+        for token, index in backend.get_vocab(with_added_tokens=True).items():
+            if isinstance(model, models.WordPiece):
+                starts[index] = not token.startswith(model.continuing_subword_prefix)
+            else:
+                starts[index] = not marks or token.startswith(marks)
         starts[list(self.special.values())] = True
         return starts
 
