@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,39 +87,28 @@ def draw_lengths(path: Path, documents: Sequence[int], fill: Mapping[str, Sequen
         right.legend()
 
 
-@dataclass
-class Throughput:
-    """A line of a benchmark plot: the median rate at each size, and distances to the extremes."""
-
-    label: str
-    sizes: list[int] = field(default_factory=list)
-    median: list[float] = field(default_factory=list)
-    spread: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
-
-    def add(self, size: int, median: float, rates: Sequence[float]) -> None:
-        """Add the measured rates at one size."""
-        self.sizes.append(size)
-        self.median.append(median)
-        self.spread[0].append(median - min(rates))
-        self.spread[1].append(max(rates) - median)
-
-
 def draw_throughput(
-    path: Path, lines: Mapping[str, Sequence[Throughput]], labels: Mapping[str, Any], caption: str
+    path: Path,
+    lines: Mapping[str, Mapping[str, Sequence[tuple[int, Sequence[float]]]]],
+    labels: Mapping[str, tuple[str, str]],
+    caption: str,
 ) -> None:
-    """Draw benchmark results, with error bars from the slowest to the fastest measurement.
+    """Draw the medians of benchmark results, with error bars from the slowest to the fastest.
 
     Args:
-        lines: panel title -> lines.
+        lines: panel title -> label of a line -> sizes and their measured rates.
         labels: panel title -> labels of the x and y axes.
     """
     with panels(path, len(lines), height=4.2, caption=caption) as axes:
         for axis, (title, members) in zip(axes, lines.items(), strict=True):
-            for line in members:
-                style: dict[str, Any] = {"marker": "o", "capsize": 3, "label": line.label}
-                axis.errorbar(line.sizes, line.median, yerr=line.spread, **style)
+            for label, points in members.items():
+                sizes, rates = zip(*points, strict=True)
+                median = np.array([np.median(each) for each in rates])
+                ends = np.array([(min(each), max(each)) for each in rates]).T
+                spread = abs(ends - median)
+                axis.errorbar(sizes, median, yerr=spread, marker="o", capsize=3, label=label)
             axis.set_xscale("log", base=2)
-            ticks = sorted({size for line in members for size in line.sizes})
+            ticks = sorted({size for points in members.values() for size, _ in points})
             axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
             axis.minorticks_off()
             axis.set_ylim(bottom=0)

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 
 from bart_cli import __version__
-from bart_cli.benchmark.cases import Case, DataSpec, Group, plan_data
+from bart_cli.benchmark.cases import PARALLEL, Case, DataSpec, Group, plan_data
 from bart_cli.benchmark.processes import OK, Processes, processes_of
 from bart_cli.benchmark.tables import Row, TextTable, make_tables
 from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.figures import Throughput, draw_throughput
+from bart_cli.figures import draw_throughput
 from bart_cli.files import require_folder, strict_json, write_text
 from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.cores import usable_cores
@@ -217,14 +217,13 @@ def _processor() -> str:
 
 def _draw(rows: Sequence[Row], path: Path, caption: str) -> None:
     """Plot throughput over sizes, with a panel per type of case and a line per case."""
-    panels: dict[str, dict[str, Throughput]] = {}
+    lines: dict[str, dict[str, list[tuple[int, list[float]]]]] = {}
     labels = {}
     for row in (row for row in rows if row.ok):
         label = f"{row.side}, {row.precision}, {row.processes} x {row.length} tokens"
-        line = panels.setdefault(row.name, {}).setdefault(label, Throughput(label))
-        line.add(row.size, row.throughput, row.rates.tolist())
-        x = "processes" if row.name in ("preprocess", "shards") else "batch size"
+        line = lines.setdefault(row.name, {}).setdefault(label, [])
+        line.append((row.size, row.rates.tolist()))
+        x = "processes" if row.name in PARALLEL else "batch size"
         labels[row.name] = x, "bytes/s" if row.name == "preprocess" else "items/s"
-    if panels:
-        lines = {name: list(members.values()) for name, members in panels.items()}
+    if lines:
         draw_throughput(path, lines, labels, caption)
