@@ -28,7 +28,7 @@ from bart_cli.data.pair_files import (
 )
 from bart_cli.data.table_digest import ID_COLUMNS, digest_tables
 from bart_cli.data.text_files import MARK, source_text
-from bart_cli.errors import BartError, UsageError
+from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import encodable
@@ -355,8 +355,7 @@ def _saved(path: Path) -> Any:
     try:
         return datasets.load_from_disk(str(path))
     except Exception as error:  # `datasets` passes on any error of its readers
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path}: not a readable data set: {reason}") from None
+        raise UsageError(f"{path}: not a readable data set: {first_line(error)}") from None
 
 
 @cache
