@@ -91,7 +91,7 @@ def their_tokens(
 
 
 @pytest.mark.parametrize("pre_layer_norm", [False, True], ids=["post-LN", "Pre-LN"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_equals_transformers_token_for_token(seed: int, pre_layer_norm: bool) -> None:
     ours, theirs = models(seed, pre_layer_norm=pre_layer_norm)
     engine, pick = Engine(ours), random.Random(f"{seed}-{pre_layer_norm}")

@@ -20,7 +20,7 @@ from bart_cli.data.words import word_starts
 from bart_cli.tokenizer import Tokenizer
 
 # 10,000 with BART_NOISE_SAMPLES=10000: a minute of one core.
-SAMPLES = int(os.environ.get("BART_NOISE_SAMPLES", "2000"))
+SAMPLES = int(os.environ.get("BART_NOISE_SAMPLES", "1000"))
 MASK, RANDOM = -1, -2  # besides positions in the original
 Row = list[int]
 
