@@ -131,7 +131,13 @@ class Tokenizer:
             except Exception as error:  # of a full disk too: the library raises no other
                 raise OSError(str(error)) from None
         settings = {name: value for name, value in self._settings.items() if name not in ORIGINS}
-        is_bart = self._is_bart()
+        # Whether `vocab.json` and `merges.txt` describe the tokenizer completely.
+        is_bart = (
+            isinstance(self._backend.model, models.BPE)
+            and self.cuts_like_gpt2()
+            and tuple(self._roles.values()) == SPECIAL_TOKENS
+            and (self.prefix, self.suffix) == ([self.bos_id], [self.eos_id])
+        )
         kind = "BartTokenizer" if is_bart else "PreTrainedTokenizerFast"
         settings.setdefault("tokenizer_class", kind)
         for role, token in self._roles.items():
@@ -153,15 +159,6 @@ class Tokenizer:
         merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in backend["merges"])
         lines = "".join(f"{pair}\n" for pair in merges)
         write_text(folder / "merges.txt", f"#version: 0.2\n{lines}")
-
-    def _is_bart(self) -> bool:
-        """Whether `vocab.json` and `merges.txt` describe the tokenizer completely."""
-        return (
-            isinstance(self._backend.model, models.BPE)
-            and self.cuts_like_gpt2()
-            and tuple(self._roles.values()) == SPECIAL_TOKENS
-            and (self.prefix, self.suffix) == ([self.bos_id], [self.eos_id])
-        )
 
     # ---- properties, encode, decode ---------------------------------------------------------
 
@@ -186,10 +183,7 @@ class Tokenizer:
         end, unknown = self._rows, self._unknown
         if end is None:
             return rows
-        return [
-            [i if i < end else unknown for i in row] if max(row, default=0) >= end else row
-            for row in rows
-        ]
+        return [[i if i < end else unknown for i in row] for row in rows]
 
     def known_ids(self, row: np.ndarray) -> np.ndarray:
         """Like `known`, for an array of ids."""

@@ -226,7 +226,9 @@ class Summarizer:
             ArgumentError: an argument has the wrong type or is out of range.
         """
         single = isinstance(texts, str)
-        texts = _checked_texts([texts] if single else texts)
+        if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+            raise ArgumentError(f"texts is {_named(texts)}: expected a string or a list of strings")
+        texts = [_checked(text, i) for i, text in enumerate([texts] if single else texts)]
         if long not in get_args(LongText):
             raise ArgumentError(f"long={long!r}: expected {', '.join(get_args(LongText))}")
         for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
@@ -336,12 +338,6 @@ class Summarizer:
             pieces=len(hypotheses),
             missing=len(text.pieces) - len(hypotheses),
         )
-
-
-def _checked_texts(texts: object) -> list[str]:
-    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
-        raise ArgumentError(f"texts is {_named(texts)}: expected a string or a list of strings")
-    return [_checked(text, i) for i, text in enumerate(texts)]
 
 
 def _checked(text: object, index: int | None = None) -> str:
