@@ -14,6 +14,7 @@ from bart_cli.model.formats import load_model
 from tests.cli.test_commands import bart
 
 SMALL = [
+    *("--set", "model.encoder_layers=1", "--set", "model.decoder_layers=1"),
     *("--set", "model.d_model=32", "--set", "model.encoder_ffn_dim=32"),
     *("--set", "model.decoder_ffn_dim=32", "--set", "training.max_steps=12"),
     *("--set", "training.log_every=4", "--set", "training.checkpoint_every=6"),

@@ -16,8 +16,7 @@ from tests.conftest import SENTENCES
 from tests.rouge import rouge_scores
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("stemmer", [True, False])
+@pytest.mark.parametrize(("workers", "stemmer"), [(1, True), (1, False), (2, True)])
 def test_means_equal_rouge_score(workers: int, stemmer: bool) -> None:
     count = 600 if workers > 1 else 20
     predictions = [" ".join(SENTENCES[i % 3 :: 2]) for i in range(count)]

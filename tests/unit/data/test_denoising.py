@@ -119,7 +119,7 @@ def test_the_share_of_masked_tokens_is_exact_over_thousands_of_samples(
             [WORDS[i] for i in generator.integers(0, len(WORDS), generator.integers(3, 25))]
             for _ in range(4)
         ]
-        for _ in range(3000)
+        for _ in range(1500)
     ]
     noised = noise(samples, 7, mask_ratio=ratio, random_ratio=0.0, whole_words=whole_words)
     total = len(encode(samples)[0].values)
@@ -128,7 +128,7 @@ def test_the_share_of_masked_tokens_is_exact_over_thousands_of_samples(
 
 
 def test_a_tenth_of_the_masks_become_random_ordinary_tokens() -> None:
-    samples = [[WORDS] * 8] * 2000
+    samples = [[WORDS] * 8] * 1000
     plain = noise(samples, 3, random_ratio=0.0)
     mixed = noise(samples, 3, random_ratio=0.1)
     pairs = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,14 +98,10 @@ def test_a_thread_that_clears_the_cache_does_not_affect_another(
 
 @pytest.mark.slow
 def test_real_text(shared_data: Path) -> None:
-    from bart_cli.data.download.wikipedia_dump import read_dump
-    from bart_cli.data.download.wikitext import clean_wikitext
-
     tokenizer = Tokenizer.from_pretrained(shared_data / "bart-tokenizer")
     cache = WordCache(tokenizer)
-    for page in read_dump(shared_data / "wikipedia" / "enwiki-shortened.xml.bz2"):
-        text = fold(clean_wikitext(page.wikitext, page.no_text))
-        sentences = [f" {s}" for s in split_sentences(text)]
+    for line in (shared_data / "cnn_dm" / "test.jsonl").read_text("utf-8").splitlines()[:100]:
+        sentences = [f" {s}" for s in split_sentences(fold(json.loads(line)["article"]))]
         rows = tokenizer.encode_batch(sentences, special=False)
         assert cache.encode(sentences) == rows
         assert cache.decode(rows) == tokenizer.decode_batch(rows) == sentences
