@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 # A short command spends most of its time importing these. A server imports them once, and each
 # command is forked from it. Only libraries that read their environment when they are imported,
 # like the hub's client, are not here. `python -m bart_cli` itself is run by launched ranks.
@@ -92,6 +94,20 @@ def start_until(words: Sequence[object], reached: Callable[[], bool]) -> Command
         assert time.monotonic() < deadline, words
         time.sleep(0.002)
     return command
+
+
+def family(command: Command) -> list[psutil.Process]:
+    """Return the descendants of a command."""
+    return psutil.Process(command.pid).children(recursive=True)
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    """Wait until processes have ended; kill those that have not, and fail."""
+    assert processes
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    for process in alive:
+        process.kill()
+    assert alive == []
 
 
 def start_ranks(processes: int, *arguments: object, **environment: str) -> list[Command]:

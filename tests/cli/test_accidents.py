@@ -6,7 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
 from bart_cli.config.run import save_config
@@ -15,25 +14,12 @@ from bart_cli.runtime.locks import locked_folder
 from bart_cli.training.history import read_run
 from tests.cli.test_preprocess_processes import command as preprocess
 from tests.cli.test_preprocess_processes import corpus  # noqa: F401 - a fixture
-from tests.command import Command, bart, decoded, start_until
+from tests.command import Command, assert_gone, bart, decoded, family, start_until
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401 - a fixture
 
 
 def pretrain(config: Path, run: Path, processes: int) -> list[object]:
     return ["pretrain", "--config", config, "--out", run, "--processes", processes]
-
-
-def family(command: Command) -> list[psutil.Process]:
-    """Return the descendants of a process."""
-    return psutil.Process(command.pid).children(recursive=True)
-
-
-def assert_gone(processes: list[psutil.Process]) -> None:
-    assert processes
-    _, alive = psutil.wait_procs(processes, timeout=30)
-    for process in alive:
-        process.kill()
-    assert alive == []
 
 
 def assert_one_line(command: Command, how: signal.Signals) -> None:
@@ -44,21 +30,15 @@ def assert_one_line(command: Command, how: signal.Signals) -> None:
     assert done.returncode == 128 + how
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_preprocessing_ends_with_its_workers(
     corpus: Path,  # noqa: F811
     tmp_path: Path,
-    how: signal.Signals,
 ) -> None:
     reports = tmp_path / "out" / ".work" / "reports"
     command = start_until(preprocess(corpus, tmp_path / "out"), lambda: any(reports.glob("*.json")))
     children = family(command)
-    if how == signal.SIGINT:
-        command.signal(how)  # to its process group, like a terminal
-        assert_one_line(command, how)
-    else:
-        os.kill(command.pid, how)
-        command.wait()
+    command.signal(signal.SIGINT)  # to its process group, like a terminal
+    assert_one_line(command, signal.SIGINT)
     assert_gone(children)
 
 
