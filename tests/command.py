@@ -26,7 +26,8 @@ IMPORTED = """bart_cli.cli.benchmark bart_cli.cli.data bart_cli.cli.evaluate bar
     bart_cli.training.pretrain jinja2 matplotlib.backends.backend_agg matplotlib.figure pandas
     pyarrow.compute pyarrow.parquet pydantic.fields rich.columns rich.markdown rich.traceback
     rouge_score.rouge_scorer tokenizers torch torch._dynamo torch.distributed.fsdp
-    torch.distributed.nn.functional torch.utils.tensorboard typer.rich_utils yaml""".split()
+    torch.distributed.nn.functional torch.utils.tensorboard typer.rich_utils yaml
+    tests.frozen""".split()
 TIMEOUT = 300  # seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -36,6 +37,13 @@ atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 # No test asserts on time, and 200 ms per example is too little on a busy machine.
 settings.register_profile("bart", deadline=None)
 settings.load_profile("bart")
+
+
+def pytest_collection_finish() -> None:
+    """Exclude imported modules from garbage collection."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # else, native modules report their objects as leaks
 
 
 SENTENCES = (
