@@ -125,7 +125,10 @@ class Decoding:
         real = None if mask_NS is None else _bias(mask_NS[:, None, None], memory_NSD.dtype)
         self._bias[index] = float("-inf")
         self._bias[index, ..., :width] = 0.0 if real is None else real
-        padded = mask_NS is not None or width < self._bias.shape[-1]
+        widths = [
+            w for w, start in zip(self._widths, self._starts, strict=True) if start is not None
+        ]
+        padded = mask_NS is not None or min(widths) < self._bias.shape[-1]
         if padded and not self._has_padding:
             self._has_padding, self._graph = True, None
         for layer, cache in zip(self._engine.layers, self._caches, strict=True):
