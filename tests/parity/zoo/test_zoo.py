@@ -21,11 +21,11 @@ from bart_cli.progress import printable
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
 from tests.conftest import SENTENCES
-from tests.zoo.models import CONFIGS, STORAGES, Storage, build
+from tests.parity.zoo.models import CONFIGS, STORAGES, Storage, build
 
 SHORT = [" ".join(SENTENCES)]
 LONG = [" ".join(SENTENCES * 30)]
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 logging.getLogger("transformers").setLevel(logging.ERROR)
 transformers.logging.disable_progress_bar()
 
