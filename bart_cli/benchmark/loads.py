@@ -28,7 +28,7 @@ from bart_cli.inference.load import DTYPES
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room
 from bart_cli.runtime.flops import decoding_flops, training_flops
-from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision
+from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision, is_emulated
 from bart_cli.runtime.world import World
 
 Item = TypeVar("Item")
@@ -102,7 +102,10 @@ class TrainingLoad(Load):
         super().__init__(case, world)
         assert isinstance(case.load, TrainingSpec)
         self._settings = run = case.load.run
-        config, dtype = run.model, AUTOCAST.get(run.training.precision, torch.float32)
+        config, precision = run.model, run.training.precision
+        dtype = AUTOCAST.get(precision, torch.float32)
+        if is_emulated(precision, world.device):  # its products are computed in fp32, and rounded
+            dtype = torch.float32
         self.product = config.d_model, config.encoder_ffn_dim, dtype
         make: MakeStep = bart_step
         if case.side == "transformers":

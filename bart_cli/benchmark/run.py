@@ -176,8 +176,9 @@ def run_data_benchmark(
         if tokenizer is not None:
             words = Tokenizer.from_pretrained(tokenizer)
         else:
-            with reporter.task("train the tokenizer"):
+            with reporter.task("train the tokenizer") as task:
                 words = Tokenizer.train(read_texts(corpus, "lines"), VOCABULARY)
+                task.advance()
         words.save(work / "tokenizer")
         spec = DataSpec(work, corpus, pairs, work / "tokenizer", length, batch)
         with reporter.task("write shards", total=1) as task:
