@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import shutil
 import signal
@@ -40,10 +39,8 @@ settings.load_profile("bart")
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported modules from garbage collection."""
-    gc.collect()
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # else, native modules report their objects as leaks
+    """Exclude imported modules from garbage collection, here as in forked commands."""
+    import tests.frozen  # noqa: F401
 
 
 SENTENCES = (

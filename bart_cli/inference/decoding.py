@@ -125,10 +125,7 @@ class Decoding:
         real = None if mask_NS is None else _bias(mask_NS[:, None, None], memory_NSD.dtype)
         self._bias[index] = float("-inf")
         self._bias[index, ..., :width] = 0.0 if real is None else real
-        widths = [
-            w for w, start in zip(self._widths, self._starts, strict=True) if start is not None
-        ]
-        padded = mask_NS is not None or min(widths) < self._bias.shape[-1]
+        padded = mask_NS is not None or min(self._present_widths()) < self._bias.shape[-1]
         if padded and not self._has_padding:
             self._has_padding, self._graph = True, None
         for layer, cache in zip(self._engine.layers, self._caches, strict=True):
@@ -201,8 +198,7 @@ class Decoding:
     def _resize(self, places: int, width: int) -> None:
         """Make at least this many places, for sources as long as the longest and `width`."""
         more, wide = max(0, places - len(self._starts)), self._bias.shape[-1]
-        for source, start in zip(self._widths, self._starts, strict=True):
-            width = max(width, source if start is not None else 0)
+        width = max([width, *self._present_widths()])
         if wide / 2 <= width <= wide:  # copying pays only for much shorter sources
             width = wide
         if not more and width == wide:
@@ -223,6 +219,11 @@ class Decoding:
             heads, head = cache.source_keys.shape[1:3]
             cache.source_keys = _resized(cache.source_keys, places, heads, head, width)
             cache.source_values = _resized(cache.source_values, places, heads, width, head)
+
+    def _present_widths(self) -> list[int]:
+        """Return the source lengths of the articles that have not left."""
+        places = zip(self._widths, self._starts, strict=True)
+        return [width for width, start in places if start is not None]
 
     def _history(self) -> Tensor | None:
         """Attention bias of each beam over the slots, [A, 1, K, T * K]; None: no masking."""

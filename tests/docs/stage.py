@@ -60,13 +60,13 @@ class Stage:
     folder: Path
     patch: pytest.MonkeyPatch
     crawl: str
-    done: dict[Command, str] = field(default_factory=dict)
+    done: dict[tuple[Command, str], str] = field(default_factory=dict)
 
     def run(self, command: Command, given: str) -> str:
         """Run one command with this standard input, check its success, and return its output."""
         name, *arguments = command.words
-        if command in self.done:
-            out = self.done[command]
+        if (command, given) in self.done:
+            out = self.done[command, given]
         elif name.endswith("bart"):
             words = cheap(arguments, self.crawl)
             # The hub client reads its address when it is imported, hence a separate process.
@@ -83,7 +83,7 @@ class Stage:
             out = Path(arguments[0]).read_text() if name == "cat" else ""
         else:
             raise AssertionError(f"`{name}`: mark the block `<!-- only parsed: reason -->`")
-        self.done[command] = out
+        self.done[command, given] = out
         if command.out not in (None, "|"):
             Path(str(command.out)).write_text(out)
             return ""

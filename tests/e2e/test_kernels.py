@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 # Limits below what the machine has, and a flag of /proc/cpuinfo of processors that they affect.
-LIMITS = {"AVX2": "avx512f", "AVX512_CORE": "avx512_vnni", "AVX512_CORE_VNNI": "avx512_bf16"}
-LIMITS |= {"AVX512_CORE_BF16": "amx_tile"}
+LIMITS = {
+    "AVX2": "avx512f",
+    "AVX512_CORE": "avx512_vnni",
+    "AVX512_CORE_VNNI": "avx512_bf16",
+    "AVX512_CORE_BF16": "amx_tile",
+}
 PRODUCTS = ("matmul", "inner_product", "convolution")
 
 PROGRAM = """
