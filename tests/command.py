@@ -66,6 +66,15 @@ class Command:
     def signal(self, number: signal.Signals) -> None:
         os.killpg(self.pid, number)
 
+    def until(self, reached: Callable[[], bool]) -> Command:
+        """Wait for a point in its work, and return it; raise with its output if it ends before."""
+        deadline = time.monotonic() + TIMEOUT
+        while not reached():
+            assert self.running, self.wait().stderr.decode()
+            assert time.monotonic() < deadline, self.words
+            time.sleep(0.002)
+        return self
+
     def wait(self) -> subprocess.CompletedProcess[bytes]:
         try:
             self._process.join(TIMEOUT)
@@ -84,17 +93,6 @@ def start(
 ) -> Command:
     """Start `bart ARGUMENTS`."""
     return Command([*map(str, arguments)], stdin, cwd, environment)
-
-
-def start_until(words: Sequence[object], reached: Callable[[], bool]) -> Command:
-    """Start a command, and wait for a point in its work; raise if it ends before."""
-    command = start(*words)
-    deadline = time.monotonic() + TIMEOUT
-    while not reached():
-        assert command.running, command.wait().stderr.decode()
-        assert time.monotonic() < deadline, words
-        time.sleep(0.002)
-    return command
 
 
 def family(command: Command) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ from bart_cli.runtime.locks import locked_folder
 from bart_cli.training.history import read_run
 from tests.cli.test_preprocess_processes import command as preprocess
 from tests.cli.test_preprocess_processes import corpus  # noqa: F401 - a fixture
-from tests.command import Command, assert_gone, bart, decoded, family, start_until
+from tests.command import Command, assert_gone, bart, decoded, family, start
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401 - a fixture
 
 
@@ -35,7 +35,9 @@ def test_preprocessing_ends_with_its_workers(
     tmp_path: Path,
 ) -> None:
     reports = tmp_path / "out" / ".work" / "reports"
-    command = start_until(preprocess(corpus, tmp_path / "out"), lambda: any(reports.glob("*.json")))
+    command = start(*preprocess(corpus, tmp_path / "out")).until(
+        lambda: any(reports.glob("*.json"))
+    )
     children = family(command)
     command.signal(signal.SIGINT)  # to its process group, like a terminal
     assert_one_line(command, signal.SIGINT)
@@ -52,7 +54,7 @@ def config(shards: Path, tmp_path: Path) -> Path:  # noqa: F811
 
 def test_a_launcher_stopped_before_the_first_step_says_so(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = start_until(pretrain(config, run, 2), lambda: (run / ".lock").exists())
+    command = start(*pretrain(config, run, 2)).until(lambda: (run / ".lock").exists())
     children = family(command)
     os.kill(command.pid, signal.SIGTERM)
     assert_one_line(command, signal.SIGTERM)
@@ -61,7 +63,7 @@ def test_a_launcher_stopped_before_the_first_step_says_so(config: Path, tmp_path
 
 def test_a_run_is_exclusive_and_its_processes_end_with_it(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = start_until(pretrain(config, run, 2), lambda: (run / "metrics.jsonl").exists())
+    command = start(*pretrain(config, run, 2)).until(lambda: (run / "metrics.jsonl").exists())
     second = bart("pretrain", "--config", config, "--out", run)
     assert second.returncode == 2
     assert second.stderr.startswith(f"error: {run} is in use by another bart command (process ")

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -107,13 +106,10 @@ def test_other_batches_give_the_same_summaries(folder: Path, whole: Path, tmp_pa
 
 def stop(arguments: list[object], out: Path, how: signal.Signals) -> tuple[int, str]:
     """Start, send a signal once a round is saved; return the exit code and the output."""
-    process = start("evaluate", *arguments, **ENVIRONMENT)
-    deadline = time.monotonic() + 100
-    while process.running and time.monotonic() < deadline:
-        path = out / "progress.jsonl"
-        if path.is_file() and path.read_text().count("\n") > 1:
-            break
-        time.sleep(0.005)
+    path = out / "progress.jsonl"
+    process = start("evaluate", *arguments, **ENVIRONMENT).until(
+        lambda: path.is_file() and path.read_text().count("\n") > 1
+    )
     assert process.running, "the evaluation ended before it could be stopped"
     if how == signal.SIGKILL:
         process.signal(how)  # to all processes

@@ -19,7 +19,7 @@ from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pre
 from bart_cli.errors import BartError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
-from tests.command import assert_gone, bart, family, start_until
+from tests.command import assert_gone, bart, family, start
 from tests.conftest import SENTENCES
 
 FILES = 10
@@ -83,7 +83,7 @@ def test_rerunning_after_kill_9_at_every_stage_gives_the_same_bytes(
     out = tmp_path / "out"
     for watched in (out / ".work/hashes", out / ".work/reports", out / "128/train"):
         words = command(corpus, out, "--workers", 1)
-        started = start_until(words, functools.partial(has_results, watched))
+        started = start(*words).until(functools.partial(has_results, watched))
         children = family(started)
         os.kill(started.pid, signal.SIGKILL)
         started.wait()

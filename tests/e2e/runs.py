@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 from bart_cli.config.run import save_config
@@ -64,9 +63,7 @@ def stop_after(
 
 def wait_for_step(run: Path, step: int, command: Command) -> None:
     """Wait until the run has logged a step; raise with the output if the command ends first."""
-    while not any(row["step"] >= step for row in read_metrics(run)):
-        assert command.running, command.wait().stderr.decode()
-        time.sleep(0.01)
+    command.until(lambda: any(row["step"] >= step for row in read_metrics(run)))
 
 
 def losses(run: Path) -> list[float]:
