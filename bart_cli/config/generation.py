@@ -147,6 +147,32 @@ class GenerationConfig(Section):
         return self
 
 
+def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> str | None:
+    """Return the reason why the model cannot decode with these settings, or None.
+
+    On a GPU, an id outside the vocabulary would cause a device error, which ends the process.
+    """
+    if generation.max_length > positions:
+        return f"max_length={generation.max_length} exceeds the model's {positions} positions"
+    if generation.top_k > vocab_size:
+        return f"top_k={generation.top_k} exceeds the vocabulary size of {vocab_size}"
+    fields: dict[str, Sequence[int | None]] = {
+        "sequence_bias": [i for ids, _ in generation.sequence_bias for i in ids],
+        "bad_words": [i for ids in generation.bad_words for i in ids],
+        "suppress_tokens": generation.suppress_tokens,
+        "begin_suppress_tokens": generation.begin_suppress_tokens,
+        "start_token": [generation.start_token],
+        "forced_bos_token": [generation.forced_bos_token],
+        "end_tokens": generation.end_tokens or (),
+        "forced_eos_tokens": generation.forced_eos_tokens or (),
+    }
+    for name, ids in fields.items():
+        for i in ids:
+            if i is not None and i >= vocab_size:
+                return f"{name} contains {i}, but the vocabulary has {vocab_size} tokens"
+    return None
+
+
 @dataclass(frozen=True)
 class SavedGeneration:
     """Decoding settings of a model folder, by field of GenerationConfig.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.generation import GenerationConfig, check_ids
 from bart_cli.data.batch import micro_batches
 from bart_cli.errors import BartError, UsageError
 from bart_cli.inference.engine import Engine
@@ -52,15 +52,17 @@ def generate(
         max_tokens: maximum number of source tokens per batch, including padding.
 
     Raises:
-        UsageError: a source or `max_length` is longer than the model's positions.
+        UsageError: a source or `max_length` is longer than the model's positions, or the settings
+            name a token that the model does not have.
         BartError: the scores are not finite.
         Interrupted: Ctrl-C; carries the results so far.
     """
     positions = model.config.max_position_embeddings
     longest = max((len(source) for source in sources), default=0)
-    for what, length in (("a source", longest), ("max_length", generation.max_length)):
-        if length > positions:
-            raise UsageError(f"{what} of {length} tokens exceeds the model's {positions} positions")
+    if longest > positions:
+        raise UsageError(f"a source of {longest} tokens exceeds the model's {positions} positions")
+    if problem := check_ids(generation, model.config.vocab_size, positions):
+        raise UsageError(problem)
     was_training = isinstance(model, Bart) and model.training
     engine = Engine(model) if isinstance(model, Bart) else model
     results: list[list[Hypothesis]] = [[] for _ in sources]

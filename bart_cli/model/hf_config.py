@@ -94,6 +94,13 @@ UNKNOWN: Mapping[str, tuple[object, ...]] = {
 )
 # Lengths that do not count the start token; they take precedence over those that do.
 NEW_TOKENS = {"min_length": "min_new_tokens", "max_length": "max_new_tokens"}
+# Our name of an id -> Hugging Face's.
+IDS = {
+    "forced_bos_token": "forced_bos_token_id",
+    "forced_eos_tokens": "forced_eos_token_id",
+    "start_token": "decoder_start_token_id",
+    "end_tokens": "eos_token_id",
+}
 SAMPLING = set("temperature top_k top_p min_p typical_p top_h epsilon_cutoff eta_cutoff".split())
 DEFAULT = GenerationConfig().model_dump()
 
@@ -261,16 +268,39 @@ def generation_from_hf(
     ]
     if path.name == "config.json":
         notices += _task_notices(settings, path)
-    low, high = fields.get("min_length", 0), fields["max_length"]
+    low, high, most = (
+        fields.get("min_length", 0),
+        fields["max_length"],
+        model.max_position_embeddings,
+    )
+    if isinstance(high, int) and high > most:
+        notices.append(f"{path}: max_length={high} is lowered to the model's {most} positions")
+        fields["max_length"] = high = most
     if isinstance(low, int) and isinstance(high, int) and low > high:
         notices.append(f"{path}: min_length={low} is lowered to max_length={high}")
         fields["min_length"] = high
     try:
         config = GenerationConfig.model_validate(fields)
     except ValidationError as error:
-        raise _invalid(path, error, GENERATION | RARE) from None
-    values = {name: getattr(config, name) for name in fields}
+        idle = {problem["loc"][0] for problem in error.errors() if problem["loc"]} & SAMPLING
+        if idle and not given.get("do_sample"):  # such as temperature 0, meaning no sampling
+            rest = {name: value for name, value in settings.items() if name not in idle}
+            return generation_from_hf(rest, path, model)
+        raise _invalid(path, error, GENERATION | RARE | IDS) from None
+    values = {name: getattr(config, name) for name in fields} | _with_rows(config, model.vocab_size)
     return SavedGeneration(str(path), values, frozenset(stated), tuple(notices))
+
+
+def _with_rows(config: GenerationConfig, rows: int) -> Json:
+    """Drop ids without an embedding, which no model generates, from the lists of such tokens."""
+    kept: Json = {
+        "bad_words": tuple(ids for ids in config.bad_words if max(ids) < rows),
+        "sequence_bias": tuple(item for item in config.sequence_bias if max(item[0]) < rows),
+    }
+    for name in ("suppress_tokens", "begin_suppress_tokens", "end_tokens"):
+        ids = getattr(config, name)
+        kept[name] = ids and tuple(i for i in ids if i < rows)
+    return {name: value for name, value in kept.items() if value != getattr(config, name)}
 
 
 def _task_notices(settings: Json, path: Path) -> list[str]:

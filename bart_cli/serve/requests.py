@@ -12,10 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from bart_cli.config.commands import LongText, ServeConfig
-from bart_cli.config.generation import GenerationConfig, resolve_generation
+from bart_cli.config.generation import GenerationConfig, check_ids, resolve_generation
 from bart_cli.config.presets import check_section
 from bart_cli.errors import UsageError, did_you_mean
-from bart_cli.serve.worker import Served, Settings, check_ids
+from bart_cli.serve.worker import Served, Settings
 
 BODY_SECONDS = 30.0  # time limit to receive a body
 MAX_ARRIVING = 128 * 2**20  # total bytes of the bodies being received

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -219,29 +219,3 @@ def _failure(error: Exception, *, shared: bool = False) -> Failure:
     if isinstance(error, getattr(torch, "AcceleratorError", ())):
         sys.exit(1)  # a process cannot use the GPU after such an error
     return Failure(500, "the text could not be decoded; see the server's log", shared)
-
-
-def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> str | None:
-    """Return the reason why the model cannot decode with these settings, or None.
-
-    On a GPU, an id outside the vocabulary would cause a device error, which ends the process.
-    """
-    if generation.max_length > positions:
-        return f"max_length={generation.max_length} exceeds the model's {positions} positions"
-    if generation.top_k > vocab_size:
-        return f"top_k={generation.top_k} exceeds the vocabulary size of {vocab_size}"
-    fields: dict[str, Sequence[int | None]] = {
-        "sequence_bias": [i for ids, _ in generation.sequence_bias for i in ids],
-        "bad_words": [i for ids in generation.bad_words for i in ids],
-        "suppress_tokens": generation.suppress_tokens,
-        "begin_suppress_tokens": generation.begin_suppress_tokens,
-        "start_token": [generation.start_token],
-        "forced_bos_token": [generation.forced_bos_token],
-        "end_tokens": generation.end_tokens or (),
-        "forced_eos_tokens": generation.forced_eos_tokens or (),
-    }
-    for name, ids in fields.items():
-        for i in ids:
-            if i is not None and i >= vocab_size:
-                return f"{name} contains {i}, but the vocabulary has {vocab_size} tokens"
-    return None

@@ -91,6 +91,8 @@ def test_a_way_to_store_weights(
         {"extra_pos_embeddings": None, "normalize_before": None, "task_specific_params": None},
         {"num_beams": 1},
         {"num_beams": None, "early_stopping": None},
+        {"temperature": 0.0, "top_p": 0.0, "max_length": 5000},
+        {"eos_token_id": [2, 60000], "suppress_tokens": [5, 60000]},
     ],
     ids=lambda changes: ", ".join(f"{name}={value}" for name, value in changes.items()),
 )

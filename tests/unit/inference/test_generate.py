@@ -144,5 +144,7 @@ def test_more_hypotheses_than_beams_are_refused() -> None:
 def test_sources_longer_than_the_positions_are_refused(model: Bart) -> None:
     with pytest.raises(UsageError, match="a source of 65 tokens exceeds the model's 64"):
         generate(model, [[5] * 65], settings("greedy"))
-    with pytest.raises(UsageError, match="max_length of 65"):
+    with pytest.raises(UsageError, match="max_length=65"):
         generate(model, articles(1), settings("greedy", max_length=65))
+    with pytest.raises(UsageError, match="bad_words contains 60000, but the vocabulary has"):
+        generate(model, articles(1), settings("greedy", bad_words=((60000,),)))

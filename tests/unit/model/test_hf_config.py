@@ -44,6 +44,8 @@ def test_the_old_name_of_the_forced_first_token_is_known() -> None:
         ({"num_beams": "x"}, "num_beams='x': input should be a valid integer"),
         ({"num_beams": 1, "no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1: input should be"),
         ({"max_new_tokens": "many"}, "max_new_tokens='many': expected a number of tokens"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature=0.0: input should be greater"),
+        ({"forced_bos_token_id": -1}, "forced_bos_token_id=-1: input should be greater"),
     ],
 )
 def test_errors_use_the_names_in_the_file(settings: dict[str, object], message: str) -> None:
@@ -75,6 +77,19 @@ def test_special_ids_are_kept_if_they_differ_from_the_model() -> None:
     assert (found["forced_bos_token"], found["start_token"]) == (9, 0)
     assert (found["forced_eos_tokens"], found["end_tokens"]) == ((2, 7), (2, 8))
     assert not read(forced_bos_token_id=None)["forced_bos"]
+
+
+def test_settings_without_effect_are_dropped() -> None:
+    """Temperature 0 without sampling, and tokens without an embedding, which never occur."""
+    assert read(temperature=0.0, top_p=0.0) == read()
+    found = read(
+        suppress_tokens=[9, 50265], bad_words_ids=[[9, 50265], [9]], eos_token_id=[2, 99999]
+    )
+    assert (found["suppress_tokens"], found["bad_words"]) == ((9,), ((9,),))
+    assert found["end_tokens"] == (2,)
+    saved = generation_from_hf({"max_new_tokens": 1024}, FILE)
+    assert saved.values["max_length"] == 1024
+    assert saved.notices == (f"{FILE}: max_length=1025 is lowered to the model's 1024 positions",)
 
 
 def test_settings_that_are_not_implemented_are_named() -> None:

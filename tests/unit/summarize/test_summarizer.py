@@ -123,7 +123,7 @@ def test_sampling_is_deterministic_given_its_seed(folder: Path) -> None:
 
 def test_more_positions_than_the_model_has_are_refused(folder: Path) -> None:
     model = bart_cli.Summarizer.from_pretrained(folder).model
-    with pytest.raises(UsageError, match="max_length of 65 tokens exceeds the model's 64"):
+    with pytest.raises(UsageError, match="max_length=65 exceeds the model's 64"):
         generate(model, [[0, 5, 2]], GenerationConfig(max_length=65))
     with pytest.raises(UsageError, match="a source of 70 tokens"):
         generate(model, [[0] * 70], GenerationConfig(max_length=10))
