@@ -185,7 +185,9 @@ class SummarizationDataConfig(Section):
         "file, or a hub data set such as abisee/cnn_dailymail:3.0.0",
     )
     source_field: str | None = Field(
-        None, description="column with the articles; default: detected (article, document, text …)"
+        None,
+        description="column with the articles, such as article or, in an object, article.text; "
+        "default: detected (article, document, text …)",
     )
     target_field: str | None = Field(
         None, description="column with the summaries; default: detected (summary, highlights …)"

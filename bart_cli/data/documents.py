@@ -2,12 +2,12 @@
 
 In: files in the reference format (one document per line, preceded by an id), plain text (documents
 separated by blank lines, or one per line), or JSON lines with a `text` field; each optionally
-gzipped. Out: blocks, and the (id, text) pairs of the documents in a block.
+packed as .gz, .bz2 or .xz. Out: blocks, and the (id, text) pairs of the documents in a block.
 """
 
 from __future__ import annotations
 
-import gzip
+import io
 import json
 import os
 import re
@@ -21,7 +21,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from bart_cli.data.text_files import MARK, Stream, named_errors, open_utf8, wrong_bytes
+from bart_cli.data.text_files import (
+    MARK,
+    PACKED_SUFFIX,
+    Stream,
+    named_errors,
+    open_utf8,
+    wrong_bytes,
+)
 from bart_cli.errors import UsageError
 
 BLOCK_BYTES = 4 * 2**20  # text in one task; bounds the memory of a worker
@@ -34,7 +41,7 @@ LINE = re.compile(rb"\n")
 WHITE = re.compile(r"\s+")
 LONG = 2**20  # characters that are split into words at once
 BLANK_LINES = re.compile(BLANK_LINE.pattern.encode())
-SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
+SUFFIXES = (".txt", ".jsonl")
 # Tokenizer files that look like text, and the files that mark a folder as a tokenizer.
 TOKENIZER_FILES = {"merges.txt", "vocab.txt"}
 TOKENIZER_MARKS = ("vocab.json", "tokenizer.json", "tokenizer_config.json")
@@ -83,15 +90,17 @@ def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
             file = Path(folder, name)
             if name.startswith(".") or name == "manifest.json" or not file.is_file():
                 continue
-            if name.lower().endswith(SUFFIXES) and not (marked and name in TOKENIZER_FILES):
+            if PACKED_SUFFIX.sub("", name.lower()).endswith(SUFFIXES) and not (
+                marked and name in TOKENIZER_FILES
+            ):
                 files.append(file)
             else:
                 others[name if marked else file.suffix or name] += 1
     if not files:
         found = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
         raise UsageError(
-            f"no text file in {path}: expected {', '.join(SUFFIXES)}"
-            + (f"; found {found}" if found else "")
+            f"no text file in {path}: expected {' or '.join(SUFFIXES)}, optionally with .gz, .bz2 "
+            "or .xz" + (f"; found {found}" if found else "")
         )
     return sorted(files), dict(others)
 
@@ -151,7 +160,9 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
     for file in scan_corpus(path)[0]:
         separator = BLANK_LINES if form == "plain" and not _is_json(file) else LINE
         with open_utf8(file) as stream:
-            is_packed = isinstance(stream, gzip.GzipFile)  # its size is unknown until it is read
+            is_packed = not isinstance(
+                stream, io.BufferedReader
+            )  # its size is unknown until it is read
             total = sys.maxsize if is_packed else stream.seek(0, os.SEEK_END)
             longest = sys.maxsize if _is_json(file) else max(4 * size, 4 * BLOCK_BYTES)
             begin, continued = 0, False
@@ -170,7 +181,7 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
 class _LastFile(threading.local):
     """The most recently read file, kept open.
 
-    A worker that reads the blocks of a .gz file in order decompresses the file only once.
+    A worker that reads the blocks of a packed file in order unpacks the file only once.
     """
 
     def __init__(self) -> None:
@@ -269,7 +280,7 @@ def read_texts(path: Path, form: Form) -> Iterator[str]:
 
 
 def _is_json(path: Path) -> bool:
-    return path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+    return PACKED_SUFFIX.sub("", path.name.lower()).endswith(".jsonl")
 
 
 def _json_row(line: str, where: str) -> dict[str, Any]:

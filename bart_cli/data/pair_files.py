@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bart_cli.data.manifest import recorded_source
-from bart_cli.data.text_files import read_lines
+from bart_cli.data.text_files import HEAD, PACKED_SUFFIX, read_lines, refuse_binary
 from bart_cli.errors import UsageError
 from bart_cli.files import sha256
 
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 SOURCE_FIELDS = (
     *("article", "document", "source", "text", "dialogue"),
     *("source_text", "input_text", "full_text", "article_text", "report", "transcript"),
+    *("documents", "content", "body", "chapter", "story", "description", "input", "src"),
 )
 TARGET_FIELDS = (
     *("summary", "highlights", "target", "abstract"),
     *("summary_text", "abstract_text", "target_text", "reference_summary"),
+    *("summaries", "headline", "tldr", "output", "tgt"),
 )
+# These names count only if there is no other one: "source" often contains a publisher.
+WEAK_FIELDS = {"source", *SOURCE_FIELDS[-8:], *TARGET_FIELDS[-5:]}
 FORMS = {
     ".jsonl": "JSON",
     ".ndjson": "JSON",
@@ -40,9 +44,13 @@ FORMS = {
     ".tsv": "TSV",
     ".parquet": "Parquet",
     ".arrow": "Arrow",
+    ".feather": "Arrow",
     ".source": "parallel",
     ".target": "parallel",
+    ".src": "parallel",
+    ".tgt": "parallel",
 }
+SIDES = {".source": ".target", ".src": ".tgt"}
 NAMES = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, or .source + .target"
 # `train-00000-of-00002`; older data sets on the hub append a hash.
 SHARD = re.compile(r"-\d{5}-of-(\d{5})(-[0-9a-f]+)?$")
@@ -119,6 +127,7 @@ def plain(name: str) -> str:
 
 def _only(names: Sequence[str], known: Sequence[str], where: str, side: str) -> str | None:
     found = [name for name in names if plain(name) in known]
+    found = [name for name in found if plain(name) not in WEAK_FIELDS] or found
     if len(found) > 1:
         what = "article" if side == "source" else "summary"
         raise UsageError(
@@ -162,8 +171,12 @@ class FilePart:
         if self.form == "parallel":
             return _parallel_rows(self.path)
         if self.form is None:
+            if self.path.is_file():
+                with self.path.open("rb") as stream:
+                    refuse_binary(str(self.path), stream.read(HEAD))
             raise UsageError(
-                f"{self.path} has an unknown format: expected {NAMES}, optionally with .gz"
+                f"{self.path} has an unknown format: expected {NAMES}, optionally with .gz, .bz2 "
+                "or .xz"
             )
         return table_rows(self.batches(fields), fields, self.name)
 
@@ -172,7 +185,7 @@ class FilePart:
         """Whether the format has typed columns."""
         return self.form in ("Parquet", "Arrow")
 
-    def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+    def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.Table]:
         """Yield batches of a table with the columns of `fields`, and those of `also` that exist.
 
         Raises:
@@ -204,7 +217,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
     for place in folders:
         for path in sorted(place.iterdir()) if place.is_dir() else []:
             stem, suffix = _stem_and_suffix(path)
-            if suffix not in FORMS or suffix == ".target" or not path.is_file():
+            if suffix not in FORMS or suffix in SIDES.values() or not path.is_file():
                 continue  # a .target is read with its .source
             name = SHARD.sub("", stem)
             if affixed:
@@ -237,7 +250,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
 
 def _stem_and_suffix(path: Path) -> tuple[str, str]:
     """Split the file name, lowercased and without `.gz`, at its last dot: `train`, `.jsonl`."""
-    name = Path(path.name.lower().removesuffix(".gz"))
+    name = Path(PACKED_SUFFIX.sub("", path.name.lower()))
     return name.stem, name.suffix
 
 
@@ -252,6 +265,7 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
         where = f"{path}, {unit} {number}"
         if not isinstance(row, dict):
             raise UsageError(f"{where}: expected a JSON object")
+        row = _flat(row)
         names = tuple(row)
         columns = known.get(names)
         if columns is None:
@@ -261,6 +275,17 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
         yield Row(number, unit, *(None if name is None else row[name] for name in columns))
     if first is not None and not found:  # some rows may lack a side, but not all
         fields.require(*first)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Replace objects in a row by their fields: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
+    if not any(isinstance(value, dict) for value in row.values()):
+        return row
+    fields: dict[str, Any] = {}
+    for name, value in row.items():
+        inner = _flat(value) if isinstance(value, dict) else {"": value}
+        fields |= {f"{name}.{key}".rstrip("."): each for key, each in inner.items()}
+    return fields
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
@@ -354,7 +379,11 @@ def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
                 )
             begin = reader.line_num + first
     except csv.Error as error:
-        raise UsageError(f"{path}, line {begin}: not valid {form}: {error}") from None
+        raise UsageError(
+            f"{path}, line {begin}: not valid {form}: {error}",
+            hint='Write each quotation mark in a text twice (""), or convert the file to JSON '
+            "lines.",
+        ) from None
 
 
 def _quotes_as_csv(path: Path) -> bool:
@@ -368,10 +397,14 @@ def _quotes_as_csv(path: Path) -> bool:
 
 
 def _both_sides(path: Path) -> list[Path]:
-    """Return the `.source` and the `.target` file, given either of them."""
-    base, given, packed = re.split(r"(\.source|\.target)(?=(?:\.gz)?$)", path.name, flags=re.I)
-    names = [given if given.lower() == end else end for end in (".source", ".target")]
-    return [path.with_name(f"{base}{end}{packed}") for end in names]
+    """Return the `.source` and the `.target` file (or `.src` and `.tgt`), given either of them."""
+    base, given, packed = re.split(
+        r"(\.source|\.target|\.src|\.tgt)(?=(?:\.\w+)?$)", path.name, flags=re.I
+    )
+    ends = next(pair for pair in SIDES.items() if given.lower() in pair)
+    return [
+        path.with_name(f"{base}{given if given.lower() == end else end}{packed}") for end in ends
+    ]
 
 
 def _parallel_rows(path: Path) -> Iterator[Row]:
@@ -387,34 +420,41 @@ def _parallel_rows(path: Path) -> Iterator[Row]:
         yield Row(number, "line", None, source, target)
 
 
-def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.Table]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
+        names = file.schema_arrow.empty_table().flatten().schema.names
         columns = (*fields.require(names, str(path)), *also)
-        yield from file.iter_batches(ROWS, columns=[n for n in names if n in columns])
+        yield from map(
+            _flatten, file.iter_batches(ROWS, columns=[n for n in names if n in columns])
+        )
 
 
-def _arrow_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _arrow_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the batches of an Arrow file, in the file format or the stream format of `datasets`."""
     import pyarrow as pa
 
     with pa.memory_map(str(path)) as content:
         if content.read(6) == b"ARROW1":
             file = pa.ipc.open_file(content)
-            fields.require(file.schema.names, str(path))
-            yield from map(file.get_batch, range(file.num_record_batches))
-            return
-        content.seek(0)
-        stream = pa.ipc.open_stream(content)
-        fields.require(stream.schema.names, str(path))
-        yield from stream
+            schema, batches = file.schema, map(file.get_batch, range(file.num_record_batches))
+        else:
+            content.seek(0)
+            batches = pa.ipc.open_stream(content)
+            schema = batches.schema
+        fields.require(schema.empty_table().flatten().schema.names, str(path))
+        yield from map(_flatten, batches)
 
 
-def table_rows(
-    batches: Iterable[pa.RecordBatch | pa.Table], fields: Fields, where: str
-) -> Iterator[Row]:
+def _flatten(batch: pa.RecordBatch) -> pa.Table:
+    """Make a column of each field of an object, such as "article.text"."""
+    import pyarrow as pa
+
+    return pa.Table.from_batches([batch]).flatten()
+
+
+def table_rows(batches: Iterable[pa.Table], fields: Fields, where: str) -> Iterator[Row]:
     """Yield the rows of a table given in batches.
 
     Raises:

@@ -27,7 +27,7 @@ from bart_cli.data.pair_files import (
     table_rows,
 )
 from bart_cli.data.table_digest import ID_COLUMNS, digest_tables
-from bart_cli.data.text_files import MARK, source_text
+from bart_cli.data.text_files import MARK, PACKED_SUFFIX, join_texts, source_text
 from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
 from bart_cli.progress import Reporter
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SPLITS = {
     "train": ("train", "training"),
-    "validation": ("validation", "val", "valid", "dev"),
+    "validation": ("validation", "val", "valid", "dev", "eval"),
     "test": ("test", "testing"),
 }
 # OWNER/NAME[@REVISION][:CONFIGURATION]
@@ -69,9 +69,10 @@ class TablePart:
     dataset: Dataset
 
     def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.Table]:
-        names = self.dataset.column_names
+        dataset = self.dataset.flatten()  # fields of an object become columns: "article.text"
+        names = dataset.column_names
         columns = (*fields.require(names, self.name), *also)
-        chosen = self.dataset.select_columns([name for name in names if name in columns])
+        chosen = dataset.select_columns([name for name in names if name in columns])
         return iter(chosen.with_format("arrow").iter(ROWS))
 
     def rows(self, fields: Fields) -> Iterator[Row]:
@@ -331,7 +332,7 @@ class PairSource:
         for path in sorted(self.path.iterdir()):
             if path.is_file():
                 files.append(path.name)
-            elif find_parts(path, names):
+            elif find_parts(path, names, affixed=True):
                 folders.append(path.name)
         readable = folders or [name for name in files if FilePart(Path(name)).form]
         found = f"; found {', '.join(files[:NAMED])}" if files and not readable else ""
@@ -369,7 +370,7 @@ def _from_hub(path: Path) -> Any:
     from bart_cli.data.hub_pairs import HubDataset
 
     known = HUB_ID.fullmatch(str(path))
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = Path(PACKED_SUFFIX.sub("", path.name.lower())).suffix
     if known is None or suffix in FORMS or Path(path.parts[0]).exists():
         hint = None
         if len(path.parts) == 1 and suffix not in FORMS:
@@ -388,15 +389,10 @@ def _from_hub(path: Path) -> Any:
 
 def _text(value: Any, where: str, between: str) -> str:
     """Return the text of a source or target; (nested) lists are joined with `between`."""
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        value = between.join(filter(None, (_text(part, where, between) for part in value)))
-    if isinstance(value, bytes):  # a Parquet column without a logical type
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
+    text = join_texts(value, between)
+    if text is None:
         raise UsageError(f"{where}: expected a text or a list of texts, found {value!r:.60}")
-    return source_text(encodable(value).replace(MARK, ""))  # JSON can hold what UTF-8 cannot
+    return source_text(encodable(text).replace(MARK, ""))  # JSON can hold what UTF-8 cannot
 
 
 def _digest(*texts: str) -> bytes:

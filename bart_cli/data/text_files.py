@@ -6,21 +6,27 @@ the file and tells how to convert it.
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import io
+import lzma
 import re
 import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from bart_cli.errors import UsageError
 
-Stream = io.BufferedReader | gzip.GzipFile  # both have `peek`
+Stream = io.BufferedReader | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile  # all have `peek`
 HEAD = 65536  # bytes from which the format of a file is detected
-GZIP = b"\x1f\x8b"
+# Compressed formats that are unpacked while reading: first bytes, and suffixes.
+PACKED: dict[bytes, Any] = {rb"\x1f\x8b": gzip, rb"BZh[1-9]1AY": bz2, rb"\xfd7zXZ": lzma}
+PACKED_SUFFIX = re.compile(r"\.(gz|bz2|xz)$", re.IGNORECASE)
 NEWLINE = b"\n"
 MARK = "\ufeff"
 # UTF-32 before UTF-16, whose little-endian mark is a prefix of UTF-32's.
@@ -64,6 +70,9 @@ MEMBERS = (
     (b"xl/workbook.xml", "an Excel workbook (xlsx)", "Save its sheet as CSV or JSON lines first."),
 )
 ZIP = (b"", "a zip archive", "Unpack it first: unzip {file}")
+# Fields of a turn of a dialogue.
+SPEAKERS = ("speaker", "role", "name", "from", "author", "user")
+SAID = ("text", "utterance", "content", "value", "message")
 # Non-ASCII letters and symbols of Western European text.
 WESTERN = frozenset(
     "àáâãäåæçèéêëìíîïñòóôõöøœùúûüýÿßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜÝŸ"
@@ -123,15 +132,17 @@ def read_lines(path: Path) -> Iterator[str]:
 
 @contextmanager
 def open_utf8(path: Path) -> Iterator[Stream]:
-    """Open a text file as a stream of UTF-8, decompressing gzip and recoding UTF-16 and UTF-32.
+    """Open a text file as a stream of UTF-8, unpacking gzip, bzip2 and xz, and recoding UTF-16 and
+    UTF-32.
 
     Raises:
         UsageError: the file does not exist, is damaged, has another format, or is UTF-16 without a
             byte order mark.
     """
     with named_errors(path), path.open("rb") as raw:
-        stream = gzip.open(raw) if raw.peek(2)[:2] == GZIP else raw  # noqa: SIM115
-        yield recoded(str(path), stream)  # type: ignore[arg-type]
+        head = raw.peek(8)
+        module = next((PACKED[first] for first in PACKED if re.match(first, head)), None)
+        yield recoded(str(path), module.open(raw) if module else raw)
 
 
 @contextmanager
@@ -139,16 +150,16 @@ def named_errors(path: Path) -> Iterator[None]:
     """Convert errors while reading a file to a one-line error that names it.
 
     Raises:
-        UsageError: the file does not exist, is damaged gzip, or cannot be read.
+        UsageError: the file does not exist, is damaged, or cannot be read.
     """
     try:
         yield
     except FileNotFoundError:
         raise UsageError(f"no such file: {path}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
         raise UsageError(f"{path} is damaged: {error}", hint="Download or pack it again.") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def recoded(name: str, stream: Stream) -> Stream:
@@ -274,3 +285,27 @@ def source_text(text: str, prefix: str = "") -> str:
     """
     text = text.strip()
     return (prefix + text).strip() if text else ""
+
+
+def join_texts(value: Any, between: str) -> str | None:
+    """Return the text of a value: of a text, a (nested) list of texts, or the turns of a dialogue.
+
+    Each turn with its speaker becomes a line. A missing value is "", and None means no text.
+    """
+    if value is None or value != value:  # pandas writes NaN for a missing text
+        return ""
+    if isinstance(value, bytes):  # a Parquet column without a logical type
+        return value.decode("utf-8", "replace")
+    if isinstance(value, dict):
+        said = next((value[name] for name in SAID if isinstance(value.get(name), str)), None)
+        speakers = (value[name] for name in SPEAKERS if isinstance(value.get(name), str))
+        return said if said is None else ": ".join([*islice(speakers, 1), said])
+    if isinstance(value, list | tuple):
+        parts = [join_texts(part, between) for part in value]
+        if None in parts:
+            return None
+        between = "\n" if any(isinstance(part, dict) for part in value) else between
+        # The sentences of an abstract in the published arXiv and PubMed files are `<S> … </S>`.
+        bare = (re.sub(r"^\s*<S>|</S>\s*$", "", text).strip() for text in parts if text)
+        return between.join(filter(None, bare))
+    return value if isinstance(value, str) else None

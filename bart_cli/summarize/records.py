@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from bart_cli.data.pair_files import SOURCE_FIELDS, plain
-from bart_cli.data.text_files import Stream
+from bart_cli.data.text_files import Stream, join_texts
 
 Bytes = IO[bytes] | Stream
 
@@ -110,9 +110,9 @@ def _item(line: bytes, origin: Origin, field: str | None) -> Text | Failure:
         wanted = f"looked for {', '.join(names)}" if field is None else f"'{field}' is missing"
         return Failure(origin, f"no field with the text: {wanted}, found {_shown(list(row))}")
     name = next((name for name in present if isinstance(row[name], str)), present[0])
-    value = row[name]
-    if not isinstance(value, str):
-        return Failure(origin, f"field '{name}' is {JSON_KINDS[type(value)]}, expected text")
+    value = join_texts(row[name], " ")
+    if value is None:
+        return Failure(origin, f"field '{name}' is {JSON_KINDS[type(row[name])]}, expected text")
     if not value.strip():
         return Failure(origin, f"field '{name}' is empty: there is no text to summarize")
     return Text(origin, value)

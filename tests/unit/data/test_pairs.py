@@ -202,6 +202,35 @@ def test_sentences_in_a_list_are_lines_and_empty_sides_are_counted(tmp_path: Pat
     assert f"2 empty summary (first: {tmp_path}/a.jsonl, line 3)" in told[0]
 
 
+def test_dialogues_and_objects_of_known_data_sets(tmp_path: Path) -> None:
+    turns = [{"speaker": "Amanda", "text": "Hi!"}, {"role": "user", "content": "Yes?"}]
+    rows = [
+        {
+            "dialogue": turns,
+            "url": None,
+            "summary": {"en": "They talk.", "parts": ["<S> a </S>", "b"]},
+        },
+        {
+            "dialogue": [{"text": "Hi."}],
+            "url": "x",
+            "summary": {"en": None, "parts": ["c"]},
+        },
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "a.jsonl").write_text(lines.replace('"en": null', '"en": NaN'))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    found = []
+    for name in ("a.jsonl", "a.parquet", "saved"):
+        with pytest.raises(UsageError, match=r"found dialogue, .*summary\.en, summary\.parts"):
+            PairSource(SummarizationDataConfig(path=tmp_path / name)).read("train")
+        data = SummarizationDataConfig(path=tmp_path / name, target_field="summary.en")
+        found += [(p.source, p.target) for p in PairSource(data).read("train").pairs]
+    assert found == [("Amanda: Hi!\nuser: Yes?", "They talk.")] * 3
+    data = SummarizationDataConfig(path=tmp_path / "a.jsonl", target_field="summary.parts")
+    assert [p.target for p in PairSource(data).read("train").pairs] == ["a\nb", "c"]
+
+
 def test_columns_are_chosen_by_option_and_found_in_any_case(tmp_path: Path) -> None:
     def find(names: list[str], **fields: str) -> list[tuple[str, str]]:
         (tmp_path / "a.csv").write_text(",".join(names) + "\n" + ",".join(names) + "\n")
@@ -212,14 +241,16 @@ def test_columns_are_chosen_by_option_and_found_in_any_case(tmp_path: Path) -> N
     assert find(["body", "tldr"], source_field="Body", target_field="tldr") == [("body", "tldr")]
     assert find(["ctext", "text"], source_field="ctext", target_field="text") == [("ctext", "text")]
     assert find(["text", "title"], target_field="title") == [("text", "title")]
+    assert find(["chapter", "tldr", "abstract"]) == [("chapter", "abstract")]
+    assert find(["source", "body", "text", "tldr"]) == [("text", "tldr")]
     with pytest.raises(
         UsageError, match="line 1: 2 columns could be the article: article, text"
     ) as e:
         find(["article", "text", "summary"])
     assert e.value.hint == "Choose one with --source-field."
     assert find(["article", "text", "summary"], source_field="text") == [("text", "summary")]
-    with pytest.raises(UsageError, match=r"no column for the article: .*found body, summary") as e:
-        find(["body", "summary"])
+    with pytest.raises(UsageError, match=r"no column for the article: .*found page, summary") as e:
+        find(["page", "summary"])
     assert "--source-field" in str(e.value.hint)
     with pytest.raises(UsageError, match=r"expected 'x' .--target-field.; found article, summary"):
         find(["article", "summary"], target_field="x")
@@ -236,6 +267,7 @@ def test_columns_are_chosen_by_option_and_found_in_any_case(tmp_path: Path) -> N
         ({"train.jsonl": b'{"article": 3, "summary": "b"}'}, r"line 1: expected a text .* found 3"),
         ({"train.json": b'[{"article": "a",\n"summary" "b"}]'}, r"json, line 2: not valid JSON"),
         ({"train.json": b'{"a": 1}'}, r"no column for the article"),
+        ({"train.csv": b'article,summary\na,"say \\"hi\\", b"\n'}, r"csv, line 2: not valid CSV"),
         ({"train.jsonl": b"%PDF-1.4"}, r"is not text: it is a PDF"),
         ({"train.jsonl.gz": gzip.compress(b"x" * 99)[:-9]}, r"jsonl.gz is damaged"),
         ({"train.arrow": b"nonsense"}, r"not a readable Arrow file"),
@@ -260,6 +292,13 @@ def test_errors_are_one_line(tmp_path: Path, files: dict[str, bytes], message: s
 
 def source_of(path: Path, **shares: float) -> PairSource:
     return PairSource(SummarizationDataConfig(path=path, **shares))  # type: ignore[arg-type]
+
+
+def test_a_file_in_another_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfdxx")
+    with pytest.raises(UsageError, match="it is compressed with zstd") as caught:
+        read_pairs(tmp_path / "train.jsonl.zst", "train")
+    assert str(caught.value.hint).startswith("Unpack it first: unzstd <")
 
 
 def test_one_file_is_divided_by_shares_whatever_its_order(tmp_path: Path) -> None:

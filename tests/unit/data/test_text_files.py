@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +18,13 @@ from bart_cli.errors import UsageError
 TEXT = "The mayor – “at last” – opened the café.\nПривет, мир.\n市長は\n"
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_marked_encodings_are_read(tmp_path: Path, encoding: str, packed: bool) -> None:
+def test_marked_encodings_are_read(tmp_path: Path, encoding: str, pack: Any) -> None:
     content = TEXT.encode(encoding)
     assert decode("x", content) == TEXT
     path = tmp_path / "x.txt"
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(pack(content))
     assert list(read_lines(path)) == TEXT.splitlines(keepends=True)
     assert decode("x", b"\xfe\xff" + TEXT.encode("utf-16-be")) == TEXT
 
@@ -106,10 +109,13 @@ def test_text_that_begins_like_a_format_is_text(text: str) -> None:
     assert decode("x", text.encode()) == text
 
 
-def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_packed_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(TEXT.encode() * 100)[:-20])
-    with pytest.raises(UsageError, match=r"x\.gz is damaged"):
-        list(read_lines(path))
+    for pack in (gzip.compress, bz2.compress, lzma.compress):
+        whole = pack(TEXT.encode() * 100)
+        for content in (whole[:-20], whole[:30] + whole[40:]):
+            path.write_bytes(content)
+            with pytest.raises(UsageError, match=r"x\.gz is damaged"):
+                list(read_lines(path))
     with pytest.raises(UsageError, match="no such file"):
         list(read_lines(tmp_path / "y"))

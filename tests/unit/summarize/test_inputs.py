@@ -157,8 +157,8 @@ LINES = [
     (b" \t ", "the line is empty"),
     (b'{"text": "  "}', "field 'text' is empty"),
     (b'{"text": 5}', "field 'text' is a number, expected text"),
-    (b'{"article": ["a"]}', "field 'article' is a list, expected text"),
-    (b'{"body": "x", "y": 1}', "looked for article, document, .* found body, y"),
+    (b'{"article": ["a", 1]}', "field 'article' is a list, expected text"),
+    (b'{"page": "x", "y": 1}', "looked for article, document, .* found page, y"),
     (b"{}", "found none"),
     (b"[1]", "expected a JSON object, found a list"),
     (b"null", "found null"),
@@ -169,7 +169,11 @@ LINES = [
     (b"9" * 5000, "not valid JSON: a number has too many digits"),
     (b'{"text": "\\ud800\\u0000"}', Text(Origin("f", 18), "\ud800\x00")),
     (b"x" * 5001, "the line is longer than"),
-    (b'{"text": "last"}', Text(Origin("f", 20), "last")),
+    (
+        b'{"dialogue": [{"speaker": "A", "text": "b"}, {"text": "c"}]}',
+        Text(Origin("f", 20), "A: b\nc"),
+    ),
+    (b'{"content": ["last", "."]}', Text(Origin("f", 21), "last .")),
 ]
 
 
