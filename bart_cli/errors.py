@@ -38,9 +38,13 @@ class UsageError(BartError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """Return the hint `Did you mean 'x'?` for the closest known word, or None if none is close."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"Did you mean '{near[0]}'?" if near else None
+    """Return the hint `Did you mean 'x'?` for the closest known word, or None if none is close.
+
+    Leading dashes do not count.
+    """
+    plain = {name.lstrip("-"): name for name in known}
+    near = difflib.get_close_matches(word.lstrip("-"), plain, n=1, cutoff=0.6)
+    return f"Did you mean '{plain[near[0]]}'?" if near else None
 
 
 def first_line(error: BaseException) -> str:

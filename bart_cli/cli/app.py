@@ -216,6 +216,8 @@ def _usage_error(error: Any) -> BartError:
         known += [name for p in command.params for name in (*p.opts, *p.secondary_opts)]
         same_kind = [k for k in known if k.startswith("-") == unknown[1].startswith("-")]
         near = did_you_mean(unknown[1], same_kind)
+        if near is None and any(p.param_type_name == "argument" for p in command.params):
+            near = f"Usage: {path} {' '.join(command.collect_usage_pieces(context))}"
         hint = f"{near}  {hint}" if near else hint
     return BartError(message, hint=hint, exit_code=error.exit_code)
 

@@ -41,7 +41,9 @@ COLORS = ("green", "cyan", "yellow", "magenta", "blue")
 @app.command()
 @option_groups
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Shards, raw text or pairs: a file or folder.")],
+    path: Annotated[
+        Path, typer.Argument(help="Shards, raw text or pairs: a file or folder.", metavar="PATH")
+    ],
     samples: Annotated[int, typer.Option(min=0, help="Samples to show per folder.")] = 2,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed for the choice of samples.")

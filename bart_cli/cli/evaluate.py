@@ -24,6 +24,7 @@ from bart_cli.cli.training import ProcessesOption, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
+from bart_cli.errors import BartError
 
 if TYPE_CHECKING:
     from bart_cli.evaluation.scoring import Evaluation
@@ -97,7 +98,13 @@ def command(
     folder = out_folder or _default_out(model, config, checkpoint)
     reporter = ConsoleReporter()
     warn_once(reporter, notices)
-    result = run_evaluate(config, folder, reporter=reporter)
+    try:
+        result = run_evaluate(config, folder, reporter=reporter)
+    except BartError as error:
+        path = None if own is None or data is not None else own.path
+        if path is not None and not path.exists() and str(path) in error.message:
+            error.hint = f"Pass --data: {model}/config.yaml names a path that does not exist here."
+        raise
     if result is None:  # not rank 0
         return
     if as_json:

@@ -33,7 +33,10 @@ class ExportOptions:
 @option_groups
 def command(
     model: Annotated[
-        str, typer.Argument(help="Run, model folder, hub id, `.ckpt` or fairseq `model.pt`.")
+        str,
+        typer.Argument(
+            help="Run, model folder, hub id, `.ckpt` or fairseq `model.pt`.", metavar="MODEL"
+        ),
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="Output folder; must be new or empty.")],
     options: ExportOptions = ExportOptions(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
@@ -183,6 +184,18 @@ def numbers(option: str, text: str | None) -> list[int]:
     return [int(word) for word in found]
 
 
+def _settable(message: str, flags: Mapping[str, str]) -> str | None:
+    """Return a hint with the options of the settings that contradict each other, if any do.
+
+    Args:
+        flags: options of the command by configuration key.
+    """
+    named = dict.fromkeys(re.findall(r"(?<![\w.])(\w+\.\w+)=", message))
+    if len(named) < 2:
+        return None
+    return f"Change {' or '.join(flags.get(key, f'--set {key}=…') for key in named)}."
+
+
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Wrap a command so that the fields of its groups become its parameters.
 
@@ -205,6 +218,13 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
         else:
             parameters.append(given.replace(annotation=hints[name]))
 
+    flags = {
+        note.key: next(iter(note.param_decls), f"--{parameter.name.replace('_', '-')}")
+        for parameter in parameters
+        for note in getattr(parameter.annotation, "__metadata__", ())
+        if hasattr(note, "key")
+    }
+
     def fill(values: dict[str, Any]) -> dict[str, Any]:
         """Convert values by option to values by parameter of the command."""
         for name, group in groups.items():
@@ -213,7 +233,11 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_groups(**values: Any) -> None:
-        command(**fill(values))
+        try:
+            command(**fill(values))
+        except UsageError as error:
+            error.hint = error.hint or _settable(error.message, flags)
+            raise
 
     with_groups.fill = fill  # type: ignore[attr-defined]
 

@@ -97,6 +97,7 @@ def _run_phases(
 ) -> None:
     """Run this command for each preset: `--phases a,b` is `--preset a`, then `--preset b`."""
     from bart_cli.runtime.launch import launch, processes_to_start
+    from bart_cli.runtime.signals import stopped
     from bart_cli.runtime.world import World, device_of, launched
     from bart_cli.training.pretrain import check_phases
 
@@ -147,10 +148,7 @@ def _run_phases(
             if code:
                 raise typer.Exit(code)
             finished = (run / "done.json").is_file()
-        if finished and signals:
-            name = Signals(signals[-1]).name
-            ConsoleReporter().info(
-                f"stopped by {name} after {run.name}; rerun the command to resume"
-            )
+        if finished and signals and run.name != names[-1]:
+            raise stopped(Signals(signals[-1]).name, f" after {run.name}")
         if signals or not (finished or training.dry_run):
             return

@@ -20,7 +20,9 @@ RunArgument = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
 
 @app.command("list")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="Folder to search for runs.")] = Path("runs"),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to search for runs.", metavar="FOLDER")
+    ] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
     """List runs with their state, loss and speed."""
@@ -67,7 +69,7 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", metavar="RUN…")],
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", metavar="RUN")],
     as_json: JsonOption = False,
 ) -> None:
     """Compare the results of runs and the settings in which they differ."""
@@ -102,18 +104,19 @@ def watch(
     summary = write_run_page(run, page, None if once else every)
     say(page.as_uri())
     if not once:
-        summary = watch_run(run, page, every)
+        summary = watch_run(run, page, every, summary)
     say(f"{summary.state} at step {summary.step:,} of {summary.max_steps:,}")
 
 
 def _rows(summary: RunSummary) -> list[tuple[str, str]]:
+    losses = (summary.first_loss, summary.last_loss)
     return [
         ("task", summary.task),
         ("state", summary.state),
         ("step", f"{summary.step:,} of {summary.max_steps:,}"),
         ("epoch", _epoch(summary, " of ")),
         ("ends", _time(summary.ends)),
-        ("loss", f"{_number(summary.first_loss)} -> {_number(summary.last_loss)}"),
+        ("loss", " -> ".join(dict.fromkeys(map(_number, losses)))),
         ("best validation loss", _number(summary.best_validation_loss)),
         ("sequences/s", _number(summary.sequences_per_second, 1)),
         ("tokens/s", _number(summary.tokens_per_second, 0)),

@@ -16,7 +16,10 @@ app = typer.Typer(no_args_is_help=True, help="Train tokenizers.")
 
 @app.command()
 def train(
-    files: Annotated[list[Path], typer.Argument(help="Text files, or folders with .txt files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Text files, or folders with .txt files.", metavar="FILE"),
+    ],
     out_folder: OutOption,
     vocab_size: Annotated[
         int, typer.Option(help="Vocabulary size, including special tokens.")

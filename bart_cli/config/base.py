@@ -38,7 +38,7 @@ def refuse_idle(section: Section, names: Iterable[str], condition: str) -> None:
             raise PydanticCustomError(
                 IDLE,
                 "{name}={value} has no effect with {condition}",
-                {"name": name, "value": value, "condition": condition},
+                {"name": name, "value": str(value), "condition": condition},
             )
 
 

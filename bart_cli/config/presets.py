@@ -8,6 +8,7 @@ configuration. Later sources override earlier ones: preset, configuration file, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import SequenceMatcher
@@ -326,6 +327,9 @@ def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     key = ".".join(part for part in path if not part.startswith(("literal[", "bool", "function-")))
     if problem["type"] == "model_type":
         return f"{key}={problem['input']}: {key} is a section; set its keys, as in {key}.KEY=VALUE"
-    if isinstance(problem["input"], dict) or not key:
-        return f"{key}: {message}" if key else message
+    if not key:
+        return message
+    if isinstance(problem["input"], dict):  # a section: name its settings by their full keys
+        full = re.sub(r"(?<![\w.])([a-z]\w*)=", rf"{key}.\1=", message)
+        return full if full.startswith(f"{key}.") else f"{key}: {full}"
     return f"{key}={problem['input']}: {message}"

@@ -41,6 +41,8 @@ PANDOC = "Extract its text first: pandoc {file} -t plain -o NEW.txt"
 OFFICE = "Extract its text first: soffice --headless --convert-to txt:Text {file}"
 IMAGE = "Recognize its text first: tesseract {file} NEW"
 SPEECH = "Transcribe it first."
+SHEET = "Save its sheet as CSV or JSON lines first."
+EXPORT = "Export it as text or as docx first."
 TABLE = "Convert it to JSON lines first: one object with a 'text' field per line."
 # First bytes, name and remedy of each format.
 FORMATS: tuple[tuple[bytes, str, str], ...] = (
@@ -61,15 +63,20 @@ FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"ARROW1\0", "an Arrow table", TABLE),
     (rb"SQLite format 3\0", "an SQLite database", TABLE),
 )  # fmt: skip
-# Formats that are zip archives, identified by a member.
-MEMBERS = (
-    (b"word/document.xml", "a Word document (docx)", PANDOC),
-    (b"application/vnd.oasis.opendocument.text", "an OpenDocument text (odt)", PANDOC),
-    (b"application/epub+zip", "an EPUB book", PANDOC),
-    (b"ppt/presentation.xml", "a PowerPoint presentation (pptx)", OFFICE),
-    (b"xl/workbook.xml", "an Excel workbook (xlsx)", "Save its sheet as CSV or JSON lines first."),
+# Formats that are zip archives, by the name of a member or, after "mimetype", its content.
+MEMBER = rb"PK\x03\x04.{26}(?:mimetype)?"
+MEMBERS: tuple[tuple[bytes, str, str], ...] = (
+    (rb"word/(_rels|document|media|theme|styles|settings)", "a Word document (docx)", PANDOC),
+    (rb"ppt/", "a PowerPoint presentation (pptx)", OFFICE),
+    (rb"xl/", "an Excel workbook (xlsx)", SHEET),
+    (rb"application/vnd\.oasis\.opendocument\.text", "an OpenDocument text (odt)", PANDOC),
+    (rb"application/vnd\.oasis\.opendocument\.spread", "an OpenDocument spreadsheet (ods)", SHEET),
+    (rb"application/vnd\.oasis\.opendocument", "an OpenDocument file", OFFICE),
+    (rb"application/epub\+zip", "an EPUB book", PANDOC),
+    (rb"\[Content_Types\]\.xml", "an Office document (docx, pptx or xlsx)", OFFICE),
+    (rb"Index/Document\.iwa", "a Pages, Numbers or Keynote document", EXPORT),
+    (rb"|", "a zip archive", "Unpack it first: unzip {file}"),
 )
-ZIP = (b"", "a zip archive", "Unpack it first: unzip {file}")
 # Fields of a turn of a dialogue.
 SPEAKERS = ("speaker", "role", "name", "from", "author", "user")
 SAID = ("text", "utterance", "content", "value", "message")
@@ -88,7 +95,7 @@ def refuse_binary(name: str, content: bytes) -> None:
     """
     start = content.removeprefix(codecs.BOM_UTF8).lstrip()[:300]
     if content.startswith(b"PK\x03\x04"):
-        found = [kind for kind in MEMBERS if kind[0] in content] + [ZIP]
+        found = [kind for kind in MEMBERS if re.search(MEMBER + kind[0], content, re.S)]
     else:
         beginnings = (content, start)
         found = [kind for kind in FORMATS if any(re.match(kind[0], b, re.S) for b in beginnings)]

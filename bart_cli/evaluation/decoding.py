@@ -38,8 +38,8 @@ def decode_split(
     world: World,
     reporter: Reporter,
     minutes: float | None = None,
-) -> None:
-    """Decode the batches that are not yet in the ledger. A collective call.
+) -> Tokenizer:
+    """Decode the batches that are not yet in the ledger, and return the tokenizer. Collective.
 
     Args:
         ledger: the results, on rank 0; None on other ranks.
@@ -113,6 +113,7 @@ def decode_split(
                 task.advance(sum(len(batch.articles) for batch in batches))
             if world.any(stop.reason is not None):
                 _leave(stop, ledger, len(pairs))
+    return loaded.tokenizer
 
 
 def _encode(

@@ -102,14 +102,14 @@ def run_evaluate(
             encoder = world.on_rank_0(
                 lambda: BertScore(name, layer, find_device(evaluation.device))
             )
-        ledger = None
+        ledger = tokenizer = None
         if config.predictions is None:
             config = _with_precision(config, world, reporter)
             ledger = _claim(config, out, pairs, world, replace)
             if world.broadcast(ledger is not None and ledger.complete):
                 reporter.info(f"all {len(pairs):,} articles are already decoded")
             else:
-                decode_split(config, pairs, ledger, world, reporter, minutes)
+                tokenizer = decode_split(config, pairs, ledger, world, reporter, minutes)
         if not world.is_main:
             return None
         if config.predictions is not None:
@@ -124,7 +124,7 @@ def run_evaluate(
         else:
             assert ledger is not None
             origin, decoded = decoding_settings(config, ledger), ledger.in_order()
-        pairs = _with_cut_references(config, pairs)
+        pairs = _with_cut_references(config, pairs, tokenizer)
         result = score(config, pairs, decoded, origin, reporter, ledger=ledger, encoder=encoder)
         out.mkdir(parents=True, exist_ok=True)
         save_config(config, out / "config.yaml")
@@ -144,8 +144,14 @@ def _with_precision(config: EvaluateConfig, world: World, reporter: Reporter) ->
     return config.model_copy(update={"evaluation": changed})
 
 
-def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair]:
-    """Truncate the references to the maximum length configured for the split."""
+def _with_cut_references(
+    config: EvaluateConfig, pairs: list[Pair], tokenizer: Tokenizer | None
+) -> list[Pair]:
+    """Truncate the references to the maximum length configured for the split.
+
+    Args:
+        tokenizer: that of the model; None: it was not needed so far.
+    """
     limit = getattr(config.data, f"max_{config.evaluation.split}_target_length", None)
     if limit is None:
         return pairs
@@ -159,7 +165,8 @@ def _with_cut_references(config: EvaluateConfig, pairs: list[Pair]) -> list[Pair
             "of --predictions needs a tokenizer",
             hint="Pass --set data.tokenizer=FOLDER.",
         )
-    tokenizer = Tokenizer.from_pretrained(source)
+    tokenizer = tokenizer or Tokenizer.from_pretrained(source)
+    tokenizer = tokenizer.fitted(tokenizer.vocab_size)  # references may have any token
     tokenizer = tokenizer.with_languages(config.data.source_language, config.data.target_language)
     cut = [tokenizer.cut_targets(list(pair.references), limit) for pair in pairs]
     return [

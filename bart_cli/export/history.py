@@ -46,12 +46,14 @@ class History:
         folder: its run, or the model itself without a run.
         settings: `config.yaml` of the run.
         evaluations: `metrics.json` of evaluations of these weights, the newest for each split.
+        others: names of the folders in it with evaluations of other weights.
     """
 
     source: str
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     @property
     def pretrained_only(self) -> bool:
@@ -124,7 +126,7 @@ def read_history(source: str) -> History:
     model = resolve_model(source).absolute()
     folder, settings = _find_run(model)
     found: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
-    own = None
+    own, others = None, []
     for path, metrics in _metrics(folder):
         made = metrics["settings"]
         if "model_sha256" not in made:  # predictions from a file
@@ -133,7 +135,9 @@ def read_history(source: str) -> History:
         if made["model_sha256"] == own:
             key, written = (made["data_sha256"], made["split"]), path.stat().st_mtime
             found[key] = max(found.get(key, (0.0, {})), (written, metrics), key=lambda one: one[0])
-    return History(source, folder, settings, [metrics for _, metrics in found.values()])
+        elif path.parent.parent == folder:
+            others.append(path.parent.name)
+    return History(source, folder, settings, [metrics for _, metrics in found.values()], others)
 
 
 def _find_run(model: Path) -> tuple[Path, dict[str, Any]]:

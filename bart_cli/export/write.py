@@ -106,6 +106,10 @@ def _export(source: str, out: Path, config: ExportConfig, reporter: Reporter) ->
     model.load_state_dict(weights)  # rounded like the export, for a fair comparison
     contents = Contents(model, weights, config.dtype, tokenizer, loaded.generation)
     history = read_history(source)
+    if history.others:
+        reporter.info(
+            f"not in the model card, because they scored other weights: {', '.join(history.others)}"
+        )
     if config.average > 1 or config.tokenizer is not None:
         history = replace(history, evaluations=[])  # they scored other weights or token ids
     layout = _layout(config, model.config)

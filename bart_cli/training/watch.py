@@ -23,15 +23,16 @@ SHOWN = 20  # newest validations
 SPEEDS = {"sequences per second": "sequences_per_second", "tokens per second": "tokens_per_second"}
 
 
-def watch_run(run: Path, page: Path, every: int) -> RunSummary:
-    """Write the page every `every` seconds until the run ends or a signal arrives.
+def watch_run(run: Path, page: Path, every: int, summary: RunSummary) -> RunSummary:
+    """Write the page again every `every` seconds until the run ends or a signal arrives.
 
-    Raises:
-        UsageError: not a run folder.
+    Args:
+        summary: result of the first `write_run_page`.
     """
     try:
-        while (summary := write_run_page(run, page, every)).state == "running":
+        while summary.state == "running":
             time.sleep(every)
+            summary = write_run_page(run, page, every)
         return summary
     except KeyboardInterrupt:
         return write_run_page(run, page, None)

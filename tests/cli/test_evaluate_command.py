@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 import typer
 
 from bart_cli.cli import evaluate as evaluate_command
+from bart_cli.cli.app import build_app
+from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart, decoded, start, start_ranks
@@ -203,6 +206,16 @@ def test_invalid_input_gives_one_line(folder: Path, arguments: str, words: list[
     for word in words:
         assert word in result.stderr
     assert (folder / "config.yaml").read_text() == "task: finetune\n"
+
+
+def test_a_run_whose_data_has_moved_asks_for_the_data(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    settings = "task: finetune\ndata: {path: old/prepared/pairs}\n"
+    (tmp_path / "config.yaml").write_text(settings)
+    with pytest.raises(UsageError, match="no such file or folder: old/prepared/pairs") as caught:
+        build_app("evaluate")(args=["evaluate", "--model", str(tmp_path)], standalone_mode=False)
+    assert caught.value.hint
+    assert caught.value.hint.startswith("Pass --data: ")
 
 
 def test_invalid_input_ends_every_rank_with_one_line(

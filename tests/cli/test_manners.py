@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import typer
 
-from bart_cli.cli.app import COMMANDS, build_app
+from bart_cli.cli.app import COMMANDS, _usage_error, build_app
+from bart_cli.errors import UsageError
 from tests.cli.test_commands import BART, bart
 from tests.conftest import SENTENCES
 
@@ -91,6 +92,40 @@ def test_a_typo_gets_a_suggestion(arguments: str, meant: str) -> None:
     result = bart(*arguments.split())
     assert result.returncode == 2
     assert f"Did you mean '{meant}'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (
+            "export --model x",
+            r"Usage: bart export \[OPTIONS\] .?MODEL.?  See `bart export --help`\.",
+        ),
+        ("benchmark data --text x", r"See `bart benchmark data --help`\."),
+    ],
+)
+def test_an_option_without_a_close_one_gets_the_usage(arguments: str, hint: str) -> None:
+    words = arguments.split()
+    with pytest.raises(Exception, match="No such option") as caught:
+        build_app(words[0])(args=words, prog_name="bart", standalone_mode=False)
+    found = _usage_error(caught.value).hint
+    assert found
+    assert re.fullmatch(hint, found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("--micro-batch 8 --global-batch 4", "Change --micro-batch or --global-batch."),
+        ("--set schedule.cycles=2", "Change --set schedule.cycles=… or --set schedule.name=…."),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named_by_their_options(
+    arguments: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_app("pretrain")(args=["pretrain", *arguments.split()], standalone_mode=False)
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.cli.runs import _rows
 from bart_cli.progress import Reporter
+from bart_cli.training.history import read_run
 from bart_cli.training.pretrain import run_pretrain
 from tests.command import bart
 from tests.unit.training.test_runs import pretrain_config, shards  # noqa: F401
@@ -48,6 +50,11 @@ def test_a_run_is_shown_and_runs_are_compared(runs: Path) -> None:
     assert content["settings"]["training.max_steps"] == [4, 6]
     assert "data.path" not in content["settings"]
     assert "training.max_steps" in bart("runs", "compare", runs / "short", runs / "stopped").stdout
+
+
+def test_a_run_without_a_log_line_shows_one_dash(runs: Path, tmp_path: Path) -> None:
+    shutil.copy(runs / "short/config.yaml", tmp_path)
+    assert dict(_rows(read_run(tmp_path)[0]))["loss"] == "-"
 
 
 def test_a_run_is_written_to_a_page(runs: Path) -> None:

@@ -70,10 +70,14 @@ def test_other_encodings_are_detected(tmp_path: Path, text: str, encoding: str) 
         assert f"iconv -f {encoding} -t utf-8 '{path}'" in str(caught.value.hint)
 
 
-def _zip(member: str) -> bytes:
+OASIS = "application/vnd.oasis.opendocument"
+
+
+def _zip(*members: str, content: str = "x") -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(member, "x" * 10)
+        for member in members:
+            archive.writestr(member, content)
     return stream.getvalue()
 
 
@@ -83,9 +87,14 @@ def _zip(member: str) -> bytes:
         (b"%PDF-1.4\n%\xe2\xe3", "a PDF"),
         (b"\xef\xbb\xbf\n%PDF-1.4\n", "a PDF"),
         (rb"{\rtf1\ansi Hello}", "an RTF document"),
-        (_zip("word/document.xml"), "a Word document"),
+        # The document itself follows after large images, beyond the bytes that are examined.
+        (_zip("[Content_Types].xml", "word/media/image1.png"), "a Word document"),
+        (_zip("[Content_Types].xml", "docProps/thumbnail.jpeg"), "an Office document"),
         (_zip("xl/workbook.xml"), "an Excel workbook"),
-        (_zip("a.txt"), "a zip archive"),
+        (_zip("mimetype", content=f"{OASIS}.text"), "an OpenDocument text"),
+        (_zip("mimetype", content=f"{OASIS}.spreadsheet"), "an OpenDocument spreadsheet"),
+        (_zip("mimetype", content=f"{OASIS}.presentation"), "an OpenDocument file"),
+        (_zip("a.txt", "word/list.txt", "xl.txt"), "a zip archive"),
         (b"\x89PNG\r\n\x1a\n", "an image"),
         (b"\xff\xd8\xff\xe0", "an image"),
         (b"RIFF\0\0\0\0WAVEfmt ", "audio or video"),

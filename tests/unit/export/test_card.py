@@ -55,7 +55,7 @@ def read_card(source: Path, out: Path, **settings: object) -> ModelCard:
 
 
 def test_a_card_has_data_settings_and_scores_of_exactly_these_weights(
-    tiny_tokenizer: Tokenizer, tmp_path: Path
+    tiny_tokenizer: Tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = tmp_path / "cnn"
     data.mkdir()
@@ -74,7 +74,9 @@ def test_a_card_has_data_settings_and_scores_of_exactly_these_weights(
     add_evaluation(run / "evaluation-test", own, str(data), "test", 44.163)
     add_evaluation(tmp_path / "runs/others", own, "/home/me/our news", "validation", 30.0)
     add_evaluation(run / "evaluation-old", "0" * 64, str(data), "test", 99.0)
-    card = read_card(run, tmp_path / "out")
+    with caplog.at_level("INFO", "bart"):
+        card = read_card(run, tmp_path / "out")
+    assert "because they scored other weights: evaluation-old\n" in caplog.text
     known = card.data.to_dict()
     assert known["library_name"] == "transformers"
     assert known["pipeline_tag"] == "summarization"

@@ -85,7 +85,7 @@ def test_the_page_follows_a_run_until_it_ends(run: Path, asleep: list[Callable[[
         held.close()
 
     asleep += [nothing_validated, validated]
-    summary = watch_run(run, page, 10)
+    summary = watch_run(run, page, 10, write_run_page(run, page, 10))
     assert (summary.state, summary.step) == ("done", 40)
     found = read(page)
     assert not reloads(found)
@@ -103,7 +103,8 @@ def test_ctrl_c_leaves_a_page_that_no_longer_reloads(
 
     asleep.append(interrupt)
     with locked_folder(run, Reporter()):
-        assert watch_run(run, run / "watch.html", 10).state == "running"
+        first = write_run_page(run, run / "watch.html", 10)
+        assert watch_run(run, run / "watch.html", 10, first).state == "running"
     assert not reloads(read(run / "watch.html"))
 
 
@@ -115,7 +116,10 @@ def test_a_dead_run_is_written_once_and_samples_of_abandoned_steps_are_left_out(
     for name in ("metrics.json", "report.html"):
         (run / "evaluation-test" / name).touch()
     page = run.parent / "pages" / "one.html"
-    assert watch_run(run, page, 10).state == "not finished"
+    summary = write_run_page(run, page, 10)
+    written = page.stat()
+    assert watch_run(run, page, 10, summary).state == "not finished"
+    assert page.stat() == written
     found = read(page)
     assert not reloads(found)
     assert "It rained." not in found.text
