@@ -13,6 +13,7 @@ import io
 import lzma
 import re
 import shlex
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,10 @@ FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"PAR1[\0-\x1f]", "a Parquet table", TABLE),
     (rb"ARROW1\0", "an Arrow table", TABLE),
     (rb"SQLite format 3\0", "an SQLite database", TABLE),
+    (rb"WEBVTT\b|1\r?\n[\d:]+[,.]\d+ -->", "a subtitle file",
+     "Remove its time codes first: grep -vE '^WEBVTT|-->|^[0-9]+\\s*$' {file} > NEW.txt"),
+    (rb"(?:From: <Saved by|MIME-Version:[^<]*multipart/related)", "a web archive (MHTML)",
+     "Save the page as HTML instead."),
 )  # fmt: skip
 # Formats that are zip archives, by the name of a member or, after "mimetype", its content.
 MEMBER = rb"PK\x03\x04.{26}(?:mimetype)?"
@@ -85,6 +90,15 @@ WESTERN = frozenset(
     "àáâãäåæçèéêëìíîïñòóôõöøœùúûüýÿßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜÝŸ"
     "‘’‚“”„«»‹›–—…•·€£¥§°©®™ªº¿¡²³¹½¼¾´±×µ\u00a0\u00ad"
 )
+# Such as the letters of Polish or Romanian, read in the wrong encoding.
+SYMBOL_IN_WORD = re.compile("[a-zà-ÿ][¿³¹²£¥¼½¾ªº°§±×¡][a-zà-ÿ]", re.IGNORECASE)
+# Supersets of ISO 8859 with letters and quotation marks in place of its control codes 80 to 9F.
+EXTENDED = {
+    f"iso8859-{part}": f"cp{page}"
+    for part, page in ((1, 1252), (2, 1250), (5, 1251), (6, 1256), (7, 1253), (8, 1255), (9, 1254))
+} | {"iso8859-13": "cp1257", "iso8859-16": "cp1250"}
+ISO_2022_JP = re.compile(rb"\x1b\$[@B]")
+TOLERATED = 0.3  # maximum ratio of invalid bytes to non-ASCII characters in UTF-8
 
 
 def refuse_binary(name: str, content: bytes) -> None:
@@ -201,14 +215,31 @@ def _encoding(name: str, head: bytes) -> str:
     for mark, encoding in MARKS:
         if head.startswith(mark):
             return encoding
-    nuls = [match.start() % 2 for match in re.finditer(b"\0", head[:HEAD])]
-    if len(set(nuls)) == 1 and (len(nuls) > max(1, 0.05 * len(head)) or not _is_utf8(head)):
-        encoding = "utf-16le" if nuls[0] else "utf-16be"
+    if found := _utf16_without_mark(head[:HEAD]):
         raise UsageError(
             f"{name} is UTF-16 without a byte order mark; expected UTF-8, or UTF-16 with a mark",
-            hint=_convert(name, encoding),
+            hint=_convert(name, found),
+        )
+    if ISO_2022_JP.search(head):
+        raise UsageError(
+            f"{name} is ISO-2022-JP; expected UTF-8", hint=_convert(name, "iso-2022-jp")
         )
     return "utf-8"
+
+
+def _utf16_without_mark(head: bytes) -> str | None:
+    """The byte order of UTF-16: ASCII has NUL bytes on one side, other text is all assigned."""
+    nuls = [match.start() % 2 for match in re.finditer(b"\0", head)]
+    if not nuls:
+        return None
+    if len(set(nuls)) == 1 and len(nuls) > max(1, 0.05 * len(head)):
+        return "utf-16le" if nuls[0] else "utf-16be"
+    for encoding in () if _is_utf8(head) else ("utf-16le", "utf-16be"):
+        text = head[: len(head) // 2 * 2].decode(encoding, "replace").removesuffix("\ufffd")
+        kinds = {unicodedata.category(char) for char in text if char not in "\n\r\t"}
+        if "\ufffd" not in text and kinds.isdisjoint(("Cc", "Cn", "Co", "Cs")):
+            return encoding
+    return None
 
 
 def _refuse_nul(name: str, head: bytes) -> None:
@@ -239,12 +270,24 @@ def wrong_bytes(name: str, content: bytes, error: UnicodeDecodeError, where: str
     """
     expected = "UTF-8" if error.encoding == "utf-8" else error.encoding.upper()
     wrong = error.object[error.start]
-    guess = guess_encoding(content) if expected == "UTF-8" else None
+    guess = None
     hint = f"Determine its encoding (file -i {_word(name)}), then convert it with iconv."
+    if expected == "UTF-8" and is_mostly_utf8(content):
+        remove = f"iconv -c -f utf-8 -t utf-8 {_word(name)} > NEW"
+        hint = f"Most of it is UTF-8. Remove the invalid bytes: {remove}"
+    elif expected == "UTF-8":
+        guess = guess_encoding(content)
     return UsageError(
         f"{name} is not {expected} text: byte 0x{wrong:02x} {where}",
         hint=f"It looks like {guess}. {_convert(name, guess)}" if guess else hint,
     )
+
+
+def is_mostly_utf8(content: bytes) -> bool:
+    """Whether bytes are UTF-8 except for a few, in relation to the characters beyond ASCII."""
+    text = content.decode("utf-8", "replace")
+    wide = len(text) - len(text.encode("ascii", "ignore"))
+    return text.count("\ufffd") <= wide * TOLERATED
 
 
 def guess_encoding(content: bytes) -> str | None:
@@ -257,15 +300,16 @@ def guess_encoding(content: bytes) -> str | None:
     letters = sum(char.isalpha() for char in text)
     beyond = [char for char in text if char > "\x7f"]
     accented = sum(char.isalpha() for char in beyond)
-    if WESTERN.issuperset(beyond) and accented <= 0.3 * letters:
+    is_western = WESTERN.issuperset(beyond) and SYMBOL_IN_WORD.search(text) is None
+    if is_western and accented <= 0.3 * letters:
         return "windows-1252"
     try:
         from resiliparse.parse.encoding import detect_encoding
     except ModuleNotFoundError:  # the extra `data` is not installed: make no guess
         return None
-    name: str = detect_encoding(content) or "utf-8"
-    if name == "iso8859-2" and re.search(rb"[\x80-\x9f]", content):
-        name = "cp1250"  # its quotation marks are control codes in ISO 8859
+    name: str = detect_encoding(content, html5_compatible=False) or "utf-8"
+    if re.search(rb"[\x80-\x9f]", content):
+        name = EXTENDED.get(name, name)
     try:
         text = content.decode(name)
     except (UnicodeDecodeError, LookupError):

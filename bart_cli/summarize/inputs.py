@@ -6,6 +6,7 @@ In: arguments of the command line. Out: `Text` and `Failure` items in order, rea
 from __future__ import annotations
 
 import glob
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ KINDS: dict[str, Kind] = {
     ".jsonl": "jsonl",
 }
 STANDARD_INPUT = "standard input"
+WEB_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
     inputs: list[Input] = []
     for word in words:
         if word == "-":
-            text = "" if jsonl else _decode(STANDARD_INPUT, sys.stdin.buffer.read())
+            text = "" if jsonl else _plain_text(STANDARD_INPUT, sys.stdin.buffer.read())
             inputs.append(Input(None, "jsonl" if jsonl else "text", text))
             continue
         if word.startswith(("http://", "https://")):
@@ -144,7 +148,7 @@ def _web_page(url: str, jsonl: bool) -> Input:
         raise
     refuse_binary(url, content)
     if content_type.startswith("text/plain"):
-        return Input(None, "text", _decode(url, content), url)
+        return Input(None, "text", _plain_text(url, content), url)
     return Input(None, "html", main_text(url, content, content_type), url)
 
 
@@ -181,10 +185,10 @@ def _records(given: Input, field: str | None) -> Iterator[Text | Failure]:
 def _text(given: Input) -> str:
     content = _bytes(given)
     refuse_binary(given.name, content)
-    if given.kind == "text":
-        _refuse_records(given.name)
-        return _decode(given.name, content)
-    return main_text(given.name, content)
+    if given.kind == "html":
+        return main_text(given.name, content)
+    _refuse_records(given.name)
+    return _plain_text(given.name, content)
 
 
 def main_text(name: str, content: bytes, content_type: str = "") -> str:
@@ -193,6 +197,7 @@ def main_text(name: str, content: bytes, content_type: str = "") -> str:
     Raises:
         UsageError: the page has no main text.
     """
+    require(f"the web page {name}", "data")
     from bart_cli.data.download.extractors import Page, load_extractor
 
     text = load_extractor("trafilatura")(Page(url="", html=content, content_type=content_type))
@@ -234,8 +239,9 @@ def _refuse_records(name: str) -> None:
         )
 
 
-def _decode(name: str, content: bytes) -> str:
-    text = decode(name, content)
+def _plain_text(name: str, content: bytes) -> str:
+    """Decode a text, or extract it if it is a web page under another name."""
+    text = main_text(name, content) if WEB_PAGE.match(content) else decode(name, content)
     if not text.strip():
         raise UsageError(f"{name} is empty: there is no text to summarize")
     return text

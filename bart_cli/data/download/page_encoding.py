@@ -8,8 +8,11 @@ around it are decoded as if it were absent.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import webencodings
+
+from bart_cli.data.text_files import EXTENDED, ISO_2022_JP, is_mostly_utf8
 
 BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xfe\xff", "utf-16be"), (b"\xff\xfe", "utf-16le"))
 # Browsers prescan 1,024 bytes, but restart the parser at a later declaration.
@@ -27,14 +30,14 @@ ATTRIBUTE = re.compile(
     rb"(?<![^\s/=>\"'])([^\s/=>\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))"
 )
 TAG = re.compile(rb"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL)
-TOLERATED = 0.3  # maximum ratio of invalid bytes to non-ASCII characters in UTF-8
 
 
 def decode(html: bytes, content_type: str = "") -> str:
     """Decode a page; `content_type` is the HTTP header, such as `text/html; charset=koi8-r`."""
     mark, name = next((bom for bom in BOMS if html.startswith(bom[0])), (b"", ""))
-    known = webencodings.lookup(name) or webencodings.lookup(_charset(content_type))
-    encoding = known or _declared(html) or _detected(html)
+    encoding = webencodings.lookup(name) or webencodings.lookup(_charset(content_type))
+    if encoding is None or (not mark and encoding.name.startswith("utf-16")):
+        encoding = _declared(html) or _detected(html)  # also tells the byte order of UTF-16
     if encoding.name == "gbk":  # the standard decodes it as its superset
         encoding = webencodings.lookup("gb18030")
     text = encoding.codec_info.decode(html[len(mark) :], "replace")[0].replace("\0", "\ufffd")
@@ -77,12 +80,21 @@ def _detected(html: bytes) -> webencodings.Encoding:
 
     head = html[:512].lstrip(b"\0 \t\r\n")
     if head[:4].count(0) == 2:  # UTF-16 without a byte order mark: ASCII has alternating zeros
-        return webencodings.lookup("utf-16le" if html[1::2][:256].count(0) else "utf-16be")
-    text = html.decode("utf-8", "replace")
-    wide = len(text) - len(text.encode("ascii", "ignore"))
-    if text.count("\ufffd") <= wide * TOLERATED:
+        is_little = html[1::2][:256].count(0) > html[::2][:256].count(0)
+        return webencodings.lookup("utf-16le" if is_little else "utf-16be")
+    if ISO_2022_JP.search(html):
+        return webencodings.lookup("iso-2022-jp")
+    if is_mostly_utf8(html):
         return webencodings.UTF8
     # Markup is ASCII in every encoding and would outweigh the letters.
-    label = detect_encoding(TAG.sub(b" ", html), html5_compatible=False)
-    name = {"cp949": "euc-kr"}.get(label or "", (label or "").replace("_", "-"))
+    text = TAG.sub(b" ", html)
+    name = detect_encoding(text, html5_compatible=False)
+    if name is None:  # an invalid byte excludes every encoding: let parts of the page vote
+        size = max(64, len(text) // 8)
+        parts = (text[i : i + size] for i in range(0, len(text), size))
+        found = Counter(detect_encoding(part, html5_compatible=False) for part in parts)
+        name = max(found.keys() - {None, "ascii"}, key=found.__getitem__, default="")
+    if re.search(rb"[\x80-\x9f]", text):
+        name = EXTENDED.get(name, name)
+    name = {"cp949": "euc-kr"}.get(name, name.replace("_", "-").replace("iso8859", "iso-8859"))
     return webencodings.lookup(name) or webencodings.lookup("windows-1252")

@@ -47,6 +47,26 @@ def test_an_invalid_byte_changes_nothing_else(encoding: tuple[str, str, str], be
     assert decode(page, f"text/html; charset={label}") == f"{before}{letters}\ufffd {letters}"
 
 
+UNDECLARED = [
+    ("iso2022_jp", "市長は月曜日に新しい橋を開通させた。"),
+    ("cp1250", "Starosta otevřel nový most. Příliš žluťoučký kůň úpěl ďábelské ódy."),
+    ("iso8859-16", "Primarul a deschis podul. Țara și orașul, după două săptămâni."),
+    ("cp1253", "Ο δήμαρχος άνοιξε τη νέα γέφυρα τη Δευτέρα. Κόστισε τρία εκατομμύρια. " * 5),
+    ("euc_kr", "글렌포드 시장은 월요일에 새 다리를 개통했다."),
+    ("utf-16be", "市長一月一開橋"),
+]
+
+
+@pytest.mark.parametrize(("codec", "text"), UNDECLARED)
+def test_undeclared_pages(codec: str, text: str) -> None:
+    page = f"<!DOCTYPE html><p>{text}</p>"
+    assert decode(page.encode(codec)) == page
+    # A server that declares UTF-16 knows neither the byte order nor whether it is true.
+    assert decode(page.encode(codec), "text/html; charset=utf-16") == page
+    if codec in ("cp1253", "euc_kr"):
+        assert decode(page.encode(codec) + b"\xff") == page + "\ufffd"
+
+
 @pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_wins(codec: str) -> None:
     assert decode("<p>für Ω</p>".encode(codec), "text/html; charset=koi8-r") == "<p>für Ω</p>"

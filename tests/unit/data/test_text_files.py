@@ -41,7 +41,9 @@ def test_byte_order_marks_inside_joined_files_are_not_text(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("text", ["Hello, world.\n", "Привет, мир. Мост открыт.\n", TEXT])
+@pytest.mark.parametrize(
+    "text", ["Hello, world.\n", "Привет, мир. Мост открыт.\n", TEXT, "市長は一\n"]
+)
 def test_utf16_without_a_mark_is_refused_by_name(encoding: str, text: str) -> None:
     with pytest.raises(UsageError, match="is UTF-16 without a byte order mark") as caught:
         decode("x", text.encode(encoding))
@@ -56,7 +58,9 @@ def test_utf16_without_a_mark_is_refused_by_name(encoding: str, text: str) -> No
         ("a caf\xe9", "windows-1252"),
         ("Мэр открыл новый мост в понедельник.", "windows-1251"),
         ("Starosta otevřel nový most. Příliš žluťoučký kůň úpěl.", "windows-1250"),
+        ("Burmistrz otworzył nowy most. Zażółć gęślą jaźń. Święta są już blisko.", "windows-1250"),
         ("市長は月曜日に新しい橋を開通させた。", "shift_jis"),
+        ("글렌포드 시장은 월요일에 새 다리를 개통했다.", "cp949"),
     ],
 )
 def test_other_encodings_are_detected(tmp_path: Path, text: str, encoding: str) -> None:
@@ -68,6 +72,15 @@ def test_other_encodings_are_detected(tmp_path: Path, text: str, encoding: str) 
         with pytest.raises(UsageError, match=r"byte 0x.. in line 2") as caught:
             read()
         assert f"iconv -f {encoding} -t utf-8 '{path}'" in str(caught.value.hint)
+
+
+def test_a_few_invalid_bytes_do_not_make_it_another_encoding() -> None:
+    with pytest.raises(UsageError, match="byte 0x93 in line 2") as caught:
+        decode("x", "café, très à l’été\n".encode() + b"\x93")
+    assert str(caught.value.hint).endswith("iconv -c -f utf-8 -t utf-8 FILE > NEW")
+    with pytest.raises(UsageError, match="is ISO-2022-JP") as caught:
+        decode("x", "市長は".encode("iso2022_jp"))
+    assert "iconv -f iso-2022-jp" in str(caught.value.hint)
 
 
 OASIS = "application/vnd.oasis.opendocument"
@@ -100,6 +113,9 @@ def _zip(*members: str, content: str = "x") -> bytes:
         (b"RIFF\0\0\0\0WAVEfmt ", "audio or video"),
         (b"\xfd7zXZ\0", "compressed with xz"),
         (b"PAR1\x15\x04", "a Parquet table"),
+        (b"1\r\n00:00:01,000 --> 00:00:02,000\r\nHello", "a subtitle file"),
+        (b"\xef\xbb\xbfWEBVTT\n\n00:01.000 --> 00:02.000\nHello", "a subtitle file"),
+        (b'MIME-Version: 1.0\nContent-Type: multipart/related; boundary="x"\n', "a web archive"),
         (b"\0\1\2\3", "binary data"),
         (b"plain text with one NUL\0 in it", "binary data .a NUL byte in line 1"),
     ],

@@ -65,6 +65,8 @@ def test_a_pipe_is_read_once(tmp_path: Path, jsonl: bool) -> None:
 def test_the_main_text_of_a_page_is_extracted(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(PAGE)
     (text,) = texts([str(tmp_path / "page.html")])
+    (tmp_path / "page.txt").write_text(f'\ufeff<?xml version="1.0"?>\n<!DOCTYPE html>{PAGE}')
+    assert texts([str(tmp_path / "page.txt")]) == [text]  # saved under another name
     assert "The mayor opened the new bridge on Monday." in text
     assert "Home page" not in text
     assert "rights" not in text
