@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from pathlib import Path
@@ -52,6 +52,7 @@ def fetch(
     what: str,
     weights: Sequence[str] = (),
     foreign: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Download files from the top folder of a hub repository; return the local folder.
 
@@ -60,7 +61,8 @@ def fetch(
         patterns: file names or globs.
         what: the noun in error messages, such as 'model' or 'tokenizer'.
         weights: patterns in order of preference; only the first that matches is downloaded.
-        foreign: file name -> (description, remedy) for weights in unsupported formats.
+        foreign: file pattern -> (description, remedy) for weights in unsupported formats.
+        check: called with the folder before weights are downloaded; raises if it is of no use.
 
     Raises:
         UsageError: `name` is neither an existing path nor a repository on the hub, or the
@@ -97,16 +99,17 @@ def fetch(
         if found is None:
             if unreachable is not None:
                 raise unreachable
-            for file in top:
-                if file in foreign:
-                    kind, remedy = foreign[file]
-                    line = f"{what} '{name}' has {kind} ({file})"
+            for form, (kind, remedy) in foreign.items():
+                if files := matching(top, form):
+                    line = f"{what} '{name}' has {kind} ({files[0]})"
                     raise UsageError(line, hint=remedy.format(name))
             raise UsageError(
                 f"{what} '{name}' has no weights that bart reads: expected model.safetensors or "
                 f"pytorch_model.bin, found {', '.join(top[:8]) or 'no file'}",
                 hint="Convert them with the library that wrote them, or choose another model.",
             )
+        if check is not None:
+            check(folder)
         for file in found:
             if not (folder / file).exists() and unreachable is None:
                 _transfer(name, file, folder)

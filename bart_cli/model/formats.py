@@ -26,11 +26,17 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.hub import fetch
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.pickles import Inert, find_number, load_pickle, require_weights
-from bart_cli.model.weights import State, infer_config, is_pre_layer_norm, rename
+from bart_cli.model.pickles import (
+    Inert,
+    find_number,
+    load_pickle,
+    module_state,
+    require_weights,
+)
+from bart_cli.model.weights import EMBEDDING, State, infer_config, is_pre_layer_norm, rename
 from bart_cli.tokenizer import Tokenizer
 
-# Weight files that we cannot read -> description, and how to convert them.
+# Patterns of weight files that we cannot read -> description, and how to convert them.
 CONVERT = "python -c \"from transformers import AutoModelForSeq2SeqLM as M; M.from_pretrained('{}'"
 SAVE = ").save_pretrained('OUT')\""
 FOREIGN = {
@@ -40,22 +46,29 @@ FOREIGN = {
         "AutoPeftModelForSeq2SeqLM as M; M.from_pretrained('{}').merge_and_unload()"
         ".save_pretrained('OUT')\"",
     ),
-    "tf_model.h5": (
+    "tf_model*.h5": (
         "TensorFlow weights",
         "Convert them (pip install 'transformers<5' tensorflow tf-keras): "
         f"{CONVERT}, from_tf=True{SAVE}",
     ),
-    "flax_model.msgpack": (
+    "flax_model*.msgpack": (
         "Flax weights",
         f"Convert them (pip install 'transformers<5' flax): {CONVERT}, from_flax=True{SAVE}",
     ),
     "rust_model.ot": ("weights for rust-bert", "Name the model that they were made of."),
     "model.bin": ("weights for CTranslate2", "Name the model that they were made of."),
-    "model.onnx": ("an ONNX graph", "Name the model that it was exported from."),
-    "encoder_model.onnx": ("ONNX graphs", "Name the model that they were made of."),
+    "*.onnx": ("ONNX graphs", "Name the model that they were made of."),
+    "*.gguf": ("weights for llama.cpp", "Name the model that they were made of."),
+    "openvino_*.xml": ("weights for OpenVINO", "Name the model that they were made of."),
+    "zero_to_fp32.py": (
+        "a sharded checkpoint of DeepSpeed",
+        "Merge it (pip install deepspeed): python {0}/zero_to_fp32.py {0} {0}",
+    ),
 }
 # Weight files in the order in which transformers looks for them; each may be split, with an index.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Forms of a checkpoint that is loaded by the name of its file.
+FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt")
 # Keys under which training tools store the state dict.
 NESTED = ("state_dict", "model_state_dict", "model", "module")
 MISSING_SHARE = 0.01  # largest share of tokenizer entries without an embedding
@@ -166,7 +179,14 @@ def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        return fetch(str(source), HUB_FILES, what="model", weights=HUB_WEIGHTS, foreign=FOREIGN)
+        return fetch(
+            str(source),
+            HUB_FILES,
+            what="model",
+            weights=HUB_WEIGHTS,
+            foreign=FOREIGN,
+            check=_read_config,
+        )
     checkpoints = sorted(path.glob("checkpoints/step-*/model"), reverse=True)
     for folder in (path, path / "best", path / "model", *checkpoints):
         if (folder / "config.json").is_file():
@@ -176,7 +196,9 @@ def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
     raise UsageError(
         f"no model in {path}: expected config.json and model.safetensors, or a run with "
         "checkpoints",
-        hint=f"Name a model folder in it: {' or '.join(map(str, inner[:3]))}." if inner else None,
+        hint=f"Name a model folder in it: {' or '.join(map(str, inner[:3]))}."
+        if inner
+        else _name_a_file(path),
     )
 
 
@@ -278,13 +300,18 @@ class _NoInitialization(TorchFunctionMode):
 
 
 def _read_folder(folder: Path) -> tuple[ModelConfig, State]:
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise UsageError(f"no config.json in {folder}: this is not a model folder")
-    settings = _read_json(config_path)
-    config = hf_config.from_hf(settings, config_path)
+    settings, config = _read_config(folder)
     state = rename(_read_weights(folder), folder)
-    return _with_norms(config, settings, state, config_path), state
+    return _with_norms(config, settings, state, folder / "config.json"), state
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
+    """Read `config.json`, as it is and converted."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UsageError(f"no config.json in {folder}: this is not a model folder")
+    settings = _read_json(path)
+    return settings, hf_config.from_hf(settings, path)
 
 
 def _with_norms(
@@ -314,7 +341,17 @@ def _read_weights(folder: Path) -> State:
                 state.update(_read_tensors(folder / name))
             return state
     _refuse_foreign(folder)
-    raise UsageError(f"no weights in {folder}: expected {' or '.join(WEIGHTS)}")
+    raise UsageError(
+        f"no weights in {folder}: expected {' or '.join(WEIGHTS)}", hint=_name_a_file(folder)
+    )
+
+
+def _name_a_file(folder: Path) -> str | None:
+    """Suggest to name a checkpoint in the folder, or to complete shards; None if it has neither."""
+    files = sorted(path for form in FILES for path in folder.glob(form))
+    if any("-of-0" in file.name for file in files):
+        return "Download or copy its *.index.json too."
+    return f"Name a file in it: {' or '.join(map(str, files[:3]))}." if files else None
 
 
 def _read_tensors(path: Path) -> State:
@@ -331,17 +368,21 @@ def _read_tensors(path: Path) -> State:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise UsageError if a folder has another library's weights, with a hint to convert them."""
-    for name, (kind, remedy) in FOREIGN.items():
-        if (folder / name).is_file():
-            raise UsageError(f"{folder} holds {kind} ({name})", hint=remedy.format(folder))
+    for form, (kind, remedy) in FOREIGN.items():
+        if files := sorted(folder.glob(form)):
+            raise UsageError(f"{folder} holds {kind} ({files[0].name})", hint=remedy.format(folder))
 
 
 def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
     """Read a checkpoint of NVIDIA, fairseq, Lightning or a training loop, or a bare state dict."""
-    whole = content = load_pickle(path)
+    if path.suffix == ".safetensors":
+        whole = content = _read_tensors(path)
+    else:
+        whole = content = load_pickle(path)
     while isinstance(content, Mapping) and not isinstance(content, Inert):
         inner = [content[key] for key in NESTED if key in content]
-        if not inner or isinstance(inner[0], Tensor):
+        inner = inner or [value for value in content.values() if _is_model(value)]
+        if len(inner) != 1 or isinstance(inner[0], Tensor):
             break
         content = inner[0]
     state = rename(_tensors(content, path), path)
@@ -350,11 +391,23 @@ def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
         settings = _read_json(beside)
         return _with_norms(hf_config.from_hf(settings, beside), settings, state, beside), state
     heads = {side: find_number(whole, f"{side}_attention_heads") for side in ("encoder", "decoder")}
-    return infer_config(state, path, heads), state
+    config = infer_config(state, path, heads)
+    # fairseq's mBART scales embeddings; its BART does not.
+    scale = find_number(whole, "no_scale_embedding") == 0
+    return config.model_copy(update={"scale_embedding": scale}), state
+
+
+def _is_model(value: object) -> bool:
+    """Whether a value in a checkpoint is a state dict with an embedding, or a whole module."""
+    return isinstance(value, Mapping) and (
+        "_modules" in value or any(str(name).endswith(EMBEDDING) for name in value)
+    )
 
 
 def _tensors(content: object, path: Path) -> State:
-    """Check that `content` is a state dict and nothing else."""
+    """Return the state dict of a module, or check that `content` is one and nothing else."""
+    if isinstance(content, Inert) and "_modules" in content:
+        return module_state(content)
     if not isinstance(content, Mapping) or isinstance(content, Inert):
         raise UsageError(
             f"{path}: expected a state dict, found {_type_name(content)}",

@@ -132,7 +132,16 @@ def _require_bart(settings: Json, path: Path) -> None:
     """Raise UsageError if a `config.json` is not that of a BART that generates text."""
     model_type = settings.get("model_type", "bart")  # the first BART files lack it
     if model_type not in ("bart", "mbart"):
-        raise UsageError(f"{path}: model_type is {model_type!r}; expected 'bart' or 'mbart'")
+        raise UsageError(
+            f"{path}: model_type is {model_type!r}; expected 'bart' or 'mbart'",
+            hint="Name a BART or mBART model, such as facebook/bart-large-cnn.",
+        )
+    if quantized := settings.get("quantization_config"):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+        raise UsageError(
+            f"{path}: the weights are quantized ({method}); expected floating-point numbers",
+            hint="Name the model that they were made of; --precision int8 quantizes it on loading.",
+        )
     names = settings.get("architectures") or []
     for name in names if isinstance(names, list) else [names]:
         for head, work in OTHER_HEADS.items():

@@ -27,6 +27,9 @@ SAFE: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch", "Tensor"): torch.Tensor,
+    ("torch._tensor", "_rebuild_from_type_v2"): torch._tensor._rebuild_from_type_v2,
+    ("torch._utils", "_rebuild_parameter_with_state"): torch._utils._rebuild_parameter_with_state,
 }
 POINTER = b"version https://git-lfs"
 
@@ -70,6 +73,16 @@ def find_number(content: object, name: str) -> int | None:
     return None
 
 
+def module_state(module: Inert, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return the state dict of a module that was saved as a whole: torch.save(model, FILE)."""
+    own = {**module.get("_parameters", {}), **module.get("_buffers", {})}
+    state = {prefix + name: value for name, value in own.items() if isinstance(value, torch.Tensor)}
+    for name, child in module.get("_modules", {}).items():
+        if isinstance(child, Inert):
+            state |= module_state(child, f"{prefix}{name}.")
+    return state
+
+
 class Unpickler(pickle.Unpickler):
     """Resolve only SAFE functions and classes, dtypes and storage types."""
 
@@ -98,37 +111,41 @@ def load_pickle(path: Path) -> Any:
     require_weights(path)
     zipped = zipfile.is_zipfile(path)
     reason = "it is damaged, or not torch.save's"
+    hint = "Copy it again, or save the state dict alone: torch.save(model.state_dict(), FILE)."
     try:
         if zipped and any(name.endswith("constants.pkl") for name in _names(path)):
             reason = "it is a TorchScript program"
-        elif zipped or not tarfile.is_tarfile(path):
+        elif tarfile.is_tarfile(path) or (zipped and "data.pkl" not in str(_names(path))):
+            reason, hint = "it is an archive", "Unpack it, and name the checkpoint in it."
+        else:
             # Safe without weights_only: the Unpickler above resolves nothing that runs code.
             return torch.load(
                 path, "cpu", pickle_module=sys.modules[__name__], weights_only=False, mmap=zipped
             )
     except Exception:  # a damaged pickle can raise any exception
         pass
-    raise BartError(
-        f"{path}: cannot read the weights: {reason}",
-        hint="Save the state dict of the model on its own: torch.save(model.state_dict(), FILE).",
-    )
+    raise BartError(f"{path}: cannot read the weights: {reason}", hint=hint)
 
 
 def require_weights(path: Path) -> None:
-    """Raise BartError if a file is missing or is the pointer of a Git LFS file not yet fetched."""
+    """Raise BartError if a file is missing, empty or text, such as a web page or an LFS pointer."""
     try:
         with path.open("rb") as file:
-            pointer = file.read(len(POINTER)) == POINTER
+            head = file.read(40)
     except OSError as error:
         raise BartError(
             f"{path}: cannot read the weights: {error.strerror}",
             hint="Download or copy the whole folder again.",
         ) from None
-    if pointer:
+    if head.startswith(POINTER):
         raise BartError(
             f"{path} is a Git LFS pointer, not the weights",
             hint=f"Fetch them: git -C {path.parent} lfs pull",
         )
+    text = " ".join(head.strip(b"\0").decode("ascii", "replace").split())
+    if text.isascii() and text.isprintable():  # all formats of weights begin with other bytes
+        found = f"text, not weights: it begins with {text!r}" if text else "empty"
+        raise BartError(f"{path} is {found}", hint="Download or copy it again.")
 
 
 def _names(path: Path) -> list[str]:

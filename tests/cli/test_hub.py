@@ -13,7 +13,7 @@ from bart_cli.tokenizer import Tokenizer
 from tests.clusters import scheduler
 from tests.command import bart as run_bart
 from tests.conftest import SENTENCES, save_model, tiny_model_config
-from tests.servers.hub import serve_hub
+from tests.servers.hub import Faults, serve_hub
 
 
 def bart(endpoint: str, cache: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -32,11 +32,19 @@ def test_a_cached_hub_model_works_without_the_hub(
         "http://127.0.0.1:9", tmp_path / "c", "summarize", tmp_path / "a.txt", "--model", folder
     )
     command = ["summarize", tmp_path / "a.txt", "--model", "someone/tiny-bart"]
-    with serve_hub(tmp_path / "hub") as endpoint:
+    other = tmp_path / "hub" / "google" / "pegasus"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text('{"model_type": "pegasus"}')
+    (other / "pytorch_model.bin").touch()
+    faults = Faults()
+    with serve_hub(tmp_path / "hub", faults) as endpoint:
         found = bart(endpoint, tmp_path / "cache", *command)
         assert found.returncode == 0, found.stderr
         assert found.stdout == local.stdout
         missing = bart(endpoint, tmp_path / "cache", *command[:-1], "someone/else")
+        refused = bart(endpoint, tmp_path / "cache", *command[:-1], "google/pegasus")
+    assert "model_type is 'pegasus'" in refused.stderr
+    assert not any("pytorch_model.bin" in path for _, path, _ in faults.requests)  # 2 GB there
     assert missing.returncode == 2
     assert "no such model: 'someone/else' is neither an existing path nor" in missing.stderr
     again = bart("http://127.0.0.1:9", tmp_path / "cache", *command)

@@ -6,6 +6,7 @@ import argparse
 import collections
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +190,7 @@ class Evil:
     ("settings", "message"),
     [
         ({"model_type": "t5"}, "model_type is 't5'; expected 'bart' or 'mbart'"),
+        ({"quantization_config": {"quant_method": "gptq"}}, r"weights are quantized \(gptq\)"),
         ({"model_type": "bart", "d_model": -1}, "d_model=-1: input should be greater"),
         ({"model_type": "bart", "encoder_attention_heads": 5}, "json: encoder_attention_heads=5"),
         ({"model_type": "bart", "activation_function": "tanh"}, "allowed: gelu"),
@@ -240,10 +242,48 @@ def test_invalid_shapes_are_reported(
         load_model(tmp_path / "x.ckpt")
 
 
-def test_a_file_not_written_by_torch_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "x.ckpt").write_text("words")
-    with pytest.raises(BartError, match=r"x\.ckpt: cannot read the weights: it is damaged, or"):
-        load_model(tmp_path / "x.ckpt")
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"<!DOCTYPE html>\n<html>",
+            "is text, not weights: it begins with '<!DOCTYPE html> <html>'",
+        ),
+        (b"", "is empty"),
+        (bytes(5000), "is empty"),  # as preallocated by a download manager
+        (b"\x80\x02cut", "cannot read the weights"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_named(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BartError, match=message):
+        load_model(tmp_path)
+
+
+def test_an_archive_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    """fairseq's models are published as bart.large.cnn.tar.gz."""
+    (tmp_path / "m/bart.large.cnn").mkdir(parents=True)
+    for kind in ("gztar", "zip"):
+        file = shutil.make_archive(str(tmp_path / "bart.large.cnn"), kind, tmp_path / "m")
+        with pytest.raises(BartError, match="cannot read the weights: it is an archive"):
+            load_model(file)
+
+
+def test_other_checkpoints_in_a_folder_are_suggested(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").touch()
+    for problem in ("no model in", "no weights in"):
+        with pytest.raises(UsageError, match=problem) as caught:
+            load_model(tmp_path)
+        assert caught.value.hint == f"Name a file in it: {tmp_path / 'model.pt'}."
+        (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    with pytest.raises(UsageError) as caught:
+        load_model(tmp_path)
+    assert caught.value.hint == "Download or copy its *.index.json too."
 
 
 @pytest.mark.parametrize("places", [{}, {"weight_map": 3}, {"weight_map": {"a": 3}}])
@@ -288,6 +328,7 @@ def wrapped(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
         lambda s: wrapped(s, "module._orig_mod."),
         lambda s: {"module": wrapped(s, "module.model.bart."), "optimizer": None},
         lambda s: {"epoch": 1, "model_state_dict": {"model": s}},
+        lambda s: {"epoch": 1, "net": s, "optimizer": {"state": {}}},
         lambda s: {k.replace("layers.0.", "_orig_mod.layers.0.module."): v for k, v in s.items()},
         lambda s: {k.removeprefix("model."): v for k, v in s.items()},
         lambda s: wrapped(s, "model.") | {"rouge.total": torch.ones(1), "loss.w": torch.ones(1)},
@@ -302,6 +343,17 @@ def test_checkpoints_of_other_tools_are_loaded(
     loaded = load_model(tmp_path / "x.ckpt")
     assert loaded.tokenizer is not None
     assert_same_weights(loaded.model, model)
+
+
+def test_a_module_saved_as_a_whole_is_loaded(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path, model, tiny_tokenizer)
+    for tensor in (model.model.shared.weight, model.final_logits_bias):
+        tensor._is_hf_initialized = True  # transformers leaves such marks, which pickle keeps
+    for content in (model, {"epoch": 1, "best": torch.nn.Sequential(model)}):
+        torch.save(content, tmp_path / "model.pt")
+        assert_same_weights(load_model(tmp_path / "model.pt").model, model)
 
 
 def test_a_checkpoint_of_fairseq_with_fused_copies_and_a_hydra_configuration(
@@ -330,8 +382,17 @@ def test_a_checkpoint_of_fairseq_with_fused_copies_and_a_hydra_configuration(
     }
     torch.save(content, tmp_path / "checkpoint_best.pt")
     loaded = load_model(tmp_path / "checkpoint_best.pt").model
+    assert not loaded.config.scale_embedding
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_a_checkpoint_of_fairseq_tells_whether_embeddings_are_scaled(tmp_path: Path) -> None:
+    """As mBART's are, unlike BART's."""
+    state = Bart(tiny_model_config(pre_layer_norm=True)).state_dict()
+    options = argparse.Namespace(no_scale_embedding=False, encoder_attention_heads=2)
+    torch.save({"args": options, "model": state}, tmp_path / "model.pt")
+    assert load_model(tmp_path / "model.pt").model.config.scale_embedding
 
 
 def test_two_models_in_one_checkpoint_are_told_apart(model: Bart, tmp_path: Path) -> None:
@@ -404,6 +465,8 @@ def test_keys_determined_by_the_weights_are_not_read(
         ("flax_model.msgpack", "Flax weights", "from_flax=True"),
         ("adapter_config.json", "LoRA", "merge_and_unload"),
         ("encoder_model.onnx", "ONNX", "model that they were made of"),
+        ("bart-large-cnn.Q8_0.gguf", "weights for llama.cpp", "model that they were made of"),
+        ("zero_to_fp32.py", "a sharded checkpoint of DeepSpeed", "zero_to_fp32.py"),
     ],
 )
 @pytest.mark.parametrize("configured", [True, False])
