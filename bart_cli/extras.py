@@ -36,7 +36,8 @@ EXTRAS = {
         ["rouge-score", "sacrebleu"],
     ),
     "serve": Extra(
-        "bart serve", ["starlette", "uvicorn", "prometheus-client", "pypdf", "python-docx"]
+        "bart serve, Word and PDF files",
+        ["starlette", "uvicorn", "prometheus-client", "pypdf", "python-docx"],
     ),
     "bertscore": Extra("evaluation.metrics=bertscore", ["transformers"]),
     "wandb": Extra("training.loggers=wandb", ["wandb"]),

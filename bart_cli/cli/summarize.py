@@ -22,9 +22,11 @@ def command(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files (.txt, .md, .html, .jsonl; others are read as text), folders with such "
-            "files, quoted patterns such as 'news/**/*.txt', web pages (https://…), or - for "
-            "standard input. Default: standard input, unless it is a terminal."
+            help="Files (.txt, .md, .html, .docx, .pdf, .jsonl; others are read as text), folders "
+            "with such files (subfolders are not read), quoted patterns such as 'news/**/*.txt', "
+            "web pages (https://…), or - for standard input. Default: standard input, unless it is "
+            "a terminal.",
+            metavar="FILE",
         ),
     ] = None,
     model: ModelOption = None,
@@ -91,7 +93,7 @@ def command(
         files = ["-"]
     if "-" in files and sys.stdin.isatty():
         reporter.info("reading from the terminal; press Ctrl-D to end the text")
-    inputs = find_inputs(files, jsonl=config.jsonl)
+    inputs = find_inputs(files, jsonl=config.jsonl, reporter=reporter)
     if out_file is not None:
         check_out(out_file, inputs)
 

@@ -101,20 +101,25 @@ ISO_2022_JP = re.compile(rb"\x1b\$[@B]")
 TOLERATED = 0.3  # maximum ratio of invalid bytes to non-ASCII characters in UTF-8
 
 
-def refuse_binary(name: str, content: bytes) -> None:
-    """Check that a file is text, by its first bytes.
-
-    Raises:
-        UsageError: the file has a known binary format.
-    """
+def binary_format(content: bytes) -> tuple[str, str]:
+    """Return the known binary format of a file, by its first bytes, and a remedy; else empty."""
     start = content.removeprefix(codecs.BOM_UTF8).lstrip()[:300]
     if content.startswith(b"PK\x03\x04"):
         found = [kind for kind in MEMBERS if re.search(MEMBER + kind[0], content, re.S)]
     else:
         beginnings = (content, start)
         found = [kind for kind in FORMATS if any(re.match(kind[0], b, re.S) for b in beginnings)]
-    if found:
-        _, what, hint = found[0]
+    return found[0][1:] if found else ("", "")
+
+
+def refuse_binary(name: str, content: bytes) -> None:
+    """Check that a file is text, by its first bytes.
+
+    Raises:
+        UsageError: the file has a known binary format.
+    """
+    what, hint = binary_format(content)
+    if what:
         raise UsageError(f"{name} is not text: it is {what}", hint=hint.format(file=_word(name)))
 
 

@@ -7,7 +7,6 @@ or `error`. A file that exceeds the limits of memory or time ends this process, 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import resource
 import sys
@@ -54,6 +53,7 @@ async def document_text(name: str, content: bytes) -> str:
 def extract(name: str, content: bytes) -> str:
     """Extract the text: the main text of a web page, paragraphs and tables of a document."""
     from bart_cli.data.text_files import decode
+    from bart_cli.summarize.documents import docx_text, pdf_text
 
     kind = PurePath(name).suffix.lower()
     if kind in (".txt", ".md"):
@@ -62,37 +62,13 @@ def extract(name: str, content: bytes) -> str:
         from bart_cli.summarize.inputs import main_text
 
         text = main_text(name, content)
-    elif kind == ".docx":
-        text = _docx(content)
-    elif kind == ".pdf":
-        text = _pdf(content)
+    elif kind in (".docx", ".pdf"):
+        text = docx_text(content) if kind == ".docx" else pdf_text(content)
     else:
         raise UsageError(f"{name}: expected a .txt, .md, .html, .docx or .pdf file")
     if not text.strip():
         raise UsageError(f"{name} has no text (a scanned document needs OCR first)")
     return text[:MOST].encode("utf-8", "replace").decode()  # a PDF may contain lone surrogates
-
-
-def _docx(content: bytes) -> str:
-    import docx
-    from docx.table import Table
-
-    lines = []
-    for block in docx.Document(io.BytesIO(content)).iter_inner_content():
-        if isinstance(block, Table):
-            lines += ["\t".join(cell.text for cell in row.cells) for row in block.rows]
-        else:
-            lines.append(block.text)
-    return "\n".join(lines)
-
-
-def _pdf(content: bytes) -> str:
-    import pypdf
-
-    reader = pypdf.PdfReader(io.BytesIO(content))
-    if reader.is_encrypted and not reader.decrypt(""):
-        raise UsageError("the PDF is encrypted: save it without a password")
-    return "\n".join(page.extract_text() for page in reader.pages)
 
 
 def _main() -> None:

@@ -14,9 +14,18 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from bart_cli.data.text_files import HEAD, decode, open_utf8, recoded, refuse_binary
+from bart_cli.data.text_files import (
+    HEAD,
+    binary_format,
+    decode,
+    open_utf8,
+    recoded,
+    refuse_binary,
+)
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
+from bart_cli.progress import Reporter
+from bart_cli.summarize.documents import READERS, document_text
 from bart_cli.summarize.records import Failure, Origin, Text, read_records
 
 Kind = Literal["text", "html", "jsonl"]
@@ -27,7 +36,10 @@ KINDS: dict[str, Kind] = {
     ".html": "html",
     ".htm": "html",
     ".jsonl": "jsonl",
+    ".docx": "text",
+    ".pdf": "text",
 }
+DOCUMENTS = (".docx", ".pdf")
 STANDARD_INPUT = "standard input"
 WEB_PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
@@ -60,11 +72,14 @@ class Input:
         return self.path is not None and self.path.is_file()
 
 
-def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
+def find_inputs(
+    words: Sequence[str], *, jsonl: bool = False, reporter: Reporter = Reporter()
+) -> list[Input]:
     """Expand the arguments of the command line to inputs.
 
-    A folder is expanded to its files with a suffix in KINDS, a pattern (`*`, `?`, `[…]`, `**` for
-    nested folders) to the files that match it. `-` is standard input, and a web address its page.
+    A folder is expanded to its files with a suffix in KINDS, but not to those in subfolders. A
+    pattern (`*`, `?`, `[…]`, `**` for nested folders) is expanded to the files that match it. `-`
+    is standard input, and a web address its page.
 
     Args:
         jsonl: read every input as JSON lines.
@@ -89,11 +104,7 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
             raise UsageError("one of the inputs is empty: expected a file, folder, pattern or -")
         path = Path(word)
         if path.is_dir():
-            known = (file for file in path.iterdir() if file.suffix.lower() in KINDS)
-            files = sorted(file for file in known if not file.is_dir())
-            if not files:
-                *most, last = KINDS
-                raise UsageError(f"no {', '.join(most)} or {last} file in {path}")
+            files = _files_in(path, reporter)
         elif not path.exists() and glob.has_magic(word):
             found = (Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207
             files = sorted(file for file in found if file.is_file())
@@ -105,6 +116,9 @@ def find_inputs(words: Sequence[str], *, jsonl: bool = False) -> list[Input]:
         inputs += [Input(file, _kind(file, jsonl)) for file in files]
     if pages := [given.name for given in inputs if given.kind == "html"]:
         require(f"the web page {pages[0]}", "data")
+    names = (given.name for given in inputs if given.name.lower().endswith(DOCUMENTS))
+    if document := next(names, None):
+        require(f"the document {document}", "serve")
     return inputs
 
 
@@ -132,6 +146,25 @@ def read_items(inputs: Sequence[Input], field: str | None = None) -> Iterator[Te
             yield Failure(Origin(given.name), error.message)
 
 
+def _files_in(folder: Path, reporter: Reporter) -> list[Path]:
+    """List the files with a suffix in KINDS, and report what else is in the folder."""
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    below = [path for path in entries if path.is_dir()]
+    files = [path for path in entries if path not in below and path.suffix.lower() in KINDS]
+    hint = f"Pass '{folder / '**/*.txt'}' to read files in subfolders."
+    if not files:
+        *most, last = KINDS
+        raise UsageError(
+            f"no {', '.join(most)} or {last} file in {folder}",
+            hint=hint if below else None,
+        )
+    if below:
+        reporter.warn(f"{folder}: subfolders ({len(below):,}) are not read. {hint}")
+    if other := len(entries) - len(below) - len(files):
+        reporter.info(f"{folder}: files with other suffixes ({other:,}) are not read")
+    return files
+
+
 def _web_page(url: str, jsonl: bool) -> Input:
     """Download a web page (for its main text) or a plain text file."""
     require(f"the web page {url}", "data")
@@ -146,9 +179,9 @@ def _web_page(url: str, jsonl: bool) -> Input:
     except BartError as error:
         error.hint = "Check the address and the network, or save the page and name the file."
         raise
-    refuse_binary(url, content)
-    if content_type.startswith("text/plain"):
+    if content_type.startswith("text/plain") or binary_format(content)[0] in READERS:
         return Input(None, "text", _plain_text(url, content), url)
+    refuse_binary(url, content)
     return Input(None, "html", main_text(url, content, content_type), url)
 
 
@@ -160,13 +193,14 @@ def _check_named(given: Input) -> Input:
     """Check that a file given by name is readable text; read it now if it is a pipe."""
     if given.path is not None and given.path.exists() and not given.rereadable:
         return given if given.kind == "jsonl" else replace(given, text=_text(given))
-    if given.kind == "text":
-        _text(given)
-        return given
     head = _bytes(given, HEAD)
-    if not head:
+    if given.kind == "text":
+        if binary_format(head)[0] not in READERS:  # documents are read once, because it is slow
+            _text(given)
+    elif not head:
         raise UsageError(f"{given.name} is empty: there is no text to summarize")
-    refuse_binary(given.name, head)
+    else:
+        refuse_binary(given.name, head)
     return given
 
 
@@ -184,8 +218,8 @@ def _records(given: Input, field: str | None) -> Iterator[Text | Failure]:
 
 def _text(given: Input) -> str:
     content = _bytes(given)
-    refuse_binary(given.name, content)
     if given.kind == "html":
+        refuse_binary(given.name, content)
         return main_text(given.name, content)
     _refuse_records(given.name)
     return _plain_text(given.name, content)
@@ -240,8 +274,9 @@ def _refuse_records(name: str) -> None:
 
 
 def _plain_text(name: str, content: bytes) -> str:
-    """Decode a text, or extract it if it is a web page under another name."""
-    text = main_text(name, content) if WEB_PAGE.match(content) else decode(name, content)
+    """Decode a text, or extract it from a document, or from a web page under another name."""
+    if (text := document_text(name, content)) is None:
+        text = main_text(name, content) if WEB_PAGE.match(content) else decode(name, content)
     if not text.strip():
         raise UsageError(f"{name} is empty: there is no text to summarize")
     return text

@@ -102,7 +102,7 @@ def test_an_unreadable_named_file_is_refused_before_anything_starts(
 @pytest.mark.parametrize(
     ("name", "content", "message", "hint"),
     [
-        ("a.txt", b"%PDF-1.7 x", "it is a PDF", "pdftotext"),
+        ("a.txt", b"{\\rtf1 x}", "it is an RTF document", "pandoc"),
         ("a.html", b"%PDF-1.7 x", "it is a PDF", "pdftotext"),
         ("a.jsonl", b"\x1f\x8b\x08\x00", "compressed with gzip", "gunzip < "),
         ("a.csv", b"text,id\na,1\n", "is a CSV table", "to_json"),
@@ -120,6 +120,30 @@ def test_files_that_are_not_plain_text_are_reported_with_a_hint(
     assert hint in caught.value.hint
     pattern = f"{tmp_path}/*"
     assert [isinstance(i, Failure) for i in read_items(find_inputs([pattern]))] == [True]
+
+
+def test_documents_are_read_and_the_rest_of_a_folder_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+    from tests.cli.test_serve import docx, pdf
+
+    (tmp_path / "a.docx").write_bytes(docx("One.", "Two."))
+    (tmp_path / "b.pdf").write_bytes(pdf("Three."))
+    (tmp_path / "c.pdf").write_bytes(b"%PDF-1.4 broken")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "notes.log").touch()
+    (tmp_path / ".hidden").touch()
+    with caplog.at_level("INFO", "bart"):
+        word, portable, broken = read_items(find_inputs([str(tmp_path)]))
+    assert isinstance(word, Text)
+    assert word.text == "One.\nTwo.\n\tin a table"
+    assert isinstance(portable, Text)
+    assert portable.text == "Three."
+    assert isinstance(broken, Failure)
+    assert broken.error.endswith("c.pdf cannot be read: it is damaged")
+    assert f"subfolders (1) are not read. Pass '{tmp_path}/**/*.txt' to" in caplog.text
+    assert "files with other suffixes (1) are not read" in caplog.text
 
 
 def test_an_unreadable_file_in_a_folder_fails_alone(tmp_path: Path) -> None:
@@ -140,7 +164,7 @@ def test_an_unreadable_file_in_a_folder_fails_alone(tmp_path: Path) -> None:
     [
         ("nothing/*.txt", "no file matches the pattern"),
         ("", "one of the inputs is empty"),
-        (".", r"no \.txt, .* or \.jsonl file in"),
+        (".", r"no \.txt, .*\.docx or \.pdf file in"),
     ],
 )
 def test_arguments_that_match_nothing_are_refused(
