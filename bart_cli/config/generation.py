@@ -154,8 +154,6 @@ def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> 
     """
     if generation.max_length > positions:
         return f"max_length={generation.max_length} exceeds the model's {positions} positions"
-    if generation.top_k > vocab_size:
-        return f"top_k={generation.top_k} exceeds the vocabulary size of {vocab_size}"
     fields: dict[str, Sequence[int | None]] = {
         "sequence_bias": [i for ids, _ in generation.sequence_bias for i in ids],
         "bad_words": [i for ids in generation.bad_words for i in ids],
