@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ LARGEST_VOCABULARY = 2**20  # the trainer allocates memory for the requested siz
 PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 OTHERS = sorted(set(range(0x100)).difference(PRINTABLE))
 BYTES = {chr(byte): byte for byte in PRINTABLE} | {chr(0x100 + i): b for i, b in enumerate(OTHERS)}
+LATIN_1 = {ord(letter): byte for letter, byte in BYTES.items()}
 FALLBACK = {f"<0x{byte:02X}>": byte for byte in range(0x100)}  # sentencepiece's byte tokens
 # Settings that describe where a tokenizer was loaded from.
 ORIGINS = ("name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local")
@@ -162,7 +164,7 @@ class Tokenizer:
 
     # ---- properties, encode, decode ---------------------------------------------------------
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """The largest id plus one."""
         return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
@@ -360,11 +362,10 @@ class Tokenizer:
         marks: tuple[str, ...] = ("Ġ", "Ċ") if "ByteLevel" in around else ()
         marks += ("▁",) if "▁" in around else ()
         starts = np.zeros(self.vocab_size, dtype=bool)
+        word_piece = isinstance(model, models.WordPiece)
+        prefixes = model.continuing_subword_prefix if word_piece else marks or ("",)
         for token, index in backend.get_vocab(with_added_tokens=True).items():
-            if isinstance(model, models.WordPiece):
-                starts[index] = not token.startswith(model.continuing_subword_prefix)
-            else:
-                starts[index] = not marks or token.startswith(marks)
+            starts[index] = token.startswith(prefixes) != word_piece
         starts[list(self.special.values())] = True
         return starts
 
@@ -384,14 +385,17 @@ class Tokenizer:
             [vocab_size], or None if the tokenizer decodes in another way.
         """
         added = self._backend.get_added_tokens_decoder()
-        plain = isinstance(self._backend.decoder, decoders.ByteLevel)
-        plain = plain and all(token.special for token in added.values())
+        byte_level = isinstance(self._backend.decoder, decoders.ByteLevel)
+        if not byte_level or not all(token.special for token in added.values()):
+            return None
+        entries = self._backend.get_vocab(with_added_tokens=True)
+        plain = {token: index for token, index in entries.items() if index not in added}
+        if not BYTES.keys() >= set().union(*plain):
+            return None
         table = [b""] * self.vocab_size
-        for token, index in self._backend.get_vocab(with_added_tokens=True).items():
-            if index not in added:
-                plain = plain and all(character in BYTES for character in token)
-                table[index] = bytes(BYTES.get(character, 0) for character in token)
-        return table if plain else None
+        for token, index in plain.items():
+            table[index] = token.translate(LATIN_1).encode("latin-1")
+        return table
 
 
 def encodable(text: str) -> str:
