@@ -166,9 +166,15 @@ def open_utf8(path: Path) -> Iterator[Stream]:
             byte order mark.
     """
     with named_errors(path), path.open("rb") as raw:
-        head = raw.peek(8)
-        module = next((PACKED[first] for first in PACKED if re.match(first, head)), None)
-        yield recoded(str(path), module.open(raw) if module else raw)
+        yield recoded(str(path), unpacked(raw))
+
+
+def unpacked(raw: io.BufferedReader) -> Stream:
+    """Return the stream, unpacked if it begins like a compressed format of PACKED."""
+    head = raw.peek(8)
+    module = next((PACKED[first] for first in PACKED if re.match(first, head)), None)
+    stream: Stream = module.open(raw) if module else raw
+    return stream
 
 
 @contextmanager

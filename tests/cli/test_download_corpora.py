@@ -500,11 +500,23 @@ def test_incomplete_pages_do_not_stop_a_dump(
         page.format("<id>1</id>"),
         page.format(text.format("No id.")),
         page.format("<id>3</id>" + text.format("Fine.")),
+        page.format("<id>4</id>" + text.format("#WEITERLEITUNG [[Fine]]")),
+        page.format("<id>5</id>" + text.format("#重定向[[Fine]]")),
     ]
     path = tmp_path / "dump.xml"
-    path.write_text(f"<mediawiki>{''.join(pages)}</mediawiki>")
-    found = [(p.id, p.wikitext) for p in read_dump(path)]
-    assert found == [("1", ""), ("without-id", "No id."), ("3", "Fine.")]
+    content = f"<mediawiki>{''.join(pages)}</mediawiki>".encode()
+    for packed in (
+        content,
+        bz2.compress(content[:99]) + bz2.compress(content[99:]),
+        lzma.compress(content),
+    ):
+        path.write_bytes(packed)
+        found = [(p.id, p.wikitext) for p in read_dump(path)]
+        assert found == [("1", ""), ("without-id", "No id."), ("3", "Fine.")]
+    path.write_bytes(b"7z\xbc\xaf\x27\x1c")
+    with pytest.raises(UsageError, match="it is an archive") as caught:
+        list(read_dump(path))
+    assert "7z x" in str(caught.value.hint)
 
     def trip(*_: object) -> str:
         raise RecursionError

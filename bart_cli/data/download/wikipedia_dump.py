@@ -1,26 +1,31 @@
-"""Convert a `pages-articles` XML dump of Wikipedia to plain text, streaming from bz2."""
+"""Convert a `pages-articles` XML dump of Wikipedia to plain text, while unpacking it."""
 
 from __future__ import annotations
 
-import bz2
+import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from lzma import LZMAError
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from bart_cli.data.download.http import Fetcher
 from bart_cli.data.download.source import Opened, Part, Source, write_documents
 from bart_cli.data.download.wikitext import LIST_PAGE, LIST_TITLE, NO_TEXT, clean_wikitext
 from bart_cli.data.manifest import Manifest
+from bart_cli.data.text_files import HEAD, Stream, refuse_binary, unpacked
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from bart_cli.runtime.workers import worker_processes
 
 PAGES_PER_FILE = 5_000
+# `#REDIRECT [[…]]` in any language: dumps do not mark one that the wiki does not know.
+REDIRECT = re.compile(r"\s*#[^\W\d_]+[^\S\n]*:?\s*\[\[")
 NO_TEXT_KEYS = {"-2", "6", "14"}  # namespaces Media, File and Category, with localized names
 
 
@@ -32,7 +37,7 @@ class WikipediaDump(Source):
     downloaded.
     """
 
-    dump: str  # path or URL of a `pages-articles` dump, `.xml` or `.xml.bz2`
+    dump: str  # path or URL of a `pages-articles` dump, `.xml`, or packed as `.bz2`, `.gz` or `.xz`
     fetcher: Fetcher
     jobs: int = 2  # worker processes
     skip_lists: bool = False  # skip disambiguation pages and lists
@@ -108,9 +113,10 @@ def read_dump(path: Path, *, downloaded: bool = False) -> Iterator[WikiPage]:
         BartError: so is a file that was downloaded, such as a login page; it is deleted.
     """
     try:
-        with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as stream:
+        with path.open("rb") as raw, unpacked(raw) as stream:
+            refuse_binary(str(path), stream.peek(HEAD)[:HEAD])
             yield from _pages(stream)
-    except (ElementTree.ParseError, OSError, EOFError) as error:
+    except (ElementTree.ParseError, OSError, EOFError, zlib.error, LZMAError) as error:
         problem = f"{path} is not a complete XML dump: {error}"
         if downloaded:
             path.unlink()
@@ -130,7 +136,7 @@ def _clean_page(page: WikiPage) -> tuple[str, str]:
     return f"wikipedia-{page.id}", text
 
 
-def _pages(stream: IO[bytes]) -> Iterator[WikiPage]:
+def _pages(stream: Stream) -> Iterator[WikiPage]:
     path: list[Any] = []
     no_text = NO_TEXT
     for event, element in ElementTree.iterparse(stream, events=("start", "end")):
@@ -143,8 +149,9 @@ def _pages(stream: IO[bytes]) -> Iterator[WikiPage]:
             no_text |= {(element.text or "").lower().replace("_", " ")}
         elif kind == "page":
             find = element.findtext  # any of these elements may be missing
-            if find("{*}ns") == "0" and element.find("{*}redirect") is None:
-                text = find("{*}revision[last()]/{*}text") or ""
+            text = find("{*}revision[last()]/{*}text") or ""
+            is_redirect = element.find("{*}redirect") is not None or REDIRECT.match(text)
+            if find("{*}ns") == "0" and not is_redirect:
                 yield WikiPage(find("{*}id") or "without-id", text, no_text, find("{*}title") or "")
             element.clear()
             if path:

@@ -25,11 +25,24 @@ NO_TEXT = frozenset(
     "datoteka slika kategorija датотека слика категорија fitxer imatge fitxategi irudi média "
     "médias".split()
 ) | {"tập tin", "hình ảnh", "thể loại"}
-LINK_SECTIONS = {
-    "see also", "references", "notes", "footnotes", "external links", "further reading",
-    "bibliography", "sources", "citations", "works cited", "notes and references", "gallery",
-    "references and notes", "literature", "discography", "filmography", "publications",
-}  # fmt: skip
+# Titles of sections without running text, in large wikis.
+LINK_SECTIONS = frozenset(
+    "see also,references,notes,footnotes,external links,further reading,bibliography,sources,"
+    "citations,works cited,notes and references,gallery,references and notes,literature,"
+    "discography,filmography,publications,"
+    "siehe auch,einzelnachweise,weblinks,literatur,quellen,anmerkungen,fußnoten,"
+    "einzelnachweise und anmerkungen,anmerkungen und einzelnachweise,"
+    "voir aussi,notes et références,références,liens externes,bibliographie,articles connexes,"
+    "véase también,referencias,enlaces externos,bibliografía,notas,notas y referencias,"
+    "voci correlate,note,altri progetti,collegamenti esterni,bibliografia,"
+    "ver também,referências,ligações externas,zie ook,externe links,referenties,literatuur,"
+    "bronnen, noten en/of referenties,zobacz też,przypisy,linki zewnętrzne,uwagi,"
+    "см. также,примечания,ссылки,литература,источники,див. також,примітки,посилання,література,"
+    "джерела,se även,referenser,externa länkar,källor,související články,externí odkazy,literatura,"
+    "ayrıca bakınız,kaynakça,dış bağlantılar,関連項目,脚注,外部リンク,参考文献,出典,注釈,"
+    "参见,參見,参考资料,參考資料,參考文獻,外部链接,外部連結,注释,註釋,延伸阅读,延伸閱讀,"
+    "같이 보기,각주,외부 링크,참고 문헌,انظر أيضا,انظر أيضًا,مراجع,المراجع,وصلات خارجية".split(",")
+)
 # Elements without running text. Those in HOLES leave a hole in their sentence.
 HOLES = ("math", "chem", "ce", "hiero", "syntaxhighlight", "source")
 DROPPED = (
@@ -77,17 +90,20 @@ LITERAL = {ord(c): 0xF0000 + ord(c) for c in "{}[]|<>'=*#:;!_&"}
 PLAIN = {private: code for code, private in LITERAL.items()}
 
 NO_CONTENT = re.compile(
-    r"(?:cite|citation|sfn\w*|harv\w*|#tag:ref|efn|refn?|r|rp|note|notelist|fact|cn|who|when|where|which|clarify|"
+    r"(?:cite|citation|sfn\w*|harv\w*|#tag:ref|efn\w*|notetag|refn?|refnest|ref-\w+|r|rp|note|notelist|fact|cn|who|when|where|which|clarify|"
     r"dubious|by whom|according to whom|verify|failed|page needed|better source|vague|full|main|"
     r"see|further|details\d?|about|for|other|distinguish|redirect|hatnote|infobox|taxobox|automatic|geobox|use|"
     r"short description|portal|commons|wiktionary|wikisource|sister|authority|default|reflist|"
     r"clear|-|toc|anchor|ipa|ipac|pron|respell|listen|increase|decrease|steady|nav|succession|s-|col|div|multicol|"
-    r"multiple|image|quote box|update|pp|protect|unreferenced|refimprove|more|pov|expand|stub|"
-    r"disambig|hndis|geodis|dead|webarchive|isbn|doi|issn|oclc|dn|sic|lead|cleanup|featured|good|"
+    r"multiple|(?:\w+ )?image|css image crop|gallery|quote box|update|"
+    r"pp|protect|unreferenced|refimprove|more|pov|expand|stub|"
+    r"disambig|hndis|geodis|dead|webarchive|isbn|doi|issn|oclc|dn|lead|"
+    r"defaultsort|displaytitle|sortierung|seitentitel|clé de tri|titre mis en forme|ordenar|"
+    r"titulo|сортировка|デフォルトソート|cleanup|featured|good|"
     r"belege|refnec|référence nécessaire|réf\.? nécessaire|source insuffisante|quand|qui|où|"
     r"нет аи|кто|где|когда|что|уточнить|cita requerida|carece de fontes|senza fonte|bron|"
-    r"要出典|誰|いつ|どこ|来源请求)"
-    r"(?:[\s\-:|].*)?|.*[ -]stub",
+    r"要出典|誰|いつ|どこ|要検証|要説明|来源请求|來源請求|fakt|출처)"
+    r"(?:[\s\-:|].*)?|.*[ -](?:stub|inline|needed)|\w\w icon",
     re.I | re.S,
 )
 MONTHS = (
@@ -102,7 +118,15 @@ UNITS = {"sqmi": "sq mi", "sqft": "sq ft", "C": "\u00b0C", "F": "\u00b0F", "km2"
          "impgal": "imperial gallons", "USgal": "US gallons", "cuft": "cu ft",
          "nmi": "nautical miles", "oilbbl": "barrels", "koilbbl": "thousand barrels",
          "Moilbbl": "million barrels", "oilbbl/d": "barrels per day",
-         "koilbbl/d": "thousand barrels per day", "foot": "feet", "lb-f": "lbf"}  # fmt: skip
+         "koilbbl/d": "thousand barrels per day", "foot": "feet", "ft2": "sq ft",
+         "sqkm": "km\u00b2", "cuyd": "cu yd", "LT": "long tons", "ST": "short tons",
+         "ozt": "troy oz", "C-change": "\u00b0C", "F-change": "\u00b0F", "lb-f": "lbf"}  # fmt: skip
+# Words among the units; as adjectives they are joined to their number by a hyphen.
+SINGULAR = {"feet": "foot", "miles": "mile", "nautical miles": "nautical mile", "acres": "acre",
+            "tonnes": "tonne", "long tons": "long ton", "short tons": "short ton",
+            "barrels": "barrel", "US gallons": "US gallon",
+            "imperial gallons": "imperial gallon"}  # fmt: skip
+THOUSANDS = {"3": "thousand", "6": "million", "9": "billion", "12": "trillion"}
 # Templates named after the prefix of a ship's name.
 SHIPS = "uss hms hmas hmcs hmnzs hmt rms ss ms mv sms rfa uscgc ins usns jds rv"
 MUSIC = {"flat": "\u266d", "b": "\u266d", "sharp": "\u266f", "natural": "\u266e"}
@@ -142,7 +166,9 @@ def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
 
 def _variant(found: re.Match[str]) -> str:
     """The first variant of a word, without flags and language codes."""
-    *_, text = found[1].rpartition("|")
+    flags, _, text = found[1].rpartition("|")
+    if flags.strip() in ("T", "H", "-"):
+        return ""  # the title of the page, or a rule for other words
     return re.sub(r"^\s*[a-z-]+:", "", text.partition(";")[0]).strip()
 
 
@@ -243,11 +269,15 @@ def _template(content: str) -> str:
             given.append(part.strip())
     for key in sorted((k for k in named if k.isdecimal() and len(k) < 3), key=int):
         given.insert(int(key) - 1, named[key])
+    if name.startswith("#if:"):
+        return _if(given, named, head.partition(":")[2].strip())
+    if re.fullmatch(r"\d+(?:er|re|e|ème|d)s?|-?[ivx]+er?e? siècle", name):
+        return " ".join([head.strip(), *given])
     if name in SHIPS.split() and given:
         return f"{name.upper()} {given[0]}"
     expand = EXPANDERS.get(name)
-    if expand is None and re.fullmatch(r"lang-[\w-]+|langx|script/.+", name):
-        expand = _last if name == "langx" else _first
+    if expand is None and re.fullmatch(r"lang-[\w-]+|langx|link-\w\w|script/.+", name):
+        expand = {"langx": _last}.get(name, _third if name.startswith("link-") else _first)
     if expand is None:
         return "" if NO_CONTENT.fullmatch(name) else HOLE
     try:
@@ -263,7 +293,30 @@ def _first(given: Given, named: Named) -> str:
 
 
 def _last(given: Given, named: Named) -> str:
-    return given[-1]
+    return named.get("texte") or named.get("text") or given[-1]
+
+
+def _third(given: Given, named: Named) -> str:
+    return given[2] if given[2:] else given[0]
+
+
+def _century(given: Given, named: Named) -> str:
+    if not re.fullmatch("[IVX]+", given[0]):
+        return given[0]  # {{s}} of other wikis: struck out
+    return f"{given[0]}{given[1] if given[1:] else 'e'} siècle"
+
+
+def _sic(given: Given, named: Named) -> str:
+    return "" if given[:1] in (["!"], ["?"]) else "".join(given[:2])
+
+
+def _height(given: Given, named: Named) -> str:
+    units = [unit for unit in ("m", "cm", "ft", "in") if unit in named]
+    return " ".join(f"{named[unit]} {unit}" for unit in units) or HOLE
+
+
+def _if(given: Given, named: Named, condition: str) -> str:
+    return "".join(given[:1] if condition else given[1:2])
 
 
 def _ipa(given: Given, named: Named) -> str:
@@ -280,9 +333,18 @@ def _nihongo(given: Given, named: Named) -> str:
     return f"{shown} ({added})" if shown and added else shown or added
 
 
+def _unit(name: str) -> str:
+    """A unit as readers know it: `e6m3` is million m³."""
+    power = re.match(r"e(3|6|9|12)(?=\D)", name)
+    if power is None:
+        return UNITS.get(name, name)
+    return f"{THOUSANDS[power[1]]} {_unit(name[power.end() :])}"
+
+
 def _convert(given: Given, named: Named) -> str:
-    text, expects_unit = given[0], True
-    index = 1
+    text = re.sub(r"(?<=\d)\+(?=\d)", " ", given[0])  # 2+1/2
+    adjective = named.get("adj", "").startswith(("on", "mid", "pre")) or "adj1" in named
+    expects_unit, index = True, 1
     while index < len(given):
         word = given[index]
         if expects_unit and word in RANGES:
@@ -291,7 +353,11 @@ def _convert(given: Given, named: Named) -> str:
             continue
         if not expects_unit:
             break
-        text += f" {UNITS.get(word, word)}"
+        unit = _unit(word)
+        if adjective or text.lstrip("-\u2212") == "1":
+            unit = SINGULAR.get(unit, unit)
+        is_word = unit in SINGULAR.values() and adjective
+        text += f"-{unit}" if is_word else f" {unit}"
         # Feet and inches: a number and its unit follow.
         index += 1
         feet = word in ("ft", "st", "lb", "mi", "yd") and index + 1 < len(given)
@@ -304,6 +370,8 @@ def _convert(given: Given, named: Named) -> str:
             index += 1
         else:
             expects_unit = False
+    if named.get("adj") == "mid" and given[index:]:
+        text += given[-1]
     return text
 
 
@@ -336,10 +404,12 @@ def _as_of(given: Given, named: Named) -> str:
 
 def _fraction(given: Given, named: Named) -> str:
     *whole, above, below = ["1", *given] if len(given) == 1 else given
-    return " ".join([*whole, f"{above}/{below}"])
+    return " ".join(["", *whole, f"{above}/{below}"])  # may follow a number
 
 
 def _value(given: Given, named: Named) -> str:
+    if given[1:2] == ["-"]:
+        given = [f"{given[0]}\u2013{given[2]}"]
     text = given[0] + (f" \u00b1 {given[1]}" if len(given) > 1 else "")
     text += f" \u00d7 10^{named['e']}" if "e" in named else ""
     unit = named.get("u", named.get("ul", ""))
@@ -351,13 +421,62 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("nowrap,nobr,small,smaller,big,larger,sup,sub,abbr,tooltip,em,strong,bold,italic,"
      "linktext,mvar,var,math,smallcaps,sc,not a typo,typo,proper name,"
      "nobold,noitalic,keypress,key,code,tt,mono,unicode,pre,nastaliq,center,longitem,"
-     "railgauge,track gauge,j,нобр,s,langi,юникод,仮リンク,interlanguage link multi,"
+     "railgauge,track gauge,j,нобр,langi,юникод,仮リンク,interlanguage link multi,"
      "citation bloc,texte,polytonic,hebrew,rtl-lang,"
      "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,uss,"
-     "inflation,player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
-     "underline,strikethrough,vanchor,text,flag,flagcountry,flagu,flagdeco,flag country", _first),
-    ("resize,script,native name,tsl,lien,le,link-en,sort,hs,wict,link,wikt,"
+     "player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
+     "underline,strikethrough,vanchor,text,flag,flagcountry,flagu,flagdeco,flag country,"
+     "abbrlink,formatprice,format price,citation needed span,cns,clarify span,char,kbd,samp,"
+     "overline,large,flagathlete,flagmedalist,nft,fb,nfly,nfl year,mlby,mlb year,baseball year,"
+     "avoid wrap,as written,stn,stnlnk,refsou,comment,флагификация,esd,versalita,nwrap,"
+     "要出典範囲,要検証範囲,ルビ,국기", _first),
+    ("resize,script,native name,tsl,w języku,sort,hs,wict,link,wikt,"
      "lang,langue,transl,transliteration,translit,color,colored text,font color,rtl,zh", _last),
+    ("le,internal link helper", _third),
+    ("lien", lambda given, named: named.get("texte") or named.get("fr") or given[0]),
+    ("s,s-,siècle,s2-", _century),
+    ("siglo", "siglo {0}"),
+    ("séc,século", "século {0}"),
+    ("n°,numéro,no", lambda given, named: " ".join(["n°", *given[:1]])),
+    ("mme", "Mme {all}"),
+    ("mlle", "Mlle {all}"),
+    ("av jc,av. j.-c.", "av. J.-C."),
+    ("heure", lambda given, named: " h ".join(given[:2])),
+    ("höhe,hoehe", "{0} m"),
+    ("§", "§ {0}"),
+    ("год", "{0} год"),
+    ("км", "{0} км"),
+    ("fmtn", lambda given, named: " ".join(given[:2])),
+    ("m", lambda given, named: f"{given[0]} {named.get('ul') or named.get('u') or given[2]}"),
+    ("読み仮名", "{0}（{1}）"),
+    ("née,nee", lambda given, named: " ".join(["née", *given[:1]])),
+    ("né", lambda given, named: " ".join(["né", *given[:1]])),
+    ("post-nominals,postnominals,post-nom", lambda given, named: " ".join(given)),
+    ("sic", _sic),
+    ("okina,ʻokina", "\u02bb"),
+    ("pi", "\u03c0"),
+    ("mu", "\u03bc"),
+    ("sqrt,radic", "\u221a{0}"),
+    ("10^", "10^{0}"),
+    ("gaps", lambda given, named: " ".join(given)),
+    ("nuclide,nuclide2,simplenuclide,simplenuclide2", "{0}-{1}"),
+    ("co2", "CO2"),
+    ("height", _height),
+    ("rws", "{0} railway station"),
+    ("us patent", "U.S. patent {0}"),
+    ("bibleref,bibleref2,bibleverse", lambda given, named: " ".join(filter(None, given[:2]))),
+    ("oldstyledate", lambda given, named: " ".join(given[:2])),
+    ("ipaslink,ipalink,ipablink", "/{0}/"),
+    ("columns-list,columns list", lambda given, named: f"\n{given[-1]}\n"),
+    ("ordered list,bulleted list,unordered list",
+     lambda given, named: "\n" + "\n".join(given) + "\n"),
+    ("wj,zwj,zwnj,shy,soft hyphen,nowrap begin,nowrap end,eqm", ""),
+    ("¥,jp¥,jpy", "\u00a5{0}"),
+    ("a$,au$,aud", "A${0}"),
+    ("c$,ca$,cad", "C${0}"),
+    ("nz$,nzd", "NZ${0}"),
+    ("hk$,hkd", "HK${0}"),
+    ("php,philippine peso,\u20b1", "\u20b1{0}"),
     ("нп,нп1,нп2,нп3,нп4,нп5,не переведено,не переведено 5",
      lambda given, named: "".join(given[1:2]) or given[0]),
     ("audio,pronunciation", "{1}"),
@@ -372,7 +491,6 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("ad,ce", "AD {0}"),
     ("bc,bce", "{0} BC"),
     ("unité,nombre,unidad,nb,число,num", lambda given, named: " ".join(given[:2])),
-    ("siècle,s-,s2-", "{0}e siècle"),
     ("music", lambda given, named: MUSIC[given[0]]),
     ('"', "„{first}“"),
     ("' \",'\"", "'\""),
@@ -394,12 +512,12 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("reign,r.", lambda given, named: f"r. {chr(0x2013).join(given)}"),
     ("flagicon,flag icon", ""),
     ("nbsp,space,spaces,,thin space,thinsp,hair space,zwsp,pad,0", " "),
-    ("snd,spnd,snds,spaced ndash,spaced en dash,spndash", " \u2013 "),
+    ("dash,snd,spnd,snds,spaced ndash,spaced en dash,spndash", " \u2013 "),
     ("ndash,en dash,\u2013", "\u2013"),
     ("mdashb", " \u2014 "),
     ("mdash,em dash,\u2014", "\u2014"),
-    ("',apostrophe", "'"),
-    ("'s,'s", "'s"),
+    ("',apostrophe", "'".translate(LITERAL)),
+    ("'s", "'".translate(LITERAL) + "s"),
     ("!", "|".translate(LITERAL)),
     ("=", "=".translate(LITERAL)),
     ("\u00b7,\u2022,bull,dot,middot,bullet", " \u00b7 "),
@@ -431,7 +549,7 @@ def _line(line: str) -> str:
     line = line.lstrip("*#:;") if line[:1] in ("*", "#", ":", ";") else line
     if line.startswith("----"):
         line = line.lstrip("-")
-    line = re.sub(r"'{5}|'{2,3}", "", line)
+    line = _without_quotes(line)
     line = re.sub(r"__[A-Z]{3,}__", "", line)
     if HOLE in line:
         line = _without_holes(line)
@@ -442,10 +560,30 @@ def _line(line: str) -> str:
     return SPACED.sub("", line)
 
 
+def _without_quotes(line: str) -> str:
+    """Remove bold and italic marks by MediaWiki's rules.
+
+    One mark of an unbalanced line contains an apostrophe: l'''Avare'' is l'Avare.
+    """
+    parts = re.split("('{2,})", line)
+    sizes = {i: min(len(parts[i]), 3 if len(parts[i]) == 4 else 5) for i in range(1, len(parts), 2)}
+    for i, size in sizes.items():
+        parts[i] = parts[i][size:]
+    bold = [i for i, size in sizes.items() if size == 3]
+    wide = sum(size == 5 for size in sizes.values())
+    if bold and (len(bold) + wide) % 2 and (len(sizes) - len(bold)) % 2:
+
+        def rank(i: int) -> int:  # after a word of one letter, after another, after a space
+            return 2 if parts[i - 1][-1:] == " " else parts[i - 1][-2:-1] != " "
+
+        parts[min(bold, key=rank)] += "'"
+    return "".join(parts)
+
+
 def _without_holes(line: str) -> str:
     """Remove holes after a word or sentence (footnotes), and sentences with any other hole."""
     line = re.sub(rf"\([^()]*{HOLE}[^()]*\)", "", line)
-    line = re.sub(rf"(?<=\S){HOLE}+(?=\s|$)|(?<=[.!?])\s*{HOLE}+\s*$", "", line)
+    line = re.sub(rf"(?<=[^\s$£€¥]){HOLE}+(?=\s|$)|(?<=[.!?])\s*{HOLE}+\s*$", "", line)
     if HOLE not in line:
         return line
     return " ".join(s for s in split_sentences(line) if HOLE not in s)
