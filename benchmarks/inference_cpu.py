@@ -32,7 +32,7 @@ from pathlib import Path
 
 import torch
 
-from bart_cli.benchmark.transformers_load import twin
+from bart_cli.benchmark.loads import twin
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config

@@ -22,14 +22,15 @@ from pathlib import Path
 
 import torch
 
-from bart_cli.benchmark import transformers_load
-from bart_cli.benchmark.loads import Step, bart_step
+from bart_cli.benchmark import loads
+from bart_cli.benchmark.loads import Step, bart_step, transformers_step
+from bart_cli.benchmark.session import lengths_of
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
 from bart_cli.config.run import PretrainConfig
 from bart_cli.config.training import OptimizerConfig, TrainingConfig
-from bart_cli.data.batch import IGNORE, Batch, Collate, shift_right
+from bart_cli.data.batch import Batch, Collate, shift_right
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import PairSource
@@ -37,7 +38,7 @@ from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.flops import measured_flops, training_flops
 from bart_cli.runtime.memory import keep_freed_memory
-from bart_cli.runtime.precision import AUTOCAST
+from bart_cli.runtime.precision import product_dtype
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 
@@ -57,15 +58,15 @@ def make_step(arm: str, model: Bart, precision: str) -> Step:
         keep_freed_memory()
         return bart_step(model, run, world, RATE)
     if arm == "compiled":
-        plain = transformers_load.twin
+        plain = loads.twin
 
         def compiled(ours: Bart) -> torch.nn.Module:
             theirs = plain(ours)
             theirs.compile(dynamic=True)
             return theirs
 
-        transformers_load.twin = compiled
-    return transformers_load.transformers_step(model, run, world, RATE)
+        loads.twin = compiled
+    return transformers_step(model, run, world, RATE)
 
 
 def full_batch(config: ModelConfig) -> Batch:
@@ -155,10 +156,7 @@ def compare(
 
 def describe(config: ModelConfig, batches: list[Batch]) -> tuple[float, float]:
     """Count the FLOPs over real tokens, and the share of padding in the sources."""
-    useful = sum(
-        training_flops(config, batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1))
-        for batch in batches
-    )
+    useful = sum(training_flops(config, *lengths) for lengths in lengths_of(batches))
     real = sum(int(one.source_mask.sum()) for one in batches)
     return useful, 1 - real / sum(one.source.numel() for one in batches)
 
@@ -184,7 +182,7 @@ def main() -> None:
     flops = {load: facts["bart"][load][0] for load in facts["bart"]}
     shape = preset_config(options.model).model
     product = (
-        AUTOCAST.get(options.precision, torch.float32),
+        product_dtype(options.precision, CPU),
         (BATCH * LENGTH, shape.d_model, shape.encoder_ffn_dim),
     )
     title = (

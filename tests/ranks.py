@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import torch
 
-from bart_cli.benchmark.cases import Case
 from bart_cli.benchmark.processes import InProcess
+from bart_cli.benchmark.session import Case
 from bart_cli.errors import BartError
 from bart_cli.runtime.world import World
 
@@ -52,6 +52,6 @@ def in_ranks(size: int, action: Callable[[World], Item]) -> list[Item | Exceptio
 
 
 @contextmanager
-def measured_here(case: Case, world: World | None) -> Iterator[InProcess]:
+def measured_here(case: Case, world: World) -> Iterator[InProcess]:
     """Stand in for `processes_of` of a benchmark, which would start processes."""
-    yield InProcess(case, World(0, 1, torch.device("cpu")))
+    yield InProcess(world)

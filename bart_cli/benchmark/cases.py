@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import torch
 
+from bart_cli.benchmark.loads import DecodingLoad, TrainingLoad
+from bart_cli.benchmark.session import Case, Group
 from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
-from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import load_config, load_preset
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
@@ -28,10 +28,6 @@ from bart_cli.runtime.precision import problem_of
 from bart_cli.runtime.world import launched
 from bart_cli.training.optimizers import backend_problem
 
-TrainingRun = PretrainConfig | FinetuneConfig
-DATA_STAGES = ("preprocess", "denoise", "shards", "pairs")
-PARALLEL = ("preprocess", "shards")  # stages to measure with several processes
-
 # Without a preset: the reference's tables on a GPU, or a model that trains in minutes on a CPU.
 GPU_TRAINING = [f"dgxa100-1node-phase{phase}{tf32}" for phase in (1, 2) for tf32 in ("-tf32", "")]
 GPU_DECODING = "xsum-dgxa100-1gpu-bf16"
@@ -41,74 +37,6 @@ CPU_BATCHES = (1, 4, 8, 16)
 CPU_PRECISIONS = ("fp32", "bf16")
 DECODING = GenerationConfig(beams=6, length_penalty=1.0, max_length=62, no_repeat_ngram=3)
 SOURCE_LENGTH = 1024  # for a preset that only describes a model
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """Optimizer steps of a run, on random tokens unless `run.data.path` is set."""
-
-    run: TrainingRun
-
-    @property
-    def name(self) -> str:
-        """Title of the table."""
-        return "Pre-training" if self.run.task == "pretrain" else "Fine-tuning"
-
-    @property
-    def length(self) -> int:
-        """Maximum length of a source in tokens."""
-        if isinstance(self.run, PretrainConfig):
-            return self.run.data.sequence_length
-        return self.run.data.max_source_length
-
-
-@dataclass(frozen=True)
-class DecodingSpec:
-    """Decoding of batches of articles (random tokens if `data` is None).
-
-    Attributes:
-        model_path: trained model; None: random weights of `model`.
-    """
-
-    model: ModelConfig
-    length: int
-    generation: GenerationConfig
-    model_path: str | None = None
-    data: Path | None = None
-    name: str = "Inference"
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """A stage between text and batches, by `name`; its files are in `work`, text in `corpus`."""
-
-    work: Path
-    corpus: Path
-    pairs: Path
-    tokenizer: Path
-    length: int = 128
-    batch: int = 64
-    name: str = DATA_STAGES[0]
-
-    @property
-    def shards(self) -> Path:
-        """Folder of the samples that preprocessing writes in `work`."""
-        return self.work / f"{self.length}-train"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A configuration to measure; `sizes` are its rows: batch sizes, or processes of a stage."""
-
-    load: TrainingSpec | DecodingSpec | DataSpec
-    sizes: tuple[int, ...]
-    benchmark: BenchmarkConfig
-    side: Literal["bart", "transformers"] = "bart"
-    processes: int = 1
-    precision: str = "fp32"
-
-
-Group = list[Case]  # cases that take turns
 
 
 @dataclass(frozen=True)
@@ -132,13 +60,13 @@ def plan_training(
     gpu, cases = torch.cuda.is_available(), []
     for count in _processes(sweep.processes):
         for preset in presets or (GPU_TRAINING if gpu else [CPU_PRESET]):
-            own = [_run(preset, sweep).training.precision]
+            own = [_training(preset, sweep).run.training.precision]
             usual = own if gpu or own[0] not in CPU_PRECISIONS else CPU_PRECISIONS
             for precision in sweep.precisions or usual:
                 options = {"data.path": data, "training.precision": precision}
-                spec = TrainingSpec(_run(preset, sweep, options))
-                sizes = _ascending(sweep.batch_sizes or [spec.run.training.micro_batch_size])
-                cases.append(Case(spec, sizes, benchmark, processes=count, precision=precision))
+                load = _training(preset, sweep, options)
+                sizes = ascending(sweep.batch_sizes or [load.run.training.micro_batch_size])
+                cases.append(Case(load, sizes, benchmark, processes=count, precision=precision))
     return _groups(cases)
 
 
@@ -163,12 +91,13 @@ def plan_decoding(
     """
     gpu = torch.cuda.is_available()
     name = preset or (GPU_DECODING if gpu else CPU_PRESET)
-    run = _run(name, sweep)
-    length, settings, usual = SOURCE_LENGTH, DECODING, "bf16" if gpu else "fp32"
+    training = _training(name, sweep)
+    run, length = training.run, training.length
+    settings, usual = DECODING, "bf16" if gpu else "fp32"
     if isinstance(run, FinetuneConfig):
         settings, usual = run.generation, run.evaluation.precision
-    if load_preset(name).get("task") != "model":
-        length = TrainingSpec(run).length
+    if load_preset(name).get("task") == "model":
+        length = SOURCE_LENGTH
     saved = saved_generation(model) if model and not preset else None
     layers = [(name, settings.model_dump()), *(saved.layers(stated_only=True) if saved else ())]
     options = {f"generation.{key}": value for key, value in generation.items()}
@@ -176,30 +105,26 @@ def plan_decoding(
     positions = run.model.max_position_embeddings
     if settings.max_length > positions and model is None:
         raise UsageError(f"--max-length {settings.max_length}: the model has {positions} positions")
-    spec = DecodingSpec(run.model, min(source_length or length, positions), settings, model, data)
-    sizes = _ascending(sweep.batch_sizes or (GPU_BATCHES if gpu else CPU_BATCHES))
+    length = min(source_length or length, positions)
+    load = DecodingLoad("Inference", length, run.model, settings, model, data)
+    sizes = ascending(sweep.batch_sizes or (GPU_BATCHES if gpu else CPU_BATCHES))
     cases = [
-        Case(spec, sizes, benchmark, processes=count, precision=precision)
+        Case(load, sizes, benchmark, processes=count, precision=precision)
         for count in _processes(sweep.processes or [1])
         for precision in sweep.precisions or [usual]
     ]
     return _groups(cases)
 
 
-def plan_data(spec: DataSpec, workers: Sequence[int], benchmark: BenchmarkConfig) -> list[Group]:
-    """Plan a group for each stage; its sizes are numbers of processes."""
-    cores = usable_cores()
-    counts = _ascending(workers or {1, min(cores, 2), cores})
-    return [
-        [Case(replace(spec, name=name), counts if name in PARALLEL else (1,), benchmark)]
-        for name in DATA_STAGES
-    ]
-
-
-def _run(preset: str, sweep: Sweep, options: Mapping[str, object] | None = None) -> TrainingRun:
-    is_finetune = load_preset(preset).get("task") == "finetune"
-    kind: type[TrainingRun] = FinetuneConfig if is_finetune else PretrainConfig
-    return load_config(kind, preset=preset, sets=sweep.sets, options=options)
+def _training(
+    preset: str, sweep: Sweep, options: Mapping[str, object] | None = None
+) -> TrainingLoad:
+    """Plan the load of a preset."""
+    if load_preset(preset).get("task") == "finetune":
+        run = load_config(FinetuneConfig, preset=preset, sets=sweep.sets, options=options)
+        return TrainingLoad("Fine-tuning", run.data.max_source_length, run)
+    samples = load_config(PretrainConfig, preset=preset, sets=sweep.sets, options=options)
+    return TrainingLoad("Pre-training", samples.data.sequence_length, samples)
 
 
 def _processes(requested: Sequence[int]) -> Sequence[int]:
@@ -209,10 +134,10 @@ def _processes(requested: Sequence[int]) -> Sequence[int]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and max(requested, default=0) > gpus:
         raise UsageError(f"--processes {max(requested)}: this machine has {gpus} GPUs")
-    return _ascending(requested or {1, gpus or min(2, usable_cores())})
+    return ascending(requested or {1, gpus or min(2, usable_cores())})
 
 
-def _ascending(sizes: Iterable[int]) -> tuple[int, ...]:
+def ascending(sizes: Iterable[int]) -> tuple[int, ...]:
     """Sort sizes, so that a row's peak memory is not that of a previous, larger row."""
     return tuple(sorted(set(sizes)))
 
@@ -224,7 +149,7 @@ def _groups(cases: Sequence[Case]) -> list[Group]:
     problems: list[str | None] = []
     for case in cases:
         precision = case.precision
-        if isinstance(case.load, DecodingSpec) and precision not in DTYPES:
+        if isinstance(case.load, DecodingLoad) and precision not in DTYPES:
             problems.append(f"precision={precision}: expected {', '.join(DTYPES)}")
         elif precision == "int8":
             problems.append(int8_problem(device))
@@ -232,7 +157,7 @@ def _groups(cases: Sequence[Case]) -> list[Group]:
             problems.append(problem_of(precision, device))  # type: ignore[arg-type]
         if compare and precision == "int8":
             problems.append("--compare transformers does not support int8; use fp32 or bf16")
-        if isinstance(case.load, TrainingSpec):
+        if isinstance(case.load, TrainingLoad):
             problems.append(backend_problem(case.load.run.optimizer))
     if compare and find_spec("transformers") is None:
         problems.append("--compare transformers: it is not installed")

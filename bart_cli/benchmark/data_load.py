@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from bart_cli.benchmark.cases import DataSpec, TrainingRun
-from bart_cli.benchmark.session import Load, Work
+from bart_cli.benchmark.session import Case, Load, Unit, Units, lengths_of, unit_of
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
-from bart_cli.data.batch import IGNORE, Batch, Collate
+from bart_cli.data.batch import Batch, Collate
 from bart_cli.data.documents import plan_blocks
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
@@ -22,56 +23,73 @@ from bart_cli.data.shards import find_tokenizer, resolve_shards
 from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.model.formats import require_room
 from bart_cli.runtime.workers import worker_processes
+from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training.resume import TrainingRun
 
 BLOCK = 2**19  # bytes of text per task, so that a small corpus has tasks for every process
 STEPS = 16  # batches per unit of work
+# Stage -> description, unit of its rate, and items per unit.
+STAGES = {
+    "preprocess": ("text to samples (sentences, BPE, packing)", "text, MB/s", 1e6),
+    "denoise": ("noise and padding, one process", "samples/s", 1.0),
+    "shards": ("loader of pre-training, its processes", "samples/s", 1.0),
+    "pairs": ("loader of fine-tuning, one process", "pairs/s", 1.0),
+}
 
 
+@dataclass(frozen=True)
 class DataLoad(Load):
-    """Load of a stage. A unit is a pass over the corpus, or STEPS batches.
+    """A stage, by `name`, on the text in `corpus` or `pairs`; all other files are in `work`.
 
-    `units(n)` sets the number of processes. The stages are:
-
-    - preprocess: text to samples (sentences, BPE, packing, Parquet); items are bytes of text.
-    - denoise: samples to noised, padded batches, in this process.
-    - shards: the same with n worker processes of the loader.
-    - pairs: the loader of fine-tuning.
+    A unit is a pass over the corpus, whose items are bytes, or STEPS batches. Its size is a number
+    of processes.
     """
 
-    def units(self, size: int) -> Iterator[Work]:
+    work: Path
+    corpus: Path
+    pairs: Path
+    batch: int
+
+    def start(self, case: Case, world: World) -> tuple[None, Units]:
         """See Load."""
-        spec = self._case.load
-        assert isinstance(spec, DataSpec)
-        if spec.name == "preprocess":
-            return _preprocess(spec, size)
+        batches = partial(self._batches, case.benchmark.seed)
+        return None, self._passes if self.name == "preprocess" else batches
+
+    def tasks(self, out: Path) -> list[BlockTask]:
+        """Divide the corpus into tasks of `process_block`, each of which writes a shard."""
+        settings = PreprocessSettings(
+            (("corpus", self.corpus, "lines"),), (self.length,), validation_share=0.0
+        )
+        return [
+            BlockTask(number, (block,), out, self.work / "tokenizer", settings)
+            for number, block in enumerate(plan_blocks(self.corpus, "lines", BLOCK))
+        ]
+
+    def _passes(self, processes: int) -> Iterator[Unit]:
+        out = self.work / "pass"
+        tasks = self.tasks(out)
+        size = sum(block.end - block.begin for task in tasks for block in task.blocks)
+        with worker_processes(processes) as pool:
+            while True:
+                shutil.rmtree(out, ignore_errors=True)
+                reports = pool.map(process_block, tasks)
+                yield Unit(items=size, tokens=sum(report.tokens for report in reports))
+
+    def _batches(self, seed: int, processes: int) -> Iterator[Unit]:
+        tokenizer = self.work / "tokenizer"
         kind: type[TrainingRun] = FinetuneConfig
-        data: dict[str, object] = {"path": spec.pairs, "tokenizer": str(spec.tokenizer)}
-        if spec.name != "pairs":
-            kind, workers = PretrainConfig, size if spec.name == "shards" else 0
-            data |= {"path": spec.shards, "sequence_length": spec.length, "workers": workers}
-        model = {"vocab_size": Tokenizer.from_pretrained(spec.tokenizer).vocab_size}
-        settings = {"data": data, "model": model, "training": {"seed": self._benchmark.seed}}
-        share = Share(global_batch=spec.batch, micro_batch=spec.batch)
-        return _in_units(data_loader(kind.model_validate(settings), share))
-
-
-def _preprocess(spec: DataSpec, processes: int) -> Iterator[Work]:
-    work = spec.work / "pass"
-    tasks = block_tasks(spec, work)
-    size = sum(block.end - block.begin for task in tasks for block in task.blocks)
-    with worker_processes(processes) as pool:
+        data: dict[str, object] = {"path": self.pairs, "tokenizer": str(tokenizer)}
+        if self.name != "pairs":
+            kind, workers = PretrainConfig, processes if self.name == "shards" else 0
+            shards = self.work / f"{self.length}-train"
+            data |= {"path": shards, "sequence_length": self.length, "workers": workers}
+        model = {"vocab_size": Tokenizer.from_pretrained(tokenizer).vocab_size}
+        settings = {"data": data, "model": model, "training": {"seed": seed}}
+        share = Share(global_batch=self.batch, micro_batch=self.batch)
+        steps = data_loader(kind.model_validate(settings), share)
         while True:
-            shutil.rmtree(work, ignore_errors=True)
-            reports = pool.map(process_block, tasks)
-            yield Work(items=size, tokens=sum(report.tokens for report in reports))
-
-
-def _in_units(steps: Iterator[list[Batch]]) -> Iterator[Work]:
-    while True:
-        batches = [batch for step in islice(steps, STEPS) for batch in step]
-        real = sum(int(b.source_mask.sum()) + int((b.labels != IGNORE).sum()) for b in batches)
-        yield Work(items=sum(batch.sequences for batch in batches), tokens=real)
+            yield unit_of(lengths_of([one for step in islice(steps, STEPS) for one in step]))
 
 
 def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
@@ -102,14 +120,3 @@ def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Token
     words = find_tokenizer(data, name)
     require_room(words, model, hint=f"Pass --set model.vocab_size={words.vocab_size}.")
     return words.fitted(model.vocab_size)
-
-
-def block_tasks(spec: DataSpec, work: Path) -> list[BlockTask]:
-    """Divide the corpus into tasks of `process_block`, each of which writes a shard."""
-    settings = PreprocessSettings(
-        (("corpus", spec.corpus, "lines"),), (spec.length,), validation_share=0.0
-    )
-    return [
-        BlockTask(number, (block,), work, spec.tokenizer, settings)
-        for number, block in enumerate(plan_blocks(spec.corpus, "lines", BLOCK))
-    ]

@@ -1,4 +1,7 @@
-"""Loads of optimizer steps and decoding, with bart or transformers, on random tokens or data."""
+"""Loads of optimizer steps and decoding, with bart or transformers, on random tokens or data.
+
+Random batches depend on seed, size and rank, so they are the same on both sides of a comparison.
+"""
 
 # Legend: B sequences.
 
@@ -7,31 +10,48 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
-from bart_cli.benchmark.cases import Case, DataSpec, DecodingSpec, TrainingRun, TrainingSpec
-from bart_cli.benchmark.session import Load, Work
+from bart_cli.benchmark.data_load import data_loader, fitting_tokenizer
+from bart_cli.benchmark.session import Case, Load, Product, Unit, Units, lengths_of, unit_of
+from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.run import PretrainConfig
-from bart_cli.data.batch import IGNORE, Batch, Collate
+from bart_cli.data.batch import Batch, Collate, pad_rows
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share
+from bart_cli.data.pairs import read_pairs
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine
 from bart_cli.inference.generate import generate
 from bart_cli.inference.load import DTYPES
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room
+from bart_cli.model.hf_config import generation_to_hf, to_hf
 from bart_cli.runtime.flops import decoding_flops, training_flops
-from bart_cli.runtime.precision import AUTOCAST, apply_matmul_precision, is_emulated
+from bart_cli.runtime.precision import (
+    apply_matmul_precision,
+    autocast,
+    make_scaler,
+    product_dtype,
+)
 from bart_cli.runtime.world import World
+from bart_cli.tokenizer import Tokenizer
+from bart_cli.training import loop
+from bart_cli.training.checkpoint import Progress
+from bart_cli.training.resume import TrainingRun
+from bart_cli.training.setup import equip, place
 
 Item = TypeVar("Item")
+Lengths = Literal["real", "full"]
 POOL = 16  # number of different batches, used in turn
 POOL_TOKENS = 2**22  # tokens of all batches in the pool
 # Deciles (0%, 10% … 100%) of token counts of 700 CNN-DailyMail pairs under BART's BPE.
@@ -42,8 +62,8 @@ NOISED = 0.7 + 0.3 / 3.5
 RATE = 1e-6  # learning rate; small, so that the weights do not diverge on random tokens
 
 Step = Callable[[list[Batch]], None]  # of the optimizer, on its micro-batches
-MakeStep = Callable[[Bart, TrainingRun, World, float], Step]
 Sources = list[list[int]]  # ids of a batch of articles
+Decode = Callable[[Sources], list[int]]  # returns the lengths of the targets
 
 
 def pool_of(count: int, longest: int, make: Callable[[], Item]) -> Iterator[Item]:
@@ -58,11 +78,7 @@ def pool_of(count: int, longest: int, make: Callable[[], Item]) -> Iterator[Item
 
 
 def draw_lengths(
-    rng: np.random.Generator,
-    deciles: tuple[int, ...],
-    count: int,
-    longest: int,
-    lengths: Literal["real", "full"],
+    rng: np.random.Generator, deciles: tuple[int, ...], count: int, longest: int, lengths: Lengths
 ) -> Ids:
     """Draw token counts from a distribution given by its deciles, limited to `longest`."""
     if lengths == "full":
@@ -81,86 +97,57 @@ def random_rows(rng: np.random.Generator, lengths_B: Ids, config: ModelConfig) -
     return rows
 
 
-def make_load(case: Case, world: World) -> Load:
-    """Make the load of a case on one rank."""
-    if isinstance(case.load, DataSpec):
-        from bart_cli.benchmark.data_load import DataLoad
-
-        return DataLoad(case, world)
-    return (TrainingLoad if isinstance(case.load, TrainingSpec) else DecodingLoad)(case, world)
-
-
-def generator(case: Case, size: int, world: World) -> np.random.Generator:
-    """Make the generator of batches of this size, which are the same on both sides."""
-    return np.random.default_rng((case.benchmark.seed, size, world.rank))
-
-
+@dataclass(frozen=True)
 class TrainingLoad(Load):
-    """Load of training. A unit is an optimizer step: forward, backward, all-reduce, update."""
+    """Optimizer steps of a run, on random tokens unless `run.data.path` is set.
 
-    def __init__(self, case: Case, world: World) -> None:
-        super().__init__(case, world)
-        assert isinstance(case.load, TrainingSpec)
-        self._settings = run = case.load.run
-        config, precision = run.model, run.training.precision
-        dtype = AUTOCAST.get(precision, torch.float32)
-        if is_emulated(precision, world.device):  # its products are computed in fp32, and rounded
-            dtype = torch.float32
-        self.product = config.d_model, config.encoder_ffn_dim, dtype
-        make: MakeStep = bart_step
-        if case.side == "transformers":
-            from bart_cli.benchmark.transformers_load import transformers_step
+    A unit is a step: forward, backward, all-reduce, update.
+    """
 
-            make = transformers_step
-        torch.manual_seed(case.benchmark.seed)
-        self._step = make(Bart(config), run, world, RATE)
+    run: TrainingRun
 
-    def units(self, size: int) -> Iterator[Work]:
+    def start(self, case: Case, world: World) -> tuple[Product | None, Units]:
         """See Load."""
-        if self._settings.data.path is None:
-            return map(self._run, self._random(size))
-        from bart_cli.benchmark.data_load import data_loader
+        run, config = self.run, self.run.model
+        torch.manual_seed(case.benchmark.seed)
+        make = bart_step if case.side == "bart" else transformers_step
+        step = make(Bart(config), run, world, RATE)
 
-        ranks = self._world.size
-        total = size * self._benchmark.accumulation * ranks
-        share = Share(total, size, self._world.rank, ranks)
-        return map(self._run, data_loader(self._settings, share))
+        def work(micro: list[Batch]) -> Unit:
+            step(micro)
+            return unit_of(lengths_of(micro), partial(training_flops, config), world.size)
 
-    def _run(self, micro: list[Batch]) -> Work:
-        self._step(micro)
-        lengths = [(batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)) for batch in micro]
-        return Work(
-            items=self._world.size * sum(batch.sequences for batch in micro),
-            tokens=self._world.size * sum(int(s.sum() + t.sum()) for s, t in lengths),
-            flops=sum(training_flops(self._settings.model, *pair) for pair in lengths),
-        )
+        def units(size: int) -> Iterator[Unit]:
+            micro = range(case.benchmark.accumulation)
+            if run.data.path is not None:
+                share = Share(size * len(micro) * world.size, size, world.rank, world.size)
+                return map(work, data_loader(run, share))
+            rng = np.random.default_rng((case.benchmark.seed, size, world.rank))
+            batch = partial(self._random, rng, size, case.benchmark.lengths)
+            step_size = size * len(micro)
+            return map(work, pool_of(step_size, self.length, lambda: [batch() for _ in micro]))
 
-    def _random(self, size: int) -> Iterator[list[Batch]]:
-        run, config, lengths = self._settings, self._settings.model, self._benchmark.lengths
-        rng, longest = generator(self._case, size, self._world), self._case.load.length
+        dtype = product_dtype(run.training.precision, world.device)
+        return (config.d_model, config.encoder_ffn_dim, dtype), units
+
+    def _random(self, rng: np.random.Generator, size: int, lengths: Lengths) -> Batch:
+        """Draw a batch of noised samples, or of pairs of article and summary."""
+        config, longest = self.run.model, self.length
+        if isinstance(self.run, PretrainConfig):
+            targets = np.full(size, longest)
+            share = NOISED if lengths == "real" else 1.0
+            sources = np.maximum(3, (targets * share).astype(np.int64))
+        else:
+            sources = draw_lengths(rng, ARTICLES, size, longest, lengths)
+            longest = self.run.data.max_target_length
+            targets = draw_lengths(rng, SUMMARIES, size, longest, lengths)
         start, positions = config.decoder_start_token_id, config.max_position_embeddings
         collate = Collate(config.pad_token_id, start, positions)
-
-        def batch() -> Batch:
-            if isinstance(run, PretrainConfig):
-                targets = np.full(size, longest)
-                share = NOISED if lengths == "real" else 1.0
-                sources = np.maximum(3, (targets * share).astype(np.int64))
-            else:
-                sources = draw_lengths(rng, ARTICLES, size, longest, lengths)
-                targets = draw_lengths(rng, SUMMARIES, size, run.data.max_target_length, lengths)
-            return collate(random_rows(rng, sources, config), random_rows(rng, targets, config))
-
-        micro = range(self._benchmark.accumulation)
-        return pool_of(size * len(micro), longest, lambda: [batch() for _ in micro])
+        return collate(random_rows(rng, sources, config), random_rows(rng, targets, config))
 
 
 def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
     """Make the step of the training loop. As in the loop, losses are read one step late."""
-    from bart_cli.training import loop  # torch._dynamo comes with it
-    from bart_cli.training.checkpoint import Progress
-    from bart_cli.training.setup import equip, place
-
     training = run.training
     model = place(model, training, world).train()
     optimizer, scaler = equip(model, training, run.optimizer, world)
@@ -191,80 +178,143 @@ def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
     return step
 
 
+def twin(ours: Bart) -> Any:
+    """Build the model of `transformers` with the same weights.
+
+    It has no attention dropout, so that it can use its fast kernels.
+    """
+    import transformers
+
+    config = transformers.AutoConfig.for_model(**to_hf(ours.config))
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config)
+    model.load_state_dict(ours.state_dict(), strict=False)
+    model.tie_weights()
+    return model
+
+
+def transformers_step(ours: Bart, run: TrainingRun, world: World, rate: float) -> Step:
+    """Make the step of a plain loop: autocast, fused AdamW, DistributedDataParallel."""
+    precision, device, optimizer_config = run.training.precision, world.device, run.optimizer
+    apply_matmul_precision(precision)
+    inner = twin(ours).to(device).train()
+    if run.training.activation_checkpointing:
+        inner.gradient_checkpointing_enable()
+    inner.config.use_cache = False
+    model: nn.Module = inner
+    if world.size > 1:
+        devices = [device] if device.type == "cuda" else None
+        model = nn.parallel.DistributedDataParallel(inner, device_ids=devices)
+    decay = optimizer_config.weight_decay
+    optimizer = torch.optim.AdamW(inner.parameters(), lr=rate, weight_decay=decay, fused=True)
+    scaler = make_scaler(precision, device)
+
+    def step(micro: list[Batch]) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        for batch in micro:
+            here = batch.to(device)
+            with autocast(precision, device):
+                loss = model(
+                    input_ids=here.source,
+                    attention_mask=here.source_mask.long(),
+                    decoder_input_ids=here.decoder_input,
+                    labels=here.labels,
+                ).loss
+            scaler.scale(loss / len(micro)).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(inner.parameters(), optimizer_config.clip_norm or float("inf"))
+        scaler.step(optimizer)
+        scaler.update()
+        loss.item()
+
+    return step
+
+
+@dataclass(frozen=True)
 class DecodingLoad(Load):
-    """Load of decoding. A unit is one batch.
+    """Decoding of batches of articles, random tokens if `data` is None. A unit is one batch.
 
     Random weights are equal on both sides of a comparison. They never end a hypothesis, so every
     hypothesis has the full length.
+
+    Attributes:
+        model_path: trained model; None: random weights of `model`.
     """
 
-    def __init__(self, case: Case, world: World) -> None:
-        super().__init__(case, world)
-        assert isinstance(case.load, DecodingSpec)
-        self._spec = spec = case.load
+    model: ModelConfig
+    generation: GenerationConfig
+    model_path: str | None = None
+    data: Path | None = None
+
+    def start(self, case: Case, world: World) -> tuple[Product | None, Units]:
+        """See Load."""
         apply_matmul_precision("tf32" if case.precision == "tf32" else "fp32")
-        self._generation, self._tokenizer, dtype = spec.generation, None, DTYPES[case.precision]
-        if spec.model_path is not None:
-            loaded = load_model(spec.model_path, device=world.device, dtype=dtype)
-            model, self._tokenizer = loaded.model, loaded.tokenizer
+        generation, tokenizer, dtype = self.generation, None, DTYPES[case.precision]
+        if self.model_path is not None:
+            loaded = load_model(self.model_path, device=world.device, dtype=dtype)
+            model, tokenizer = loaded.model, loaded.tokenizer
         else:
             torch.manual_seed(case.benchmark.seed)
-            model = Bart(spec.model).to(device=world.device, dtype=dtype).eval()
-            full = {"min_length": spec.generation.max_length}
-            self._generation = spec.generation.model_copy(update=full)
+            model = Bart(self.model).to(device=world.device, dtype=dtype).eval()
+            generation = generation.model_copy(update={"min_length": generation.max_length})
         config, int8 = model.config, case.precision == "int8"
-        self._config = config
-        self.product = None if int8 else (config.d_model, config.encoder_ffn_dim, dtype)
         if case.side == "transformers":
-            from bart_cli.benchmark.transformers_load import transformers_decoder
-
-            self._decode = transformers_decoder(model, self._generation)
+            decode = transformers_decoder(model, generation)
         else:
             engine = Engine(model, int8=int8)
 
             def decode(sources: Sources) -> list[int]:
-                found = generate(engine, sources, self._generation, batch_size=len(sources))
+                found = generate(engine, sources, generation, batch_size=len(sources))
                 return [len(best.tokens) for best, *_ in found]
 
-            self._decode = decode
+        def work(sources: Sources) -> Unit:
+            lengths = torch.tensor([len(row) for row in sources]), torch.tensor(decode(sources))
+            flops = partial(decoding_flops, config, beams=generation.beams)
+            return unit_of([lengths], flops, world.size)
 
-    def units(self, size: int) -> Iterator[Work]:
-        """See Load."""
-        longest = min(self._spec.length, self._config.max_position_embeddings)
-        batches = self._random if self._spec.data is None else self._from_data
-        return map(self._run, batches(size, longest))
+        def units(size: int) -> Iterator[Unit]:
+            longest = min(self.length, config.max_position_embeddings)
+            if self.data is not None:
+                words = tokenizer or fitting_tokenizer(self.data, None, config)
+                require_room(words, config)
+                words = words.fitted(config.vocab_size)
+                return map(work, real_articles(self.data, words, size, longest, world))
+            rng = np.random.default_rng((case.benchmark.seed, size, world.rank))
 
-    def _run(self, sources: Sources) -> Work:
-        lengths = self._decode(sources)
-        counts = torch.tensor([len(row) for row in sources]), torch.tensor(lengths)
-        return Work(
-            items=self._world.size * len(sources),
-            tokens=self._world.size * sum(int(count.sum()) for count in counts),
-            flops=decoding_flops(self._config, *counts, self._generation.beams),
-        )
+            def batch() -> Sources:
+                drawn = draw_lengths(rng, ARTICLES, size, longest, case.benchmark.lengths)
+                return [row.tolist() for row in random_rows(rng, drawn, config)]
 
-    def _random(self, size: int, longest: int) -> Iterator[Sources]:
-        rng = generator(self._case, size, self._world)
+            return map(work, pool_of(size, longest, batch))
 
-        def batch() -> Sources:
-            drawn = draw_lengths(rng, ARTICLES, size, longest, self._benchmark.lengths)
-            return [row.tolist() for row in random_rows(rng, drawn, self._config)]
+        return None if int8 else (config.d_model, config.encoder_ffn_dim, dtype), units
 
-        return pool_of(size, longest, batch)
 
-    def _from_data(self, size: int, longest: int) -> Iterator[Sources]:
-        from bart_cli.benchmark.data_load import fitting_tokenizer
-        from bart_cli.data.pairs import read_pairs
+def real_articles(
+    data: Path, words: Tokenizer, size: int, longest: int, world: World
+) -> Iterator[Sources]:
+    """Yield batches of this rank's articles of the test split, in turn forever."""
+    texts = [pair.source for pair in read_pairs(data, "test")]
+    mine = words.encode_batch(texts, max_length=longest)[world.rank :: world.size]
+    if len(mine) < size:
+        raise UsageError(f"--batch-size {size}: {data} has {len(mine):,} test articles per process")
+    return cycle([mine[i : i + size] for i in range(0, len(mine) - size + 1, size)])
 
-        data = self._spec.data
-        assert data is not None
-        words = self._tokenizer or fitting_tokenizer(data, None, self._config)
-        require_room(words, self._config)
-        texts = [pair.source for pair in read_pairs(data, "test")]
-        rows = words.fitted(self._config.vocab_size).encode_batch(texts, max_length=longest)
-        mine = rows[self._world.rank :: self._world.size]
-        if len(mine) < size:
-            raise UsageError(
-                f"--batch-size {size}: {data} has {len(mine):,} test articles per process"
-            )
-        return cycle([mine[i : i + size] for i in range(0, len(mine) - size + 1, size)])
+
+def transformers_decoder(ours: Bart, generation: GenerationConfig) -> Decode:
+    """Make a function that decodes sources with `model.generate`."""
+    import transformers
+
+    config, weights = ours.config, next(ours.parameters())
+    model = twin(ours).to(device=weights.device, dtype=weights.dtype).eval()
+    settings = transformers.GenerationConfig(**generation_to_hf(config, generation))
+
+    @torch.inference_mode()
+    def decode(sources: Sources) -> list[int]:
+        ids = pad_rows(sources, config.pad_token_id, positions=config.max_position_embeddings)
+        ids = ids.to(weights.device)
+        mask = (ids != config.pad_token_id).long()
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        lengths: list[int] = (output[:, 1:] != config.pad_token_id).sum(1).tolist()
+        return lengths
+
+    return decode

@@ -1,4 +1,4 @@
-"""Start the processes of a case, call methods of its `Load` in each, and end them.
+"""Start the processes of a case, call methods of its `Session` in each, and end them.
 
 A pipe transfers the name and arguments of a method, and its result or exception. A worker imports
 torch after its environment has been set, hence the imports in functions.
@@ -24,8 +24,7 @@ from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.workers import end_with_parent
 
 if TYPE_CHECKING:
-    from bart_cli.benchmark.cases import Case
-    from bart_cli.benchmark.session import Load
+    from bart_cli.benchmark.session import Case
     from bart_cli.runtime.world import World
 
 OK, OUT_OF_MEMORY = "ok", "out of memory"
@@ -36,23 +35,20 @@ class InProcess:
 
     outcome = OK
 
-    def __init__(self, case: Case, world: World) -> None:
-        self._case, self._world = case, world
-        self._load: Load | None = None
+    def __init__(self, world: World) -> None:
+        from bart_cli.benchmark.session import Session
+
+        self._session, self._rank = Session(world), world.rank
 
     def ask(self, method: str, *arguments: object) -> list[Any]:
         """See WorkerGroup. If one rank runs out of memory, the others cannot continue."""
-        from bart_cli.benchmark.loads import make_load
-
         try:
-            self._load = self._load or make_load(self._case, self._world)
-            return [getattr(self._load, method)(*arguments)]
+            return [getattr(self._session, method)(*arguments)]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise BartError(
-                f"rank {self._world.rank} ran out of memory", hint="Leave out this batch size."
-            ) from None
+            problem = f"rank {self._rank} ran out of memory"
+            raise BartError(problem, hint="Leave out this batch size.") from None
 
 
 class WorkerGroup:
@@ -64,7 +60,7 @@ class WorkerGroup:
         self._side, self._log = side, log
 
     def ask(self, method: str, *arguments: object) -> list[Any]:
-        """Call a method of every rank's `Load`.
+        """Call a method of every rank's `Session`.
 
         Returns:
             the results by rank; empty since a rank ran out of memory.
@@ -106,16 +102,17 @@ Processes = InProcess | WorkerGroup
 
 
 @contextmanager
-def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
+def processes_of(case: Case, world: World) -> Iterator[Processes]:
     """Start the processes of a case, and end them at the end of the block.
 
-    Args:
-        world: ranks of a launcher, to be used as the processes; None: start processes.
+    The ranks of a launcher are used as the processes.
     """
-    if world is not None:
-        yield InProcess(case, world)
-        return
     from bart_cli.runtime.launch import rank_environment, rendezvous
+    from bart_cli.runtime.world import launched
+
+    if launched():
+        yield InProcess(world)
+        return
 
     context, store, count = get_context("spawn"), rendezvous(), case.processes
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
@@ -128,11 +125,10 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
                     if count > 1:
                         variables |= rank_environment(rank, count, store.port)
                         variables["OMP_NUM_THREADS"] = threads_of_each(count)
-                    arguments = theirs, os.getpid(), variables, log.name
+                    arguments = theirs, os.getpid(), variables, log.name, case.side
                     group.workers[ours] = context.Process(target=_serve, args=arguments)
                     group.workers[ours].start()
                     theirs.close()
-                    ours.send(case)
             yield group
         finally:
             for connection, process in group.workers.items():
@@ -141,7 +137,9 @@ def processes_of(case: Case, world: World | None) -> Iterator[Processes]:
                 connection.close()
 
 
-def _serve(connection: Connection, parent: int, environment: dict[str, str], log: str) -> None:
+def _serve(
+    connection: Connection, parent: int, environment: dict[str, str], log: str, side: str
+) -> None:
     """Run a worker: handle calls until the parent closes the pipe or ends."""
     end_with_parent(parent)
     os.environ.update(environment)
@@ -150,19 +148,18 @@ def _serve(connection: Connection, parent: int, environment: dict[str, str], log
     score = Path("/proc/self/oom_score_adj")
     if score.exists():  # let the kernel kill this process first
         score.write_text("1000")
-    from bart_cli.benchmark.loads import make_load
+    from bart_cli.benchmark.session import Session
     from bart_cli.runtime.world import join_world
 
     with join_world() as world, suppress(EOFError):
-        case, load = connection.recv(), None
+        session = Session(world)
         while True:
             method, arguments = connection.recv()
             try:
-                load = load or make_load(case, world)
-                answer = getattr(load, method)(*arguments)
+                answer = getattr(session, method)(*arguments)
             except BartError as error:
                 answer = error
             except Exception as error:
-                text = f"a {case.side} worker failed: {type(error).__name__}: {first_line(error)}"
+                text = f"a {side} worker failed: {type(error).__name__}: {first_line(error)}"
                 answer = MemoryError() if is_out_of_memory(error) else BartError(text)
             connection.send(answer)

@@ -19,8 +19,10 @@ from pathlib import Path
 import torch
 
 from bart_cli import __version__
-from bart_cli.benchmark.cases import PARALLEL, Case, DataSpec, Group, plan_data
+from bart_cli.benchmark.cases import ascending
+from bart_cli.benchmark.data_load import STAGES, DataLoad
 from bart_cli.benchmark.processes import OK, Processes, processes_of
+from bart_cli.benchmark.session import Case, Group
 from bart_cli.benchmark.tables import Row, TextTable, make_tables
 from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.data import SummarizationDataConfig
@@ -29,7 +31,6 @@ from bart_cli.files import require_folder, strict_json, write_text
 from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.runtime.interrupts import finishing
-from bart_cli.runtime.locks import locked_folder
 from bart_cli.runtime.world import World, held_by_rank_0, join_world, launched
 from bart_cli.tokenizer import Tokenizer
 
@@ -37,6 +38,8 @@ FEWEST = 3  # minimum measurements per row, however long they take
 CEILINGS = 10  # measurements of the ceiling per row
 SAMPLE = {"megabytes": 8.0, "train": 2000, "validation": 1, "test": 1}  # built-in sample
 VOCABULARY = 2500
+PARALLEL = ("preprocess", "shards")  # stages to measure with several processes
+OPERATORS = ["Operator", "Calls", "Milliseconds", "Share"]  # columns of a profile
 
 
 @dataclass
@@ -76,11 +79,11 @@ def run_benchmark(
         KeyboardInterrupt: interrupted before the first row was complete.
     """
     with ExitStack() as stack:
-        world = stack.enter_context(join_world()) if launched() else None
-        report = Report(out, is_main=world is None or world.is_main)
-        reporter = reporter if report.is_main else Reporter()
-        lock = held_by_rank_0(out, world, reporter) if world else locked_folder(out, reporter)
-        stack.enter_context(lock)
+        alone = World(0, 1, torch.device("cpu"))
+        world = stack.enter_context(join_world()) if launched() else alone
+        report = Report(out, is_main=world.is_main)
+        reporter = reporter if world.is_main else Reporter()
+        stack.enter_context(held_by_rank_0(out, world, reporter))
         total = sum(len(group[0].sizes) for group in groups)
         with reporter.task("benchmark", total=total, unit="rows") as task:
             try:
@@ -92,15 +95,13 @@ def run_benchmark(
                 report.interrupted = True
         if not report.rows:
             raise KeyboardInterrupt
-        if report.is_main:
+        if world.is_main:
             with finishing():  # even after Ctrl-C
                 write_report(report, title, command)
         return report
 
 
-def _measure_group(
-    group: Group, world: World | None, report: Report, task: Task
-) -> Iterator[list[Row]]:
+def _measure_group(group: Group, world: World, report: Report, task: Task) -> Iterator[list[Row]]:
     """Measure each size; a size that does not fit in memory gets a row without measurements."""
     sizes = list(group[0].sizes)
     while sizes:
@@ -110,36 +111,32 @@ def _measure_group(
             while sizes and all(processes.outcome == OK for processes in started):
                 rows = [Row.of(case, sizes[0]) for case in group]
                 task.show({rows[0].name: rows[0].headline()})
-                for processes in started:
-                    processes.ask("prepare", sizes[0])
-                _measure_row(list(zip(rows, started, strict=True)), group[0].benchmark, world)
-                if group[0].benchmark.profile:
-                    _profile(group, started, report)
+                _measure_rows(list(zip(group, rows, started, strict=True)), world, report)
                 sizes.pop(0)
                 yield rows
 
 
-def _measure_row(
-    sides: Sequence[tuple[Row, Processes]], benchmark: BenchmarkConfig, world: World | None
+def _measure_rows(
+    sides: Sequence[tuple[Case, Row, Processes]], world: World, report: Report
 ) -> None:
-    begin = time.monotonic()
+    """Measure the rows of one size in turn, and profile them if asked."""
+    for case, row, processes in sides:
+        processes.ask("prepare", case, row.size)
+    benchmark, begin = sides[0][0].benchmark, time.monotonic()
     for number in range(benchmark.repeats):
         late = number >= FEWEST and time.monotonic() - begin > benchmark.seconds
-        if world.any(late) if world else late:  # the clocks of ranks differ
+        if world.any(late):  # the clocks of ranks differ
             break
-        for row, processes in sides:
+        for _, row, processes in sides:
             if answers := processes.ask("measure", number < CEILINGS):
                 row.add(answers)
-    for row, processes in sides:
+    for case, row, processes in sides:
         row.outcome = processes.outcome
-
-
-def _profile(group: Sequence[Case], started: Sequence[Processes], report: Report) -> None:
-    header = ["Operator", "Calls", "Milliseconds", "Share"]
-    for case, processes in zip(group, started, strict=True):
-        name = f"trace-{case.side}-{case.precision}-{case.processes}x{case.load.length}.json"
-        for rows in processes.ask("profile", report.out / name)[:1]:
-            report.profiles[name] = TextTable(f"Hottest operators ({name})", header, rows)
+        if benchmark.profile:
+            name = f"trace-{case.side}-{case.precision}-{case.processes}x{case.load.length}.json"
+            for lines in processes.ask("profile", report.out / name)[:1]:
+                table = TextTable(f"Hottest operators ({name})", OPERATORS, lines)
+                report.profiles[name] = table
 
 
 def run_data_benchmark(
@@ -156,7 +153,6 @@ def run_data_benchmark(
     reporter: Reporter,
 ) -> Report:
     """Measure preprocessing, noise and loaders, on the built-in sample if a path is None."""
-    from bart_cli.benchmark.data_load import block_tasks
     from bart_cli.data.documents import read_texts, scan_corpus
     from bart_cli.data.download.sample import write_sample
     from bart_cli.data.pairs import PairSource
@@ -180,18 +176,21 @@ def run_data_benchmark(
                 words = Tokenizer.train(read_texts(corpus, "lines"), VOCABULARY)
                 task.advance()
         words.save(work / "tokenizer")
-        spec = DataSpec(work, corpus, pairs, work / "tokenizer", length, batch)
+        loads = [DataLoad(stage, length, work, corpus, pairs, batch) for stage in STAGES]
         with reporter.task("write shards", total=1) as task:
-            for block in block_tasks(spec, work):
+            for block in loads[0].tasks(work):
                 process_block(block)
             task.advance()
-        groups = plan_data(spec, workers, benchmark)
+        counts = ascending(workers or {1, min(usable_cores(), 2), usable_cores()})
+        groups = [
+            [Case(load, counts if load.name in PARALLEL else (1,), benchmark)] for load in loads
+        ]
         return run_benchmark(groups, out, "Data", command=command, reporter=reporter)
 
 
 def write_report(report: Report, title: str, command: str) -> None:
     """Write the three result files."""
-    out, gpu = report.out, torch.cuda.is_available()
+    gpu = torch.cuda.is_available()
     machine = {
         "device": torch.cuda.get_device_name(0) if gpu else _processor(),
         "devices": torch.cuda.device_count() if gpu else usable_cores(),
@@ -200,14 +199,14 @@ def write_report(report: Report, title: str, command: str) -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     lines = [strict_json(row.summary() | {"machine": machine}) for row in report.rows]
-    write_text(out / "results.jsonl", "".join(f"{line}\n" for line in lines))
+    write_text(report.out / "results.jsonl", "".join(f"{line}\n" for line in lines))
     units = "GPUs" if gpu else "cores"
-    caption = f"{{device}}, {{devices}} {units}, torch {{torch}}, bart {{bart}}, {{date}}"
+    caption = "{device}, {devices} " + units + ", torch {torch}, bart {bart}, {date}"
     caption = caption.format(**machine)
     parts = [f"# {title}", caption, f"```bash\n{command}\n```"]
     parts += [table.markdown() for table in report.tables]
-    write_text(out / "results.md", "\n\n".join(parts) + "\n")
-    _draw(report.rows, out / "results.png", caption)
+    write_text(report.out / "results.md", "\n\n".join(parts) + "\n")
+    _draw(report.rows, report.out / "results.png", caption)
 
 
 def _processor() -> str:
@@ -220,7 +219,7 @@ def _draw(rows: Sequence[Row], path: Path, caption: str) -> None:
     """Plot throughput over sizes, with a panel per type of case and a line per case."""
     lines: dict[str, dict[str, list[tuple[int, list[float]]]]] = {}
     labels = {}
-    for row in (row for row in rows if row.ok):
+    for row in (row for row in rows if row.outcome == OK):
         label = f"{row.side}, {row.precision}, {row.processes} x {row.length} tokens"
         line = lines.setdefault(row.name, {}).setdefault(label, [])
         line.append((row.size, row.rates.tolist()))

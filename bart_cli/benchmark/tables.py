@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bart_cli.benchmark.cases import Case
+from bart_cli.benchmark.data_load import STAGES
 from bart_cli.benchmark.processes import OK
-from bart_cli.benchmark.session import Measurement
+from bart_cli.benchmark.session import Case, Unit
 
 NOTHING = "-"
 MFU = "MFU: of the speed of matrix products, measured in between"
 PERCENTILES = (50, 90, 95, 99)
-# Stage -> description, unit of its rate, and items per unit.
-STAGES = {
-    "preprocess": ("text to samples (sentences, BPE, packing)", "text, MB/s", 1e6),
-    "denoise": ("noise and padding, one process", "samples/s", 1.0),
-    "shards": ("loader of pre-training, its processes", "samples/s", 1.0),
-    "pairs": ("loader of fine-tuning, one process", "pairs/s", 1.0),
-}
 
 
 @dataclass
@@ -31,8 +25,8 @@ class Row:
 
     Attributes:
         place: index of the size in its case, used to match rows of two precisions.
-        items, tokens: of all processes; see Work.
-        flops, ceiling: of one process; see Work and Measurement.
+        items, tokens: of all processes; see Unit.
+        flops, ceiling: of one process; see Unit.
     """
 
     name: str
@@ -57,13 +51,13 @@ class Row:
         own = (case.load.name, case.side, case.processes, case.precision, case.load.length)
         return cls(*own, size, case.sizes.index(size))
 
-    def add(self, ranks: Sequence[Measurement]) -> None:
+    def add(self, ranks: Sequence[Unit]) -> None:
         """Add a measurement: time of the slowest rank, largest memory, the rest from rank 0."""
-        first, work = ranks[0], ranks[0].work
+        first = ranks[0]
         self.seconds.append(max(rank.seconds for rank in ranks))
-        self.items.append(work.items)
-        self.tokens.append(work.tokens)
-        self.flops += [] if work.flops is None else [work.flops]
+        self.items.append(first.items)
+        self.tokens.append(first.tokens)
+        self.flops += [] if first.flops is None else [first.flops]
         self.ceiling += [] if first.ceiling is None else [first.ceiling]
         self.peak_flops = first.peak_flops
         self.memory = max(self.memory, *(rank.memory for rank in ranks))
@@ -77,52 +71,32 @@ class Row:
         return f"{self.length} tokens, batch {self.size}, {self.precision}, {processes}"
 
     @property
-    def ok(self) -> bool:
-        """Whether there are measurements."""
-        return self.outcome == OK and bool(self.seconds)
-
-    @property
     def rates(self) -> NDArray[np.float64]:
         """Items per second in each measurement."""
         return np.divide(self.items, self.seconds)
 
     @property
-    def throughput(self) -> float:
-        """Median of items per second."""
-        return float(np.median(self.rates))
+    def figures(self) -> dict[str, Any]:
+        """Medians of items and real tokens per second, seconds per unit, and MFU.
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Median of real tokens of both sides per second."""
-        return float(np.median(np.divide(self.tokens, self.seconds)))
-
-    @property
-    def latency(self) -> dict[str, float]:
-        """Mean and percentiles of the seconds per unit."""
-        found = zip(PERCENTILES, np.percentile(self.seconds, PERCENTILES).tolist(), strict=True)
-        return {"mean": float(np.mean(self.seconds))} | {f"{p}%": value for p, value in found}
-
-    def utilization(self, *, measured: bool) -> float | None:
-        """MFU: useful FLOP/s over the measured ceiling or the data sheet's peak; None: unknown."""
+        The MFU is useful FLOP/s over the measured ceiling or the data sheet's peak; None: unknown.
+        """
+        flops = float(np.median(np.divide(self.flops, self.seconds))) if self.flops else None
         ceiling = float(np.median(self.ceiling)) if self.ceiling else None
-        peak = ceiling if measured else self.peak_flops
-        if not self.flops or peak is None:
-            return None
-        return float(np.median(np.divide(self.flops, self.seconds))) / peak
+        percentiles = np.percentile(self.seconds, PERCENTILES).tolist()
+        named = {f"{p}%": value for p, value in zip(PERCENTILES, percentiles, strict=True)}
+        return {
+            "throughput": float(np.median(self.rates)),
+            "throughput_range": [float(self.rates.min()), float(self.rates.max())],
+            "tokens_per_second": float(np.median(np.divide(self.tokens, self.seconds))),
+            "latency": {"mean": float(np.mean(self.seconds))} | named,
+            "mfu_measured": flops / ceiling if flops and ceiling else None,
+            "mfu_data_sheet": flops / self.peak_flops if flops and self.peak_flops else None,
+        }
 
     def summary(self) -> dict[str, Any]:
         """Convert to a dictionary, for results.jsonl."""
-        derived: dict[str, Any] = {}
-        if self.ok:
-            derived = {
-                "throughput": self.throughput,
-                "throughput_range": [float(self.rates.min()), float(self.rates.max())],
-                "tokens_per_second": self.tokens_per_second,
-                "latency": self.latency,
-                "mfu_measured": self.utilization(measured=True),
-                "mfu_data_sheet": self.utilization(measured=False),
-            }
-        return asdict(self) | derived
+        return asdict(self) | (self.figures if self.outcome == OK else {})
 
 
 @dataclass
@@ -149,19 +123,19 @@ KEYS: dict[str, Callable[[Row], str]] = {
     "Stage": lambda row: STAGES[row.name][0],
 }
 CELLS: dict[str, Callable[[Row], str]] = {
-    "Latency Avg": lambda row: _short(row.latency["mean"]),
-    **dict.fromkeys(("Latency 90%", "90%"), lambda row: _short(row.latency["90%"])),
-    "Latency 95%": lambda row: _short(row.latency["95%"]),
-    "Latency 99%": lambda row: _short(row.latency["99%"]),
-    "Throughput": lambda row: _short(row.throughput),
+    "Latency Avg": lambda row: _short(row.figures["latency"]["mean"]),
+    **dict.fromkeys(("Latency 90%", "90%"), lambda row: _short(row.figures["latency"]["90%"])),
+    "Latency 95%": lambda row: _short(row.figures["latency"]["95%"]),
+    "Latency 99%": lambda row: _short(row.figures["latency"]["99%"]),
+    "Throughput": lambda row: _short(row.figures["throughput"]),
     **dict.fromkeys(("Batches", "Steps"), lambda row: str(len(row.seconds))),
-    "Seconds": lambda row: _short(row.latency["50%"]),
+    "Seconds": lambda row: _short(row.figures["latency"]["50%"]),
     "Range": lambda row: _range(row.seconds),
-    "Tokens/s": lambda row: f"{row.tokens_per_second:,.0f}",
+    "Tokens/s": lambda row: f"{row.figures['tokens_per_second']:,.0f}",
     "Peak memory": lambda row: _memory(row.memory),
-    "MFU": lambda row: _percent(row.utilization(measured=True)),
-    "Sheet MFU": lambda row: _percent(row.utilization(measured=False)),
-    "Median": lambda row: _short(row.throughput / STAGES[row.name][2]),
+    "MFU": lambda row: _percent(row.figures["mfu_measured"]),
+    "Sheet MFU": lambda row: _percent(row.figures["mfu_data_sheet"]),
+    "Median": lambda row: _short(row.figures["throughput"] / STAGES[row.name][2]),
     "Smallest - largest": lambda row: _range(row.rates / STAGES[row.name][2]),
     "Unit": lambda row: STAGES[row.name][1],
 }
@@ -176,16 +150,15 @@ def make_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
         return [_table("Data", columns, ours)]
     tables = []
     if ours[0].name == "Inference":
-        for count, precision in dict.fromkeys((row.processes, row.precision) for row in ours):
-            mine = [row for row in ours if (row.processes, row.precision) == (count, precision)]
+        for (count, precision), mine in groupby(ours, lambda row: (row.processes, row.precision)):
             title = f"Inference, {precision.upper()}, {count} {device if count == 1 else plural}: "
             title += f"seconds per batch, articles per second; {MFU}"
             columns = "Batch size|Latency Avg|Latency 90%|Latency 95%|Latency 99%|Throughput|"
             tables.append(_table(title, columns + "Batches|Peak memory|MFU", mine))
     else:
         for name in dict.fromkeys(row.name for row in ours):
-            mine = [row for row in ours if row.name == name]
-            tables.append(_training_table(mine, device, many))
+            named = [row for row in ours if row.name == name]
+            tables.append(_training_table(named, device, many))
         title = "Details: seconds per step (median, 90%, smallest - largest), real tokens per "
         columns = f"{many}|Length|Batch|Precision|Seconds|90%|Range|Tokens/s|Steps|Peak memory|MFU"
         tables.append(_table(f"{title}second; {MFU}", columns + "|Sheet MFU", ours))
@@ -193,13 +166,13 @@ def make_tables(rows: Sequence[Row], device: str) -> list[TextTable]:
     return [*tables, _comparison(ours, rivals, many)] if rivals else tables
 
 
-def _table(title: str, columns: str, rows: Sequence[Row]) -> TextTable:
+def _table(title: str, columns: str, rows: Iterable[Row]) -> TextTable:
     """Make a table with a line per row; without measurements, its first cell gives the reason."""
     names = columns.split("|")
     keys, cells = ([name for name in names if name in among] for among in (KEYS, CELLS))
     table = TextTable(title, names, [])
     for row in rows:
-        measured = [CELLS[name](row) for name in cells] if row.ok else [row.outcome]
+        measured = [CELLS[name](row) for name in cells] if row.outcome == OK else [row.outcome]
         missing = [NOTHING] * (len(cells) - len(measured))
         table.rows.append([*(KEYS[name](row) for name in keys), *measured, *missing])
     return table
@@ -214,12 +187,13 @@ def _training_table(rows: Sequence[Row], device: str, many: str) -> TextTable:
     header += [f"Weak scaling - {precision}" for precision in precisions]
     table = TextTable(f"{rows[0].name}: sequences per second", header, [])
     found = {(r.length, r.place, r.processes, r.precision): r for r in rows}
+    absent = replace(rows[0], outcome=NOTHING)
     counts = sorted({row.processes for row in rows})
     for place in dict.fromkeys((row.length, row.place) for row in rows):
         for count in counts:
-            line = [found.get((*place, count, p)) for p in precisions]
-            alone = [found.get((*place, counts[0], p)) for p in precisions]
-            sizes = [str(row.size) for row in line if row is not None]
+            line = [found.get((*place, count, p), absent) for p in precisions]
+            alone = [found.get((*place, counts[0], p), absent) for p in precisions]
+            sizes = [str(row.size) for row in line if row is not absent]
             if sizes:
                 batch = sizes[0] if len(set(sizes)) == 1 else ", ".join(sizes)
                 cells = [str(count), str(place[0]), batch, *map(_throughput, line)]
@@ -237,8 +211,8 @@ def _comparison(ours: Sequence[Row], rivals: Sequence[Row], many: str) -> TextTa
     table = TextTable(title, header, [])
     for row, rival in zip(ours, rivals, strict=True):
         ratio = [NOTHING, NOTHING]
-        if row.ok and rival.ok:
-            times = ratios(row, rival)
+        if row.outcome == rival.outcome == OK:
+            times = row.rates / rival.rates  # of adjacent measurements
             ratio = [f"{np.median(times):.2f}", f"{times.min():.2f} - {times.max():.2f}"]
         cells = [row.name, *(KEYS[name](row) for name in keys), _throughput(row)]
         cells += [_throughput(rival), *ratio, _memory(row.memory), _memory(rival.memory)]
@@ -246,22 +220,14 @@ def _comparison(ours: Sequence[Row], rivals: Sequence[Row], many: str) -> TextTa
     return table
 
 
-def ratios(ours: Row, theirs: Row) -> NDArray[np.float64]:
-    """Compute our speed relative to transformers for each pair of adjacent measurements."""
-    count = min(len(ours.seconds), len(theirs.seconds))
-    return ours.rates[:count] / theirs.rates[:count]
+def _throughput(row: Row) -> str:
+    return f"{row.figures['throughput']:.2f}" if row.outcome == OK else row.outcome
 
 
-def _throughput(row: Row | None) -> str:
-    if row is None:
+def _quotient(row: Row, other: Row) -> str:
+    if not row.outcome == other.outcome == OK:
         return NOTHING
-    return f"{row.throughput:.2f}" if row.ok else row.outcome
-
-
-def _quotient(row: Row | None, other: Row | None) -> str:
-    if row is None or other is None or not (row.ok and other.ok):
-        return NOTHING
-    return f"{row.throughput / other.throughput:.2f}"
+    return f"{row.figures['throughput'] / other.figures['throughput']:.2f}"
 
 
 def _short(value: float) -> str:

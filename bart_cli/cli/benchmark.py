@@ -26,8 +26,9 @@ from bart_cli.cli.options import (
 from bart_cli.config.commands import BenchmarkConfig
 
 if TYPE_CHECKING:
-    from bart_cli.benchmark.cases import Group, Sweep
+    from bart_cli.benchmark.cases import Sweep
     from bart_cli.benchmark.run import Report
+    from bart_cli.benchmark.session import Group
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed: training, decoding, data.")
 

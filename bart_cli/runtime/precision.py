@@ -37,6 +37,12 @@ def is_emulated(precision: str, device: torch.device) -> bool:
     return device.type == "cpu" and precision == "bf16" and not onednn_has_bf16()
 
 
+def product_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype in which matrix products are computed; emulated ones are rounded later."""
+    emulated = is_emulated(precision, device)
+    return torch.float32 if emulated else AUTOCAST.get(precision, torch.float32)
+
+
 def problem_of(precision: Precision, device: torch.device) -> str | None:
     """Return the reason why this device does not support the precision, or None."""
     if device.type == "cpu" and precision in ("tf32", "fp16"):

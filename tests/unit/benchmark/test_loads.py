@@ -11,16 +11,16 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bart_cli.benchmark.cases import Case, DecodingSpec, TrainingSpec
+from bart_cli.benchmark import loads
 from bart_cli.benchmark.loads import (
     ARTICLES,
     DecodingLoad,
     TrainingLoad,
-    bart_step,
     draw_lengths,
     pool_of,
     random_rows,
 )
+from bart_cli.benchmark.session import Case, Load, Product, Units
 from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -36,8 +36,8 @@ ALONE = World(0, 1, torch.device("cpu"))
 MODEL = tiny_model_config().model_dump()
 
 
-def case(load: TrainingSpec | DecodingSpec, **benchmark: object) -> Case:
-    return Case(load, (2,), BenchmarkConfig.model_validate(benchmark))
+def started(load: Load, **benchmark: object) -> tuple[Product | None, Units]:
+    return load.start(Case(load, (2,), BenchmarkConfig.model_validate(benchmark)), ALONE)
 
 
 def test_lengths_are_distributed_as_in_the_real_articles() -> None:
@@ -62,15 +62,15 @@ def test_a_batch_beyond_the_memory_of_the_machine_is_refused_before_it_is_made()
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_units_of_training_are_steps_on_batches_as_loaders_make_them(
-    accumulation: int,
+    accumulation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_model_config()
     data = {"max_source_length": 50, "max_target_length": 20}
     run = FinetuneConfig.model_validate({"model": MODEL, "data": data})
-    load = TrainingLoad(case(TrainingSpec(run), accumulation=accumulation), ALONE)
     seen: list[Batch] = []
-    load._step = seen.extend
-    work = next(load.units(2))
+    monkeypatch.setattr(loads, "bart_step", lambda *inputs: seen.extend)
+    _, units = started(TrainingLoad("Fine-tuning", 50, run), accumulation=accumulation)
+    work = next(units(2))
     assert work.items == 2 * accumulation == 2 * len(seen)
     assert work.tokens == sum(int(b.source_mask.sum() + (b.labels != IGNORE).sum()) for b in seen)
     for batch in seen:
@@ -79,23 +79,26 @@ def test_units_of_training_are_steps_on_batches_as_loaders_make_them(
         assert (batch.decoder_input[:, 0] == config.decoder_start_token_id).all()
 
 
-def test_a_training_step_of_the_benchmark_moves_the_weights_and_counts_its_work() -> None:
+def test_a_training_step_of_the_benchmark_moves_the_weights_and_counts_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     run = PretrainConfig.model_validate({"model": MODEL, "data": {"sequence_length": 32}})
-    load = TrainingLoad(case(TrainingSpec(run)), ALONE)
     model = Bart(run.model)
     before = model.model.shared.weight.clone()
-    load._step = bart_step(model, run, ALONE, 1e-3)
-    units = load.units(2)
+    monkeypatch.setattr(loads, "Bart", lambda config: model)
+    monkeypatch.setattr(loads, "RATE", 1e-3)
+    product, units_of = started(TrainingLoad("Pre-training", 32, run))
+    units = units_of(2)
     assert next(units).tokens == next(units).tokens == 2 * (32 + int(32 * (0.7 + 0.3 / 3.5)))
     assert not torch.equal(before, model.model.shared.weight)
-    assert load.product == (32, 64, torch.float32)
+    assert product == (32, 64, torch.float32)
 
 
 def test_random_weights_decode_to_the_full_length_every_time() -> None:
     decoding = GenerationConfig(beams=2, max_length=12, no_repeat_ngram=0)
-    spec = DecodingSpec(tiny_model_config(), 32, decoding)
-    units = DecodingLoad(case(spec, lengths="full"), ALONE).units(2)
-    assert next(units).tokens == 2 * (32 + 11)  # without the start token
+    load = DecodingLoad("Inference", 32, tiny_model_config(), decoding)
+    _, units = started(load, lengths="full")
+    assert next(units(2)).tokens == 2 * (32 + 11)  # without the start token
 
 
 def test_flops_of_decoding_agree_with_torchs_counter() -> None:

@@ -14,16 +14,10 @@ import pytest
 import torch
 
 from bart_cli.benchmark import run
-from bart_cli.benchmark.cases import (
-    Case,
-    DecodingSpec,
-    Sweep,
-    TrainingSpec,
-    plan_decoding,
-    plan_training,
-)
+from bart_cli.benchmark.cases import Sweep, plan_decoding, plan_training
 from bart_cli.benchmark.loads import DecodingLoad, TrainingLoad
 from bart_cli.benchmark.processes import WorkerGroup, processes_of
+from bart_cli.benchmark.session import Case
 from bart_cli.cli.app import build_app
 from bart_cli.config.commands import BenchmarkConfig
 from bart_cli.config.generation import GenerationConfig
@@ -43,7 +37,8 @@ QUICK = BenchmarkConfig(repeats=3, warm_up=0)
 def tiny_case(*sizes: int, **changes: object) -> Case:
     data = {"sequence_length": 16}
     settings = {"model": tiny_model_config().model_dump(), "data": data} | changes
-    return Case(TrainingSpec(PretrainConfig.model_validate(settings)), sizes, QUICK)
+    load = TrainingLoad("Pre-training", 16, PretrainConfig.model_validate(settings))
+    return Case(load, sizes, QUICK)
 
 
 @pytest.fixture
@@ -83,14 +78,14 @@ def test_transformers_does_the_same_work_and_operators_are_profiled(
     case = tiny_case(2)
     if work == "inference":
         decoding = GenerationConfig(beams=2, max_length=8)
-        case = replace(case, load=DecodingSpec(tiny_model_config(), 16, decoding))
+        case = replace(case, load=DecodingLoad("Inference", 16, tiny_model_config(), decoding))
     case = replace(case, benchmark=QUICK.model_copy(update={"profile": True}))
     groups = [[case, replace(case, side="transformers")]]
     report = run.run_benchmark(groups, tmp_path, work, command="", reporter=Reporter())
     ours, theirs = report.rows
     assert (ours.side, theirs.side) == ("bart", "transformers")
     assert ours.tokens == theirs.tokens  # the same batches
-    assert 0 < (ours.utilization(measured=True) or 0) < 1
+    assert 0 < ours.summary()["mfu_measured"] < 1
     titles = [table.title for table in report.tables]
     assert any("measured in turn" in title for title in titles)
     assert "Hottest operators (trace-transformers-fp32-1x16.json)" in titles
@@ -149,16 +144,16 @@ def test_a_failing_worker_reports_the_reason_and_a_killed_one_is_out_of_memory(
     tmp_path: Path,
 ) -> None:
     missing = tiny_case(1, data={"path": str(tmp_path / "none"), "sequence_length": 16})
-    with processes_of(missing, None) as group:
+    with processes_of(missing, ALONE) as group:
         assert isinstance(group, WorkerGroup)
         with pytest.raises(BartError, match="a bart worker failed: TypeError"):
             group.ask("prepare")
         with pytest.raises(UsageError, match="no such folder"):
-            group.ask("prepare", 1)
+            group.ask("prepare", missing, 1)
         (worker,) = group.workers.values()
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        assert group.ask("prepare", 1) == group.ask("measure", False) == []
+        assert group.ask("prepare", missing, 1) == group.ask("measure", False) == []
         assert group.outcome == "out of memory"
 
 
@@ -181,12 +176,14 @@ def test_a_trained_model_and_real_pairs_can_replace_random_ones(
         data=pairs,
         generation={"min_length": 3},
     )
-    load = DecodingLoad(case, ALONE)
-    assert (load._generation.beams, load._generation.max_length) == (2, 9)  # as it was saved
+    assert isinstance(case.load, DecodingLoad)
+    generation = case.load.generation
+    assert (generation.beams, generation.max_length) == (2, 9)  # as it was saved
+    _, units = case.load.start(case, ALONE)
     length = len(tiny_tokenizer.encode_batch([row["article"]])[0])
-    assert 2 * 3 <= next(load.units(2)).tokens - 2 * length <= 2 * 9
+    assert 2 * 3 <= next(units(2)).tokens - 2 * length <= 2 * 9
     with pytest.raises(UsageError, match="6 test articles per process"):
-        load.units(7)
+        units(7)
     sets = ["model.vocab_size=400", "model.d_model=32", "model.encoder_layers=1"]
     ((case,),) = plan_training(
         ["tiny-cpu-finetune"],
@@ -195,8 +192,8 @@ def test_a_trained_model_and_real_pairs_can_replace_random_ones(
         data=pairs,
     )
     target = len(tiny_tokenizer.encode_batch([row["summary"]])[0])
-    units = TrainingLoad(case, ALONE).units(2)
-    assert next(units).tokens == 2 * (length + target)
+    _, units = case.load.start(case, ALONE)
+    assert next(units(2)).tokens == 2 * (length + target)
 
 
 def test_everything_that_cannot_run_here_is_reported_at_once() -> None:
