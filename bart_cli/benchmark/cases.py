@@ -121,10 +121,10 @@ def _training(
 ) -> TrainingLoad:
     """Plan the load of a preset."""
     if load_preset(preset).get("task") == "finetune":
-        run = load_config(FinetuneConfig, preset=preset, sets=sweep.sets, options=options)
-        return TrainingLoad("Fine-tuning", run.data.max_source_length, run)
-    samples = load_config(PretrainConfig, preset=preset, sets=sweep.sets, options=options)
-    return TrainingLoad("Pre-training", samples.data.sequence_length, samples)
+        finetune = load_config(FinetuneConfig, preset=preset, sets=sweep.sets, options=options)
+        return TrainingLoad("Fine-tuning", finetune.data.max_source_length, finetune)
+    pretrain = load_config(PretrainConfig, preset=preset, sets=sweep.sets, options=options)
+    return TrainingLoad("Pre-training", pretrain.data.sequence_length, pretrain)
 
 
 def _processes(requested: Sequence[int]) -> Sequence[int]:

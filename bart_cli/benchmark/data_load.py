@@ -1,41 +1,40 @@
-"""Loads of the stages from text to batches, with the code of real runs."""
+"""Measure the stages from text to batches, with the code of real runs."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
+from bart_cli.benchmark.cases import ascending
+from bart_cli.benchmark.loads import data_loader
+from bart_cli.benchmark.run import Report, run_benchmark
 from bart_cli.benchmark.session import Case, Load, Unit, Units, lengths_of, unit_of
-from bart_cli.config.model import ModelConfig
+from bart_cli.benchmark.tables import PARALLEL, STAGES
+from bart_cli.config.commands import BenchmarkConfig
+from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
-from bart_cli.data.batch import Batch, Collate
-from bart_cli.data.documents import plan_blocks
+from bart_cli.data.documents import plan_blocks, read_texts, scan_corpus
+from bart_cli.data.download.sample import write_sample
 from bart_cli.data.order import Share
-from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import PairSource
 from bart_cli.data.preprocess.blocks import BlockTask, PreprocessSettings, process_block
-from bart_cli.data.pretrain_loader import PretrainLoader
-from bart_cli.data.shards import find_tokenizer, resolve_shards
-from bart_cli.data.summarization_loader import SummarizationLoader
-from bart_cli.model.formats import require_room
+from bart_cli.files import require_folder
+from bart_cli.progress import Reporter
+from bart_cli.runtime.cores import usable_cores
 from bart_cli.runtime.workers import worker_processes
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.resume import TrainingRun
 
+SAMPLE = {"megabytes": 8.0, "train": 2000, "validation": 1, "test": 1}  # built-in sample
+VOCABULARY = 2500
 BLOCK = 2**19  # bytes of text per task, so that a small corpus has tasks for every process
 STEPS = 16  # batches per unit of work
-# Stage -> description, unit of its rate, and items per unit.
-STAGES = {
-    "preprocess": ("text to samples (sentences, BPE, packing)", "text, MB/s", 1e6),
-    "denoise": ("noise and padding, one process", "samples/s", 1.0),
-    "shards": ("loader of pre-training, its processes", "samples/s", 1.0),
-    "pairs": ("loader of fine-tuning, one process", "pairs/s", 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -87,36 +86,49 @@ class DataLoad(Load):
         model = {"vocab_size": Tokenizer.from_pretrained(tokenizer).vocab_size}
         settings = {"data": data, "model": model, "training": {"seed": seed}}
         share = Share(global_batch=self.batch, micro_batch=self.batch)
-        steps = data_loader(kind.model_validate(settings), share)
-        while True:
-            yield unit_of(lengths_of([one for step in islice(steps, STEPS) for one in step]))
+        batches = chain.from_iterable(data_loader(kind.model_validate(settings), share))
+        return (unit_of(lengths_of(list(islice(batches, STEPS)))) for _ in count())
 
 
-def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
-    """Open the data of a run, and yield this rank's micro-batches of each step.
-
-    Raises:
-        UsageError: `run.data.path` has no shards or pairs, or their tokenizer is not the model's.
-    """
-    assert run.data.path is not None
-    model = run.model
-    if isinstance(run, PretrainConfig):
-        folder = resolve_shards(run.data.path, run.data.sequence_length)
-        words = fitting_tokenizer(folder, run.data.tokenizer, model)
-        return iter(PretrainLoader(folder, run, words, share, Collate.of(words, model)))
-    source = PairSource(run.data)
-    words = fitting_tokenizer(run.data.path, run.data.tokenizer, model)
-    pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
-    seed, collate = run.training.seed, Collate.of(words, model)
-    return iter(SummarizationLoader(pairs, run.data, share, seed=seed, collate=collate))
-
-
-def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenizer:
-    """Load the named tokenizer, or the one next to the data.
-
-    Raises:
-        UsageError: there is no tokenizer, or the model lacks embeddings for many of its entries.
-    """
-    words = find_tokenizer(data, name)
-    require_room(words, model, hint=f"Pass --set model.vocab_size={words.vocab_size}.")
-    return words.fitted(model.vocab_size)
+def run_data_benchmark(
+    out: Path,
+    *,
+    corpus: Path | None,
+    pairs: Path | None,
+    tokenizer: str | None,
+    length: int,
+    batch: int,
+    workers: Sequence[int],
+    benchmark: BenchmarkConfig,
+    command: str,
+    reporter: Reporter,
+) -> Report:
+    """Measure preprocessing, noise and loaders, on the built-in sample if a path is None."""
+    require_folder(out)
+    if corpus is not None:
+        scan_corpus(corpus)
+    if pairs is not None:
+        PairSource(SummarizationDataConfig(path=pairs))
+    with tempfile.TemporaryDirectory(prefix="bart-benchmark-") as name:
+        work = Path(name)
+        if corpus is None or pairs is None:
+            write_sample(work / "sample", **SAMPLE, reporter=reporter)  # type: ignore[arg-type]
+            corpus = corpus or work / "sample" / "pretrain"
+            pairs = pairs or work / "sample" / "summarization"
+        if tokenizer is not None:
+            words = Tokenizer.from_pretrained(tokenizer)
+        else:
+            with reporter.task("train the tokenizer") as task:
+                words = Tokenizer.train(read_texts(corpus, "lines"), VOCABULARY)
+                task.advance()
+        words.save(work / "tokenizer")
+        loads = [DataLoad(stage, length, work, corpus, pairs, batch) for stage in STAGES]
+        with reporter.task("write shards", total=1) as task:
+            for block in loads[0].tasks(work):
+                process_block(block)
+            task.advance()
+        counts = ascending(workers or {1, min(usable_cores(), 2), usable_cores()})
+        groups = [
+            [Case(load, counts if load.name in PARALLEL else (1,), benchmark)] for load in loads
+        ]
+        return run_benchmark(groups, out, "Data", command=command, reporter=reporter)

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from bart_cli.benchmark.data_load import data_loader, fitting_tokenizer
 from bart_cli.benchmark.session import Case, Load, Product, Unit, Units, lengths_of, unit_of
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -28,7 +27,11 @@ from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import Batch, Collate, pad_rows
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share
-from bart_cli.data.pairs import read_pairs
+from bart_cli.data.pair_ids import load_encoded
+from bart_cli.data.pairs import PairSource, read_pairs
+from bart_cli.data.pretrain_loader import PretrainLoader
+from bart_cli.data.shards import find_tokenizer, resolve_shards
+from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine
 from bart_cli.inference.generate import generate
@@ -37,12 +40,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.formats import load_model, require_room
 from bart_cli.model.hf_config import generation_to_hf, to_hf
 from bart_cli.runtime.flops import decoding_flops, training_flops
-from bart_cli.runtime.precision import (
-    apply_matmul_precision,
-    autocast,
-    make_scaler,
-    product_dtype,
-)
+from bart_cli.runtime.precision import apply_matmul_precision, autocast, make_scaler, product_dtype
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from bart_cli.training import loop
@@ -144,6 +142,36 @@ class TrainingLoad(Load):
         start, positions = config.decoder_start_token_id, config.max_position_embeddings
         collate = Collate(config.pad_token_id, start, positions)
         return collate(random_rows(rng, sources, config), random_rows(rng, targets, config))
+
+
+def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
+    """Open the data of a run, and yield this rank's micro-batches of each step.
+
+    Raises:
+        UsageError: `run.data.path` has no shards or pairs, or their tokenizer is not the model's.
+    """
+    assert run.data.path is not None
+    model = run.model
+    if isinstance(run, PretrainConfig):
+        folder = resolve_shards(run.data.path, run.data.sequence_length)
+        words = fitting_tokenizer(folder, run.data.tokenizer, model)
+        return iter(PretrainLoader(folder, run, words, share, Collate.of(words, model)))
+    source = PairSource(run.data)
+    words = fitting_tokenizer(run.data.path, run.data.tokenizer, model)
+    pairs = load_encoded(source, "train", run.data.n_train, run.data, words)
+    seed, collate = run.training.seed, Collate.of(words, model)
+    return iter(SummarizationLoader(pairs, run.data, share, seed=seed, collate=collate))
+
+
+def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Tokenizer:
+    """Load the named tokenizer, or the one next to the data.
+
+    Raises:
+        UsageError: there is no tokenizer, or the model lacks embeddings for many of its entries.
+    """
+    words = find_tokenizer(data, name)
+    require_room(words, model, hint=f"Pass --set model.vocab_size={words.vocab_size}.")
+    return words.fitted(model.vocab_size)
 
 
 def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:

@@ -103,10 +103,7 @@ Processes = InProcess | WorkerGroup
 
 @contextmanager
 def processes_of(case: Case, world: World) -> Iterator[Processes]:
-    """Start the processes of a case, and end them at the end of the block.
-
-    The ranks of a launcher are used as the processes.
-    """
+    """Start the processes of a case, and end them after the block; or use a launcher's ranks."""
     from bart_cli.runtime.launch import rank_environment, rendezvous
     from bart_cli.runtime.world import launched
 
@@ -145,9 +142,8 @@ def _serve(
     os.environ.update(environment)
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
-    score = Path("/proc/self/oom_score_adj")
-    if score.exists():  # let the kernel kill this process first
-        score.write_text("1000")
+    with suppress(FileNotFoundError):  # Linux: let the kernel kill this process first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     from bart_cli.benchmark.session import Session
     from bart_cli.runtime.world import join_world
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import platform
 import re
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,26 +18,18 @@ from pathlib import Path
 import torch
 
 from bart_cli import __version__
-from bart_cli.benchmark.cases import ascending
-from bart_cli.benchmark.data_load import STAGES, DataLoad
 from bart_cli.benchmark.processes import OK, Processes, processes_of
 from bart_cli.benchmark.session import Case, Group
-from bart_cli.benchmark.tables import Row, TextTable, make_tables
-from bart_cli.config.commands import BenchmarkConfig
-from bart_cli.config.data import SummarizationDataConfig
+from bart_cli.benchmark.tables import PARALLEL, Row, TextTable, make_tables
 from bart_cli.figures import draw_throughput
-from bart_cli.files import require_folder, strict_json, write_text
+from bart_cli.files import strict_json, write_text
 from bart_cli.progress import Reporter, Task
 from bart_cli.runtime.cores import usable_cores
 from bart_cli.runtime.interrupts import finishing
 from bart_cli.runtime.world import World, held_by_rank_0, join_world, launched
-from bart_cli.tokenizer import Tokenizer
 
 FEWEST = 3  # minimum measurements per row, however long they take
 CEILINGS = 10  # measurements of the ceiling per row
-SAMPLE = {"megabytes": 8.0, "train": 2000, "validation": 1, "test": 1}  # built-in sample
-VOCABULARY = 2500
-PARALLEL = ("preprocess", "shards")  # stages to measure with several processes
 OPERATORS = ["Operator", "Calls", "Milliseconds", "Share"]  # columns of a profile
 
 
@@ -88,9 +79,7 @@ def run_benchmark(
         with reporter.task("benchmark", total=total, unit="rows") as task:
             try:
                 for group in groups:
-                    for rows in _measure_group(group, world, report, task):
-                        report.rows += rows
-                        task.advance(1)
+                    _measure_group(group, world, report, task)
             except KeyboardInterrupt:
                 report.interrupted = True
         if not report.rows:
@@ -101,7 +90,7 @@ def run_benchmark(
         return report
 
 
-def _measure_group(group: Group, world: World, report: Report, task: Task) -> Iterator[list[Row]]:
+def _measure_group(group: Group, world: World, report: Report, task: Task) -> None:
     """Measure each size; a size that does not fit in memory gets a row without measurements."""
     sizes = list(group[0].sizes)
     while sizes:
@@ -112,8 +101,9 @@ def _measure_group(group: Group, world: World, report: Report, task: Task) -> It
                 rows = [Row.of(case, sizes[0]) for case in group]
                 task.show({rows[0].name: rows[0].headline()})
                 _measure_rows(list(zip(group, rows, started, strict=True)), world, report)
+                report.rows += rows
                 sizes.pop(0)
-                yield rows
+                task.advance(1)
 
 
 def _measure_rows(
@@ -135,57 +125,7 @@ def _measure_rows(
         if benchmark.profile:
             name = f"trace-{case.side}-{case.precision}-{case.processes}x{case.load.length}.json"
             for lines in processes.ask("profile", report.out / name)[:1]:
-                table = TextTable(f"Hottest operators ({name})", OPERATORS, lines)
-                report.profiles[name] = table
-
-
-def run_data_benchmark(
-    out: Path,
-    *,
-    corpus: Path | None,
-    pairs: Path | None,
-    tokenizer: str | None,
-    length: int,
-    batch: int,
-    workers: Sequence[int],
-    benchmark: BenchmarkConfig,
-    command: str,
-    reporter: Reporter,
-) -> Report:
-    """Measure preprocessing, noise and loaders, on the built-in sample if a path is None."""
-    from bart_cli.data.documents import read_texts, scan_corpus
-    from bart_cli.data.download.sample import write_sample
-    from bart_cli.data.pairs import PairSource
-    from bart_cli.data.preprocess.blocks import process_block
-
-    require_folder(out)
-    if corpus is not None:
-        scan_corpus(corpus)
-    if pairs is not None:
-        PairSource(SummarizationDataConfig(path=pairs))
-    with tempfile.TemporaryDirectory(prefix="bart-benchmark-") as name:
-        work = Path(name)
-        if corpus is None or pairs is None:
-            write_sample(work / "sample", **SAMPLE, reporter=reporter)  # type: ignore[arg-type]
-            corpus = corpus or work / "sample" / "pretrain"
-            pairs = pairs or work / "sample" / "summarization"
-        if tokenizer is not None:
-            words = Tokenizer.from_pretrained(tokenizer)
-        else:
-            with reporter.task("train the tokenizer") as task:
-                words = Tokenizer.train(read_texts(corpus, "lines"), VOCABULARY)
-                task.advance()
-        words.save(work / "tokenizer")
-        loads = [DataLoad(stage, length, work, corpus, pairs, batch) for stage in STAGES]
-        with reporter.task("write shards", total=1) as task:
-            for block in loads[0].tasks(work):
-                process_block(block)
-            task.advance()
-        counts = ascending(workers or {1, min(usable_cores(), 2), usable_cores()})
-        groups = [
-            [Case(load, counts if load.name in PARALLEL else (1,), benchmark)] for load in loads
-        ]
-        return run_benchmark(groups, out, "Data", command=command, reporter=reporter)
+                report.profiles[name] = TextTable(f"Hottest operators ({name})", OPERATORS, lines)
 
 
 def write_report(report: Report, title: str, command: str) -> None:
@@ -200,9 +140,8 @@ def write_report(report: Report, title: str, command: str) -> None:
     }
     lines = [strict_json(row.summary() | {"machine": machine}) for row in report.rows]
     write_text(report.out / "results.jsonl", "".join(f"{line}\n" for line in lines))
-    units = "GPUs" if gpu else "cores"
-    caption = "{device}, {devices} " + units + ", torch {torch}, bart {bart}, {date}"
-    caption = caption.format(**machine)
+    template = "{device}, {devices} {units}, torch {torch}, bart {bart}, {date}"
+    caption = template.format(units="GPUs" if gpu else "cores", **machine)
     parts = [f"# {title}", caption, f"```bash\n{command}\n```"]
     parts += [table.markdown() for table in report.tables]
     write_text(report.out / "results.md", "\n\n".join(parts) + "\n")

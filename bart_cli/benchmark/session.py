@@ -81,7 +81,7 @@ class Case:
 
 
 Group = list[Case]  # cases that take turns
-Units = Callable[[int], Iterator[Unit]]
+Units = Callable[[int], Iterator[Unit]]  # see Load.start
 
 
 def lengths_of(batches: Sequence[Batch]) -> list[tuple[Tensor, Tensor]]:
@@ -140,9 +140,7 @@ class Session:
     def profile(self, path: Path) -> list[list[str]]:
         """Trace two units of work; return name, calls, milliseconds and share of hot operators."""
         column = "self_device_time_total" if self._on_gpu else "self_cpu_time_total"
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        activities += [torch.profiler.ProfilerActivity.CUDA] if self._on_gpu else []
-        with torch.profiler.profile(activities=activities) as profiler:
+        with torch.profiler.profile() as profiler:  # of all devices that torch supports
             for _ in range(2):
                 next(self._units)
             synchronize(self._world.device)

@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bart_cli.benchmark.data_load import STAGES
 from bart_cli.benchmark.processes import OK
 from bart_cli.benchmark.session import Case, Unit
 
 NOTHING = "-"
 MFU = "MFU: of the speed of matrix products, measured in between"
 PERCENTILES = (50, 90, 95, 99)
+# Stage -> description, unit of its rate, and items per unit.
+STAGES = {
+    "preprocess": ("text to samples (sentences, BPE, packing)", "text, MB/s", 1e6),
+    "denoise": ("noise and padding, one process", "samples/s", 1.0),
+    "shards": ("loader of pre-training, its processes", "samples/s", 1.0),
+    "pairs": ("loader of fine-tuning, one process", "pairs/s", 1.0),
+}
+PARALLEL = ("preprocess", "shards")  # stages to measure with several processes
 
 
 @dataclass
@@ -66,9 +73,8 @@ class Row:
         """Describe the case beside the progress bar."""
         count = self.size if self.name in STAGES else self.processes
         processes = f"{count} process" + ("es" if count > 1 else "")
-        if self.name in STAGES:
-            return processes
-        return f"{self.length} tokens, batch {self.size}, {self.precision}, {processes}"
+        sizes = f"{self.length} tokens, batch {self.size}, {self.precision}, "
+        return processes if self.name in STAGES else sizes + processes
 
     @property
     def rates(self) -> NDArray[np.float64]:

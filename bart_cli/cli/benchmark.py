@@ -219,7 +219,7 @@ def data_stages(
 
     [bold]bart benchmark data --workers 1,2,4,8[/bold]
     """
-    from bart_cli.benchmark.run import run_data_benchmark
+    from bart_cli.benchmark.data_load import run_data_benchmark
 
     report = run_data_benchmark(
         measuring.out_folder or Path("runs/benchmark-data"),

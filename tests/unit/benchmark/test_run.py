@@ -15,6 +15,7 @@ import torch
 
 from bart_cli.benchmark import run
 from bart_cli.benchmark.cases import Sweep, plan_decoding, plan_training
+from bart_cli.benchmark.data_load import run_data_benchmark
 from bart_cli.benchmark.loads import DecodingLoad, TrainingLoad
 from bart_cli.benchmark.processes import WorkerGroup, processes_of
 from bart_cli.benchmark.session import Case
@@ -111,7 +112,7 @@ def test_the_stages_of_the_data_are_measured(tmp_path: Path, tiny_tokenizer: Tok
     (corpus / "a.txt").write_text("".join(f"x-{i} {text}\n" for i in range(200)))
     row = json.dumps({"article": text, "summary": SENTENCES[0]}) + "\n"
     (pairs / "train.jsonl").write_text(row * 80)
-    report = run.run_data_benchmark(
+    report = run_data_benchmark(
         tmp_path / "out",
         corpus=corpus,
         pairs=pairs,
