@@ -29,11 +29,22 @@ SHORTEST_LEAD = 60  # characters
 SHORTEST_TEXT = 250  # characters in paragraphs above which trafilatura reads only paragraphs
 INLINE = frozenset("a abbr b em i mark q small span strong sub sup".split())
 LEAD = re.compile(
-    r"[tT]easer|<(?:article|main)\b.*?<(?:header\b|div\b[^>]*>\s*[^<\s][^<]{40})", re.DOTALL
+    r"[tT]easer|<td\b[^>]*>\s*[^<\s][^<]{40}"
+    r"|<(?:article|main)\b.*?<(?:header\b|div\b[^>]*>\s*[^<\s][^<]{40})",
+    re.DOTALL,
 )
+NAMED_LEAD = re.compile(
+    r"(?<![a-z])(?:lead|lede|intro|introduction|standfirst|teaser|chapo|vorspann|ingress|sommaire|"
+    r"summary|abstract|dek|deck|subtitle|subheadline)(?![a-z])",
+    re.IGNORECASE,
+)
+# Soft hyphens and other characters of no width that only guide the breaking of lines.
+INVISIBLE = dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))
 JSON_LD = re.compile(
     r"<script\b[^>]*application/ld\+json[^>]*>(.*?)</script", re.IGNORECASE | re.DOTALL
 )
+COMMENT_MARKS = re.compile(r"^\s*(?://\s*)?<!(?:\[CDATA\[|--)|(?://\s*)?(?:\]\]|--)>\s*$")
+TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 FIRST_YEAR, LAST_YEAR = 1990, 2100  # range in which a number counts as a Unix timestamp
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 URL_DATES = (
@@ -138,7 +149,8 @@ def _json_ld(html: str) -> Iterator[dict[str, Any]]:
     """Yield every object in the page's JSON-LD blocks, skipping blocks that are invalid."""
     for block in JSON_LD.findall(html):
         try:
-            nodes = [json.loads(block, strict=False)]
+            bare = COMMENT_MARKS.sub("", block)
+            nodes = [json.loads(TRAILING_COMMA.sub("", bare), strict=False)]
         except (ValueError, RecursionError):
             continue
         while nodes:
@@ -184,16 +196,12 @@ def keep_lead(html: str) -> str:
     """
     if not LEAD.search(html):
         return html
-    from lxml import etree
-    from lxml.html import HTMLParser, document_fromstring, tostring
+    from lxml.html import tostring
 
-    try:
-        # Parse bytes: lxml rejects a str with an XML encoding declaration.
-        parser = HTMLParser(encoding="utf-8")
-        tree = document_fromstring(html.encode("utf-8", "replace"), parser=parser)
-    except (etree.ParserError, ValueError):
+    tree = _parsed(html)
+    if tree is None:
         return html
-    for article in tree.iter("article", "main"):
+    for article in tree.iter("article", "main", "td"):
         if sum(len(p.text_content()) for p in article.iter("p")) >= SHORTEST_TEXT:
             _wrap_lead(article)
     for node in list(tree.iter("header")):
@@ -208,21 +216,66 @@ def keep_lead(html: str) -> str:
     ]
     names = Counter(node.get("class") for node in named)
     for node in named:
-        text = " ".join(node.text_content().split())
-        links = sum(len(" ".join(link.text_content().split())) for link in node.iter("a"))
         alone = node.get("class") is None or names[node.get("class")] == 1
-        if alone and len(text) >= SHORTEST_LEAD and links < len(text) / 3:
+        if alone and _is_text(node):
             node.attrib.pop("class", None)
             node.attrib.pop("id", None)
     return tostring(tree, encoding="unicode", doctype="<!DOCTYPE html>")
 
 
+def _parsed(html: str) -> Any:
+    """The tree of a page, or None."""
+    from lxml import etree
+    from lxml.html import HTMLParser, document_fromstring
+
+    try:
+        # Parse bytes: lxml rejects a str with an XML encoding declaration.
+        parser = HTMLParser(encoding="utf-8")
+        return document_fromstring(html.encode("utf-8", "replace"), parser=parser)
+    except (etree.ParserError, ValueError):
+        return None
+
+
+def _is_text(node: Any) -> bool:
+    """Whether an element has enough text for a lead, and mostly outside links."""
+    size = len(_words(node))
+    return size >= SHORTEST_LEAD and sum(len(_words(link)) for link in node.iter("a")) < size / 3
+
+
+def _words(node: Any) -> str:
+    return " ".join(node.text_content().split())
+
+
+def _with_lead(text: str, plain: str, html: str) -> str:
+    """Prepend leads that trafilatura left out, since they precede the element of the body.
+
+    These are paragraphs of resiliparse's text before the first one of `text`, in an element that is
+    named like a lead.
+    """
+    lines = [" ".join(line.split()) for line in plain.splitlines()]
+    found = " ".join(text.split())
+    long = [line for line in lines if len(line) >= SHORTEST_LEAD]
+    before = long[: next((i for i, line in enumerate(long) if line in found), 0)]
+    if not before or not NAMED_LEAD.search(html) or (tree := _parsed(html)) is None:
+        return text
+    named = [
+        _words(node)
+        for node in tree.iter("div", "p", "h2", "h3", "section", "span")
+        if NAMED_LEAD.search(f"{node.get('class', '')} {node.get('id', '')}") and _is_text(node)
+    ]
+    leads = [line for line in before if any(line in lead for lead in named)]
+    title, *rest = text.split("\n")
+    if len(title) < SHORTEST_LEAD and title.rstrip()[-1:].isalnum():
+        return "\n".join([title, *leads, *rest])
+    return "\n".join([*leads, text])
+
+
 def _wrap_lead(article: Any) -> None:
-    """Wrap the first long text in `article` in a paragraph if it is bare text in a `<div>`."""
-    for node in article.iter("p", "div"):
+    """Wrap the first long text in `article` in a paragraph if it is bare text of its element."""
+    for node in article.iter("p", "div", "td"):
         if len(" ".join((node.text or "").split())) < SHORTEST_LEAD:
             continue
-        if node.tag == "div":
+        if node.tag != "p":
             lead = node.makeelement("p")
             lead.text, node.text = node.text, None
             for child in list(node):
@@ -257,7 +310,7 @@ def _trafilatura(page: Page) -> str:
     exact, plain, body = extract(True), _resiliparse(page), _article_body(page.text)
     enough = max(len(plain), len(body)) * SHORT
     if len(exact) >= enough:
-        return exact
+        return _with_lead(exact, plain, page.text)
     if len(body) >= enough:
         return body
     tolerant = extract(False)
@@ -268,7 +321,7 @@ def _article_body(html: str) -> str:
     """The longest `articleBody` in the page's JSON-LD, as text."""
     bodies = (node.get("articleBody") for node in _json_ld(html))
     body = max((text for text in bodies if isinstance(text, str)), key=len, default="")
-    return unescape(re.sub(r"<[^>]*>", " ", unescape(body)))
+    return unescape(re.sub(r"<[^>]*>", " ", unescape(body))).translate(INVISIBLE)
 
 
 def _resiliparse(page: Page) -> str:
@@ -277,7 +330,7 @@ def _resiliparse(page: Page) -> str:
     text: str = extract_plain_text(
         page.text, main_content=True, alt_texts=False, links=False, comments=False
     )
-    return text
+    return text.translate(INVISIBLE)
 
 
 def _news_please(page: Page) -> str:

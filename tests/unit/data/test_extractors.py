@@ -65,6 +65,29 @@ def test_the_lead_paragraph_is_kept(extractor: str, name: str) -> None:
         assert LEAD in extract(page(lead + f"<p>{REST * 3}</p>" * 3))
 
 
+BODY = f"<p>{REST * 3}</p>" * 3
+STRUCTURES = [
+    f"<article><header><h1>Bridge</h1><h2 class=subtitle>{LEAD}</h2></header>{BODY}</article>",
+    f"<header><h1>Bridge</h1><p class=intro>{LEAD}</p></header><article>{BODY}</article>",
+    f"<article><div class=a__intro><p>{LEAD}</p></div><div class=a__body>{BODY}</div></article>",
+    f"<main><div><h1>B</h1><div class=dek>{LEAD}</div></div><div class=body>{BODY}</div></main>",
+    f"<article><h1>B</h1><div class=sommaire><em>{LEAD}</em></div>{BODY}</article>",
+    f"<table><tr><td><a href=/>Home</a></td><td>{LEAD}<br><br>{BODY}</td></tr></table>",
+]
+
+
+@pytest.mark.parametrize("body", STRUCTURES)
+def test_the_lead_is_kept_outside_the_body(body: str) -> None:
+    text = load_extractor("trafilatura")(Page("", f"<html><body>{body}</body></html>".encode()))
+    assert text.count(LEAD) == 1
+    assert text.index(LEAD) < text.index(REST.strip())
+
+
+def test_soft_hyphens_are_not_text() -> None:
+    body = BODY.replace("bridge", "brid\xadge").replace("region", "re\u200bgion")
+    assert REST.strip() in load_extractor("resiliparse")(page(body))
+
+
 def test_teasers_of_other_articles_are_dropped() -> None:
     cards = "".join(
         f"<div class='teaser'><p>Other news number {i} <a href='/{i}'>that we would like you to "
@@ -75,11 +98,13 @@ def test_teasers_of_other_articles_are_dropped() -> None:
     assert "Other news" not in load_extractor("trafilatura")(page(body + cards))
 
 
-def test_an_article_missed_by_trafilatura_is_taken_from_json_ld() -> None:
+@pytest.mark.parametrize("form", ["{}", "<!--\n{}\n-->", "\n//<![CDATA[\n{}\n//]]>\n", "[{},]"])
+def test_an_article_missed_by_trafilatura_is_taken_from_json_ld(form: str) -> None:
     body = " ".join(f"Sentence number {i} tells of the bridge &amp; the river." for i in range(40))
     data = json.dumps({"@graph": [{"@type": "NewsArticle", "articleBody": body}]})
+    script = form.format(data)
     found = load_extractor("trafilatura")(
-        page(f"<p>{LEAD}</p>", f"<script type='application/ld+json'>{data}</script>")
+        page(f"<p>{LEAD}</p>", f"<script type='application/ld+json'>{script}</script>")
     )
     assert "Sentence number 39 tells of the bridge & the river." in found
 
