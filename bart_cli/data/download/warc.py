@@ -19,6 +19,9 @@ MEMBER = b"\x1f\x8b\x08"  # first bytes of a gzip member
 HTML = {"text/html", "application/xhtml+xml"}
 UNKNOWN = {"", "unknown/unknown", "application/unknown", "*/*"}  # sniff the type, as browsers do
 MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
+ZSTD = b"\x28\xb5\x2f\xfd"
+LAYERS = 3  # of compression around a body
+BINARY = re.compile(rb"[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]")  # not in text (WHATWG MIME sniffing)
 TAIL = 2**22  # bytes at the end of a file that contain its last record
 SNIFFED = 1445  # bytes of a body used to determine its type (WHATWG MIME sniffing)
 CHUNK_SIZE = re.compile(rb"(?:\r\n)?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
@@ -120,25 +123,44 @@ def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:
     """Remove the transfer and content codings of a body; None if it cannot be decoded.
 
     Crawlers store bodies decoded or as received, and keep the headers in both cases (some with the
-    prefix `X-Crawl-`). A body that does not look encoded is therefore returned unchanged.
+    prefix `X-Crawl-`), or drop a header. So the headers count only if the body does not look like a
+    page, and gzip and zstd are recognized by their first bytes.
     """
     if "chunked" in _field(fields, "transfer-encoding"):
         body = _joined(body)
-    for coding in reversed(_field(fields, "content-encoding").split(",")):
-        if MARKUP.search(body[:SNIFFED]):
-            break
-        try:
+    try:
+        body = _unpacked(body)
+        for coding in reversed(_field(fields, "content-encoding").split(",")):
+            if MARKUP.search(body[:SNIFFED]):
+                break
             match coding.strip():
-                case "gzip" | "x-gzip" if body.startswith(MEMBER[:2]):
-                    body = zlib.decompressobj(31).decompress(body)
                 case "deflate":
                     # The standard says zlib format, but some servers send the raw stream.
                     bare = (int.from_bytes(body[:2], "big") % 31) or body[0] & 15 != 8
                     body = zlib.decompressobj(-15 if bare else 15).decompress(body)
                 case "br":
                     body = brotli.decompress(body)
-        except (zlib.error, brotli.error, IndexError):
-            return None
+            body = _unpacked(body)
+    except (zlib.error, brotli.error, OSError, ValueError, IndexError):
+        return None
+    begin = body[:SNIFFED]
+    is_page = MARKUP.search(begin.replace(b"\0", b"")) or not BINARY.search(begin)
+    return body if is_page else None
+
+
+def _unpacked(body: bytes) -> bytes:
+    """Remove layers of gzip (all its members) and zstd."""
+    import pyarrow as pa
+
+    for _ in range(LAYERS):
+        if body.startswith(ZSTD):
+            body = pa.CompressedInputStream(pa.BufferReader(body), "zstd").read()
+        pieces = []
+        while body.startswith(MEMBER[:2]):
+            member = zlib.decompressobj(31)
+            pieces.append(member.decompress(body))
+            body = member.unused_data
+        body = b"".join(pieces) or body
     return body
 
 

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from random import Random
 
+import pyarrow as pa
 import pytest
 
 from bart_cli.data.download.warc import ends_in_record, read_pages
@@ -43,6 +44,7 @@ def test_bodies_are_decoded_and_other_records_are_counted(tmp_path: Path) -> Non
     import brotli
 
     html = b"<!doctype html><html><body>" + b"<p>The bridge is open.</p>" * 30 + b"</body></html>"
+    packed = gzip.compress(html)
     bare = zlib.compressobj(wbits=-15)
     chunked = b"%x\r\n" % 100 + html[:100] + b"\r\n%X;x=1\r\n" % len(html[100:]) + html[100:]
     bodies = {
@@ -51,6 +53,11 @@ def test_bodies_are_decoded_and_other_records_are_counted(tmp_path: Path) -> Non
         "Content-Encoding: deflate": zlib.compress(html),
         "Content-Encoding: deflate, identity": bare.compress(html) + bare.flush(),
         "Content-Encoding: br": brotli.compress(html),
+        "Content-Encoding: gzip\r\nX": gzip.compress(gzip.compress(html)),
+        "X-No-Header: 1": gzip.compress(html[:99]) + gzip.compress(html[99:]),
+        "Content-Encoding: zstd": pa.compress(html, codec="zstd", asbytes=True),
+        "Content-Encoding: br, gzip": gzip.compress(brotli.compress(html)),
+        "Transfer-Encoding: gzip, chunked": b"%x\r\n" % len(packed) + packed + b"\r\n0\r\n\r\n",
         "Transfer-Encoding: chunked": chunked + b"\r\n0\r\n\r\n",
         "Transfer-Encoding: Chunked\r\nX": html,
     }
@@ -61,10 +68,11 @@ def test_bodies_are_decoded_and_other_records_are_counted(tmp_path: Path) -> Non
     pages += [News("https://a.example/", html, content_type=kind) for kind in ("", "X/HTML")]
     pages += [
         News("https://a.example/", b"no", content_type="text/html\r\nContent-Encoding: br"),
+        News("https://a.example/", brotli.compress(html)),
         News("https://a.example/", html, status=404),
     ]
     write_warc(tmp_path / "a.warc.gz", pages)
     dropped: list[str] = []
     found = list(read_pages(tmp_path / "a.warc.gz", lambda _: None, dropped.append))
     assert [page.html for page in found] == [html] * (len(bodies) + 1)
-    assert dropped == ["not HTML", "unreadable body", "HTTP status not 200"]
+    assert dropped == ["not HTML", "unreadable body", "unreadable body", "HTTP status not 200"]
