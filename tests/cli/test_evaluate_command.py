@@ -191,7 +191,7 @@ def test_an_empty_article_has_an_empty_prediction(folder: Path, tmp_path: Path) 
         ("--data {}/none", ["no such file or folder"]),
         ("--data {}/pairs --preset tiny-cpu", ["is for `bart pretrain`", "tiny-cpu-finetune"]),
         ("--data {}/pairs --preset bart-base", ["describes a model only"]),
-        ("--data {}/pairs --max-length 500", ["max_length of 500 tokens", "128"]),
+        ("--data {}/pairs --max-length 500", ["max_length=500", "128 positions"]),
         ("--data {}/pairs --beams 2 --return-sequences 3", ["return_sequences=3"]),
         ("--data {}/pairs --out {}/model/..", ["config.yaml belongs to something else"]),
     ],
