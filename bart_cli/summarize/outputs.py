@@ -70,7 +70,7 @@ def write_results(
     heading: Callable[[str], str] | None,
     decoding: Mapping[str, object],
 ) -> Iterator[Callable[[Result], None]]:
-    """Return a function that writes one result; on exit, complete the output.
+    """Return a function that writes one result; on exit or an error, complete the output.
 
     Text output contains no errors; these are reported on standard error.
 
@@ -96,9 +96,13 @@ def write_results(
             stream.write((",\n  " if count else "[\n  ") + to_json(to_record(result, decoding)))
         count += 1
 
-    yield write
-    if form == "json":
-        stream.write("\n]\n" if count else "[]\n")
+    complete = False
+    try:
+        yield write
+        complete = True
+    finally:  # the results before an error or Ctrl-C are valid JSON too
+        if form == "json" and (count or complete):
+            stream.write("\n]\n" if count else "[]\n")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -15,9 +16,10 @@ from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter, Task
 from bart_cli.summarize.inputs import find_inputs
-from bart_cli.summarize.outputs import continued_file
+from bart_cli.summarize.outputs import Result, continued_file, write_results
+from bart_cli.summarize.records import Origin
 from bart_cli.summarize.run import Job, summarize_to_file, summarize_to_stream
-from bart_cli.summarize.summarizer import Summarizer
+from bart_cli.summarize.summarizer import Summarizer, Summary
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import save_model, tiny_model_config
 
@@ -67,6 +69,20 @@ def test_out_of_memory_is_an_error_with_a_hint(tmp_path: Path, failure: Exceptio
     with pytest.raises(BartError, match="out of memory: 32 texts at once, 4 beams") as caught:
         summarize_to_stream(summarizer, job, StringIO(), reporter=Reporter(), task=Task())
     assert caught.value.hint == "Pass --batch-size 16."
+
+
+@pytest.mark.parametrize("error", [BartError("scores are not finite"), KeyboardInterrupt()])
+def test_an_error_after_some_results_leaves_valid_json(error: BaseException) -> None:
+    stream, result = StringIO(), Result(Origin("a.txt"), Summary("one", (), 0.0, 3, 3))
+
+    def fail() -> None:
+        with write_results(stream, "json", None, {}) as write:
+            write(result)
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert [record["summary"] for record in json.loads(stream.getvalue())] == ["one"]
 
 
 def test_an_evaluation_inside_the_model_folder_resumes(
