@@ -308,6 +308,11 @@ def test_openwebtext_archives_as_downloaded(tmp_path: Path) -> None:
     assert text.startswith(b"openwebtext-urlsf_subset00-1_data-1-a One.\n")
     assert extract(outer, "file") == text
     assert extract(outer, "file") == text  # again: nothing to do
+    (tmp_path / "b").mkdir()  # packed anew, in other ways and with other files
+    tars = {name.replace(".xz", ".tar"): lzma.decompress(inner[name]) for name in inner}
+    packed = archive({"openwebtext/README.txt": b"Read me.", **tars}, "w:gz")
+    (tmp_path / "b" / "openwebtext.tgz").write_bytes(packed)
+    assert extract(tmp_path / "b", "packed") == text
     for name, content in inner.items():
         (folder / name).write_bytes(content)
     assert extract(folder, "side-by-side") == text

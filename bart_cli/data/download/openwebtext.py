@@ -1,7 +1,8 @@
 """Extract OpenWebText from its original `.xz` archives, each a tar with one `.txt` per document.
 
 In: a folder with these files (`urlsf_subset00-1_data.xz` …), or with the downloaded archives that
-contain them (`openwebtext.tar.xz`, `urlsf_subset00.tar`). Out: `source/<name>.txt`.
+contain them (`openwebtext.tar.xz`, `urlsf_subset00.tar`), packed in any way that tarfile reads.
+Out: `source/<name>.txt`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ from bart_cli.files import sha256
 from bart_cli.progress import Reporter
 from bart_cli.runtime.workers import worker_processes
 
+ARCHIVE = re.compile(r"\.(xz|tar|tgz|tar\.gz|tar\.bz2)$", re.IGNORECASE)
+FIRST = 20  # members of an archive that are examined for its kind
+BINARY = 0.01  # ratio of NUL characters
 DAMAGE = (tarfile.TarError, lzma.LZMAError, EOFError, OSError)
 
 
@@ -78,14 +84,14 @@ class OpenWebText(Source):
 
     def _find(self) -> tuple[dict[str, Path], list[Path]]:
         """Find archives of documents, by text file, and archives of such archives."""
-        found = [p for p in sorted(self.archives.rglob("*")) if p.suffix in (".xz", ".tar")]
+        found = [p for p in sorted(self.archives.rglob("*")) if ARCHIVE.search(p.name)]
         files = [p for p in found if p.is_file() and not p.name.startswith("._")]
         if self.archives.is_file():
             files = [self.archives]
         if not files:
             raise UsageError(
-                f"no .xz file in {self.archives}",
-                hint="Put openwebtext.tar.xz there, unpacked or not.",
+                f"no .xz or .tar archive in {self.archives}",
+                hint="Put openwebtext.tar.xz there, unpacked or not; unpack a .zip first.",
             )
         outer = [path for path in files if _holds_archives(path)]
         names: dict[str, Path] = {}
@@ -149,7 +155,8 @@ def _extract(archive: Path, content: bytes | None, out: Path) -> dict[str, int]:
                 if stream is not None:
                     members += 1
                     text = stream.read().decode("utf-8", "replace")
-                    if "\0" in text and "\N{REPLACEMENT CHARACTER}" in text:
+                    nuls = text.count("\0")
+                    if nuls and ("\ufffd" in text or nuls > BINARY * len(text)):
                         binary += 1
                         continue
                     yield f"openwebtext-{out.stem}-{Path(member.name).stem}", text
@@ -162,21 +169,18 @@ def _extract(archive: Path, content: bytes | None, out: Path) -> dict[str, int]:
 
 
 def _text_file(archive: str) -> str:
-    return f"source/{archive.removesuffix('.xz').removesuffix('.tar')}.txt"
+    return f"source/{ARCHIVE.sub('', ARCHIVE.sub('', archive))}.txt"
 
 
 def _is_archive(member: tarfile.TarInfo) -> bool:
     name = Path(member.name).name
-    return member.isfile() and name.endswith(".xz") and not name.startswith("._")
+    return member.isfile() and ARCHIVE.search(name) is not None and not name.startswith("._")
 
 
 def _holds_archives(path: Path) -> bool:
-    """Whether the first file in an archive is itself an archive."""
+    """Whether one of the first members of an archive is itself an archive."""
     try:
         with tarfile.open(path, "r:*") as tar:
-            for member in tar:
-                if member.isfile() and not Path(member.name).name.startswith("._"):
-                    return _is_archive(member)
+            return any(map(_is_archive, islice(tar, FIRST)))
     except DAMAGE:
-        pass  # extracting it reports the damage
-    return False
+        return False  # extracting it reports the damage

@@ -35,6 +35,7 @@ SPLITS = ("train", "validation", "test")
 URL_LISTS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all_test.txt"}
 ARCHIVES = (".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 ENDS = (".", "!", "?", "...", "'", "`", '"', "\u2019", "\u201d", ")")
+PACKED_HINT = "Pass a folder or {}; unpack a .zip first."
 XSUM_SPLIT_FILE = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
 # The authors' `.summary` files contain [SN]; the `.data` files of their downloader, [XSUM].
 XSUM_PARTS = re.compile(
@@ -124,7 +125,8 @@ class Pairs(Source):
         def write(split: str, path: Path) -> dict[str, Any]:
             pairs = list(read(split))
             if not pairs:
-                raise UsageError(f"{self.origin} has no pair for the {split} split")
+                reasons = "".join(f", {n:,} {reason}" for reason, n in self.skipped.items())
+                raise UsageError(f"{self.origin} has no pair for the {split} split{reasons}")
             write_pairs(path, pairs, parallel=self.parallel)
             return {"documents": len(pairs)}
 
@@ -187,7 +189,7 @@ def read_stories(stories: Path, url_lists: Path, out: Path, skipped: Counter[str
     """
     files = Originals(stories, (".story",), out)
     if not len(files):
-        raise UsageError(f"no .story file in {stories}", hint="Pass a folder or cnn_stories.tgz.")
+        raise UsageError(f"no .story file in {stories}", hint=PACKED_HINT.format("cnn_stories.tgz"))
     texts = Originals(url_lists if url_lists.is_dir() else url_lists.parent, (".txt",), out)
     lists: dict[str, list[bytes]] = {}
     for split, name in URL_LISTS.items():
@@ -255,7 +257,10 @@ def read_xsum_files(files: Path, split_file: Path | None, out: Path, skipped: Co
     """
     found = Originals(files, (".data", ".summary"), out)
     if not len(found):
-        raise UsageError(f"no XSum .summary or .data file in {files}")
+        raise UsageError(
+            f"no XSum .summary or .data file in {files}",
+            hint=PACKED_HINT.format("XSUM-EMNLP18-Summary-Data-Original.tar.gz"),
+        )
     folder = files if files.is_dir() else files.parent
     splits = _xsum_splits(split_file or folder / XSUM_SPLIT_FILE)
 
