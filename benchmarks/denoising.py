@@ -10,11 +10,11 @@ sentences, draw Poisson spans until the budget is met, mark them in a mask, coll
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from pathlib import Path
 
 import numpy as np
+from measure import ratios, spread
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.denoising import Denoiser, Ragged
@@ -86,12 +86,8 @@ def main() -> None:
     mean = np.mean([len(tokens) for tokens, _ in rows])
     print(f"{len(rows):,} samples of {mean:.0f} tokens, batches of {options.batch}, one core")
     for label, values in speeds.items():
-        print(
-            f"{label}: {statistics.median(values):,.0f} samples/s "
-            f"({min(values):,.0f} - {max(values):,.0f})"
-        )
-    ratios = [b / a for a, b in zip(speeds["per sample"], speeds["bart"], strict=True)]
-    print(f"ratio: {statistics.median(ratios):.1f} ({min(ratios):.1f} - {max(ratios):.1f})")
+        print(f"{label}: {spread(values, ',.0f', ' samples/s')}")
+    print(f"ratio: {spread(ratios(speeds['bart'], speeds['per sample']), '.1f')}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
+from measure import spread
+
 from bart_cli.data.download.extractors import Page, load_extractor
 
 REPEATS = 3
@@ -73,8 +75,7 @@ def main() -> None:
             lost = sum(value < 0.1 for value in recalls)
             print(
                 f"| {extractor} | {half} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {lost} | "
-                f"{statistics.median(speeds):.0f} ({min(speeds):.0f} - {max(speeds):.0f}) | "
-                f"{failures} |",
+                f"{spread(speeds, '.0f')} | {failures} |",
                 flush=True,
             )
 

@@ -12,12 +12,18 @@ stages of bart's last round.
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import torch
+from measure import save_random, spread
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.presets import preset_config
+from bart_cli.model.bart import Bart
 
 ARTICLE = "The mayor of Glenford opened the new bridge across the river on Monday morning. " * 20
 OURS = """
@@ -59,23 +65,6 @@ ARMS = {f"{name} {precision}": (code, precision) for precision in ("bf16", "fp32
         for name, code in (("bart", OURS), ("transformers", THEIRS))}  # fmt: skip
 
 
-def make_model(folder: Path, tokens: int) -> None:
-    import torch
-
-    from bart_cli.config.generation import GenerationConfig
-    from bart_cli.config.presets import preset_config
-    from bart_cli.model.bart import Bart
-    from bart_cli.model.formats import write_weights
-    from bart_cli.tokenizer import Tokenizer
-
-    torch.manual_seed(0)
-    config = preset_config("bart-large").model.model_copy(update={"vocab_size": 50264})
-    generation = GenerationConfig(beams=4, min_length=tokens + 1, max_length=tokens + 1)
-    tokenizer = Tokenizer.train([ARTICLE], 400)
-    weights = Bart(config).bfloat16().state_dict()
-    write_weights(folder, config, weights, tokenizer, generation)
-
-
 def measure(folder: Path, code: str, precision: str) -> tuple[float, float, str]:
     """Return the seconds, the peak of resident memory in GB, and the seconds of each stage."""
     start = time.perf_counter()
@@ -100,17 +89,18 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "bart-large-cnn"
-        make_model(folder, given.tokens)
+        torch.manual_seed(0)
+        config = preset_config("bart-large").model.model_copy(update={"vocab_size": 50264})
+        length = given.tokens + 1
+        generation = GenerationConfig(beams=4, min_length=length, max_length=length)
+        save_random(folder, Bart(config).bfloat16(), [ARTICLE], generation)
         found: dict[str, list[tuple[float, float, str]]] = {arm: [] for arm in given.arms}
         for _ in range(given.rounds):
             for arm in given.arms:
                 found[arm].append(measure(folder, *ARMS[arm]))
     for arm, rows in found.items():
         seconds, memory, stages = zip(*rows, strict=True)
-        print(
-            f"{arm:18} {statistics.median(seconds):6.1f} s "
-            f"({min(seconds):.1f} … {max(seconds):.1f}), {max(memory):.2f} GB  {stages[-1]}"
-        )
+        print(f"{arm:18} {spread(seconds, '.1f', ' s')}, {max(memory):.2f} GB  {stages[-1]}")
 
 
 if __name__ == "__main__":

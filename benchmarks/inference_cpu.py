@@ -20,7 +20,6 @@ of the ratio per round), and the number of outputs with the same tokens as the f
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import sys
@@ -31,6 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from measure import ratios, spread, start_arm
 
 from bart_cli.benchmark.loads import twin
 from bart_cli.config.generation import GenerationConfig
@@ -204,15 +204,13 @@ def serve(arm: str, pipe: Connection) -> None:
 
 
 def start(arms: list[str]) -> dict[str, Connection]:
-    spawn = multiprocessing.get_context("spawn")
     pipes = {}
     for arm in arms:
-        ours, theirs = spawn.Pipe()
-        spawn.Process(target=serve, args=(arm, theirs), daemon=True).start()
-        if problem := ours.recv():
+        pipe = start_arm(serve, arm)
+        if problem := pipe.recv():
             print(f"{arm} does not run: {problem}\n")
         else:
-            pipes[arm] = ours
+            pipes[arm] = pipe
     return pipes
 
 
@@ -233,13 +231,10 @@ def measure(
             break
     base = next(iter(pipes))
     for arm, values in seconds.items():
-        middle = statistics.median(values)
-        ratios = [a / b for a, b in zip(seconds[base], values, strict=True)]
         same = sum(a == b for a, b in zip(tokens[arm], tokens[base], strict=True))
         yield (
-            f"| {size} | {arm} | {middle:.3f} ({min(values):.3f} - {max(values):.3f}) "
-            f"| {size / middle:.2f} | {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} - {max(ratios):.2f}) | {same}/{size} |"
+            f"| {size} | {arm} | {spread(values, '.3f')} | {size / statistics.median(values):.2f} "
+            f"| {spread(ratios(seconds[base], values))} | {same}/{size} |"
         )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from measure import lists, memory
 
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig
@@ -45,16 +46,12 @@ def write_shards(folder: Path, shards: int, samples: int, tokenizer: Tokenizer) 
         rows = samples + number % 2
         ids = rng.integers(4, tokenizer.vocab_size, (rows, TOKENS), dtype=np.uint16)
         sentences = np.full((rows, SENTENCES), TOKENS // SENTENCES, dtype=np.uint16)
-        columns = [pa.array(["text " * (TOKENS - 1)] * rows), _lists(ids), _lists(sentences)]
+        columns = [pa.array(["text " * (TOKENS - 1)] * rows)]
+        columns += [lists(side.ravel(), [side.shape[1]] * rows) for side in (ids, sentences)]
         name = f"shard-{number}.parquet"
         write_shard(folder / name, [pa.table(columns, schema=schema)], schema)
         counts[name] = rows
     write_counts(folder, counts)
-
-
-def _lists(values: np.ndarray) -> pa.ListArray:
-    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
 
 
 class Rank:
@@ -81,12 +78,6 @@ class Rank:
         rows = orders._row_order.cache_info().currsize * int(orders.counts.max())
         own = sum(part.lengths.nbytes + part.starts.nbytes for part in held) + 8 * rows
         return len(self._reader._cache), sum(part.values.nbytes for part in held), own
-
-
-def resident() -> int:
-    """Return the bytes of this process without pages of mapped files."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
 
 
 def count_reads() -> list[int]:
@@ -118,7 +109,7 @@ def main() -> None:
         reads = count_reads()
         print("ranks  streams  epoch  shards open  shards read  mapped KB  own KB  process KB more")
         for world, streams in WORLDS:
-            before = resident()
+            before = memory()[0]
             rank = Rank(folder, tokenizer, 0, world, streams)
             steps = rank.loader.samples_per_epoch // (BATCH * world)
             for epoch in range(1, options.epochs + 1):
@@ -127,7 +118,7 @@ def main() -> None:
                 shards, mapped, own = rank.held()
                 print(
                     f"{world:5}  {streams:7}  {epoch:5}  {shards:11}  {reads[0]:11}  "
-                    f"{mapped // 1024:9,}  {own // 1024:6,}  {(resident() - before) // 1024:15,}"
+                    f"{mapped // 1024:9,}  {own // 1024:6,}  {(memory()[0] - before) // 1024:15,}"
                 )
                 reads[0] = 0
             del rank
@@ -137,7 +128,7 @@ def main() -> None:
 def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int]) -> None:
     """Run all ranks of 40 nodes, step by step."""
     world, streams = WORLDS[-1]
-    before = resident()
+    before = memory()[0]
     ranks = [Rank(folder, tokenizer, rank, world, streams) for rank in range(world)]
     starts = [rank.start_seconds for rank in ranks]
     held = [rank.held() for rank in ranks]
@@ -150,7 +141,7 @@ def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int]) -> None:
         f"{world} ranks: first batch of a rank after {statistics.median(starts):.2f} s (at most "
         f"{max(starts):.2f}), {reads[0] / world:.1f} shards read, {max(h[0] for h in held)} open "
         f"at most; {statistics.median(rates):,.0f} samples/s per rank and core (slowest "
-        f"{min(rates):,.0f}); {(resident() - before) / world / 2**20:.1f} MB per rank"
+        f"{min(rates):,.0f}); {(memory()[0] - before) / world / 2**20:.1f} MB per rank"
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from measure import lists, memory, start_arm
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import Collate
@@ -56,22 +57,11 @@ def write_pairs(folder: Path, count: int) -> None:
             ]
             texts = [["word" * (n * CHARACTERS // 4) for n in side.tolist()] for side in lengths]
             numbers = [str(number) for number in range(begin, begin + rows)]
-            sides = [_ragged(rng, side) for side in lengths]
+            sides = [
+                lists(rng.integers(4, VOCABULARY_SIZE, side.sum(), dtype=np.uint16), side)
+                for side in lengths
+            ]
             writer.write_batch(pa.record_batch([numbers, *texts, *sides], schema=schema))
-
-
-def _ragged(rng: np.random.Generator, lengths: np.ndarray) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = rng.integers(4, VOCABULARY_SIZE, int(offsets[-1]), dtype=np.uint16)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-
-
-def memory() -> tuple[int, int]:
-    """Return the bytes of this process: its own, and resident pages of mapped files."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-    sizes = {name: int(size) for name, size, *_ in (line.split() for line in lines)}
-    own = sizes["Anonymous:"] * 1024
-    return own, sizes["Rss:"] * 1024 - own
 
 
 def measure(folder: Path, steps: int, together: Barrier, answer: Connection) -> None:
@@ -110,14 +100,9 @@ def main() -> None:
         table = pa.ipc.open_file(content).read_all()
         tokens = sum(sum(len(c.flatten()) for c in table[name].chunks) for name in ID_COLUMNS)
         print(f"{table.num_rows:,} pairs, {tokens:,} tokens")
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(options.processes)
-    answers = []
-    for _ in range(options.processes):
-        receive, send = context.Pipe(duplex=False)
-        arguments = (options.folder, options.steps, together, send)
-        context.Process(target=measure, args=arguments).start()
-        answers.append(receive)
+    together = multiprocessing.get_context("spawn").Barrier(options.processes)
+    arguments = options.folder, options.steps, together
+    answers = [start_arm(measure, *arguments) for _ in range(options.processes)]
     print("process  first batch s  pairs/s  own bytes/token  own at the end  mapped at the end")
     for number, answer in enumerate(answers):
         seconds, rate, before, first, last = answer.recv()

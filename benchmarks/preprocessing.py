@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measure import ratios, spread
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 from bart_cli.data.documents import Block, plan_blocks, read_block
@@ -97,11 +97,8 @@ def main() -> None:
                 ours(block)
     print(f"{options.repeats} parts of {options.megabytes:g} MB, one core, all in turn")
     for label, values in speeds.items():
-        ratios = [b / a for a, b in zip(speeds["lddl"], values, strict=True)]
-        print(
-            f"{label}: {statistics.median(values):.2f} MB/s ({min(values):.2f} - {max(values):.2f})"
-            f", {statistics.median(ratios):.2f} times LDDL ({min(ratios):.2f} - {max(ratios):.2f})"
-        )
+        times = spread(ratios(values, speeds["lddl"]), unit=" times LDDL")
+        print(f"{label}: {spread(values, unit=' MB/s')}, {times}")
 
 
 if __name__ == "__main__":

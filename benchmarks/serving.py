@@ -40,17 +40,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+from measure import save_random
+
+from bart_cli.config.generation import GenerationConfig
+from bart_cli.config.presets import preset_config
+from bart_cli.model.bart import Bart
+
 HEADERS = {"Content-Type": "application/json"}
 MEGABYTE = 2**20
 BODY_LIMIT = 2 * MEGABYTE
-SHORT = [
-    "--beams",
-    1,
-    "--max-length",
-    12,
-    "--min-length",
-    0,
-]  # for the hostile run
+SHORT = ["--beams", 1, "--max-length", 12, "--min-length", 0]  # for the hostile run
 WORDS = 60  # of a typical text in it
 KINDS = [72, 2, 4, 10, 10, 2]  # percent of valid, 1 MB, slow, leaving, wrong, oversized requests
 
@@ -73,22 +73,6 @@ def simplest_handler(folder: str, port: int) -> None:
         return {"results": [{"summary": tokenizer.decode(ids[0], skip_special_tokens=True)}]}
 
     uvicorn.run(app, port=port, log_level="critical")
-
-
-def save_random_base(folder: Path, texts: Sequence[str]) -> None:
-    import torch
-
-    from bart_cli.config.generation import GenerationConfig
-    from bart_cli.config.presets import preset_config
-    from bart_cli.model.bart import Bart
-    from bart_cli.model.formats import write_weights
-    from bart_cli.tokenizer import Tokenizer
-
-    torch.manual_seed(0)
-    generation = GenerationConfig(beams=4, min_length=32, max_length=32)
-    model = Bart(preset_config("bart-base").model)
-    tokenizer = Tokenizer.train(texts, 400)
-    write_weights(folder, model.config, model.state_dict(), tokenizer, generation)
 
 
 def free_port() -> int:
@@ -334,7 +318,9 @@ def main() -> None:
         model = given.model
         if model == "random-base":
             model = str(Path(folder, model))
-            save_random_base(Path(model), texts)
+            torch.manual_seed(0)
+            generation = GenerationConfig(beams=4, min_length=32, max_length=32)
+            save_random(Path(model), Bart(preset_config("bart-base").model), texts, generation)
         if given.hostile:
             attack(model, texts, given.hostile, given.workers, given.kill)
         else:

@@ -1,19 +1,18 @@
 """Compare a training step on this CPU with transformers, eager and compiled.
 
     python benchmarks/training_cpu.py [--model bart-large] [--precision fp32] [--compiled]
-        [--pairs FOLDER --tokenizer FOLDER] [--profile]
+        [--pairs FOLDER --tokenizer FOLDER]
 
 There are two loads: 8 x 128 random tokens on both sides and, with --pairs, real articles of various
 lengths. transformers pads these to the longest of 8 shuffled articles (DataCollatorForSeq2Seq),
 while our loader groups them by length. Each side runs in a separate process, and they take turns;
 both use dropout 0.1, clipped gradients and fused AdamW. Also prints the share of the machine's
-matrix-product rate that each reaches and, with --profile, a profile of our step.
+matrix-product rate that each reaches. For a profile, run `bart benchmark train --profile`.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import time
 from itertools import islice
@@ -21,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from measure import ratios, spread, start_arm
 
 from bart_cli.benchmark import loads
 from bart_cli.benchmark.loads import Step, bart_step, transformers_step
@@ -116,12 +116,7 @@ def serve(arm: str, options: argparse.Namespace, pipe: Connection) -> None:
         loads["mixed"] = ours if arm == "bart" else theirs
     pipe.send({name: describe(config, batches) for name, batches in loads.items()})
     while load := pipe.recv():
-        if load == "profile":
-            with torch.profiler.profile() as profiler:
-                seconds(step, loads["full"] * 2)
-            pipe.send(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
-        else:
-            pipe.send(seconds(step, loads[load]))
+        pipe.send(seconds(step, loads[load]))
 
 
 def compare(
@@ -143,15 +138,11 @@ def compare(
     rate = statistics.median(rates)
     print(f"\n{title}; matrix products alone: {rate / 1e9:.0f} GFLOP/s")
     for arm, values in times.items():
-        middle = statistics.median(values)
-        print(
-            f"  {arm:13} {middle:7.3f} s ({min(values):.3f} - {max(values):.3f}), "
-            f"{flops / middle / rate:.0%} of that rate in useful work"
-        )
+        useful = f"{flops / statistics.median(values) / rate:.0%} of that rate in useful work"
+        print(f"  {arm:13} {spread(values, '.3f', ' s')}, {useful}")
     for peer in [arm for arm in arms if arm != "bart"]:
-        ratios = [a / b for a, b in zip(times[peer], times["bart"], strict=True)]
-        print(f"  bart is {statistics.median(ratios):.2f} times as fast as {peer}", end=" ")
-        print(f"({min(ratios):.2f} - {max(ratios):.2f})", flush=True)
+        fast = spread(ratios(times[peer], times["bart"]), unit=f" times as fast as {peer}")
+        print(f"  bart is {fast}", flush=True)
 
 
 def describe(config: ModelConfig, batches: list[Batch]) -> tuple[float, float]:
@@ -168,16 +159,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, help="batches of 8 real pairs")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--mixed-only", action="store_true", help="leave out the 8 x 128 tokens")
-    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--model", default="bart-base", help="preset of the architecture")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--compiled", action="store_true", help="transformers compiled as well")
     options = parser.parse_args()
     arms, facts = {}, {}
-    spawn = multiprocessing.get_context("spawn")
     for arm in ("transformers", *(["compiled"] if options.compiled else []), "bart"):
-        arms[arm], theirs = spawn.Pipe()
-        spawn.Process(target=serve, args=(arm, options, theirs), daemon=True).start()
+        arms[arm] = start_arm(serve, arm, options)
         facts[arm] = arms[arm].recv()
     flops = {load: facts["bart"][load][0] for load in facts["bart"]}
     shape = preset_config(options.model).model
@@ -196,9 +184,6 @@ def main() -> None:
         title = f"{options.batches} batches of 8 real pairs of mixed lengths; {padding}"
         rounds = max(3, options.repeats // 2)
         compare(title, "mixed", arms, flops["mixed"], rounds, product)
-    if options.profile:
-        arms["bart"].send("profile")
-        print(arms["bart"].recv())
     for pipe in arms.values():
         pipe.send(None)
 
