@@ -21,11 +21,24 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, `ulimit -f`
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`, and rename it to `path` if the block succeeds."""
+    """Yield a temporary path next to `path`, and rename it to `path` if the block succeeds.
+
+    A symbolic link keeps pointing to the file. A device or a pipe is not replaced: it is yielded.
+    """
+    if is_special(path):
+        yield path
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     with _temporary(path) as temporary:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
+
+
+def is_special(path: Path) -> bool:
+    """Return whether a path is a device or a pipe, such as /dev/stdout."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextmanager

@@ -164,7 +164,7 @@ def _fail_unexpected(error: Exception, requested: str | None) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
         return 2
-    return fail(_usage_error(error))
+    return fail(_usage_error(error, f"bart {requested}" if requested in COMMANDS else "bart"))
 
 
 def _interrupted() -> BartError | None:
@@ -202,10 +202,14 @@ def fail(error: BartError) -> int:
     return error.exit_code
 
 
-def _usage_error(error: Any) -> BartError:
-    """Convert an error of Typer, and suggest the option or command that was probably meant."""
+def _usage_error(error: Any, path: str = "bart") -> BartError:
+    """Convert an error of Typer, and suggest the option or command that was probably meant.
+
+    Args:
+        path: the command, for an error without a context.
+    """
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "bart"
+    path = context.command_path if context is not None else path
     hint = f"See `{path} --help`."
     # Remove Typer's own suggestion, which only some versions make.
     message = re.split(r"\s*(?:\(?Did you mean|\(Possible options?)", error.format_message())[0]

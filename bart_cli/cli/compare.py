@@ -20,16 +20,13 @@ from bart_cli.cli.options import (
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import UsageError
 
-PREDICTIONS = typer.Argument(
-    help="Predictions: an evaluation folder, JSON lines, or text with one summary per line.",
-    show_default=False,
-)
+PREDICTIONS = "Predictions: an evaluation folder, JSON lines, or text with one summary per line."
 
 
 @option_groups
 def command(
-    a: Annotated[Path, PREDICTIONS],
-    b: Annotated[Path, PREDICTIONS],
+    a: Annotated[Path, typer.Argument(help=PREDICTIONS, metavar="A")],
+    b: Annotated[Path, typer.Argument(help=PREDICTIONS, metavar="B")],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -49,7 +46,7 @@ def command(
     articles. p is the fraction of resamples in which the better one is not ahead; below 0.05, the
     difference is significant.
 
-    [bold]bart evaluate compare runs/a/evaluation-test runs/b/evaluation-test[/bold]
+    [bold]bart compare runs/a/evaluation-test runs/b/evaluation-test[/bold]
     """
     from bart_cli.evaluation.compare import common_references, compare_predictions
     from bart_cli.evaluation.predictions import read_predictions

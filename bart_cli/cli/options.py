@@ -59,6 +59,7 @@ def setting(section: type[BaseModel], name: str, *names: str, metavar: str | Non
             metavar = "|".join(map(str, get_args(part)))
     text = section.model_fields[name].description
     assert text, f"{section.__name__}.{name} has no description"
+    text = re.sub("; null: [^;]+", "", text)  # a value in files, and the default of the option
     option = typer.Option(*names, metavar=metavar, help=text[0].upper() + text[1:] + ".")
     option.key = f"{SECTIONS[section]}.{name}" if section in SECTIONS else name
     return option

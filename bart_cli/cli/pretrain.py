@@ -38,7 +38,8 @@ def command(
         Path | None,
         typer.Option(
             "--out",
-            help="Run folder (with --phases: parent of one run folder per phase). Default: runs/….",
+            help="Run folder (with --phases: parent of one run folder per phase). Default: "
+            "runs/pretrain-PRESET.",
         ),
     ] = None,
     init_from: Annotated[str | None, setting(PretrainConfig, "init_from")] = None,

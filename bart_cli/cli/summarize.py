@@ -70,6 +70,7 @@ def command(
     """
     from bart_cli.config.presets import load_config
     from bart_cli.errors import BartError, UsageError
+    from bart_cli.files import is_special
     from bart_cli.summarize.inputs import check_out, find_inputs
 
     if as_json and form not in (None, "json"):
@@ -96,6 +97,10 @@ def command(
     inputs = find_inputs(files, jsonl=config.jsonl, reporter=reporter)
     if out_file is not None:
         check_out(out_file, inputs)
+    heading = _heading if out_file is None else str
+    stream = sys.stdout  # bound here, because a live progress bar replaces `sys.stdout`
+    if out_file is not None and is_special(out_file):
+        stream, out_file = out_file.open("w"), None
 
     summarizer, loaded, evaluation = load_summarizer(
         model, checkpoint, decoding, settings, reporter
@@ -112,9 +117,8 @@ def command(
         batch_size=evaluation.batch_size,
         max_tokens=evaluation.max_tokens,
         precision=loaded.precision,
-        heading=(_heading if out_file is None else str) if lines or len(inputs) > 1 else None,
+        heading=heading if lines or len(inputs) > 1 else None,
     )
-    stream = sys.stdout  # bound here, because a live progress bar replaces `sys.stdout`
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(encoding=None if chosen == "text" else "utf-8", errors="replace")
     total = None if lines else len(inputs)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -267,7 +267,7 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
         if name not in model.model_fields:
             known = [".".join([*names[:depth], field]) for field in model.model_fields]
             everywhere = [known_key for known_key, _ in flatten(_defaults(kind))]
-            hint = did_you_mean(key, everywhere) or f"Use one of: {', '.join(known)}."
+            hint = _did_you_mean(key, everywhere) or f"Use one of: {', '.join(known)}."
             raise UsageError(f"unknown key '{key}'", hint=hint)
         inner = model.model_fields[name].annotation
         if depth + 1 < len(names):
@@ -276,6 +276,14 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
                     f"unknown key '{key}': '{'.'.join(names[: depth + 1])}' is a value"
                 )
             model = inner
+
+
+def _did_you_mean(key: str, known: Sequence[str]) -> str | None:
+    """Suggest a key of a similar name, in a similar section if there are several."""
+    alike = sorted(known, key=lambda other: SequenceMatcher(None, key, other).ratio())
+    keys = {other.rpartition(".")[2]: other for other in alike}
+    near = get_close_matches(key.rpartition(".")[2], keys, n=1)
+    return f"Did you mean '{keys[near[0]]}'?" if near else None
 
 
 def _require_no_architecture(given: Tree) -> None:
@@ -321,7 +329,7 @@ def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     """Format a validation error as one line: the key, its value, and the problem."""
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        hint = did_you_mean(".".join(path), [key for key, _ in flatten(_defaults(kind))])
+        hint = _did_you_mean(".".join(path), [key for key, _ in flatten(_defaults(kind))])
         return f"unknown key '{'.'.join(path)}'" + (f" ({hint})" if hint else "")
     message = complaint(problem)
     key = ".".join(part for part in path if not part.startswith(("literal[", "bool", "function-")))

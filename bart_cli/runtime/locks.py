@@ -161,6 +161,8 @@ def _acquire(path: Path, out: Path, reporter: Reporter) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:  # another command created the folder, ended and removed it
+            if time.monotonic() > deadline:  # no file can be created there, as in /proc
+                raise
             path.parent.mkdir(parents=True, exist_ok=True)
             continue
         try:

@@ -40,6 +40,7 @@ KINDS: dict[str, Kind] = {
     ".pdf": "text",
 }
 DOCUMENTS = (".docx", ".pdf")
+PIPE_TEXT = "To summarize a text, pipe it in: echo 'TEXT' | bart summarize"
 STANDARD_INPUT = "standard input"
 WEB_PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
@@ -103,13 +104,18 @@ def find_inputs(
         if not word:
             raise UsageError("one of the inputs is empty: expected a file, folder, pattern or -")
         path = Path(word)
+        try:
+            exists = path.exists()
+        except OSError as error:  # a text that is too long for a name
+            raise _unreadable(word, error) from None
         if path.is_dir():
             files = _files_in(path, reporter)
-        elif not path.exists() and glob.has_magic(word):
+        elif not exists and glob.has_magic(word):
             found = (Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207
             files = sorted(file for file in found if file.is_file())
             if not files:
-                raise UsageError(f"no file matches the pattern {word}")
+                hint = PIPE_TEXT if " " in word else None
+                raise UsageError(f"no file matches the pattern {word}", hint=hint)
         else:
             inputs.append(_check_named(Input(path, _kind(path, jsonl))))
             continue
@@ -245,10 +251,16 @@ def _bytes(given: Input, size: int = -1) -> bytes:
     try:
         with given.path.open("rb") as stream:
             return stream.read(size)
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {given.name}") from None
     except OSError as error:
-        raise UsageError(f"{given.name} cannot be read: {error.strerror}") from None
+        raise _unreadable(given.name, error) from None
+
+
+def _unreadable(name: str, error: OSError) -> UsageError:
+    """Make the error for a file that cannot be read, which may be a text instead of its name."""
+    hint = PIPE_TEXT if " " in name else None
+    if isinstance(error, FileNotFoundError):
+        return UsageError(f"no such file: {name}", hint=hint)
+    return UsageError(f"{name} cannot be read: {error.strerror}", hint=hint)
 
 
 def _refuse_records(name: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from bart_cli.files import atomic_file, atomic_folder, strict_json
+from bart_cli.files import atomic_file, atomic_folder, strict_json, write_text
 
 
 def refuse(word: str) -> object:
@@ -32,3 +33,17 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_behind(tmp_path: Path) ->
             raise OSError(errno.ENOSPC, "No space left on device")
         assert caught.value.filename == str(tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_written_and_a_link_is_followed(tmp_path: Path) -> None:
+    """Renaming a file over /dev/stdout would remove the device."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "one")
+    assert os.read(reader, 9) == b"one"
+    os.close(reader)
+    assert pipe.is_fifo()
+    (tmp_path / "link").symlink_to("below/file")
+    write_text(tmp_path / "link", "two")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "below/file").read_text() == "two"

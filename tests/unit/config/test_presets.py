@@ -258,6 +258,8 @@ def test_a_model_preset_gives_the_model_only() -> None:
     ("arguments", "words"),
     [
         ({"preset": "tiny-cpo"}, ["no preset 'tiny-cpo'", "Did you mean 'tiny-cpu'"]),
+        ({"sets": ["opt.names=lamb"]}, ["unknown key 'opt.names'", "'optimizer.name'"]),
+        ({"sets": ["training.lr=1"]}, ["unknown key 'training.lr'", "Use one of: training.max_"]),
         ({"preset": "xsum-dgxa100-1gpu-bf16"}, ["is for `bart finetune`", "dgxa100"]),
         ({"sets": ["training.max_step=3"]}, ["'training.max_step'", "'training.max_steps'"]),
         ({"sets": ["training.max_steps.x=3"]}, ["'training.max_steps' is a value"]),

@@ -130,3 +130,11 @@ def test_a_lock_that_another_machine_may_still_hold_is_warned_about(tmp_path: Pa
         with locked_folder(tmp_path, reporter):
             assert len(reporter.said) == warnings
     assert "in use by another bart command (process 7 on node17)" in reporter.said[0]
+
+
+def test_a_folder_where_no_file_can_be_created_is_not_tried_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(locks, "RETRY_SECONDS", 0.0)
+    with pytest.raises(FileNotFoundError), locked_path(Path("/proc/summary.txt"), Reporter()):
+        pass

@@ -164,6 +164,7 @@ def test_an_unreadable_file_in_a_folder_fails_alone(tmp_path: Path) -> None:
     [
         ("nothing/*.txt", "no file matches the pattern"),
         ("", "one of the inputs is empty"),
+        ("A text, not a file. " * 300, "cannot be read: File name too long"),
         (".", r"no \.txt, .*\.docx or \.pdf file in"),
     ],
 )
