@@ -63,6 +63,7 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Points]]) -> None:
             for label, (steps, values) in lines.items():
                 axis.plot(steps, values, label=label, marker="o" if "validation" in label else None)
             axis.set(title=title, xlabel="step")
+            axis.locator_params(nbins=5)  # a tick takes as long to draw as a curve
             if len(lines) > 1:
                 axis.legend()
 

@@ -26,6 +26,8 @@ from bart_cli.config.model import DROPOUTS
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError, did_you_mean
 
+# libyaml's loader is seven times as fast.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Tree = dict[str, Any]
 Kind = TypeVar("Kind", bound=Section)
 
@@ -108,7 +110,7 @@ def load_config(
             raise UsageError(f"--set {assignment}: expected section.key=value")
         _check_key(kind, key.strip())
         try:
-            _put(given, key.strip(), yaml.safe_load(text))
+            _put(given, key.strip(), yaml.load(text, LOADER))
         except yaml.YAMLError:
             raise UsageError(f"--set {assignment}: the value is not valid YAML") from None
     layers.append(("options", given.get("generation", {})))
@@ -210,7 +212,7 @@ def read_yaml(path: Path) -> Tree:
         UsageError: the file cannot be read, or is not a YAML mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except FileNotFoundError:
         raise UsageError(f"no such configuration file: {path}") from None
     except UnicodeDecodeError:
@@ -225,6 +227,14 @@ def read_yaml(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: expected sections such as 'training:', found {tree!r:.60}")
     return tree
+
+
+def recorded_settings(folder: Path) -> Tree:
+    """Read the config.yaml of a run or an evaluation; {} if FOLDER is neither."""
+    try:
+        return read_yaml(folder / "config.yaml")
+    except UsageError:
+        return {}
 
 
 def _sections_for(kind: type[Section], tree: Tree, origin: str) -> Tree:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace as with_changes
 from pathlib import Path
 
-import yaml
-
+from bart_cli.config.presets import recorded_settings
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
 from bart_cli.data.pairs import Pair, PairSource
 from bart_cli.errors import START_ANEW, UsageError
@@ -193,17 +192,11 @@ def _claim(
 
 def _require_own(out: Path) -> None:
     require_folder(out)
-    path = out / "config.yaml"
-    if path.is_file():
-        try:
-            content = yaml.safe_load(path.read_bytes())
-        except yaml.YAMLError:
-            content = None
-        if not isinstance(content, dict) or content.get("task") != "evaluate":
-            raise UsageError(
-                f"{out} is not an evaluation folder: its config.yaml belongs to something else",
-                hint="Choose another --out.",
-            )
+    if (out / "config.yaml").is_file() and recorded_settings(out).get("task") != "evaluate":
+        raise UsageError(
+            f"{out} is not an evaluation folder: its config.yaml belongs to something else",
+            hint="Choose another --out.",
+        )
 
 
 def _write(result: Evaluation, pairs: Sequence[Pair], out: Path) -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from bart_cli.config.data import LANGUAGES, SummarizationDataConfig
+from bart_cli.config.presets import recorded_settings
 from bart_cli.data.manifest import recorded_source
 from bart_cli.data.pairs import HUB_ID, PairSource
 from bart_cli.errors import BartError
@@ -144,11 +144,8 @@ def _find_run(model: Path) -> tuple[Path, dict[str, Any]]:
     """Return the run at a path, or the run that saved the model there, and its settings."""
     made = model.parents[2] if model.parent.parent.name == "checkpoints" else model.parent
     for folder in (model, made) if model.name in ("model", "best") else (model,):
-        try:
-            settings = yaml.safe_load((folder / "config.yaml").read_bytes())
-        except (OSError, yaml.YAMLError):
-            continue
-        if isinstance(settings, dict) and settings.get("task") in ("pretrain", "finetune"):
+        settings = recorded_settings(folder)
+        if settings.get("task") in ("pretrain", "finetune"):
             return folder, settings
     return model, {}
 

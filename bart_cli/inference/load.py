@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-import yaml
 
 from bart_cli.config.data import LANGUAGES
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig, SavedGeneration
+from bart_cli.config.presets import recorded_settings
 from bart_cli.data.sentences import AUTO
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
@@ -48,11 +48,7 @@ def recorded_language(source: str | Path) -> str:
     """Read the sentence language of the run at or above `source`; auto if there is none."""
     path = Path(source).absolute()
     for folder in (path, *path.parents[:2]):
-        try:
-            content = yaml.safe_load((folder / "config.yaml").read_bytes())
-        except (OSError, yaml.YAMLError):
-            continue
-        evaluation = content.get("evaluation") if isinstance(content, dict) else None
+        evaluation = recorded_settings(folder).get("evaluation")
         if isinstance(evaluation, dict) and evaluation.get("language") in LANGUAGES:
             return str(evaluation["language"])
     return AUTO

@@ -8,9 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bart_cli.config.presets import flatten
+from bart_cli.config.presets import flatten, read_yaml
 from bart_cli.errors import UsageError
 from bart_cli.runtime.locks import holder
 from bart_cli.training.checkpoint import list_checkpoints, step_of
@@ -137,14 +135,10 @@ def run_settings(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
         raise UsageError(f"{run} is not a run folder: it has no config.yaml")
-    try:
-        settings = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError:
-        raise UsageError(f"{path}: not valid YAML") from None
-    if isinstance(settings, dict):
-        training = settings.get("training")
-        if isinstance(training, dict) and "max_steps" in training:
-            return settings
+    settings = read_yaml(path)
+    training = settings.get("training")
+    if isinstance(training, dict) and "max_steps" in training:
+        return settings
     raise UsageError(f"{run} is not a run of pretrain or finetune")
 
 
