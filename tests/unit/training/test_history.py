@@ -13,7 +13,7 @@ from bart_cli.training.history import read_run
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{{", r"config\.yaml, line 1: not valid YAML"),
+        (b"{{", r"config\.yaml, line 2: not valid YAML"),
         (b"\xff\xfe\0", r"config\.yaml is not UTF-8 text"),
         (b"training: 3\n", "is not a run of pretrain or finetune"),
         (b"training: {}\n", "is not a run of pretrain or finetune"),
