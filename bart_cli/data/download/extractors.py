@@ -247,7 +247,7 @@ def _words(node: Any) -> str:
 
 
 def _with_lead(text: str, plain: str, html: str) -> str:
-    """Prepend leads that trafilatura left out, since they precede the element of the body.
+    """Prepend leads that trafilatura dropped, since they precede the element of the body.
 
     These are paragraphs of resiliparse's text before the first one of `text`, in an element that is
     named like a lead.
