@@ -136,10 +136,15 @@ def join_world() -> Iterator[World]:
     Nested blocks share one group: an evaluation inside a fine-tuning run does not join again.
     """
     _adopt_slurm()
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    size = _number("WORLD_SIZE", 1)
+    rank = _number("RANK", 0)
+    local_rank = _number("LOCAL_RANK", 0)
+    local_size = _number("LOCAL_WORLD_SIZE", 1)
+    if rank >= size > 1:
+        raise UsageError(
+            f"RANK={rank}: expected less than WORLD_SIZE={size}",
+            hint="Start the command with torchrun or srun, or unset RANK and WORLD_SIZE.",
+        )
     device = device_of(local_rank, local_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -273,14 +278,26 @@ def device_of(local_rank: int, local_size: int) -> torch.device:
     )
 
 
+def _number(name: str, default: int) -> int:
+    """Read a variable that a launcher sets.
+
+    Raises:
+        UsageError: it is not a number.
+    """
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise UsageError(f"{name}={text}: expected a number", hint=f"Unset {name}.")
+    return int(text)
+
+
 def launched() -> bool:
     """Return whether a launcher (torchrun, srun, ours) started this process as a rank.
 
     WORLD_SIZE=1 alone proves nothing: containers and job templates set it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ:
+    if _number("WORLD_SIZE", 1) > 1 or "LOCAL_RANK" in os.environ:
         return True
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    return _number("SLURM_STEP_NUM_TASKS", 1) > 1
 
 
 def restarted() -> bool:
@@ -295,8 +312,8 @@ def _adopt_slurm() -> None:
     Raises:
         UsageError: the job script does not set the address of rank 0.
     """
-    if "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" not in os.environ:
+    if "RANK" in os.environ or _number("SLURM_STEP_NUM_TASKS", 1) == 1:
+        if _number("WORLD_SIZE", 1) > 1 and "RANK" not in os.environ:
             raise UsageError(
                 f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but RANK is not set",
                 hint="Start the command with torchrun or srun, or unset WORLD_SIZE.",
@@ -331,7 +348,7 @@ def slurm_tasks_on_this_node() -> int:
         if found is None:
             raise UsageError(f"cannot read the tasks per node that SLURM gives: {text!r}")
         counts += [int(found[1])] * int(found[2] or 1)
-    node = int(os.environ.get("SLURM_NODEID", "0"))
+    node = _number("SLURM_NODEID", 0)
     return counts[min(node, len(counts) - 1)]
 
 

@@ -168,7 +168,7 @@ def test_one_bad_file_of_a_folder_does_not_stop_the_others(model: Path, texts: P
         ("- -", "named twice"),
         ("a.txt --device cuda:99", "device=cuda:99"),
         ("a.txt --beams 0 --model none", "options: generation.beams=0"),  # before loading
-        ("a.txt --return-sequences 5", "needs at least as many beams (beams="),
+        ("a.txt --return-sequences 5", "needs at least as many beams (generation.beams="),
         ("a.txt --max-length 65", "max_length=65 exceeds the model's 64"),
     ],
 )

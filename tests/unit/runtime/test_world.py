@@ -112,6 +112,8 @@ def test_a_world_size_without_a_rank_is_refused(gpus: pytest.MonkeyPatch) -> Non
         ({"MASTER_ADDR": "", "MASTER_PORT": "1"}, "RANK is set, but MASTER_ADDR is not"),
         ({"MASTER_ADDR": "no.such.invalid"}, r"MASTER_ADDR=no\.such\.invalid has no address on "),
         ({}, "port {port} is in use on 127.0.0.1"),
+        ({"RANK": "2"}, "RANK=2: expected less than WORLD_SIZE=2"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two: expected a number"),
     ],
 )
 def test_an_address_where_ranks_cannot_meet_is_reported_at_once(
