@@ -26,6 +26,7 @@ from bart_cli.config.run import PretrainConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter, Task
+from bart_cli.runtime import flops
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES, save_model, tiny_model_config
@@ -44,8 +45,9 @@ def tiny_case(*sizes: int, **changes: object) -> Case:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure without starting processes."""
+    """Measure without starting processes, and with a smaller product for the ceiling."""
     monkeypatch.setattr(run, "processes_of", measured_here)
+    monkeypatch.setitem(flops.SQUARE, "cpu", 128)
 
 
 class Impatient(Reporter):
@@ -80,7 +82,8 @@ def test_transformers_does_the_same_work_and_operators_are_profiled(
     if work == "inference":
         decoding = GenerationConfig(beams=2, max_length=8)
         case = replace(case, load=DecodingLoad("Inference", 16, tiny_model_config(), decoding))
-    case = replace(case, benchmark=QUICK.model_copy(update={"profile": True}))
+    else:
+        case = replace(case, benchmark=QUICK.model_copy(update={"profile": True}))
     groups = [[case, replace(case, side="transformers")]]
     report = run.run_benchmark(groups, tmp_path, work, command="", reporter=Reporter())
     ours, theirs = report.rows
@@ -89,9 +92,10 @@ def test_transformers_does_the_same_work_and_operators_are_profiled(
     assert 0 < ours.summary()["mfu_measured"] < 1
     titles = [table.title for table in report.tables]
     assert any("measured in turn" in title for title in titles)
-    assert "Hottest operators (trace-transformers-fp32-1x16.json)" in titles
-    trace = json.loads((tmp_path / "trace-bart-fp32-1x16.json").read_text())
-    assert any("aten::" in event.get("name", "") for event in trace["traceEvents"])
+    if work == "training":
+        assert "Hottest operators (trace-transformers-fp32-1x16.json)" in titles
+        trace = json.loads((tmp_path / "trace-bart-fp32-1x16.json").read_text())
+        assert any("aten::" in event.get("name", "") for event in trace["traceEvents"])
 
 
 @pytest.mark.usefixtures("in_this_process")
