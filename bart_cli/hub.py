@@ -183,6 +183,19 @@ def unreachable(fault: Fault) -> BartError | None:
     )
 
 
+def gated(name: str, what: str, said: str = "") -> BartError:
+    """Return the one-line error for a repository whose terms must be accepted first."""
+    from huggingface_hub import get_token
+
+    hub = endpoint()
+    page = f"{hub}/datasets/{name}" if what == "data set" else f"{hub}/{name}"
+    login = "" if get_token() else f", then {LOGIN}"
+    return BartError(
+        f"{what} '{name}' is gated: {hub} denies access{said}",
+        hint=f"Accept its terms at {page}{login}.",
+    )
+
+
 def refusal(error: Exception, name: str, what: str, *, local: bool = True) -> BartError:
     """Convert any error of a download from the hub to a one-line error with a hint.
 
@@ -206,12 +219,7 @@ def refusal(error: Exception, name: str, what: str, *, local: bool = True) -> Ba
     if blocked := unreachable(fault):
         return blocked
     if isinstance(cause, errors.GatedRepoError):
-        page = f"{hub}/datasets/{name}" if what == "data set" else f"{hub}/{name}"
-        login = "" if get_token() else f", then {LOGIN}"
-        return BartError(
-            f"{what} '{name}' is gated: {hub} denies access ({said})",
-            hint=f"Accept its terms at {page}{login}.",
-        )
+        return gated(name, what, f" ({said})")
     if status == 401 and get_token():
         saved = not os.environ.get("HF_TOKEN")
         renew = "`hf auth login`" if saved else "set HF_TOKEN"

@@ -13,7 +13,7 @@ from typing import Any
 
 from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
-from bart_cli.hub import endpoint, refusal
+from bart_cli.hub import endpoint, gated, quiet_library, refusal
 
 # Data sets that are loading scripts on the hub, each with a complete copy in a supported format.
 CONVERTED = {
@@ -63,20 +63,22 @@ class HubDataset:
         require(f"data set '{self.repository}'", "data")
         import datasets
         import huggingface_hub
-        from datasets.exceptions import DatasetNotFoundError
+        from datasets.data_files import EmptyDatasetError
+        from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
+        quiet_library()
         if bars and sys.stderr.isatty():
             datasets.enable_progress_bars()
         else:
             datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
-        needed, absent = split or "train", None
+        needed, first = split or "train", None
         try:
             part = self._partial(needed, self.revision)
         except Exception as error:  # from the HTTP library, which is httpx or requests
-            part = ""  # the rows may be in the cache
+            part, first = "", error  # the rows may be in the cache
             if getattr(error, "response", None) is None:
-                absent = error  # the hub does not respond; `datasets` would retry for half a minute
+                # The hub does not respond; `datasets` would retry for half a minute.
                 datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
         if part:
             raise UsageError(
@@ -93,15 +95,26 @@ class HubDataset:
                 streaming=streaming,
             )
         except DatasetNotFoundError as error:
+            if "is a gated dataset" in str(error):  # `datasets` hides the cause
+                raise gated(self.repository, "data set") from None
             if error.__cause__ is None:  # the hub responded: it has no such repository
                 raise UsageError(
                     f"no such data set: '{self.repository}' is not a public repository of "
                     f"{endpoint()}",
                     hint="If it is private, log in with `hf auth login` or set HF_TOKEN.",
                 ) from None
-            raise refusal(absent or error, self.repository, "data set", local=self.local) from error
+            raise refusal(first or error, self.repository, "data set", local=self.local) from error
+        except (EmptyDatasetError, DataFilesNotFoundError):
+            raise UsageError(
+                f"data set '{self.repository}' has no files of rows, such as .parquet or .jsonl",
+                hint=f"Choose a complete copy, such as {self._complete_copy()}",
+            ) from None
         except ValueError as error:  # unknown configuration or split; the message lists valid ones
-            raise UsageError(f"data set '{self.repository}': {first_line(error)}") from None
+            listed = " ".join(str(error).split("\n")[:2])
+            hint = None
+            if self.local and "onfig" in listed:
+                hint = f"Choose a configuration: {self.repository}:NAME."
+            raise UsageError(f"data set '{self.repository}': {listed}", hint=hint) from None
         except RuntimeError as error:
             hint = f"Choose a copy in parquet, such as {self._complete_copy()}"
             with suppress(Exception):  # from the HTTP library
@@ -114,7 +127,7 @@ class HubDataset:
                 f"data set '{self.repository}': {first_line(error)}", hint=hint
             ) from None
         except Exception as error:  # from the library, its HTTP clients or the operating system
-            raise refusal(absent or error, self.repository, "data set", local=self.local) from error
+            raise refusal(first or error, self.repository, "data set", local=self.local) from error
 
     def size(self) -> int:
         """Total size of this configuration's data files in bytes, as reported by the hub.

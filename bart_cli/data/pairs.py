@@ -327,6 +327,11 @@ class PairSource:
             if split in ("validation", "test") and "train" in self.splits:
                 hint = f"Pass --{split}-share 0.05 to hold out part of the train split."
             return UsageError(f"no {split} split in {self.path}", hint=hint)
+        if self._tables:
+            return UsageError(
+                f"no {split} split in {self.path}; found {', '.join(self._tables)}",
+                hint=f"Write the rows of a split as {split}.jsonl in a folder.",
+            )
         names = SPLITS.get(split, (split,))
         files, folders = [], []
         for path in sorted(self.path.iterdir()):

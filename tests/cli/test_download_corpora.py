@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -494,6 +495,28 @@ def test_rows_of_the_hub_without_text_are_counted(
     corpus = write(HubCorpus(HubDataset("x/y"), "x"), folder)
     assert corpus.dropped == {"empty": 1}
     assert (folder / "source/x-00000.txt").read_text() == "x-a_b One.\n"
+
+
+def test_errors_of_the_library_have_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets.data_files import EmptyDatasetError
+    from datasets.exceptions import DatasetNotFoundError
+
+    gated = "Dataset 'a/b' is a gated dataset on the Hub. You must be authenticated to access it."
+    config = "Config name is missing.\nPlease pick one: ['en', 'de']\nExample of usage: x"
+    errors: dict[Exception, tuple[str, str]] = {
+        DatasetNotFoundError(gated): (
+            "data set 'a/b' is gated",
+            "/datasets/a/b, then set HF_TOKEN",
+        ),
+        EmptyDatasetError("none"): ("has no files of rows", "Choose a complete copy"),
+        ValueError(config): (r"pick one: \['en', 'de'\]$", "Choose a configuration: a/b:NAME."),
+    }
+    monkeypatch.setattr(HubDataset, "_partial", lambda *_: "")
+    for error, (message, hint) in errors.items():
+        monkeypatch.setattr("datasets.load_dataset", Mock(side_effect=error))
+        with pytest.raises(BartError, match=message) as caught:
+            HubDataset("a/b", local=True).load(None)
+        assert hint in str(caught.value.hint)
 
 
 def test_incomplete_pages_do_not_stop_a_dump(

@@ -60,7 +60,10 @@ class HubCorpus(HubSource):
         reporter.info(f"loading {url}")
         rows = self.dataset.load("train", self.jobs, bars=True)
         if "text" not in rows.column_names:
-            raise UsageError(f"{url} has no column 'text'; found {rows.column_names}")
+            raise UsageError(
+                f"{url} has no column 'text'; found {rows.column_names}",
+                hint="Name the column with `bart download hub --text-column`.",
+            )
         self._read = len(rows)
         named = "id" in rows.column_names
 

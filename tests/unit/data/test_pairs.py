@@ -370,6 +370,10 @@ def test_a_saved_data_set_without_splits_is_one_table(tmp_path: Path) -> None:
     datasets.Dataset(table(ROWS)).save_to_disk(tmp_path / "saved")
     assert source_of(tmp_path / "saved").splits == ["train"]
     assert len(source_of(tmp_path / "saved", test_share=0.1).read("test").pairs) == 4
+    odd = datasets.DatasetDict({"tiny": datasets.Dataset(table(ROWS))})
+    odd.save_to_disk(tmp_path / "odd")
+    with pytest.raises(UsageError, match=r"no train split in .*odd; found tiny"):
+        source_of(tmp_path / "odd").read("train")
 
 
 @pytest.mark.parametrize("name", ["xsum", "here/none", "someone/none.jsonl", "a/b/c"])
