@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from bart_cli.files import sha256
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 CHUNK = 2**16  # bytes: the most that a dropped connection loses; the library's default is 10 MB
+# Addresses of a model that people paste instead of its name.
+ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://)([\w.-]+/[\w-][\w.-]*?)(?:\.git)?(?:[/?#]|$)")
 LOGIN = "set HF_TOKEN or run `hf auth login`"
 
 
@@ -57,7 +60,8 @@ def fetch(
     """Download files from the top folder of a hub repository; return the local folder.
 
     Args:
-        name: `owner/name`, or `name` for the hub's oldest models.
+        name: `owner/name`, or `name` for the hub's oldest models, optionally with `@revision` (a
+            branch, tag or commit).
         patterns: file names or globs.
         what: the noun in error messages, such as 'model' or 'tokenizer'.
         weights: patterns in order of preference; only the first that matches is downloaded.
@@ -73,12 +77,18 @@ def fetch(
 
     endpoint()
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UsageError(f"no such {what}: {name}", hint=_near(name))
+        url = ADDRESS.match(name)
+        named = f"Pass its name: {url[1]}." if url else None
+        raise UsageError(f"no such {what}: {name}", hint=_near(name) or named)
     quiet_library()
+    repository, _, revision = name.partition("@")
 
     def snapshot(wanted: list[str]) -> Path:
         folder = huggingface_hub.snapshot_download(
-            name, allow_patterns=wanted, ignore_patterns=["*/*"]
+            repository,
+            revision=revision or None,
+            allow_patterns=wanted,
+            ignore_patterns=["*/*"],
         )
         return Path(folder)
 
@@ -89,30 +99,30 @@ def fetch(
         unreachable = None
         try:
             # `list_repo_files` would retry an unreachable hub for 24 seconds.
-            siblings = huggingface_hub.model_info(name, revision=folder.name).siblings
+            siblings = huggingface_hub.model_info(repository, revision=folder.name).siblings
             files = [file.rfilename for file in siblings or []]
         except Exception as error:  # the cache may still be complete
             unreachable = error
             files = [path.name for path in folder.iterdir()]
         top = [file for file in files if "/" not in file]
-        found = next((files for form in weights if (files := matching(top, form))), None)
+        found = next((named for form in weights if (named := matching(top, form))), None)
         if found is None:
             if unreachable is not None:
                 raise unreachable
             for form, (kind, remedy) in foreign.items():
-                if files := matching(top, form):
-                    line = f"{what} '{name}' has {kind} ({files[0]})"
+                if others := matching(files, form):
+                    line = f"{what} '{name}' has {kind} ({others[0]})"
                     raise UsageError(line, hint=remedy.format(name))
             raise UsageError(
                 f"{what} '{name}' has no weights that bart reads: expected model.safetensors or "
-                f"pytorch_model.bin, found {', '.join(top[:8]) or 'no file'}",
+                f"pytorch_model.bin, found {', '.join(files[:8]) or 'no file'}",
                 hint="Convert them with the library that wrote them, or choose another model.",
             )
         if check is not None:
             check(folder)
         for file in found:
             if not (folder / file).exists() and unreachable is None:
-                _transfer(name, file, folder)
+                _transfer(repository, file, folder)
         return snapshot([*patterns, *found])
     except BartError:
         raise
@@ -232,6 +242,8 @@ def refusal(error: Exception, name: str, what: str, *, local: bool = True) -> Ba
             f"no such {what}: '{name}' is {neither} a public repository of {hub}",
             hint=near or f"If it is private, {LOGIN}.",
         )
+    if isinstance(cause, errors.RevisionNotFoundError):
+        return UsageError(f"{what} '{name}': {hub} has the repository, but not the revision")
     if status == 404:
         return UsageError(
             f"no such {what}: '{name}' is {neither} a repository of {hub}",
@@ -243,8 +255,10 @@ def refusal(error: Exception, name: str, what: str, *, local: bool = True) -> Ba
             hint = f"Use a token with read access to {name}: {LOGIN}."
         elif status == 429:
             hint = "Wait a few minutes" + ("." if get_token() else f", or {LOGIN}.")
-        line = f"{hub} denies access to {what} '{name}' (HTTP {status}): {said}"
-        return BartError(line, hint=hint)
+        verb = "denies access to" if status < 500 else "cannot send"
+        code = f"HTTP {status}"
+        reason = "" if said == code else f": {said}"
+        return BartError(f"{hub} {verb} {what} '{name}' ({code}){reason}", hint=hint)
     number, cache = getattr(cause, "errno", None), constants.HF_HUB_CACHE
     if number in NO_SPACE or "No space left" in said:
         return BartError(
@@ -256,6 +270,8 @@ def refusal(error: Exception, name: str, what: str, *, local: bool = True) -> Ba
             f"the cache {cache} is not writable: {getattr(cause, 'strerror', None) or said}",
             hint="Set HF_HOME to a writable folder.",
         )
+    if isinstance(cause, ValueError) and "Expecting value" in said:
+        said = "the answer is not the hub's (a login page of the network?)"
     absent = "not an existing path, and " if local else ""
     retry = "Check the network (HTTPS_PROXY), or set HF_ENDPOINT to a mirror; rerun to resume."
     line = f"{what} '{name}': {absent}the download from {hub} failed: {said}"

@@ -62,15 +62,16 @@ class History:
 
     def base_model(self) -> str | None:
         """Return the hub id of the initial weights, following `init_from` through local runs."""
-        if not self.settings and _is_hub_id(self.source, self.folder):
-            return self.source
+        source = self.source.partition("@")[0]  # without the revision
+        if not self.settings and _is_hub_id(source, self.folder):
+            return source
         settings, folder = self.settings, self.folder
         for _ in range(CHAIN):
             name = settings.get("init_from")
             if not isinstance(name, str):
                 return None
-            if _is_hub_id(name, folder):
-                return name
+            if _is_hub_id(base := name.partition("@")[0], folder):
+                return base
             folder, settings = _find_run(Path(name).absolute())
         return None
 

@@ -60,14 +60,17 @@ def test_only_one_format_of_the_weights_is_downloaded(tmp_path: Path) -> None:
     shards = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
     repository(tmp_path / "hub", "a/shards", *shards, "pytorch_model.bin.index.json")
     repository(tmp_path / "hub", "a/tensorflow", "tf_model.h5")
+    repository(tmp_path / "hub", "a/javascript", "onnx/encoder_model.onnx")
     faults = Faults()
     with serve_hub(tmp_path / "hub", faults) as endpoint:
-        found = fetch(endpoint, tmp_path / "home", "a/both", "a/shards", "a/tensorflow")
+        found = fetch(
+            endpoint, tmp_path / "home", "a/both", "a/shards", "a/tensorflow", "a/javascript"
+        )
     small = ["config.json", "merges.txt", "vocab.json"]
     assert found[0] == sorted([*small, "model.safetensors"])
     assert found[1] == sorted([*small, *shards, "pytorch_model.bin.index.json"])
     assert "has TensorFlow weights (tf_model.h5)" in found[2][0]
-    assert "tf_model.h5" in found[2][0]
+    assert "has ONNX graphs (onnx/encoder_model.onnx)" in found[3][0]
     sent = [path for method, path, _ in faults.requests if method == "GET"]
     assert not [path for path in sent if "onnx" in path or "both/pytorch" in path]
     # Without the hub, the cache answers.
@@ -103,22 +106,25 @@ def test_errors_have_a_hint(tmp_path: Path) -> None:
     for name in ("gated", "private", "expired", "busy", "forbidden"):
         repository(tmp_path / "hub", f"a/{name}", "model.safetensors")
     repository(tmp_path / "hub", "a/lora", "adapter_config.json", "adapter_model.safetensors")
+    repository(tmp_path / "hub", "a/model", "model.safetensors")
     faults = Faults(
         gated={"a/gated"},
         refuse={
             "a/private": (401, "RepoNotFound", "Repository not found"),
             "a/expired": (401, "", 'User Access Token "x" is expired'),
             "a/forbidden": (403, "", "Your token lacks the permission"),
+            "a/busy": (503, "", "Try later"),
+            "a/model/revision/v9": (404, "RevisionNotFound", "Invalid rev id: v9"),
         },
     )
     asked = (
         *("a/gated", "a/private", ("a/expired", "hf_x"), ("a/forbidden", "hf_x")),
-        *("a/missing", "a/lora"),
+        *("a/missing", "a/lora", "a/busy", "a/model@v9", "a/model@main"),
+        "https://huggingface.co/a/model/tree/main",
     )
     with serve_hub(tmp_path / "hub", faults) as endpoint:
-        gated, private, expired, forbidden, missing, lora = fetch(
-            endpoint, tmp_path / "home", *asked
-        )
+        rows = fetch(endpoint, tmp_path / "home", *asked)
+        gated, private, expired, forbidden, missing, lora, busy, revision, branch, url = rows
         (tmp_path / "file").touch()
         ((unwritable, remedy, _),) = fetch(endpoint, tmp_path / "file" / "home", "a/gated")
     assert "is gated" in gated[0]
@@ -131,6 +137,10 @@ def test_errors_have_a_hint(tmp_path: Path) -> None:
     assert [row[2] for row in (gated, private, expired, forbidden, missing)] == [1, 1, 1, 1, 2]
     assert "'a/lora' has LoRA or other adapter weights (PEFT)" in lora[0]
     assert "from_pretrained('a/lora').merge_and_unload()" in lora[1]
+    assert f"{endpoint} cannot send model 'a/busy' (HTTP 503): Try later" in busy[0]
+    assert "has the repository, but not the revision" in revision[0]
+    assert "model.safetensors" in branch
+    assert url[1] == "Pass its name: a/model."
     assert f"the cache {tmp_path}/file/home/hub is not writable" in unwritable
     assert "Set HF_HOME" in remedy
 
