@@ -22,7 +22,7 @@ LANGUAGES = frozenset(
     """.split()
 )
 # Languages with abbreviations in `data/abbreviations.py`, and English.
-ABBREVIATED = "cs, da, de, el, en, es, fi, fr, it, nl, no, pl, pt, ru, sv, tr, uk"
+ABBREVIATED = "cs, da, de, el, en, es, fi, fr, hu, id, it, nl, no, pl, pt, ro, ru, sv, tr, uk"
 LANGUAGE_HELP = (
     "language of the sentence splitter: an ISO 639-1 code such as de, or auto: chosen by the "
     "script of each text (Latin script: English)"

@@ -53,7 +53,11 @@ NAMES = ("Yahoo!", "Jeopardy!")  # their exclamation mark does not end a sentenc
 
 # Punctuation (with closing quotes or brackets), white space, then a possible start of a sentence.
 # The pattern begins with a character class, which Python's `re` searches fast.
-BOUNDARY = re.compile(r"""[.!?…]["'”’)\]]*\s+(?=["'“‘(\[•⁃]*[A-Z0-9À-ÖØ-Þ])""")
+# Capital letters of Polish, Czech, Turkish, Vietnamese and other languages in Latin script.
+CAPITALS = "".join(
+    c for c in map(chr, [*range(0x100, 0x250), *range(0x1E00, 0x1F00)]) if c.isupper()
+)
+BOUNDARY = re.compile(rf"""[.!?…]["'”’)\]]*\s+(?=["'“‘(\[•⁃]*[A-Z0-9À-ÖØ-Þ{CAPITALS}])""")
 # The label of a list item, and the number of characters before a period to search for one.
 LABEL = re.compile(r"(?:^|\s)((?:[•⁃]\s*)?(\d{1,2}|[a-z]))\.$")
 LABEL_REACH = 6
@@ -229,7 +233,7 @@ def _other(text: str, language: str) -> Iterator[int]:
         run, close, space = match.groups()
         end = match.end()
         is_common = space == " " and run != "\n" and run[-1] not in WIDE
-        if is_common and end < size and text[end].islower():
+        if is_common and end < size and _is_lower(text[end]):
             continue  # fast path for the most common case
         if _ends(text, begin, match, language):
             if run[-1] in WIDE and (opener := OPENERS.search(close)):
@@ -268,13 +272,18 @@ def _ends(text: str, begin: int, match: re.Match[str], language: str) -> bool:
     return not _continues(before, run, after, language)
 
 
+def _is_lower(char: str) -> bool:
+    """Whether a letter does not begin a sentence; Georgian is written without capitals."""
+    return char.islower() and not "\u10d0" <= char <= "\u10ff"
+
+
 def _continues(before: str, mark: str, after: str, language: str) -> bool:
     """Whether the sentence continues after a mark and a space."""
     if mark[-1] == ";" and language != "el":
         return True
     if not after[:1].isupper():
         first = FIRST_LETTER.match(after)
-        if first is not None and first[1][0].islower():
+        if first is not None and _is_lower(first[1][0]):
             return True
     if mark != ".":
         return False

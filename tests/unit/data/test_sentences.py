@@ -39,6 +39,10 @@ GOLDEN = {
     "ar": ["كيف حالك؟", "أنا بخير.", "شكرا!"],
     "hy": ["Ինչպե՞ս ես։", "Ես լավ եմ։"],
     "ko": ["시장이 다리를 열었다.", "사람들이 기뻐했다!", "정말?"],
+    "ka": ["ხიდი გაიხსნა.", "წვიმა მოვიდა!"],
+    "ro": ["S-a născut în str. Lungă nr. 5.", "Dl. Popescu a plecat."],
+    "sv": ["Han föddes den 3 okt. 1990 i bl.a. Lund.", "Å, det regnade."],
+    "vi": ["Ông ấy đã đi.", "Ở đó có cầu.", "Đẹp quá!"],
     "pl": ["Prof. Nowak mieszka przy ul. Długiej, tzn. w centrum.", "Ma 5 tys. książek."],
 }
 # A text for each golden rule of the Pragmatic Segmenter for English. One rule fails and is left
@@ -136,7 +140,7 @@ def test_an_endless_sentence_is_split_without_loss(
 
 
 def test_other_scripts_are_split_without_a_language_and_latin_is_english() -> None:
-    for language in ("ru", "el", "hi", "ar", "hy", "ko"):
+    for language in ("ru", "el", "hi", "ar", "hy", "ko", "ka", "vi"):
         text = " ".join(GOLDEN[language])
         assert split_sentences(text) == GOLDEN[language], language
     assert language_of("Der Bürgermeister öffnete die Brücke.") == "en"
