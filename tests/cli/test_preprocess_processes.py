@@ -104,7 +104,7 @@ def test_workers_started_by_hand_give_the_same_shards(
     assert digest(tmp_path / "out") == digest(undisturbed)
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9", "host"])
 def test_a_scheduler_that_does_not_answer_is_named(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:

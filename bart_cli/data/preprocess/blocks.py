@@ -58,6 +58,11 @@ class PreprocessSettings:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("no input: pass --input NAME=PATH or --text PATH")
+        paths = [path.resolve() for _, path, _ in self.inputs]
+        if twice := [path for _, path, _ in self.inputs if paths.count(path.resolve()) > 1]:
+            raise UsageError(
+                f"{twice[0]} is given twice", hint=f"Pass it once: --input NAME={twice[0]}:2.0."
+            )
         for length in self.target_lengths:
             if not 8 <= length <= 2**15:
                 raise UsageError(f"--target-length {length}: expected 8 to {2**15}")

@@ -69,7 +69,7 @@ def cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
     """Connect to a running cluster, or start worker processes that end with the context."""
     import dask
     from distributed import Client, LocalCluster
-    from distributed.comm.addressing import parse_address
+    from distributed.comm.addressing import parse_address, parse_host_port
     from distributed.comm.registry import get_backend
 
     # Dask logs every worker that leaves. Errors reach the user through the futures instead.
@@ -77,8 +77,10 @@ def cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
         try:
-            # Check the protocol first: a client for an unknown one takes most of a minute to close.
-            get_backend(parse_address(scheduler)[0])
+            # Check the address first: a client for a wrong one takes most of a minute to close.
+            protocol, place = parse_address(scheduler)
+            get_backend(protocol)
+            parse_host_port(place)
             client = Client(scheduler, timeout=SCHEDULER_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BartError(

@@ -475,6 +475,8 @@ def test_corpora_are_mixed_by_weight(tmp_path: Path, tiny_tokenizer: Tokenizer) 
     assert [c["weight"] for c in shown] == list(weights.values())
     with pytest.raises(UsageError, match="weight 0"):
         replace(settings, weights=(0.0,))
+    with pytest.raises(UsageError, match=r"wiki\.txt is given twice"):
+        replace(settings, inputs=(*settings.inputs, ("again", tmp_path / "wiki.txt", "lines")))
 
 
 @pytest.mark.parametrize("weight", [0.1, 0.5, 2.3])
