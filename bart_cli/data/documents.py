@@ -41,7 +41,9 @@ LINE = re.compile(rb"\n")
 WHITE = re.compile(r"\s+")
 LONG = 2**20  # characters that are split into words at once
 BLANK_LINES = re.compile(BLANK_LINE.pattern.encode())
-SUFFIXES = (".txt", ".jsonl")
+SUFFIXES = (".txt", ".jsonl", ".ndjson")
+# A packed .json has JSON lines (C4, Dolma); a plain one in a folder may be anything.
+PACKED_JSON = re.compile(r"\.json\.(gz|bz2|xz)$", re.IGNORECASE)
 # Tokenizer files that look like text, and the files that mark a folder as a tokenizer.
 TOKENIZER_FILES = {"merges.txt", "vocab.txt"}
 TOKENIZER_MARKS = ("vocab.json", "tokenizer.json", "tokenizer_config.json")
@@ -90,16 +92,15 @@ def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
             file = Path(folder, name)
             if name.startswith(".") or name == "manifest.json" or not file.is_file():
                 continue
-            if PACKED_SUFFIX.sub("", name.lower()).endswith(SUFFIXES) and not (
-                marked and name in TOKENIZER_FILES
-            ):
+            is_text = PACKED_SUFFIX.sub("", name.lower()).endswith(SUFFIXES)
+            if (is_text or PACKED_JSON.search(name)) and not (marked and name in TOKENIZER_FILES):
                 files.append(file)
             else:
                 others[name if marked else file.suffix or name] += 1
     if not files:
         found = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
         raise UsageError(
-            f"no text file in {path}: expected {' or '.join(SUFFIXES)}, optionally with .gz, .bz2 "
+            f"no text file in {path}: expected {', '.join(SUFFIXES)}, optionally with .gz, .bz2 "
             "or .xz" + (f"; found {found}" if found else "")
         )
     return sorted(files), dict(others)
@@ -280,7 +281,7 @@ def read_texts(path: Path, form: Form) -> Iterator[str]:
 
 
 def _is_json(path: Path) -> bool:
-    return PACKED_SUFFIX.sub("", path.name.lower()).endswith(".jsonl")
+    return PACKED_SUFFIX.sub("", path.name.lower()).endswith((".jsonl", ".ndjson", ".json"))
 
 
 def _json_row(line: str, where: str) -> dict[str, Any]:
@@ -288,9 +289,16 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not valid JSON: {error}") from None
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise UsageError(f"{where}: expected a JSON object with a 'text' field")
-    row["text"] = row["text"].encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+    text = row.get("text", 0) if isinstance(row, dict) else 0
+    if not isinstance(text, str | None):
+        found = f"; found {', '.join(row)}" if isinstance(row, dict) else ""
+        raise UsageError(
+            f"{where}: expected a JSON object with a 'text' field{found}",
+            hint="Rename the field with the text: jq -c '{text: .NAME}' FILE > NEW.jsonl"
+            if found
+            else "Write one object per line: jq -c '.[]' FILE > NEW.jsonl",
+        )
+    row["text"] = (text or "").encode("utf-8", "replace").decode("utf-8")  # lone surrogates
     return row
 
 

@@ -98,6 +98,20 @@ def test_other_files_next_to_the_text_are_ignored(tmp_path: Path) -> None:
         scan_corpus(tmp_path / "other")
 
 
+def test_json_lines_by_other_names(tmp_path: Path) -> None:
+    content = b'{"text": "One."}\n{"text": null}\r\n\n{"text": "Two."}\n'
+    (tmp_path / "a.ndjson").write_bytes(content)
+    (tmp_path / "c4-train.00000-of-01024.json.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "metadata.json").write_text("{}")
+    assert list(read_texts(tmp_path, "auto")) == ["One.", "Two."] * 2
+    assert scan_corpus(tmp_path)[1] == {".json": 1}
+    for wrong, hint in (('{"content": "x"}', "jq -c '{text: .NAME}'"), ("[1]", "jq -c '.[]'")):
+        (tmp_path / "a.ndjson").write_text(wrong)
+        with pytest.raises(UsageError, match=r"line 1 .*'text' field") as caught:
+            list(read_texts(tmp_path / "a.ndjson", "auto"))
+        assert hint in str(caught.value.hint)
+
+
 def test_small_files_share_a_task(tmp_path: Path) -> None:
     for i in range(30):
         (tmp_path / f"{i:02d}.txt").write_text(TEXTS[i])
