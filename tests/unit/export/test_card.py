@@ -102,7 +102,11 @@ def test_a_card_has_data_settings_and_scores_of_exactly_these_weights(
 
 def test_local_names_are_no_hub_ids(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     """`runs/first` looks like one, and the hub refuses a card with a model that it lacks."""
-    first = {"task": "pretrain", "init_from": "facebook/bart-base", "data": {"path": "shards/wiki"}}
+    first = {
+        "task": "pretrain",
+        "init_from": "facebook/bart-base@main",
+        "data": {"path": "shards/wiki"},
+    }
     make_run(tmp_path / "runs/first", tiny_tokenizer, first)
     pretrained = read_card(tmp_path / "runs/first", tmp_path / "a").data.to_dict()
     assert pretrained["pipeline_tag"] == "fill-mask"
