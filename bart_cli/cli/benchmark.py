@@ -52,11 +52,12 @@ class MeasuringOptions:
         """Build the settings from these options and `more`; None means not given."""
         import torch
 
-        from bart_cli.config.presets import check_section
+        from bart_cli.config.presets import load_config
 
-        seconds = GPU_SECONDS if torch.cuda.is_available() else CPU_SECONDS
-        given = {k: v for k, v in (keys(self) | more).items() if v is not None}
-        return check_section(BenchmarkConfig, {"seconds": seconds} | given)
+        options = keys(self) | more
+        if self.seconds is None:
+            options["seconds"] = GPU_SECONDS if torch.cuda.is_available() else CPU_SECONDS
+        return load_config(BenchmarkConfig, options=options)
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,6 @@ def inference(
     """
     from bart_cli.benchmark.cases import plan_decoding
 
-    changes = {"beams": beams, "max_length": max_length}
     groups = plan_decoding(
         preset,
         sweep.sweep(),
@@ -178,7 +178,7 @@ def inference(
         model=model,
         data=data,
         source_length=source_length,
-        generation={name: value for name, value in changes.items() if value is not None},
+        generation={"beams": beams, "max_length": max_length},
     )
     _run(groups, "Inference", Path("runs/benchmark-inference"), measuring)
 

@@ -78,14 +78,10 @@ def inspect(
         fields = Fields(source_field, target_field)
         _show_source(summarize_source(path, count=samples, fields=fields), as_json)
         return
-    denoising = settings.load(
-        PretrainConfig,
-        {
-            "denoising.schemes": None if schemes is None else schemes.split(","),
-            "denoising.mask_ratio": mask_ratio,
-            "denoising.poisson_lambda": poisson_lambda,
-        },
-    ).denoising
+    options: dict[str, object] = {"mask_ratio": mask_ratio, "poisson_lambda": poisson_lambda}
+    options["schemes"] = None if schemes is None else schemes.split(",")
+    options = {f"denoising.{name}": value for name, value in options.items()}
+    denoising = settings.load(PretrainConfig, options).denoising
     documents = []
     for folder in find_shard_folders(path):
         words = find_tokenizer(folder, tokenizer, "Pass one with --tokenizer.")

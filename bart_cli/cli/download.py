@@ -232,15 +232,13 @@ def openwebtext(
 
     [bold]bart download openwebtext --archives openwebtext/[/bold]
     """
-    if archives is None:
-        from bart_cli.data.download.hub_corpus import HubCorpus
-
-        dataset = hub.source("Skylion007/openwebtext", None)
-        _download(HubCorpus(dataset, "openwebtext", jobs), out_folder, result)
-        return
+    from bart_cli.data.download.hub_corpus import HubCorpus
     from bart_cli.data.download.openwebtext import OpenWebText
 
-    _download(OpenWebText(archives, jobs), out_folder, result)
+    source: Source = HubCorpus(hub.source("Skylion007/openwebtext", None), "openwebtext", jobs)
+    if archives is not None:
+        source = OpenWebText(archives, jobs)
+    _download(source, out_folder, result)
 
 
 @app.command("cnn-dm")
@@ -271,12 +269,12 @@ def cnn_dm(
     """
     from bart_cli.data.download.summaries import HubPairs, Pairs, read_stories
 
-    if stories is None:
-        dataset = hub.source("abisee/cnn_dailymail", "3.0.0")
-        _download(HubPairs("cnn-dm", dataset, parallel_text, jobs), out_folder, result)
-        return
-    read = partial(read_stories, stories, url_lists or stories)
-    _download(Pairs("cnn-dm", str(stories), read, parallel_text), out_folder, result)
+    dataset = hub.source("abisee/cnn_dailymail", "3.0.0")
+    source: Source = HubPairs("cnn-dm", dataset, parallel_text, jobs)
+    if stories is not None:
+        read = partial(read_stories, stories, url_lists or stories)
+        source = Pairs("cnn-dm", str(stories), read, parallel_text)
+    _download(source, out_folder, result)
 
 
 @app.command()
@@ -305,12 +303,12 @@ def xsum(
     """
     from bart_cli.data.download.summaries import HubPairs, Pairs, read_xsum_files
 
-    if files is None:
-        dataset = hub.source("EdinburghNLP/xsum", None)
-        _download(HubPairs("xsum", dataset, parallel_text, jobs), out_folder, result)
-        return
-    read = partial(read_xsum_files, files, split_file)
-    _download(Pairs("xsum", str(files), read, parallel_text), out_folder, result)
+    dataset = hub.source("EdinburghNLP/xsum", None)
+    source: Source = HubPairs("xsum", dataset, parallel_text, jobs)
+    if files is not None:
+        read = partial(read_xsum_files, files, split_file)
+        source = Pairs("xsum", str(files), read, parallel_text)
+    _download(source, out_folder, result)
 
 
 @app.command()

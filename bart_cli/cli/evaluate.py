@@ -76,19 +76,11 @@ def command(
     if model and not settings.name and (Path(model) / "config.yaml").is_file():
         settings = settings.or_file(Path(model) / "config.yaml")
         own = settings.load(EvaluateConfig, {}).data
+    options = keys(decoding) | keys(pairs) | keys(scoring)
+    options |= {"model_path": scored, "data.path": data, "predictions": predictions}
+    options["evaluation.metrics"] = None if metrics is None else words(metrics)
     config, notices = load_with_model(
-        settings,
-        EvaluateConfig,
-        keys(decoding)
-        | keys(pairs)
-        | keys(scoring)
-        | {
-            "model_path": scored,
-            "data.path": data,
-            "evaluation.metrics": None if metrics is None else words(metrics),
-            "predictions": predictions,
-        },
-        lambda config: saved_with(config.model_path),
+        settings, EvaluateConfig, options, lambda config: saved_with(config.model_path)
     )
     if own is not None:
         config = _for_other_data(config, own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import Annotated, Any
@@ -28,6 +29,8 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.errors import UsageError
 
+layers_of = partial(setting, FinetuneConfig, metavar="0,2,4…")
+
 
 @dataclass(frozen=True)
 class AdaptingOptions:
@@ -36,12 +39,8 @@ class AdaptingOptions:
     source_language: SourceLanguageOption = None
     target_language: TargetLanguageOption = None
     max_tokens: Annotated[int | None, setting(SummarizationDataConfig, "max_tokens")] = None
-    keep_encoder_layers: Annotated[
-        str | None, setting(FinetuneConfig, "keep_encoder_layers", metavar="0,2,4…")
-    ] = None
-    keep_decoder_layers: Annotated[
-        str | None, setting(FinetuneConfig, "keep_decoder_layers", metavar="0,2,4…")
-    ] = None
+    keep_encoder_layers: Annotated[str | None, layers_of("keep_encoder_layers")] = None
+    keep_decoder_layers: Annotated[str | None, layers_of("keep_decoder_layers")] = None
 
 
 @option_groups

@@ -107,15 +107,14 @@ def load_with_model(
 
         source = config.data.tokenizer or resolve_model(config.model_path)
         if Path(source).is_dir():
-            update = first_token_for(config, layers, lambda: Tokenizer.from_pretrained(source))
-            config = config.model_copy(update=update)
+            config = first_token_for(config, layers, lambda: Tokenizer.from_pretrained(source))
     return config, [*warnings, *notices]
 
 
 def first_token_for(
     config: EvaluateConfig, layers: Sequence[Layer], tokenizer: Callable[[], Tokenizer]
-) -> dict[str, object]:
-    """Return updates that disable a <s> forced only by a preset if targets do not begin with it.
+) -> EvaluateConfig:
+    """Do not force a <s> that only a preset forces if targets do not begin with it.
 
     Presets are written for facebook's models. In KoBART, <s> is the same as </s>: forcing it would
     end the summary.
@@ -123,11 +122,11 @@ def first_token_for(
     generation, sources = config.generation, config.generation_sources
     forced = generation.forced_bos and sources["forced_bos"] != "options"
     if not forced or any(source == sources["forced_bos"] for source, _ in layers):
-        return {}
+        return config
     from bart_cli.inference.load import as_targets_begin
 
     generation, sources = as_targets_begin(tokenizer(), generation, sources)
-    return {"generation": generation, "generation_sources": sources}
+    return config.model_copy(update={"generation": generation, "generation_sources": sources})
 
 
 def saved_with(source: str | None, *, stated_only: bool = False) -> Saved:
@@ -195,8 +194,7 @@ def load_summarizer(
     layers = loaded.saved.layers() if loaded.saved else ()
     final = settings.load(EvaluateConfig, given, saved=layers, notify=reporter.warn)
     if loaded.saved is not None:
-        update = first_token_for(final, layers, lambda: loaded.tokenizer)
-        final = final.model_copy(update=update)
+        final = first_token_for(final, layers, lambda: loaded.tokenizer)
     language = evaluation.language
     if language == AUTO and decoding.language is None:
         language = recorded_language(source)

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -135,18 +135,11 @@ class ConfigOptions:
         )
 
 
-SourceFieldOption = Annotated[
-    str | None, setting(SummarizationDataConfig, "source_field", metavar="NAME")
-]
-TargetFieldOption = Annotated[
-    str | None, setting(SummarizationDataConfig, "target_field", metavar="NAME")
-]
-SourceLanguageOption = Annotated[
-    str | None, setting(SummarizationDataConfig, "source_language", metavar="CODE")
-]
-TargetLanguageOption = Annotated[
-    str | None, setting(SummarizationDataConfig, "target_language", metavar="CODE")
-]
+pair_setting = partial(setting, SummarizationDataConfig)
+SourceFieldOption = Annotated[str | None, pair_setting("source_field", metavar="NAME")]
+TargetFieldOption = Annotated[str | None, pair_setting("target_field", metavar="NAME")]
+SourceLanguageOption = Annotated[str | None, pair_setting("source_language", metavar="CODE")]
+TargetLanguageOption = Annotated[str | None, pair_setting("target_language", metavar="CODE")]
 
 
 @dataclass(frozen=True)
@@ -155,11 +148,9 @@ class PairOptions:
 
     source_field: SourceFieldOption = None
     target_field: TargetFieldOption = None
-    list_targets: Annotated[str | None, setting(SummarizationDataConfig, "list_targets")] = None
-    validation_share: Annotated[
-        float | None, setting(SummarizationDataConfig, "validation_share")
-    ] = None
-    test_share: Annotated[float | None, setting(SummarizationDataConfig, "test_share")] = None
+    list_targets: Annotated[str | None, pair_setting("list_targets")] = None
+    validation_share: Annotated[float | None, pair_setting("validation_share")] = None
+    test_share: Annotated[float | None, pair_setting("test_share")] = None
 
 
 @dataclass(frozen=True)

@@ -71,13 +71,12 @@ def command(
 
     [bold]curl localhost:8000/v1/summarize --json '{"text": "…", "beams": 6}'[/bold]
     """
-    from bart_cli.config.presets import check_section
+    from bart_cli.config.presets import load_config
     from bart_cli.config.run import EvaluateConfig
     from bart_cli.errors import UsageError
     from bart_cli.extras import require
 
-    given = keys(serving) | {"host": host, "port": port}
-    config = check_section(ServeConfig, {k: v for k, v in given.items() if v is not None})
+    config = load_config(ServeConfig, options=keys(serving) | {"host": host, "port": port})
     without_model(settings, EvaluateConfig, keys(decoding))
     require("bart serve", "serve")
 

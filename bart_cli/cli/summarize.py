@@ -75,15 +75,8 @@ def command(
 
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} cannot be combined")
-    config = load_config(
-        SummarizeConfig,
-        options={
-            "jsonl": jsonl,
-            "field": field,
-            "long": long,
-            "format": "json" if as_json else form,
-        },
-    )
+    given = {"jsonl": jsonl, "field": field, "long": long, "format": "json" if as_json else form}
+    config = load_config(SummarizeConfig, options=given)
     reporter = ConsoleReporter()
     if not files:
         if sys.stdin.isatty():

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bart_cli.training.run import RunResult
 
 GB, GIB = 1e9, 2**30
+run_setting = partial(setting, TrainingConfig)
 ProcessesOption = Annotated[
     int | None,
     typer.Option(
@@ -35,19 +37,15 @@ ProcessesOption = Annotated[
 class TrainingOptions:
     """Run settings that have their own option; None means not given."""
 
-    max_steps: Annotated[int | None, setting(TrainingConfig, "max_steps")] = None
-    epochs: Annotated[float | None, setting(TrainingConfig, "epochs")] = None
-    global_batch: Annotated[int | None, setting(TrainingConfig, "global_batch")] = None
-    micro_batch: Annotated[str | None, setting(TrainingConfig, "micro_batch", metavar="N|auto")] = (
-        None
-    )
+    max_steps: Annotated[int | None, run_setting("max_steps")] = None
+    epochs: Annotated[float | None, run_setting("epochs")] = None
+    global_batch: Annotated[int | None, run_setting("global_batch")] = None
+    micro_batch: Annotated[str | None, run_setting("micro_batch", metavar="N|auto")] = None
     learning_rate: Annotated[float | None, setting(OptimizerConfig, "learning_rate")] = None
     warmup_steps: Annotated[int | None, setting(ScheduleConfig, "warmup_steps")] = None
-    precision: Annotated[str | None, setting(TrainingConfig, "precision", metavar="NAME")] = None
-    seed: Annotated[int | None, setting(TrainingConfig, "seed")] = None
-    time_limit: Annotated[
-        float | None, setting(TrainingConfig, "time_limit", metavar="MINUTES")
-    ] = None
+    precision: Annotated[str | None, run_setting("precision", metavar="NAME")] = None
+    seed: Annotated[int | None, run_setting("seed")] = None
+    time_limit: Annotated[float | None, run_setting("time_limit", metavar="MINUTES")] = None
     resume: Annotated[
         str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to resume from.")
     ] = "auto"
