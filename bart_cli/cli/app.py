@@ -12,12 +12,13 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import typer
 
 from bart_cli import __version__
-from bart_cli.errors import BartError, did_you_mean
+from bart_cli.errors import BartError, UsageError, did_you_mean
 from bart_cli.runtime import interrupts
 from bart_cli.runtime.cores import configure_threads
 
@@ -123,6 +124,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     if requested != "launch":  # `bart launch` passes options on to another command
         given = voices + plain
     try:
+        _refuse_empty(given)
         app = build_app(requested)
         code = app(args=given or ["--help"], prog_name="bart", standalone_mode=False)
         if code == 130 and interrupts.received():  # newer Typers turn Ctrl-C into this code
@@ -142,6 +144,14 @@ def _main(arguments: Sequence[str] | None) -> None:
     except Exception as error:
         code = _fail_unexpected(error, requested)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise UsageError for `--out "$UNSET"`, because an empty path is the current folder."""
+    for before, word in pairwise(["bart", *arguments]):
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            what = f"{word} has no value" if word else f"the argument after {before} is empty"
+            raise UsageError(what, hint="Check that the shell variable is set.")
 
 
 def _fail_unexpected(error: Exception, requested: str | None) -> int:

@@ -219,6 +219,8 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
             stem, suffix = _stem_and_suffix(path)
             if suffix not in FORMS or suffix in SIDES.values() or not path.is_file():
                 continue  # a .target is read with its .source
+            if path.name.startswith("."):  # such as ._train.csv, from an archive made by macOS
+                continue
             name = SHARD.sub("", stem)
             if affixed:
                 words = re.split(r"[-_. ]", name)

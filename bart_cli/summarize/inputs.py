@@ -101,8 +101,6 @@ def find_inputs(
         if word.startswith(("http://", "https://")):
             inputs.append(_web_page(word, jsonl))
             continue
-        if not word:
-            raise UsageError("one of the inputs is empty: expected a file, folder, pattern or -")
         path = Path(word)
         try:
             exists = path.exists()

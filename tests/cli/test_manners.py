@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from bart_cli.cli.app import COMMANDS, _usage_error, build_app
+from bart_cli.cli.app import COMMANDS, _refuse_empty, _usage_error, build_app
 from bart_cli.errors import UsageError
 from tests.cli.test_commands import BART, bart
 from tests.conftest import SENTENCES
@@ -75,6 +75,14 @@ def test_help_is_instant_because_nothing_heavy_is_imported() -> None:
         )
         imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
         assert not imported & {"torch", "numpy", "pydantic", "pyarrow", "transformers"}
+
+
+def test_an_unset_variable_is_not_the_current_folder() -> None:
+    """Path("") is the current folder, so that `--out "$RUN"` would write there."""
+    for words in (["pretrain", "--out", ""], ["pretrain", "--out="], ["summarize", ""]):
+        with pytest.raises(UsageError, match=r"^(the argument after|--out= has no)"):
+            _refuse_empty(words)
+    _refuse_empty(["pretrain", "--set", "model.prefix=", "--set=model.prefix="])
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,14 @@ def test_a_tsv_whose_quotation_marks_are_characters(tmp_path: Path) -> None:
     assert pairs == [('"Yes," he said.', 'He said "yes".'), ('A 5" nail.', '"It" fits.')]
 
 
+def test_hidden_files_beside_a_split_are_ignored(tmp_path: Path) -> None:
+    """An archive made by macOS unpacks to news-train.csv and ._news-train.csv elsewhere."""
+    (tmp_path / "news-train.csv").write_text("article,summary\nOne.,1\n")
+    (tmp_path / "._news-train.csv").write_bytes(b"\0\5\x16\7\0")
+    source = PairSource(SummarizationDataConfig(path=tmp_path))
+    assert [pair.source for pair in source.read("train").pairs] == ["One."]
+
+
 def test_a_csv_whose_lines_end_in_carriage_returns(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(separated(ROWS).replace("\r\n", "\r"))
     assert [(p.source, p.target) for p in read_pairs(tmp_path, "train")] == ROWS

@@ -163,7 +163,6 @@ def test_an_unreadable_file_in_a_folder_fails_alone(tmp_path: Path) -> None:
     ("word", "message"),
     [
         ("nothing/*.txt", "no file matches the pattern"),
-        ("", "one of the inputs is empty"),
         ("A text, not a file. " * 300, "cannot be read: File name too long"),
         (".", r"no \.txt, .*\.docx or \.pdf file in"),
     ],
