@@ -36,6 +36,10 @@ HUB_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 SETTINGS = "tokenizer_config.json"
+GENERIC = (
+    "PreTrainedTokenizerFast",
+    "TokenizersBackend",
+)  # classes that add no settings of their own
 LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")  # mBART's codes, such as en_XX
 HIDDEN = "\0 "  # prefix that no piece of text has after pre-tokenization
 
@@ -85,6 +89,10 @@ def read_files(path: Path) -> Files:
             f"no tokenizer in {path}: expected tokenizer.json, or vocab.json and merges.txt, "
             "or vocab.txt"
         )
+    spaced, cutter = settings.get("add_prefix_space"), backend.pre_tokenizer
+    follows = spaced is not None and settings.get("tokenizer_class") not in GENERIC
+    if follows and isinstance(cutter, pre_tokenizers.ByteLevel):
+        cutter.add_prefix_space = bool(spaced)
     roles = find_roles(backend, names | settings, folder)
     tokens = list(roles.values())
     for source in (names, settings):

@@ -21,7 +21,7 @@ from bart_cli.progress import printable
 from bart_cli.tokenizer import Tokenizer
 from tests.command import bart
 from tests.conftest import SENTENCES
-from tests.parity.zoo.models import CONFIGS, STORAGES, Storage, build
+from tests.parity.zoo.models import CONFIGS, STORAGES, Files, Storage, build
 
 SHORT = [" ".join(SENTENCES)]
 LONG = [" ".join(SENTENCES * 30)]
@@ -100,6 +100,16 @@ def test_old_and_new_settings_are_read(
     changes: dict[str, object], tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     folder = build("distilbart-xsum-12-6", tmp_path / "m", tiny_tokenizer, **changes)
+    assert_equal(folder, SHORT)
+
+
+@pytest.mark.parametrize("files", ["new", "old"])
+def test_a_space_before_the_text_is_added_as_the_settings_say(
+    files: Files, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    folder = build("distilbart-xsum-12-6", tmp_path / "m", tiny_tokenizer, files=files)
+    settings = {"add_prefix_space": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     assert_equal(folder, SHORT)
 
 
