@@ -22,10 +22,10 @@ def command(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files (.txt, .md, .html, .docx, .pdf, .jsonl; others are read as text), folders "
-            "with such files (subfolders are not read), quoted patterns such as 'news/**/*.txt', "
-            "web pages (https://…), or - for standard input. Default: standard input, unless it is "
-            "a terminal.",
+            help="Files (.txt, .md, .html, .docx, .pdf, .jsonl, each also as .gz, .bz2 or .xz; "
+            "others are read as text), folders with such files (subfolders are not read), quoted "
+            "patterns such as 'news/**/*.txt', web pages (https://…), or - for standard input. "
+            "Default: standard input, unless it is a terminal.",
             metavar="FILE",
         ),
     ] = None,

@@ -16,11 +16,14 @@ from urllib.parse import urlsplit
 
 from bart_cli.data.text_files import (
     HEAD,
+    PACKED_SUFFIX,
     binary_format,
     decode,
+    named_errors,
     open_utf8,
     recoded,
     refuse_binary,
+    unpacked,
 )
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
@@ -154,7 +157,7 @@ def _files_in(folder: Path, reporter: Reporter) -> list[Path]:
     """List the files with a suffix in KINDS, and report what else is in the folder."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     below = [path for path in entries if path.is_dir()]
-    files = [path for path in entries if path not in below and path.suffix.lower() in KINDS]
+    files = [path for path in entries if path not in below and _suffix(path) in KINDS]
     hint = f"Pass '{folder / '**/*.txt'}' to read files in subfolders."
     if not files:
         *most, last = KINDS
@@ -190,7 +193,12 @@ def _web_page(url: str, jsonl: bool) -> Input:
 
 
 def _kind(path: Path, jsonl: bool) -> Kind:
-    return "jsonl" if jsonl else KINDS.get(path.suffix.lower(), "text")
+    return "jsonl" if jsonl else KINDS.get(_suffix(path), "text")
+
+
+def _suffix(path: Path) -> str:
+    """The suffix in lower case, without .gz, .bz2 or .xz."""
+    return Path(PACKED_SUFFIX.sub("", path.name.lower())).suffix
 
 
 def _check_named(given: Input) -> Input:
@@ -245,12 +253,14 @@ def main_text(name: str, content: bytes, content_type: str = "") -> str:
 
 
 def _bytes(given: Input, size: int = -1) -> bytes:
+    """The (first `size`) bytes of a file, unpacked."""
     assert given.path is not None
     try:
-        with given.path.open("rb") as stream:
-            return stream.read(size)
+        raw = given.path.open("rb")
     except OSError as error:
         raise _unreadable(given.name, error) from None
+    with named_errors(given.path), raw:
+        return unpacked(raw).read(size)
 
 
 def _unreadable(name: str, error: OSError) -> UsageError:
@@ -263,7 +273,7 @@ def _unreadable(name: str, error: OSError) -> UsageError:
 
 def _refuse_records(name: str) -> None:
     """Raise UsageError for tables and JSON, which contain records rather than a text."""
-    suffix = Path(name).suffix.lower()
+    suffix = _suffix(Path(name))
     if suffix in (".csv", ".tsv"):
         separator = "," if suffix == ".csv" else "\\t"
         command = (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import re
 import threading
@@ -67,6 +70,12 @@ def test_the_main_text_of_a_page_is_extracted(tmp_path: Path) -> None:
     (text,) = texts([str(tmp_path / "page.html")])
     (tmp_path / "page.txt").write_text(f'\ufeff<?xml version="1.0"?>\n<!DOCTYPE html>{PAGE}')
     assert texts([str(tmp_path / "page.txt")]) == [text]  # saved under another name
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "page.html.gz").write_bytes(gzip.compress(PAGE.encode()))
+    (tmp_path / "a" / "rows.jsonl.bz2").write_bytes(bz2.compress(b'{"text": "One."}\n'))
+    (tmp_path / "a" / "text.txt.xz").write_bytes(lzma.compress(b"Two."))
+    assert texts([str(tmp_path / "a")]) == [text, "One.", "Two."]
+    assert texts(sorted(map(str, (tmp_path / "a").iterdir()))) == [text, "One.", "Two."]
     assert "The mayor opened the new bridge on Monday." in text
     assert "Home page" not in text
     assert "rights" not in text
@@ -104,7 +113,7 @@ def test_an_unreadable_named_file_is_refused_before_anything_starts(
     [
         ("a.txt", b"{\\rtf1 x}", "it is an RTF document", "pandoc"),
         ("a.html", b"%PDF-1.7 x", "it is a PDF", "pdftotext"),
-        ("a.jsonl", b"\x1f\x8b\x08\x00", "compressed with gzip", "gunzip < "),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd", "compressed with zstd", "unzstd < "),
         ("a.csv", b"text,id\na,1\n", "is a CSV table", "to_json"),
         ("a.TSV", b"text\tid\na\t1\n", "is a TSV table", r"sep='\t'"),
         ("a.json", b'[{"text": "a"}]', "is JSON", "jq -c"),
