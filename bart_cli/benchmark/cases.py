@@ -78,13 +78,13 @@ def plan_decoding(
     model: str | None = None,
     data: Path | None = None,
     source_length: int | None = None,
-    generation: Mapping[str, object],
+    options: Mapping[str, object],
 ) -> list[Group]:
     """Plan a group for each number of processes and precision.
 
     Args:
-        generation: overrides of decoding settings. Without a named preset, the settings saved with
-            `model` override those of the default preset.
+        options: overrides of decoding settings by key. Without a named preset, the settings saved
+            with `model` override those of the default preset.
 
     Raises:
         UsageError: names every setting that cannot work here.
@@ -100,7 +100,6 @@ def plan_decoding(
         length = SOURCE_LENGTH
     saved = saved_generation(model) if model and not preset else None
     layers = [(name, settings.model_dump()), *(saved.layers(stated_only=True) if saved else ())]
-    options = {f"generation.{key}": value for key, value in generation.items()}
     settings = load_config(EvaluateConfig, options=options, saved=layers).generation
     positions = run.model.max_position_embeddings
     if settings.max_length > positions and model is None:

@@ -124,9 +124,10 @@ class Session:
             inner, columns, dtype = self._product
             shape = self._size * self._case.load.length, inner, columns
             ceiling = measured_flops(device, dtype, shape)
-        reset_peak_memory()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            reset_peak_memory()
         self._world.barrier()
         synchronize(device)
         begin = time.perf_counter()

@@ -178,7 +178,7 @@ def inference(
         model=model,
         data=data,
         source_length=source_length,
-        generation={"beams": beams, "max_length": max_length},
+        options={"generation.beams": beams, "generation.max_length": max_length},
     )
     _run(groups, "Inference", Path("runs/benchmark-inference"), measuring)
 

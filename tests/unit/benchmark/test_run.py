@@ -179,7 +179,7 @@ def test_a_trained_model_and_real_pairs_can_replace_random_ones(
         benchmark=QUICK,
         model=str(tmp_path / "model"),
         data=pairs,
-        generation={"min_length": 3},
+        options={"generation.min_length": 3},
     )
     assert isinstance(case.load, DecodingLoad)
     generation = case.load.generation
