@@ -30,7 +30,7 @@ SMALL_RUN = """training.max_steps=3 schedule.warmup_steps=1 training.global_batc
     training.micro_batch=2 training.log_every=1 training.checkpoint_every=2
     training.precision=fp32""".split()
 # This run has to learn something, so that its scores are above 0.
-LEARNING_RUN = """training.max_steps=40 training.checkpoint_every=20 schedule.warmup_steps=5
+LEARNING_RUN = """training.max_steps=24 training.checkpoint_every=12 schedule.warmup_steps=3
     optimizer.learning_rate=1e-2""".split()
 SMALL_LOADER = ["data.workers=0", "data.streams=8"]
 SMALL_SCORES = "evaluation.batch_size=2 evaluation.precision=fp32 evaluation.bootstrap=5".split()

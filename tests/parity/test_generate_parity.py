@@ -20,7 +20,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.hf_config import to_hf
 from tests.conftest import tiny_model_config
 
-CASES_PER_SEED = 25
+CASES_PER_SEED = 16
 VOCABULARY = 60
 
 
