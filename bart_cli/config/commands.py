@@ -110,8 +110,8 @@ class SummarizeConfig(Section):
     )
     field: str | None = Field(
         None,
-        description="JSON field with the text; default: the first of article, document, source, "
-        "text, dialogue",
+        description="JSON field with the text; default: the first of article, document, text, "
+        "dialogue and other usual names",
     )
     long: LongText = Field(
         "truncate",

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SOURCE_FIELDS = (
-    *("article", "document", "source", "text", "dialogue"),
+    *("article", "document", "text", "dialogue"),
     *("source_text", "input_text", "full_text", "article_text", "report", "transcript"),
-    *("documents", "content", "body", "chapter", "story", "description", "input", "src"),
+    *("source", "documents", "content", "body", "chapter", "story", "description", "input", "src"),
 )
 TARGET_FIELDS = (
     *("summary", "highlights", "target", "abstract"),
@@ -35,7 +35,7 @@ TARGET_FIELDS = (
     *("summaries", "headline", "tldr", "output", "tgt"),
 )
 # These names count only if there is no other one: "source" often contains a publisher.
-WEAK_FIELDS = {"source", *SOURCE_FIELDS[-8:], *TARGET_FIELDS[-5:]}
+WEAK_FIELDS = {*SOURCE_FIELDS[-9:], *TARGET_FIELDS[-5:]}
 FORMS = {
     ".jsonl": "JSON",
     ".ndjson": "JSON",
@@ -267,7 +267,7 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
         where = f"{path}, {unit} {number}"
         if not isinstance(row, dict):
             raise UsageError(f"{where}: expected a JSON object")
-        row = _flat(row)
+        row = flat_row(row)
         names = tuple(row)
         columns = known.get(names)
         if columns is None:
@@ -279,13 +279,13 @@ def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
         fields.require(*first)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
+def flat_row(row: dict[str, Any]) -> dict[str, Any]:
     """Replace objects in a row by their fields: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
     if not any(isinstance(value, dict) for value in row.values()):
         return row
     fields: dict[str, Any] = {}
     for name, value in row.items():
-        inner = _flat(value) if isinstance(value, dict) else {"": value}
+        inner = flat_row(value) if isinstance(value, dict) else {"": value}
         fields |= {f"{name}.{key}".rstrip("."): each for key, each in inner.items()}
     return fields
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from bart_cli.data.pair_files import SOURCE_FIELDS, plain
+from bart_cli.data.pair_files import SOURCE_FIELDS, flat_row, plain
 from bart_cli.data.text_files import Stream, join_texts
 
 Bytes = IO[bytes] | Stream
@@ -102,6 +102,7 @@ def _item(line: bytes, origin: Origin, field: str | None) -> Text | Failure:
         return Failure(origin, "not valid JSON: a number has too many digits")
     if not isinstance(row, dict):
         return Failure(origin, f"expected a JSON object, found {JSON_KINDS[type(row)]}")
+    row = flat_row(row)
     if isinstance(row.get("id"), str | int) and not isinstance(row["id"], bool):
         origin = Origin(origin.file, origin.line, row["id"])
     names = SOURCE_FIELDS if field is None else (field,)

@@ -209,6 +209,8 @@ LINES = [
         Text(Origin("f", 20), "A: b\nc"),
     ),
     (b'{"content": ["last", "."]}', Text(Origin("f", 21), "last .")),
+    (b'{"source": "A newspaper", "text": "Last."}', Text(Origin("f", 22), "Last.")),
+    (b'{"article": {"text": "Inside."}}', "found article.text"),
 ]
 
 
