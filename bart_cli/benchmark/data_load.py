@@ -128,7 +128,5 @@ def run_data_benchmark(
                 process_block(block)
             task.advance()
         counts = ascending(workers or {1, min(usable_cores(), 2), usable_cores()})
-        groups = [
-            [Case(load, counts if load.name in PARALLEL else (1,), benchmark)] for load in loads
-        ]
+        groups = [[Case(one, counts if one.name in PARALLEL else (1,), benchmark)] for one in loads]
         return run_benchmark(groups, out, "Data", command=command, reporter=reporter)

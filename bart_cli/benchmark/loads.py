@@ -27,11 +27,7 @@ from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import Batch, Collate, pad_rows
 from bart_cli.data.denoising import Ids
 from bart_cli.data.order import Share
-from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import PairSource, read_pairs
-from bart_cli.data.pretrain_loader import PretrainLoader
-from bart_cli.data.shards import find_tokenizer, resolve_shards
-from bart_cli.data.summarization_loader import SummarizationLoader
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine
 from bart_cli.inference.generate import generate
@@ -121,9 +117,9 @@ class TrainingLoad(Load):
                 share = Share(size * len(micro) * world.size, size, world.rank, world.size)
                 return map(work, data_loader(run, share))
             rng = np.random.default_rng((case.benchmark.seed, size, world.rank))
-            batch = partial(self._random, rng, size, case.benchmark.lengths)
+            draw = partial(self._random, rng, size, case.benchmark.lengths)
             step_size = size * len(micro)
-            return map(work, pool_of(step_size, self.length, lambda: [batch() for _ in micro]))
+            return map(work, pool_of(step_size, self.length, lambda: [draw() for _ in micro]))
 
         dtype = product_dtype(run.training.precision, world.device)
         return (config.d_model, config.encoder_ffn_dim, dtype), units
@@ -137,8 +133,7 @@ class TrainingLoad(Load):
             sources = np.maximum(3, (targets * share).astype(np.int64))
         else:
             sources = draw_lengths(rng, ARTICLES, size, longest, lengths)
-            longest = self.run.data.max_target_length
-            targets = draw_lengths(rng, SUMMARIES, size, longest, lengths)
+            targets = draw_lengths(rng, SUMMARIES, size, self.run.data.max_target_length, lengths)
         start, positions = config.decoder_start_token_id, config.max_position_embeddings
         collate = Collate(config.pad_token_id, start, positions)
         return collate(random_rows(rng, sources, config), random_rows(rng, targets, config))
@@ -150,6 +145,12 @@ def data_loader(run: TrainingRun, share: Share) -> Iterator[list[Batch]]:
     Raises:
         UsageError: `run.data.path` has no shards or pairs, or their tokenizer is not the model's.
     """
+    # Imported here, because pyarrow would add to the peak memory of other loads.
+    from bart_cli.data.pair_ids import load_encoded
+    from bart_cli.data.pretrain_loader import PretrainLoader
+    from bart_cli.data.shards import resolve_shards
+    from bart_cli.data.summarization_loader import SummarizationLoader
+
     assert run.data.path is not None
     model = run.model
     if isinstance(run, PretrainConfig):
@@ -169,6 +170,8 @@ def fitting_tokenizer(data: Path, name: str | None, model: ModelConfig) -> Token
     Raises:
         UsageError: there is no tokenizer, or the model lacks embeddings for many of its entries.
     """
+    from bart_cli.data.shards import find_tokenizer
+
     words = find_tokenizer(data, name)
     require_room(words, model, hint=f"Pass --set model.vocab_size={words.vocab_size}.")
     return words.fitted(model.vocab_size)
