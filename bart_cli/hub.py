@@ -23,6 +23,7 @@ from bart_cli.errors import BartError, UsageError, did_you_mean, first_line
 from bart_cli.files import sha256
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+SECONDS = 30.0  # that a server may be silent
 CHUNK = 2**16  # bytes: the most that a dropped connection loses; the library's default is 10 MB
 # Addresses of a model that people paste instead of its name.
 ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://)([\w.-]+/[\w-][\w.-]*?)(?:\.git)?(?:[/?#]|$)")
@@ -131,13 +132,23 @@ def fetch(
 
 
 def quiet_library() -> None:
-    """Hide warnings about retries; show progress bars on a terminal only."""
-    from huggingface_hub.utils import logging
+    """Hide warnings, show progress bars on a terminal only, and give every request a time limit."""
+    from huggingface_hub.utils import get_session, logging  # type: ignore[attr-defined]
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         disable_progress_bars()
+    hooks = getattr(get_session(), "event_hooks", None)  # None: a session of requests, before 1.0
+    if hooks is not None and _limit not in hooks["request"]:
+        hooks["request"].append(_limit)
+
+
+def _limit(request: Any) -> None:
+    """Limit the time of a request that has no limit, as some of the library have."""
+    given = request.extensions.get("timeout", {})
+    limits = {part: given.get(part) or SECONDS for part in ("connect", "read", "write", "pool")}
+    request.extensions["timeout"] = limits
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,8 @@ HUB_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 SETTINGS = "tokenizer_config.json"
-GENERIC = (
-    "PreTrainedTokenizerFast",
-    "TokenizersBackend",
-)  # classes that add no settings of their own
+# Classes of transformers that take everything from tokenizer.json.
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")  # mBART's codes, such as en_XX
 HIDDEN = "\0 "  # prefix that no piece of text has after pre-tokenization
 

@@ -6,11 +6,13 @@ import errno
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.utils import get_session
 
 from bart_cli.errors import UsageError
-from bart_cli.hub import refusal
+from bart_cli.hub import quiet_library, refusal
 from bart_cli.model.formats import HUB_FILES, HUB_WEIGHTS
 from tests.command import python
 from tests.servers.hub import Faults, serve_hub
@@ -164,6 +166,16 @@ def test_a_proxy_that_requires_a_login_is_reported_without_the_password(
     assert "proxy.example:3128 requires a login" in error.message
     assert "secret" not in error.message
     assert not isinstance(error, UsageError)
+
+
+def test_every_request_has_a_time_limit() -> None:
+    """The library asks for a repository without one, and a silent hub would hold it forever."""
+    quiet_library()
+    request = SimpleNamespace(extensions={"timeout": {"connect": 5.0, "read": None}}, headers={})
+    *_, hook = get_session().event_hooks["request"]
+    hook(request)
+    limits = {"connect": 5.0, "read": 30.0, "write": 30.0, "pool": 30.0}
+    assert request.extensions["timeout"] == limits
 
 
 def test_a_path_is_suggested_only_where_one_is_allowed(
