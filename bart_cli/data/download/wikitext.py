@@ -101,8 +101,9 @@ NO_CONTENT = re.compile(
     r"defaultsort|displaytitle|sortierung|seitentitel|clé de tri|titre mis en forme|ordenar|"
     r"titulo|сортировка|デフォルトソート|cleanup|featured|good|"
     r"belege|refnec|référence nécessaire|réf\.? nécessaire|source insuffisante|quand|qui|où|"
-    r"нет аи|кто|где|когда|что|уточнить|cita requerida|carece de fontes|senza fonte|bron|"
-    r"要出典|誰|いつ|どこ|要検証|要説明|来源请求|來源請求|fakt|출처)"
+    r"нет аи|кто|где|когда|что|уточнить|cita requerida|carece de fontes|senza fonte|bron\??|"
+    r"要出典|誰|いつ|どこ|要検証|要説明|来源请求|來源請求|fakt|출처|джерело|källa|"
+    r"بحاجة لمصدر)"
     r"(?:[\s\-:|].*)?|.*[ -](?:stub|inline|needed)|\w\w icon",
     re.I | re.S,
 )
@@ -276,8 +277,10 @@ def _template(content: str) -> str:
     if name in SHIPS.split() and given:
         return f"{name.upper()} {given[0]}"
     expand = EXPANDERS.get(name)
-    if expand is None and re.fullmatch(r"lang-[\w-]+|langx|link-\w\w|script/.+", name):
-        expand = {"langx": _last}.get(name, _third if name.startswith("link-") else _first)
+    if expand is None and re.fullmatch(r"lang-[\w-]+|langx|llang|link-\w\w|script/.+", name):
+        expand = {"langx": _last, "llang": _last}.get(
+            name, _third if name.startswith("link-") else _first
+        )
     if expand is None:
         return "" if NO_CONTENT.fullmatch(name) else HOLE
     try:
@@ -428,13 +431,14 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
      "underline,strikethrough,vanchor,text,flag,flagcountry,flagu,flagdeco,flag country,"
      "abbrlink,formatprice,format price,citation needed span,cns,clarify span,char,kbd,samp,"
      "overline,large,flagathlete,flagmedalist,nft,fb,nfly,nfl year,mlby,mlb year,baseball year,"
-     "avoid wrap,as written,stn,stnlnk,refsou,comment,флагификация,esd,versalita,nwrap,"
+     "avoid wrap,as written,souverain,souverain2,souverain-,citation étrangère,"
+     "tutto attaccato,liczba,국기나라,stn,stnlnk,refsou,comment,флагификация,esd,versalita,nwrap,"
      "要出典範囲,要検証範囲,ルビ,국기", _first),
     ("resize,script,native name,tsl,w języku,sort,hs,wict,link,wikt,"
      "lang,langue,transl,transliteration,translit,color,colored text,font color,rtl,zh", _last),
     ("le,internal link helper", _third),
     ("lien", lambda given, named: named.get("texte") or named.get("fr") or given[0]),
-    ("s,s-,siècle,s2-", _century),
+    ("s,s-,siècle,s2-,-s,-s-", _century),
     ("siglo", "siglo {0}"),
     ("séc,século", "século {0}"),
     ("n°,numéro,no", lambda given, named: " ".join(["n°", *given[:1]])),
@@ -444,7 +448,6 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("heure", lambda given, named: " h ".join(given[:2])),
     ("höhe,hoehe", "{0} m"),
     ("§", "§ {0}"),
-    ("год", "{0} год"),
     ("км", "{0} км"),
     ("fmtn", lambda given, named: " ".join(given[:2])),
     ("m", lambda given, named: f"{given[0]} {named.get('ul') or named.get('u') or given[2]}"),
@@ -477,7 +480,8 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("nz$,nzd", "NZ${0}"),
     ("hk$,hkd", "HK${0}"),
     ("php,philippine peso,\u20b1", "\u20b1{0}"),
-    ("нп,нп1,нп2,нп3,нп4,нп5,не переведено,не переведено 5",
+    ("нп,нп1,нп2,нп3,нп4,нп5,не переведено,не переведено 2,не переведено 3,"
+     "не переведено 4,не переведено 5,не перекладено",
      lambda given, named: "".join(given[1:2]) or given[0]),
     ("audio,pronunciation", "{1}"),
     ("ipa,api,afi,api-fr", _ipa),
@@ -490,14 +494,14 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("pow", "{0}^{1}"),
     ("ad,ce", "AD {0}"),
     ("bc,bce", "{0} BC"),
-    ("unité,nombre,unidad,nb,число,num", lambda given, named: " ".join(given[:2])),
+    ("unité,unité/2,nombre,unidad,nb,число,num", lambda given, named: " ".join(given[:2])),
     ("music", lambda given, named: MUSIC[given[0]]),
     ('"', "„{first}“"),
     ("' \",'\"", "'\""),
     ("\" ',\"'", "\"'"),
     ("-\"", '"'),
     ("quote,blockquote,cquote,quotation,bquote,poemquote,poem quote,verse translation,"
-     "rquote,block quote,verse,cita,zitat,citazione,cytat,цитата", "\n{first}\n"),
+     "rquote,block quote,verse,cita,zitat,citat,citaat,citazione,cytat,цитата", "\n{first}\n"),
     ("nihongo,nihongo foot,nihongo2,nihongo3,nihongo krt,korean,chinese", _nihongo),
     ("convert,cvt,conv", _convert),
     ("birth date,death date,birth date and age,death date and age,start date,end date,"
@@ -553,10 +557,10 @@ def _line(line: str) -> str:
     line = re.sub(r"__[A-Z]{3,}__", "", line)
     if HOLE in line:
         line = _without_holes(line)
-    if "(" in line:
-        line = re.sub(r"\([\s,;:]+", "(", line)
-        line = re.sub(r"[,;:][\s,;:]*\)", ")", line)
-        line = re.sub(r"[ \t]*\(\)", "", line)
+    if "(" in line or "（" in line:
+        line = re.sub(r"([(（])[\s,;:，、；：]+", r"\1", line)
+        line = re.sub(r"[,;:，、；：][\s,;:，、；：]*([)）])", r"\1", line)
+        line = re.sub(r"[ \t]*(?:\(\)|（）)", "", line)
     return SPACED.sub("", line)
 
 
@@ -582,8 +586,8 @@ def _without_quotes(line: str) -> str:
 
 def _without_holes(line: str) -> str:
     """Remove holes after a word or sentence (footnotes), and sentences with any other hole."""
-    line = re.sub(rf"\([^()]*{HOLE}[^()]*\)", "", line)
-    line = re.sub(rf"(?<=[^\s$£€¥]){HOLE}+(?=\s|$)|(?<=[.!?])\s*{HOLE}+\s*$", "", line)
+    line = re.sub(rf"[(（][^()（）]*{HOLE}[^()（）]*[)）]", "", line)
+    line = re.sub(rf"(?<=[^\s$£€¥]){HOLE}+(?=[\s.,;:!?]|$)|(?<=[.!?])\s*{HOLE}+\s*$", "", line)
     if HOLE not in line:
         return line
     return " ".join(s for s in split_sentences(line) if HOLE not in s)

@@ -122,6 +122,15 @@ def test_many_unclosed_marks_do_not_stall_the_parser(mark: str) -> None:
             "文章が東（とう）。次です。",
         ),
         ("他叫{{link-en|蘋果|Apple}}和{{tsl|en|Apple|蘋果}}公司。", "他叫蘋果和蘋果公司。"),
+        (
+            "東京（とうきょう、{{未知|x}}）は首都。（、{{要出典}}）彼（{{未知}}）だ。",
+            "東京は首都。彼だ。",
+        ),
+        ("De stad{{onbekend|x}}, met {{Bron?|y}} water{{z}}. Klaar.", "De stad, met water. Klaar."),
+        (
+            "Fondée au {{-s-|III|e}} par {{souverain2|Louis XIV}}.",
+            "Fondée au IIIe siècle par Louis XIV.",
+        ),
         ("Город{{ref-en}} в {{км|5}}.", "Город в 5 км."),
         ("Москва ({{lang-en|Moscow}}) — город.", "Москва (Moscow) — город."),
         ("彼は{{仮リンク|ジョン|en|John}}と働いた。", "彼はジョンと働いた。"),
