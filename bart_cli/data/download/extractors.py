@@ -39,7 +39,7 @@ NAMED_LEAD = re.compile(
     re.IGNORECASE,
 )
 # Soft hyphens and other characters of no width that only guide the breaking of lines.
-INVISIBLE = dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))
+INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]+")
 JSON_LD = re.compile(
     r"<script\b[^>]*application/ld\+json[^>]*>(.*?)</script", re.IGNORECASE | re.DOTALL
 )
@@ -321,7 +321,7 @@ def _article_body(html: str) -> str:
     """The longest `articleBody` in the page's JSON-LD, as text."""
     bodies = (node.get("articleBody") for node in _json_ld(html))
     body = max((text for text in bodies if isinstance(text, str)), key=len, default="")
-    return unescape(re.sub(r"<[^>]*>", " ", unescape(body))).translate(INVISIBLE)
+    return INVISIBLE.sub("", unescape(re.sub(r"<[^>]*>", " ", unescape(body))))
 
 
 def _resiliparse(page: Page) -> str:
@@ -330,7 +330,7 @@ def _resiliparse(page: Page) -> str:
     text: str = extract_plain_text(
         page.text, main_content=True, alt_texts=False, links=False, comments=False
     )
-    return text.translate(INVISIBLE)
+    return INVISIBLE.sub("", text)
 
 
 def _news_please(page: Page) -> str:
