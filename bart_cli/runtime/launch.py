@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from bart_cli.errors import BartError, UsageError
-from bart_cli.runtime.cores import threads_of_each
+from bart_cli.runtime.cores import threads_of_each, usable_cores
 from bart_cli.runtime.interrupts import SIGNALS, withheld
 from bart_cli.runtime.workers import as_child
 from bart_cli.runtime.world import launched, slurm_tasks_on_this_node
 
 CHECKPOINT_SECONDS = 600  # for workers to write a checkpoint after a signal
 WRONG_USAGE = 2  # exit code
+RANKS_PER_CORE = 16  # more would exhaust the memory of the machine
 WORKER = "BART_WORKER"  # environment variable of the processes that `launch` starts
 
 
@@ -34,7 +35,7 @@ def processes_to_start(asked: int | None, max_restarts: int = 0) -> int:
         asked: number given by the user; None: one per GPU.
 
     Raises:
-        UsageError: there are fewer GPUs, or another launcher has started the workers.
+        UsageError: there are fewer GPUs or far fewer cores, or another launcher has started them.
     """
     if launched():
         if WORKER in os.environ:
@@ -56,6 +57,12 @@ def processes_to_start(asked: int | None, max_restarts: int = 0) -> int:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and asked is not None and asked > gpus:
         raise UsageError(f"--gpus {asked}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
+    cores = usable_cores()
+    if not gpus and asked is not None and asked > RANKS_PER_CORE * cores:
+        raise UsageError(
+            f"--processes {asked}: this machine has {cores} core{'s' if cores > 1 else ''}",
+            hint=f"Pass at most {RANKS_PER_CORE * cores}.",
+        )
     count = max(1, gpus) if asked is None else asked
     return count if count > 1 or max_restarts else 0
 

@@ -100,6 +100,16 @@ def test_a_world_size_of_one_does_not_hide_seven_gpus(gpus: pytest.MonkeyPatch) 
     assert processes_to_start(None) == 0
 
 
+def test_a_mistyped_number_of_processes_does_not_fill_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bart_cli.runtime.launch.usable_cores", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert processes_to_start(32) == 32
+    with pytest.raises(UsageError, match="--processes 5000: this machine has 2 cores"):
+        processes_to_start(5000)
+
+
 def test_a_world_size_without_a_rank_is_refused(gpus: pytest.MonkeyPatch) -> None:
     gpus.setenv("WORLD_SIZE", "4")
     with pytest.raises(UsageError, match="WORLD_SIZE=4, but RANK is not set"), join_world():
