@@ -64,6 +64,10 @@ FOREIGN = {
         "a sharded checkpoint of DeepSpeed",
         "Merge it (pip install deepspeed): python {0}/zero_to_fp32.py {0} {0}",
     ),
+    "pytorch_model_fsdp_0": (
+        "a sharded checkpoint of FSDP",
+        "Merge it (pip install accelerate): accelerate merge-weights {0}/pytorch_model_fsdp_0 {0}",
+    ),
 }
 # Weight files in the order in which transformers looks for them; each may be split, with an index.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -467,6 +467,7 @@ def test_keys_determined_by_the_weights_are_not_read(
         ("encoder_model.onnx", "ONNX", "model that they were made of"),
         ("bart-large-cnn.Q8_0.gguf", "weights for llama.cpp", "model that they were made of"),
         ("zero_to_fp32.py", "a sharded checkpoint of DeepSpeed", "zero_to_fp32.py"),
+        ("pytorch_model_fsdp_0", "a sharded checkpoint of FSDP", "accelerate merge-weights"),
     ],
 )
 @pytest.mark.parametrize("configured", [True, False])
