@@ -79,11 +79,11 @@ def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
     (summary,) = summarize_source(tmp_path / "pairs", count=1)
     assert (summary.kind, summary.form, summary.count) == ("pairs", "train", 1)
     assert summary.examples == (("A long text.", "Short."),)
-    (tmp_path / "pairs" / "test.csv").write_text("body,tldr\n,Short.\nLong.,\nA.,B.\n")
+    (tmp_path / "pairs" / "test.csv").write_text("essay,gist\n,Short.\nLong.,\nA.,B.\n")
     shown = bart("data", "inspect", tmp_path / "pairs")
     assert shown.returncode == 2
     assert "test.csv, line 1: no column for the article: expected one of" in shown.stderr
-    fields = Fields("body", "tldr")
+    fields = Fields("essay", "gist")
     (test,) = summarize_source(tmp_path / "pairs" / "test.csv", count=1, fields=fields)
     assert (test.count, test.examples) == (1, (("A.", "B."),))
     assert test.not_read == {"empty article": 1, "empty summary": 1}
