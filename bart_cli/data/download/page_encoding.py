@@ -88,12 +88,12 @@ def _detected(html: bytes) -> webencodings.Encoding:
         return webencodings.UTF8
     # Markup is ASCII in every encoding and would outweigh the letters.
     text = TAG.sub(b" ", html)
-    name = detect_encoding(text, html5_compatible=False)
-    if name is None:  # an invalid byte excludes every encoding: let parts of the page vote
+    name: str = detect_encoding(text, html5_compatible=False) or ""
+    if not name:  # an invalid byte excludes every encoding: let parts of the page vote
         size = max(64, len(text) // 8)
         parts = (text[i : i + size] for i in range(0, len(text), size))
-        found = Counter(detect_encoding(part, html5_compatible=False) for part in parts)
-        name = max(found.keys() - {None, "ascii"}, key=found.__getitem__, default="")
+        found = Counter(detect_encoding(part, html5_compatible=False) or "" for part in parts)
+        name = max(found.keys() - {"", "ascii"}, key=found.__getitem__, default="")
     if re.search(rb"[\x80-\x9f]", text):
         name = EXTENDED.get(name, name)
     name = {"cp949": "euc-kr"}.get(name, name.replace("_", "-").replace("iso8859", "iso-8859"))
