@@ -106,7 +106,7 @@ def fetch(
             unreachable = error
             files = [path.name for path in folder.iterdir()]
         top = [file for file in files if "/" not in file]
-        found = next((named for form in weights if (named := matching(top, form))), None)
+        found = next((chosen for form in weights if (chosen := matching(top, form))), None)
         if found is None:
             if unreachable is not None:
                 raise unreachable
