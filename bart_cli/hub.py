@@ -79,8 +79,8 @@ def fetch(
     endpoint()
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         url = ADDRESS.match(name)
-        named = f"Pass its name: {url[1]}." if url else None
-        raise UsageError(f"no such {what}: {name}", hint=_near(name) or named)
+        hint = f"Pass its name: {url[1]}." if url else _near(name)
+        raise UsageError(f"no such {what}: {name}", hint=hint)
     quiet_library()
     repository, _, revision = name.partition("@")
 

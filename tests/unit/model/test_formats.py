@@ -350,7 +350,8 @@ def test_a_module_saved_as_a_whole_is_loaded(
 ) -> None:
     save_model(tmp_path, model, tiny_tokenizer)
     for tensor in (model.model.shared.weight, model.final_logits_bias):
-        tensor._is_hf_initialized = True  # transformers leaves such marks, which pickle keeps
+        # transformers leaves such marks, which pickle keeps.
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]
     for content in (model, {"epoch": 1, "best": torch.nn.Sequential(model)}):
         torch.save(content, tmp_path / "model.pt")
         assert_same_weights(load_model(tmp_path / "model.pt").model, model)
