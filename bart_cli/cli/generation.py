@@ -107,14 +107,15 @@ def load_with_model(
 
         source = config.data.tokenizer or resolve_model(config.model_path)
         if Path(source).is_dir():
-            config = first_token_for(config, layers, lambda: Tokenizer.from_pretrained(source))
+            update = first_token_for(config, layers, lambda: Tokenizer.from_pretrained(source))
+            config = config.model_copy(update=update)
     return config, [*warnings, *notices]
 
 
 def first_token_for(
     config: EvaluateConfig, layers: Sequence[Layer], tokenizer: Callable[[], Tokenizer]
-) -> EvaluateConfig:
-    """Do not force a <s> that only a preset forces if targets do not begin with it.
+) -> dict[str, object]:
+    """Return updates that disable a <s> forced only by a preset if targets do not begin with it.
 
     Presets are written for facebook's models. In KoBART, <s> is the same as </s>: forcing it would
     end the summary.
@@ -122,11 +123,11 @@ def first_token_for(
     generation, sources = config.generation, config.generation_sources
     forced = generation.forced_bos and sources["forced_bos"] != "options"
     if not forced or any(source == sources["forced_bos"] for source, _ in layers):
-        return config
+        return {}
     from bart_cli.inference.load import as_targets_begin
 
     generation, sources = as_targets_begin(tokenizer(), generation, sources)
-    return config.model_copy(update={"generation": generation, "generation_sources": sources})
+    return {"generation": generation, "generation_sources": sources}
 
 
 def saved_with(source: str | None, *, stated_only: bool = False) -> Saved:
@@ -194,7 +195,8 @@ def load_summarizer(
     layers = loaded.saved.layers() if loaded.saved else ()
     final = settings.load(EvaluateConfig, given, saved=layers, notify=reporter.warn)
     if loaded.saved is not None:
-        final = first_token_for(final, layers, lambda: loaded.tokenizer)
+        update = first_token_for(final, layers, lambda: loaded.tokenizer)
+        final = final.model_copy(update=update)
     language = evaluation.language
     if language == AUTO and decoding.language is None:
         language = recorded_language(source)
