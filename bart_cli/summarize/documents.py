@@ -20,7 +20,7 @@ def document_text(name: str, content: bytes) -> str | None:
         UsageError: the document is damaged, encrypted, or has no text.
         BartError: the extra `serve` is not installed.
     """
-    what = binary_format(content)[0]
+    what, remedy = binary_format(content)
     if what not in READERS:
         return None
     require(f"{name}, {what},", "serve")
@@ -29,7 +29,8 @@ def document_text(name: str, content: bytes) -> str | None:
     except UsageError as error:
         raise UsageError(f"{name}: {error.message}") from None
     except Exception:  # the libraries can raise any exception for a damaged file
-        raise UsageError(f"{name} cannot be read: it is damaged") from None
+        line = f"{name} is {what} that cannot be read; it may be damaged"
+        raise UsageError(f"{line}. {remedy.format(file=name)}") from None
     if not text.strip():
         raise UsageError(f"{name} has no text (a scanned document needs OCR first)")
     return text.encode("utf-8", "replace").decode()  # a PDF may contain lone surrogates
