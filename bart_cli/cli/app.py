@@ -223,6 +223,7 @@ def _usage_error(error: Any, path: str = "bart") -> BartError:
     hint = f"See `{path} --help`."
     # Remove Typer's own suggestion, which only some versions make.
     message = re.split(r"\s*(?:\(?Did you mean|\(Possible options?)", error.format_message())[0]
+    message = message.replace("Value error, ", "")  # of pydantic, in newer Typers
     unknown = re.search(r"[Nn]o such (?:command|option):? '?([^\s']+)", message)
     if unknown is not None and context is not None:
         command = context.command

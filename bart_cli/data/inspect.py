@@ -155,7 +155,7 @@ def find_shard_folders(path: Path) -> list[Path]:
         UsageError: there are none.
     """
     if not path.is_dir():
-        raise UsageError(f"no such folder: {path}")
+        raise UsageError(f"no such file or folder: {path}")
     folders = sorted(
         {p.parent for p in path.rglob("*.parquet") if not p.parent.name.startswith(".")},
         key=lambda p: [(int(part) if part.isdecimal() else -1, part) for part in p.parts],

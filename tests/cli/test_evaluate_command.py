@@ -289,3 +289,12 @@ def test_existing_predictions_are_scored_and_compared_without_a_model(
     assert set(compared.values()) == {1.0}
     result = evaluate("compare", out, shuffled)
     assert (result.returncode, "has no references" in result.stderr) == (2, True)
+
+
+def test_an_evaluation_of_predictions_is_not_replaced_by_one_of_a_model(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("task: evaluate\npredictions: old.txt\n")
+    arguments = ["evaluate", *map(str, options(folder, tmp_path))]
+    with pytest.raises(UsageError, match="holds the evaluation of predictions"):
+        build_app("evaluate")(args=arguments, standalone_mode=False)
