@@ -293,7 +293,7 @@ def test_a_failed_start_leaves_nothing_behind(shards: Path, pairs: Path, tmp_pat
     (tmp_path / "a.txt").write_text("not a model\n")
     for change, message in (
         ({"init_from": str(tmp_path / "none")}, "no such model"),
-        ({"init_from": str(tmp_path / "a.txt")}, "a.txt: cannot read the weights"),
+        ({"init_from": str(tmp_path / "a.txt")}, "a.txt is text, not weights"),
         ({"keep_encoder_layers": (7,)}, "keep_encoder_layers=7"),
         ({"data": long}, "exceeds the model's 64 positions"),
     ):
