@@ -24,6 +24,7 @@ from bart_cli.files import sha256
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 SECONDS = 30.0  # that a server may be silent
+UPLOAD_SECONDS = 600.0  # the same after an upload, which it checks before it answers
 CHUNK = 2**16  # bytes: the most that a dropped connection loses; the library's default is 10 MB
 # Addresses of a model that people paste instead of its name.
 ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://)([\w.-]+/[\w-][\w.-]*?)(?:\.git)?(?:[/?#]|$)")
@@ -146,9 +147,11 @@ def quiet_library() -> None:
 
 def _limit(request: Any) -> None:
     """Limit the time of a request that has no limit, as some of the library have."""
+    limits = dict.fromkeys(("connect", "read", "write", "pool"), SECONDS)
+    if request.method not in ("GET", "HEAD"):
+        limits["read"] = UPLOAD_SECONDS
     given = request.extensions.get("timeout", {})
-    limits = {part: given.get(part) or SECONDS for part in ("connect", "read", "write", "pool")}
-    request.extensions["timeout"] = limits
+    request.extensions["timeout"] = limits | {part: t for part, t in given.items() if t}
 
 
 @dataclass(frozen=True)

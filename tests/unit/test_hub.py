@@ -168,13 +168,15 @@ def test_a_proxy_that_requires_a_login_is_reported_without_the_password(
     assert not isinstance(error, UsageError)
 
 
-def test_every_request_has_a_time_limit() -> None:
+@pytest.mark.parametrize(("method", "limit"), [("GET", 30.0), ("POST", 600.0)])
+def test_every_request_has_a_time_limit(method: str, limit: float) -> None:
     """The library asks for a repository without one, and a silent hub would hold it forever."""
     quiet_library()
-    request = SimpleNamespace(extensions={"timeout": {"connect": 5.0, "read": None}}, headers={})
+    given = {"timeout": {"connect": 5.0, "read": None}}
+    request = SimpleNamespace(method=method, extensions=given, headers={})
     *_, hook = get_session().event_hooks["request"]
     hook(request)
-    limits = {"connect": 5.0, "read": 30.0, "write": 30.0, "pool": 30.0}
+    limits = {"connect": 5.0, "read": limit, "write": 30.0, "pool": 30.0}
     assert request.extensions["timeout"] == limits
 
 
