@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 START_ANEW = "Choose another --out, or delete that folder."  # hint: the folder has other results
@@ -37,13 +37,16 @@ class UsageError(BartError):
         super().__init__(message, hint=hint, exit_code=exit_code)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+def did_you_mean(
+    word: str, known: Iterable[str], part: Callable[[str], str] = lambda name: name.lstrip("-")
+) -> str | None:
     """Return the hint `Did you mean 'x'?` for the closest known word, or None if none is close.
 
-    Leading dashes do not count.
+    Args:
+        part: returns the part of a word to compare. Of words with equal parts, the last counts.
     """
-    plain = {name.lstrip("-"): name for name in known}
-    near = difflib.get_close_matches(word.lstrip("-"), plain, n=1, cutoff=0.6)
+    plain = {part(name): name for name in known}
+    near = difflib.get_close_matches(part(word), plain, n=1, cutoff=0.6)
     return f"Did you mean '{plain[near[0]]}'?" if near else None
 
 

@@ -365,6 +365,7 @@ class Tokenizer:
         word_piece = isinstance(model, models.WordPiece)
         prefixes = model.continuing_subword_prefix if word_piece else marks or ("",)
         for token, index in backend.get_vocab(with_added_tokens=True).items():
+            # WordPiece marks the tokens that do not begin a word.
             starts[index] = token.startswith(prefixes) != word_piece
         starts[list(self.special.values())] = True
         return starts

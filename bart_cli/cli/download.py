@@ -235,9 +235,10 @@ def openwebtext(
     from bart_cli.data.download.hub_corpus import HubCorpus
     from bart_cli.data.download.openwebtext import OpenWebText
 
-    source: Source = HubCorpus(hub.source("Skylion007/openwebtext", None), "openwebtext", jobs)
     if archives is not None:
-        source = OpenWebText(archives, jobs)
+        source: Source = OpenWebText(archives, jobs)
+    else:
+        source = HubCorpus(hub.source("Skylion007/openwebtext", None), "openwebtext", jobs)
     _download(source, out_folder, result)
 
 
@@ -269,11 +270,12 @@ def cnn_dm(
     """
     from bart_cli.data.download.summaries import HubPairs, Pairs, read_stories
 
-    dataset = hub.source("abisee/cnn_dailymail", "3.0.0")
-    source: Source = HubPairs("cnn-dm", dataset, parallel_text, jobs)
     if stories is not None:
         read = partial(read_stories, stories, url_lists or stories)
-        source = Pairs("cnn-dm", str(stories), read, parallel_text)
+        source: Source = Pairs("cnn-dm", str(stories), read, parallel_text)
+    else:
+        dataset = hub.source("abisee/cnn_dailymail", "3.0.0")
+        source = HubPairs("cnn-dm", dataset, parallel_text, jobs)
     _download(source, out_folder, result)
 
 
@@ -303,11 +305,12 @@ def xsum(
     """
     from bart_cli.data.download.summaries import HubPairs, Pairs, read_xsum_files
 
-    dataset = hub.source("EdinburghNLP/xsum", None)
-    source: Source = HubPairs("xsum", dataset, parallel_text, jobs)
     if files is not None:
         read = partial(read_xsum_files, files, split_file)
-        source = Pairs("xsum", str(files), read, parallel_text)
+        source: Source = Pairs("xsum", str(files), read, parallel_text)
+    else:
+        dataset = hub.source("EdinburghNLP/xsum", None)
+        source = HubPairs("xsum", dataset, parallel_text, jobs)
     _download(source, out_folder, result)
 
 

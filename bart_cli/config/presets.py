@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -291,9 +291,7 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
 def _did_you_mean(key: str, known: Sequence[str]) -> str | None:
     """Suggest a key of a similar name, in a similar section if there are several."""
     alike = sorted(known, key=lambda other: SequenceMatcher(None, key, other).ratio())
-    keys = {other.rpartition(".")[2]: other for other in alike}
-    near = get_close_matches(key.rpartition(".")[2], keys, n=1)
-    return f"Did you mean '{keys[near[0]]}'?" if near else None
+    return did_you_mean(key, alike, lambda name: name.rpartition(".")[2])
 
 
 def _require_no_architecture(given: Tree) -> None:

@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 from bart_cli.data.text_files import (
     MARK,
-    PACKED_SUFFIX,
     Stream,
     named_errors,
     open_utf8,
+    unpacked_name,
     wrong_bytes,
 )
 from bart_cli.errors import UsageError
@@ -42,8 +42,6 @@ WHITE = re.compile(r"\s+")
 LONG = 2**20  # characters that are split into words at once
 BLANK_LINES = re.compile(BLANK_LINE.pattern.encode())
 SUFFIXES = (".txt", ".jsonl", ".ndjson")
-# A packed .json has JSON lines (C4, Dolma); a plain one in a folder may be anything.
-PACKED_JSON = re.compile(r"\.json\.(gz|bz2|xz)$", re.IGNORECASE)
 # Tokenizer files that look like text, and the files that mark a folder as a tokenizer.
 TOKENIZER_FILES = {"merges.txt", "vocab.txt"}
 TOKENIZER_MARKS = ("vocab.json", "tokenizer.json", "tokenizer_config.json")
@@ -92,8 +90,11 @@ def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
             file = Path(folder, name)
             if name.startswith(".") or name == "manifest.json" or not file.is_file():
                 continue
-            is_text = PACKED_SUFFIX.sub("", name.lower()).endswith(SUFFIXES)
-            if (is_text or PACKED_JSON.search(name)) and not (marked and name in TOKENIZER_FILES):
+            bare = unpacked_name(file)
+            # A packed .json has JSON lines (C4, Dolma); a plain one in a folder may be anything.
+            is_lines = bare.suffix == ".json" and bare.name != name.lower()
+            is_text = bare.suffix in SUFFIXES or is_lines
+            if is_text and not (marked and name in TOKENIZER_FILES):
                 files.append(file)
             else:
                 others[name if marked else file.suffix or name] += 1
@@ -161,9 +162,8 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
     for file in scan_corpus(path)[0]:
         separator = BLANK_LINES if form == "plain" and not _is_json(file) else LINE
         with open_utf8(file) as stream:
-            is_packed = not isinstance(
-                stream, io.BufferedReader
-            )  # its size is unknown until it is read
+            # The size of a packed file is unknown until it is read.
+            is_packed = not isinstance(stream, io.BufferedReader)
             total = sys.maxsize if is_packed else stream.seek(0, os.SEEK_END)
             longest = sys.maxsize if _is_json(file) else max(4 * size, 4 * BLOCK_BYTES)
             begin, continued = 0, False
@@ -281,7 +281,7 @@ def read_texts(path: Path, form: Form) -> Iterator[str]:
 
 
 def _is_json(path: Path) -> bool:
-    return PACKED_SUFFIX.sub("", path.name.lower()).endswith((".jsonl", ".ndjson", ".json"))
+    return unpacked_name(path).name.endswith((".jsonl", ".ndjson", ".json"))
 
 
 def _json_row(line: str, where: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bart_cli.data.manifest import recorded_source
-from bart_cli.data.text_files import HEAD, PACKED_SUFFIX, read_lines, refuse_binary
+from bart_cli.data.text_files import HEAD, read_lines, refuse_binary, unpacked_name
 from bart_cli.errors import UsageError
 from bart_cli.files import sha256
 
@@ -251,8 +251,8 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
 
 
 def _stem_and_suffix(path: Path) -> tuple[str, str]:
-    """Split the file name, lowercased and without `.gz`, at its last dot: `train`, `.jsonl`."""
-    name = Path(PACKED_SUFFIX.sub("", path.name.lower()))
+    """Split the unpacked file name at its last dot: `train`, `.jsonl`."""
+    name = unpacked_name(path)
     return name.stem, name.suffix
 
 
@@ -426,7 +426,7 @@ def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterato
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.empty_table().flatten().schema.names
+        names = _columns(file.schema_arrow)
         columns = (*fields.require(names, str(path)), *also)
         yield from map(
             _flatten, file.iter_batches(ROWS, columns=[n for n in names if n in columns])
@@ -445,8 +445,14 @@ def _arrow_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[
             content.seek(0)
             batches = pa.ipc.open_stream(content)
             schema = batches.schema
-        fields.require(schema.empty_table().flatten().schema.names, str(path))
+        fields.require(_columns(schema), str(path))
         yield from map(_flatten, batches)
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns that `_flatten` makes."""
+    names: list[str] = schema.empty_table().flatten().schema.names
+    return names
 
 
 def _flatten(batch: pa.RecordBatch) -> pa.Table:

@@ -27,7 +27,7 @@ from bart_cli.data.pair_files import (
     table_rows,
 )
 from bart_cli.data.table_digest import ID_COLUMNS, digest_tables
-from bart_cli.data.text_files import MARK, PACKED_SUFFIX, join_texts, source_text
+from bart_cli.data.text_files import MARK, join_texts, source_text, unpacked_name
 from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
 from bart_cli.progress import Reporter
@@ -375,7 +375,7 @@ def _from_hub(path: Path) -> Any:
     from bart_cli.data.hub_pairs import HubDataset
 
     known = HUB_ID.fullmatch(str(path))
-    suffix = Path(PACKED_SUFFIX.sub("", path.name.lower())).suffix
+    suffix = unpacked_name(path).suffix
     if known is None or suffix in FORMS or Path(path.parts[0]).exists():
         hint = None
         if len(path.parts) == 1 and suffix not in FORMS:

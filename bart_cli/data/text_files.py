@@ -27,7 +27,7 @@ Stream = io.BufferedReader | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile  # all 
 HEAD = 65536  # bytes from which the format of a file is detected
 # Compressed formats that are unpacked while reading: first bytes, and suffixes.
 PACKED: dict[bytes, Any] = {rb"\x1f\x8b": gzip, rb"BZh[1-9]1AY": bz2, rb"\xfd7zXZ": lzma}
-PACKED_SUFFIX = re.compile(r"\.(gz|bz2|xz)$", re.IGNORECASE)
+PACKED_SUFFIX = re.compile(r"\.(gz|bz2|xz)$")
 NEWLINE = b"\n"
 MARK = "\ufeff"
 # UTF-32 before UTF-16, whose little-endian mark is a prefix of UTF-32's.
@@ -167,6 +167,11 @@ def open_utf8(path: Path) -> Iterator[Stream]:
     """
     with named_errors(path), path.open("rb") as raw:
         yield recoded(str(path), unpacked(raw))
+
+
+def unpacked_name(path: Path) -> Path:
+    """Return the file name in lower case, without `.gz`, `.bz2` or `.xz`."""
+    return Path(PACKED_SUFFIX.sub("", path.name.lower()))
 
 
 def unpacked(raw: io.BufferedReader) -> Stream:

@@ -181,7 +181,7 @@ def _claim(
 
     def claim() -> Ledger:
         _require_own(out)
-        if (out / "config.yaml").is_file() and recorded_settings(out).get("predictions"):
+        if recorded_settings(out).get("predictions"):
             raise UsageError(f"{out} holds the evaluation of predictions", hint=START_ANEW)
         ledger = open_ledger(out, origin_of(config, pairs), replace=replace)
         out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bart_cli.data.pair_files import json_objects
 from bart_cli.data.pairs import Pair, Split
-from bart_cli.data.text_files import PACKED_SUFFIX, read_lines
+from bart_cli.data.text_files import read_lines, unpacked_name
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import encodable
 
@@ -75,7 +75,7 @@ def read_predictions(path: Path) -> Predictions:
         path = path / "predictions.jsonl"
     if not path.is_file():
         raise UsageError(f"no such file of predictions: {path}")
-    if Path(PACKED_SUFFIX.sub("", path.name.lower())).suffix not in JSON:
+    if unpacked_name(path).suffix not in JSON:
         texts = [line.strip() for line in read_lines(path)]
         return Predictions(path, texts, None, [])
     texts, rows = [], []

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from bart_cli.data.text_files import (
     HEAD,
-    PACKED_SUFFIX,
     binary_format,
     decode,
     named_errors,
@@ -24,6 +23,7 @@ from bart_cli.data.text_files import (
     recoded,
     refuse_binary,
     unpacked,
+    unpacked_name,
 )
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
@@ -157,7 +157,7 @@ def _files_in(folder: Path, reporter: Reporter) -> list[Path]:
     """List the files with a suffix in KINDS, and report what else is in the folder."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     below = [path for path in entries if path.is_dir()]
-    files = [path for path in entries if path not in below and _suffix(path) in KINDS]
+    files = [path for path in entries if path not in below and unpacked_name(path).suffix in KINDS]
     hint = f"Pass '{folder / '**/*.txt'}' to read files in subfolders."
     if not files:
         *most, last = KINDS
@@ -193,12 +193,7 @@ def _web_page(url: str, jsonl: bool) -> Input:
 
 
 def _kind(path: Path, jsonl: bool) -> Kind:
-    return "jsonl" if jsonl else KINDS.get(_suffix(path), "text")
-
-
-def _suffix(path: Path) -> str:
-    """The suffix in lower case, without .gz, .bz2 or .xz."""
-    return Path(PACKED_SUFFIX.sub("", path.name.lower())).suffix
+    return "jsonl" if jsonl else KINDS.get(unpacked_name(path).suffix, "text")
 
 
 def _check_named(given: Input) -> Input:
@@ -273,7 +268,7 @@ def _unreadable(name: str, error: OSError) -> UsageError:
 
 def _refuse_records(name: str) -> None:
     """Raise UsageError for tables and JSON, which contain records rather than a text."""
-    suffix = _suffix(Path(name))
+    suffix = unpacked_name(Path(name)).suffix
     if suffix in (".csv", ".tsv"):
         separator = "," if suffix == ".csv" else "\\t"
         command = (

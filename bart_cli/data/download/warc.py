@@ -150,10 +150,10 @@ def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:
 
 def _unpacked(body: bytes) -> bytes:
     """Remove layers of gzip (all its members) and zstd."""
-    import pyarrow as pa
-
     for _ in range(LAYERS):
         if body.startswith(ZSTD):
+            import pyarrow as pa  # slow to import, and rarely needed
+
             body = pa.CompressedInputStream(pa.BufferReader(body), "zstd").read()
         pieces = []
         while body.startswith(MEMBER[:2]):

@@ -54,7 +54,7 @@ SINGULAR = {"feet": "foot", "miles": "mile", "nautical miles": "nautical mile", 
             "imperial gallons": "imperial gallon"}  # fmt: skip
 THOUSANDS = {"3": "thousand", "6": "million", "9": "billion", "12": "trillion"}
 # Templates named after the prefix of a ship's name.
-SHIPS = "uss hms hmas hmcs hmnzs hmt rms ss ms mv sms rfa uscgc ins usns jds rv"
+SHIPS = set("uss hms hmas hmcs hmnzs hmt rms ss ms mv sms rfa uscgc ins usns jds rv".split())
 MUSIC = {"flat": "\u266d", "b": "\u266d", "sharp": "\u266f", "natural": "\u266e"}
 Given = list[str]  # positional arguments of a template
 Named = dict[str, str]
@@ -80,13 +80,11 @@ def expand_template(content: str) -> str:
         return _if(given, named, head.partition(":")[2].strip())
     if re.fullmatch(r"\d+(?:er|re|e|ème|d)s?|-?[ivx]+er?e? siècle", name):
         return " ".join([head.strip(), *given])
-    if name in SHIPS.split() and given:
+    if name in SHIPS and given:
         return f"{name.upper()} {given[0]}"
     expand = EXPANDERS.get(name)
-    if expand is None and re.fullmatch(r"lang-[\w-]+|langx|llang|link-\w\w|script/.+", name):
-        expand = {"langx": _last, "llang": _last}.get(
-            name, _third if name.startswith("link-") else _first
-        )
+    if expand is None and re.fullmatch(r"lang-[\w-]+|link-\w\w|script/.+", name):
+        expand = _third if name.startswith("link-") else _first
     if expand is None:
         return "" if NO_CONTENT.fullmatch(name) else HOLE
     try:
@@ -241,7 +239,8 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
      "tutto attaccato,liczba,국기나라,stn,stnlnk,refsou,comment,флагификация,esd,versalita,nwrap,"
      "要出典範囲,要検証範囲,ルビ,국기", _first),
     ("resize,script,native name,tsl,w języku,sort,hs,wict,link,wikt,"
-     "lang,langue,transl,transliteration,translit,color,colored text,font color,rtl,zh", _last),
+     "lang,langx,llang,langue,transl,transliteration,translit,color,colored text,font color,"
+     "rtl,zh", _last),
     ("le,internal link helper", _third),
     ("lien", lambda given, named: named.get("texte") or named.get("fr") or given[0]),
     ("s,s-,siècle,s2-,-s,-s-", _century),
@@ -255,26 +254,23 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("höhe,hoehe", "{0} m"),
     ("§", "§ {0}"),
     ("км", "{0} км"),
-    ("fmtn", lambda given, named: " ".join(given[:2])),
     ("m", lambda given, named: f"{given[0]} {named.get('ul') or named.get('u') or given[2]}"),
     ("読み仮名", "{0}（{1}）"),
     ("née,nee", lambda given, named: " ".join(["née", *given[:1]])),
     ("né", lambda given, named: " ".join(["né", *given[:1]])),
-    ("post-nominals,postnominals,post-nom", lambda given, named: " ".join(given)),
+    ("post-nominals,postnominals,post-nom,gaps", lambda given, named: " ".join(given)),
     ("sic", _sic),
     ("okina,ʻokina", "\u02bb"),
     ("pi", "\u03c0"),
     ("mu", "\u03bc"),
     ("sqrt,radic", "\u221a{0}"),
     ("10^", "10^{0}"),
-    ("gaps", lambda given, named: " ".join(given)),
     ("nuclide,nuclide2,simplenuclide,simplenuclide2", "{0}-{1}"),
     ("co2", "CO2"),
     ("height", _height),
     ("rws", "{0} railway station"),
     ("us patent", "U.S. patent {0}"),
     ("bibleref,bibleref2,bibleverse", lambda given, named: " ".join(filter(None, given[:2]))),
-    ("oldstyledate", lambda given, named: " ".join(given[:2])),
     ("ipaslink,ipalink,ipablink", "/{0}/"),
     ("columns-list,columns list", lambda given, named: f"\n{given[-1]}\n"),
     ("ordered list,bulleted list,unordered list",
@@ -300,7 +296,8 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("pow", "{0}^{1}"),
     ("ad,ce", "AD {0}"),
     ("bc,bce", "{0} BC"),
-    ("unité,unité/2,nombre,unidad,nb,число,num", lambda given, named: " ".join(given[:2])),
+    ("unité,unité/2,nombre,unidad,nb,число,num,fmtn,oldstyledate,ship",
+     lambda given, named: " ".join(given[:2])),
     ("music", lambda given, named: MUSIC[given[0]]),
     ('"', "„{first}“"),
     ("' \",'\"", "'\""),
@@ -334,7 +331,6 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("ubl,unbulleted list,plainlist,plain list,hlist,flatlist,flat list", _all),
     ("number sign,hash", "#".translate(LITERAL)),
     ("us$,usd", "US${0}"),
-    ("ship", lambda given, named: " ".join(given[:2])),
     ("sclass,sclass2", "{0}-class {1}"),
     ("inr,indian rupee", "\u20b9{all}"),
     ("gbp,\u00a3,pound sign", "\u00a3{all}"),
