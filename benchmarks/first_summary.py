@@ -28,26 +28,26 @@ from bart_cli.model.bart import Bart
 ARTICLE = "The mayor of Glenford opened the new bridge across the river on Monday morning. " * 20
 OURS = """
 import sys, time
-marks = [("start", time.time())]
-def timed(owner, name, label):
-    def call(*given, **named):
+start = time.time()
+seconds = {}
+def timed(label, call):
+    def measured(*given, **named):
         begin = time.time()
-        result = wrapped(*given, **named)
-        marks.append((label, time.time() - begin))
+        result = call(*given, **named)
+        seconds[label] = time.time() - begin
         return result
-    wrapped = getattr(owner, name)
-    setattr(owner, name, call)
+    return measured
 from bart_cli import Summarizer
-from bart_cli.inference import engine, generate, load
-marks.append(("imports", time.time() - marks[0][1]))
-timed(engine.Engine, "__init__", "packing")
-timed(engine.Engine, "encode", "encoder")
-timed(generate, "_search", "decoder")
-begin = time.time()
-model = Summarizer.from_pretrained(sys.argv[1], precision=sys.argv[2], device="cpu")
-marks.append(("loading", time.time() - begin - dict(marks)["packing"]))
-model.summarize([sys.argv[3]])
-print(*(f"{label}={seconds:.2f}" for label, seconds in marks[1:]))
+from bart_cli.inference.engine import Engine
+seconds["imports"] = time.time() - start
+Engine.__init__ = timed("packing", Engine.__init__)
+Engine.encode = timed("encoder", Engine.encode)
+load = timed("loading", Summarizer.from_pretrained)
+model = load(sys.argv[1], precision=sys.argv[2], device="cpu")
+timed("decoder", model.summarize)([sys.argv[3]])
+seconds["loading"] -= seconds["packing"]
+seconds["decoder"] -= seconds["encoder"]
+print(*(f"{label}={value:.2f}" for label, value in seconds.items()))
 """
 THEIRS = """
 import sys, torch, transformers
