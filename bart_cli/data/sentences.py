@@ -26,13 +26,12 @@ ABBREVIATIONS = frozenset(
     mr mrs ms dr prof st sr jr rev hon gen col maj capt lt sgt gov sen rep pres supt det insp cmdr
     vs etc mt ft ph.d inc ltd co corp bros dept univ assn ave blvd rd al ca cf approx est
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun
-    e.g i.e a.m p.m u.s u.k u.n e.u d.c
     """.split()
 )
 # Abbreviations only before a number: "No. 5" is one sentence, "No. He left." is two.
 NUMBERED = frozenset("no nos n° vol fig eq sec p pp ch art ext tel ver".split())
 # Abbreviations that may also end a sentence, depending on the next word.
-AMBIGUOUS = frozenset("inc ltd co corp etc ph.d ft u.s u.k u.n e.u d.c jr sr".split())
+AMBIGUOUS = frozenset("inc ltd co corp etc ph.d ft jr sr".split())
 STARTERS = frozenset(
     """
     the a an in on at it he she they we i you but and however this that these those there his her
@@ -93,6 +92,7 @@ THAI = re.compile("[\u0e00-\u0eff]")
 THAI_SPACE = re.compile("(?<=[\u0e00-\u0eff])\\s+(?=[\u0e00-\u0eff])")  # Lao too
 PHRASES = 60  # characters after which the next space ends a Thai or Lao sentence
 FIRST_LETTER = re.compile(r"[\W_]*(\w+)")
+DUTCH_START = re.compile("['‘’][knst][ -](?=[A-Z])")  # "'s Avonds" begins a sentence
 BEFORE_WORD = "\"'“”„«»‘’([—–-"
 LETTERS = re.compile(r"([^\W\d_]{1,2}\.\s?)*[^\W\d_]")  # initials, "z. B", "т.е"
 # Single letters that end a sentence before a capital: "5 h.", "1999 г.", "и т. д.", "до н. э."
@@ -281,7 +281,7 @@ def _continues(before: str, mark: str, after: str, language: str) -> bool:
     """Whether the sentence continues after a mark and a space."""
     if mark[-1] == ";" and language != "el":
         return True
-    if not after[:1].isupper():
+    if not (after[:1].isupper() or (language == "nl" and DUTCH_START.match(after))):
         first = FIRST_LETTER.match(after)
         if first is not None and _is_lower(first[1][0]):
             return True

@@ -9,7 +9,7 @@ import pytest
 
 from bart_cli.config.data import ABBREVIATED, LANGUAGES, DenoisingConfig, check_language
 from bart_cli.data import sentences
-from bart_cli.data.abbreviations import ABBREVIATIONS
+from bart_cli.data.abbreviations import ABBREVIATIONS, ENDING
 from bart_cli.data.denoising import Denoiser, Ragged
 from bart_cli.data.random_keys import derive
 from bart_cli.data.sentences import SAME_RULES, language_of, spaced_sentences, split_sentences
@@ -43,6 +43,8 @@ GOLDEN = {
     "ro": ["S-a născut în str. Lungă nr. 5.", "Dl. Popescu a plecat."],
     "sv": ["Han föddes den 3 okt. 1990 i bl.a. Lund.", "Å, det regnade."],
     "vi": ["Ông ấy đã đi.", "Ở đó có cầu.", "Đẹp quá!"],
+    "nl": ["De brug is open.", "'s Ochtends regent het.", "‘t Is van dhr. 's Gravesande."],
+    "uk": ["Квиток коштує 5 грн. 20 коп.", "Він має 5 грн.", "Вона має більше."],
     "pl": ["Prof. Nowak mieszka przy ul. Długiej, tzn. w centrum.", "Ma 5 tys. książek."],
 }
 # A text for each golden rule of the Pragmatic Segmenter for English. One rule fails and is left
@@ -203,3 +205,16 @@ def test_the_languages_that_an_error_names_are_those_with_abbreviations() -> Non
     for code in ("german", "deu", "xx", "en_XX"):
         with pytest.raises(ValueError, match=r"an ISO 639-1 code such as de .*ru, sv, tr"):
             check_language(code)
+
+
+def test_tables_hold_no_entry_that_cannot_match() -> None:
+    for language, words in ABBREVIATIONS.items():
+        known = words | ABBREVIATIONS[""]
+        ending = ENDING.get(language, frozenset())
+        assert ending <= known
+        matched = {word for word in words - ending if sentences.LETTERS.fullmatch(word)}
+        assert matched == {word for word in matched if len(word) > 5}
+    english = sentences.ABBREVIATIONS
+    assert not english & (sentences.TIMES | sentences.NUMBERED)
+    assert english >= sentences.AMBIGUOUS
+    assert [word for word in english if sentences.INITIAL.match(word)] == []
