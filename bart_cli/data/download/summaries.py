@@ -34,7 +34,7 @@ from bart_cli.progress import Reporter
 SPLITS = ("train", "validation", "test")
 URL_LISTS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all_test.txt"}
 ARCHIVES = (".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
-ENDS = (".", "!", "?", "...", "'", "`", '"', "\u2019", "\u201d", ")")
+ENDS = (".", "!", "?", "'", "`", '"', "\u2019", "\u201d", ")")
 PACKED_HINT = "Pass a folder or {}; unpack a .zip first."
 XSUM_SPLIT_FILE = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
 # The authors' `.summary` files contain [SN]; the `.data` files of their downloader, [XSUM].

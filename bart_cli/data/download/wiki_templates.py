@@ -19,7 +19,7 @@ NO_CONTENT = re.compile(
     r"dubious|by whom|according to whom|verify|failed|page needed|better source|vague|full|main|"
     r"see|further|details\d?|about|for|other|distinguish|redirect|hatnote|infobox|taxobox|automatic|geobox|use|"
     r"short description|portal|commons|wiktionary|wikisource|sister|authority|default|reflist|"
-    r"clear|-|toc|anchor|ipa|ipac|pron|respell|listen|increase|decrease|steady|nav|succession|s-|col|div|multicol|"
+    r"clear|-|toc|anchor|ipa|ipac|pron|respell|listen|increase|decrease|steady|navbox(?:es)?|succession|s-\w+|col|div|multicol|"
     r"multiple|(?:\w+ )?image|css image crop|gallery|quote box|update|"
     r"pp|protect|unreferenced|refimprove|more|pov|expand|stub|"
     r"disambig|hndis|geodis|dead|webarchive|isbn|doi|issn|oclc|dn|lead|"
@@ -39,7 +39,7 @@ RANGES = {"to": " to ", "-": "\u2013", "\u2013": "\u2013", "and": " and ", "or":
           "x": " \u00d7 ", "by": " by ", "+/-": " \u00b1 ", "to(-)": " to ",
           "xx": " \u00d7 "}  # fmt: skip
 UNITS = {"sqmi": "sq mi", "sqft": "sq ft", "C": "\u00b0C", "F": "\u00b0F", "km2": "km\u00b2",
-         "m2": "m\u00b2", "m3": "m\u00b3", "km3": "km\u00b3", "kph": "km/h", "km/h": "km/h",
+         "m2": "m\u00b2", "m3": "m\u00b3", "km3": "km\u00b3", "kph": "km/h",
          "mi": "miles", "acre": "acres", "t": "tonnes", "MT": "tonnes", "long ton": "long tons",
          "impgal": "imperial gallons", "USgal": "US gallons", "cuft": "cu ft",
          "nmi": "nautical miles", "oilbbl": "barrels", "koilbbl": "thousand barrels",
@@ -67,6 +67,9 @@ def expand_template(content: str) -> str:
     name = " ".join(head.replace("_", " ").split()).lower()
     if name.startswith(FUNCTIONS):
         return head.partition(":")[2].strip()
+    if choice := re.match("#(if|ifeq|switch):", name):
+        value = head.partition(":")[2].strip()
+        return _choose(choice[1], value, [part.strip() for part in rest] or [""])
     given: list[str] = []
     named: dict[str, str] = {}
     for part in rest:
@@ -76,8 +79,6 @@ def expand_template(content: str) -> str:
             given.append(part.strip())
     for key in sorted((k for k in named if k.isdecimal() and len(k) < 3), key=int):
         given.insert(int(key) - 1, named[key])
-    if name.startswith("#if:"):
-        return _if(given, named, head.partition(":")[2].strip())
     if re.fullmatch(r"\d+(?:er|re|e|ème|d)s?|-?[ivx]+er?e? siècle", name):
         return " ".join([head.strip(), *given])
     if name in SHIPS and given:
@@ -122,8 +123,31 @@ def _height(given: Given, named: Named) -> str:
     return " ".join(f"{named[unit]} {unit}" for unit in units) or HOLE
 
 
-def _if(given: Given, named: Named, condition: str) -> str:
-    return "".join(given[:1] if condition else given[1:2])
+def _choose(function: str, value: str, cases: Given) -> str:
+    """The text of `#if`, `#ifeq` or `#switch`; HOLE if it depends on an unknown template."""
+    if function == "if":
+        return "".join(cases[:1] if value else cases[1:2])
+    if HOLE in value + cases[0]:
+        return HOLE
+    if function == "ifeq":
+        return "".join(cases[1:2] if _equal(value, cases[0]) else cases[2:3])
+    found = is_default = False  # a case without text has that of the next one
+    default = ""
+    for case in cases:
+        key, has_text, text = (part.strip() for part in case.partition("="))
+        found = found or _equal(key, value)
+        is_default = is_default or key == "#default"
+        if has_text and found:
+            return text
+        if has_text and is_default:
+            default, is_default = text, False
+    return default if "=" in cases[-1] else cases[-1]
+
+
+def _equal(one: str, other: str) -> bool:
+    """Compare as MediaWiki does: numbers by value."""
+    are_numbers = one.isdecimal() and other.isdecimal()
+    return one == other or (are_numbers and one.lstrip("0") == other.lstrip("0"))
 
 
 def _ipa(given: Given, named: Named) -> str:
@@ -230,7 +254,7 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
      "nobold,noitalic,keypress,key,code,tt,mono,unicode,pre,nastaliq,center,longitem,"
      "railgauge,track gauge,j,нобр,langi,юникод,仮リンク,interlanguage link multi,"
      "citation bloc,texte,polytonic,hebrew,rtl-lang,"
-     "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,uss,"
+     "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,"
      "player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
      "underline,strikethrough,vanchor,text,flag,flagcountry,flagu,flagdeco,flag country,"
      "abbrlink,formatprice,format price,citation needed span,cns,clarify span,char,kbd,samp,"

@@ -36,7 +36,7 @@ LINK_SECTIONS = frozenset(
     "véase también,referencias,enlaces externos,bibliografía,notas,notas y referencias,"
     "voci correlate,note,altri progetti,collegamenti esterni,bibliografia,"
     "ver também,referências,ligações externas,zie ook,externe links,referenties,literatuur,"
-    "bronnen, noten en/of referenties,zobacz też,przypisy,linki zewnętrzne,uwagi,"
+    "bronnen,noten en/of referenties,zobacz też,przypisy,linki zewnętrzne,uwagi,"
     "см. также,примечания,ссылки,литература,источники,див. також,примітки,посилання,література,"
     "джерела,se även,referenser,externa länkar,källor,související články,externí odkazy,literatura,"
     "ayrıca bakınız,kaynakça,dış bağlantılar,関連項目,脚注,外部リンク,参考文献,出典,注釈,"
@@ -255,9 +255,11 @@ def _without_quotes(line: str) -> str:
 def _without_holes(line: str) -> str:
     """Remove holes after a word or sentence (footnotes), and sentences with any other hole."""
     line = re.sub(rf"[(（][^()（）]*{HOLE}[^()（）]*[)）]", "", line)
-    line = re.sub(rf"(?<=[^\s$£€¥]){HOLE}+(?=[\s.,;:!?]|$)|(?<=[.!?])\s*{HOLE}+\s*$", "", line)
+    holes = rf"{HOLE}(?:\s*{HOLE})*"
+    line = re.sub(rf"(?<=[^\s$£€¥]){holes}(?=[\s.,;:!?]|$)|(?<=[.!?])\s*{holes}\s*$", "", line)
     if HOLE not in line:
         return line
+    line = line.replace(HOLE, f"X{HOLE}")  # a hole may begin a sentence, as a capital letter does
     return " ".join(s for s in split_sentences(line) if HOLE not in s)
 
 

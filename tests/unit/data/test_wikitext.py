@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bart_cli.data.download import wiki_templates
+from bart_cli.data.download.wiki_templates import EXPANDERS, SINGULAR, UNITS, expand_template
 from bart_cli.data.download.wikipedia_dump import WikiPage, _is_list
-from bart_cli.data.download.wikitext import NO_TEXT, clean_wikitext
+from bart_cli.data.download.wikitext import DROPPED, LINK_SECTIONS, NO_TEXT, clean_wikitext
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,13 @@ from bart_cli.data.download.wikitext import NO_TEXT, clean_wikitext
         ("2{{frac|1|2}} of {{simplenuclide|lithium|7}}. Bad.{{weasel inline|x}} {{val|3|-|5|u=m}}", "2 1/2 of lithium-7. Bad. 3\u20135 m"),
         ("{{Columns-list|2|\n* Alpha\n* Beta\n}}\nText.\n==Weblinks==\n* x\n==Siehe auch==\ny", "Alpha Beta Text."),
         ("{{{1|a}}} {{!}} {{unclosed [[b c", "a | unclosed b c"),
+        ("{{#if:x|<i>b = c</i>|d}} {{#ifeq:a|b|no|yes}}, {{#ifeq:1|01|same}}{{#ifeq:a|b|c}}", "b = c yes, same"),
+        ("{{#switch: y | x = 1 | y | z = [[a|b]] {{nowrap|= {{cvt|3|km}}}} | 4}}", "b = 3 km"),
+        ("{{#switch:q|x=1|#default=2|y=3}}, {{#switch:q|x=1|2}}, {{#switch:q|x=1}}, {{#switch:{{#ifeq:a|a|x}}|x=1}}.", "2, 2,, 1."),
+        ("One. It is {{#switch:{{unknown}}|a=b|c}}. Two. {{#ifeq:{{unknown}}|a|b}} is. Three.", "One. Two. Three."),
+        ("A town.\n{{s-start}}\n{{unknown}}\n{{navbox x}}\n{{unknown}}", "A town."),
+        ("One.{{unknown}} {{unknown}} Two. {{unknown}} is. Three.", "One. Two. Three."),
+        ("Een.\n== Noten en/of referenties ==\nTwee.", "Een."),
     ],
 )  # fmt: skip
 def test_markup(wikitext: str, text: str) -> None:
@@ -83,6 +92,17 @@ def test_words_survive_and_are_never_glued(parts: list[tuple[str, str]], open_: 
     assert found == words
     text = clean_wikitext("".join(pieces) + " end")
     assert not re.search(r"w\d+w\d", text)
+
+
+def test_tables_hold_no_entry_that_cannot_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [title for title in LINK_SECTIONS if clean_wikitext(f"== {title} ==\nx")] == []
+    assert [name for name in NO_TEXT if clean_wikitext(f"[[{name}:a|b]]")] == []
+    assert [name for name in DROPPED if "x" in clean_wikitext(f"<{name}>x</{name}>")] == []
+    assert set(UNITS.values()) >= SINGULAR.keys()
+    assert [unit for unit, shown in UNITS.items() if unit == shown] == []
+    names = list(EXPANDERS)
+    monkeypatch.setattr(wiki_templates, "EXPANDERS", dict.fromkeys(names, "found"))
+    assert [name for name in names if expand_template(f"{name}|a") != "found"] == []
 
 
 def test_namespaces_and_lists() -> None:
