@@ -21,6 +21,7 @@ from bart_cli.cli.options import (
 )
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.config.run import PretrainConfig
+from bart_cli.data.fields import Fields
 from bart_cli.data.inspect import (
     Piece,
     SourceSummary,
@@ -30,7 +31,6 @@ from bart_cli.data.inspect import (
     summarize_shards,
     summarize_source,
 )
-from bart_cli.data.pair_files import Fields
 from bart_cli.data.shards import find_tokenizer
 
 app = typer.Typer(no_args_is_help=True, help="Inspect corpora, pairs and shards.")

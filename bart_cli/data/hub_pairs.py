@@ -1,4 +1,4 @@
-"""Load data sets from the Hugging Face hub, or the mirror set in `HF_ENDPOINT`, with `datasets`.
+"""Load data sets with `datasets`: from a folder, the Hugging Face hub, or the mirror `HF_ENDPOINT`.
 
 The library downloads, resumes and verifies. It caches the rows as Arrow, so that a second run
 starts immediately.
@@ -6,11 +6,16 @@ starts immediately.
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from bart_cli.data.pair_files import FORMS
+from bart_cli.data.text_files import unpacked_name
 from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
 from bart_cli.hub import endpoint, gated, quiet_library, refusal
@@ -24,6 +29,8 @@ CONVERTED = {
 }
 PARQUET = "refs/convert/parquet"  # branch with the hub's automatic conversion to Parquet
 SIZED = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".zst", ".gz", ".xz", ".txt")
+# OWNER/NAME[@REVISION][:CONFIGURATION]
+HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?(?::([\w.+-]+))?")
 
 
 @dataclass(frozen=True)
@@ -163,3 +170,40 @@ class HubDataset:
         if known and known != self.repository:
             return known
         return "a repository with .parquet files named train-*"
+
+
+def load_saved(path: Path) -> Any:
+    """Load a data set saved with `datasets`' `save_to_disk`."""
+    require(f"{path}, saved by `datasets`,", "data")
+    import datasets
+
+    try:
+        return datasets.load_from_disk(str(path))
+    except Exception as error:  # `datasets` passes on any error of its readers
+        raise UsageError(f"{path}: not a readable data set: {first_line(error)}") from None
+
+
+@cache
+def load_from_hub(path: Path) -> Any:
+    """Load the splits of a data set on the hub.
+
+    Raises:
+        UsageError: `path` is not a valid name, or there is no such data set.
+        BartError: the hub cannot be reached.
+    """
+    known = HUB_ID.fullmatch(str(path))
+    suffix = unpacked_name(path).suffix
+    if known is None or suffix in FORMS or Path(path.parts[0]).exists():
+        hint = None
+        if len(path.parts) == 1 and suffix not in FORMS:
+            hint = "Write a data set on the hub as OWNER/NAME, as in EdinburghNLP/xsum."
+        raise UsageError(f"no such file or folder: {path}", hint=hint)
+    repository, revision, configuration = known.groups()
+    try:
+        return HubDataset(repository, configuration, revision, local=True).load(None)
+    except BartError as error:
+        raise type(error)(
+            f"no such file or folder: {path}; on the hub: {error.message}",
+            hint=error.hint and error.hint.replace("--dataset", "--data"),
+            exit_code=error.exit_code,
+        ) from None

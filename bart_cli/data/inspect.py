@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from bart_cli.config.data import DenoisingConfig, SummarizationDataConfig
 from bart_cli.data import documents
 from bart_cli.data.denoising import Denoiser, Ragged
-from bart_cli.data.pair_files import Fields, FilePart
+from bart_cli.data.fields import Fields
+from bart_cli.data.pair_files import FilePart
 from bart_cli.data.pairs import PairSource
 from bart_cli.data.random_keys import Purpose, derive, permutation
 from bart_cli.data.shards import open_shards

@@ -13,9 +13,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bart_cli.data.fields import Columns, Fields, flat_row
 from bart_cli.data.manifest import recorded_source
 from bart_cli.data.text_files import HEAD, read_lines, refuse_binary, unpacked_name
 from bart_cli.errors import UsageError
@@ -24,31 +26,13 @@ from bart_cli.files import sha256
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SOURCE_FIELDS = (
-    *("article", "document", "text", "dialogue"),
-    *("source_text", "input_text", "full_text", "article_text", "report", "transcript"),
-    *("source", "documents", "content", "body", "chapter", "story", "description", "input", "src"),
-)
-TARGET_FIELDS = (
-    *("summary", "highlights", "target", "abstract"),
-    *("summary_text", "abstract_text", "target_text", "reference_summary"),
-    *("summaries", "headline", "tldr", "output", "tgt"),
-)
-# These names count only if there is no other one: "source" often contains a publisher.
-WEAK_FIELDS = {*SOURCE_FIELDS[-9:], *TARGET_FIELDS[-5:]}
 FORMS = {
-    ".jsonl": "JSON",
-    ".ndjson": "JSON",
-    ".json": "JSON",
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON"),
     ".csv": "CSV",
     ".tsv": "TSV",
     ".parquet": "Parquet",
-    ".arrow": "Arrow",
-    ".feather": "Arrow",
-    ".source": "parallel",
-    ".target": "parallel",
-    ".src": "parallel",
-    ".tgt": "parallel",
+    **dict.fromkeys((".arrow", ".feather"), "Arrow"),
+    **dict.fromkeys((".source", ".target", ".src", ".tgt"), "parallel"),
 }
 SIDES = {".source": ".target", ".src": ".tgt"}
 NAMES = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, or .source + .target"
@@ -68,75 +52,6 @@ class Row(NamedTuple):
     target: Any
 
 
-class Columns(NamedTuple):
-    """Column names of a file; None for a missing column."""
-
-    id: str | None
-    source: str | None
-    target: str | None
-
-
-@dataclass(frozen=True)
-class Fields:
-    """The column names of source and target; None accepts the usual names."""
-
-    source: str | None = None
-    target: str | None = None
-
-    def find(self, names: Sequence[str], where: str) -> Columns:
-        """Find the columns among `names`, ignoring case.
-
-        Raises:
-            UsageError: several columns match.
-        """
-        source, target = (
-            next((n for n in names if n == wanted), None)
-            or next((n for n in names if wanted is not None and plain(n) == plain(wanted)), None)
-            for wanted in (self.source, self.target)
-        )
-        if self.source is None:
-            source = _only([n for n in names if n != target], SOURCE_FIELDS, where, "source")
-        if self.target is None:
-            target = _only([n for n in names if n != source], TARGET_FIELDS, where, "target")
-        return Columns(next((n for n in names if plain(n) == "id"), None), source, target)
-
-    def require(self, names: Sequence[str], where: str) -> Columns:
-        """Find the columns among `names`; both sides must exist.
-
-        Raises:
-            UsageError: several columns match, or none does.
-        """
-        columns = self.find(names, where)
-        for side, known in (("source", SOURCE_FIELDS), ("target", TARGET_FIELDS)):
-            if getattr(columns, side) is None:
-                what = "article" if side == "source" else "summary"
-                given = getattr(self, side)
-                wanted = f"'{given}' (--{side}-field)" if given else f"one of {', '.join(known)}"
-                raise UsageError(
-                    f"{where}: no column for the {what}: expected {wanted}; found "
-                    f"{', '.join(names) or 'none'}",
-                    hint=f"Pass --{side}-field with the column of the {what}.",
-                )
-        return columns
-
-
-def plain(name: str) -> str:
-    """Normalize a column name: lower case, words joined by underscores."""
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
-
-
-def _only(names: Sequence[str], known: Sequence[str], where: str, side: str) -> str | None:
-    found = [name for name in names if plain(name) in known]
-    found = [name for name in found if plain(name) not in WEAK_FIELDS] or found
-    if len(found) > 1:
-        what = "article" if side == "source" else "summary"
-        raise UsageError(
-            f"{where}: {len(found)} columns could be the {what}: {', '.join(found)}",
-            hint=f"Choose one with --{side}-field.",
-        )
-    return found[0] if found else None
-
-
 @dataclass(frozen=True)
 class FilePart:
     """A file of rows."""
@@ -151,10 +66,10 @@ class FilePart:
     @cached_property
     def form(self) -> str | None:
         """The format by suffix, a value of FORMS; None for other files."""
-        return FORMS.get(_stem_and_suffix(self.path)[1])
+        return FORMS.get(unpacked_name(self.path).suffix)
 
     def digest(self) -> str:
-        """A digest of the content: the first 16 hexadecimal digits of each file's SHA-256."""
+        """Return the first 16 hexadecimal digits of each file's SHA-256."""
         files = _both_sides(self.path) if self.form == "parallel" else [self.path]
         return "".join(sha256(path)[:16] for path in files if path.is_file())
 
@@ -170,15 +85,14 @@ class FilePart:
             return _separated_rows(self.path, self.form, fields)
         if self.form == "parallel":
             return _parallel_rows(self.path)
-        if self.form is None:
-            if self.path.is_file():
-                with self.path.open("rb") as stream:
-                    refuse_binary(str(self.path), stream.read(HEAD))
-            raise UsageError(
-                f"{self.path} has an unknown format: expected {NAMES}, optionally with .gz, .bz2 "
-                "or .xz"
-            )
-        return table_rows(self.batches(fields), fields, self.name)
+        if self.is_table:
+            return table_rows(self.batches(fields), fields, self.name)
+        if self.path.is_file():
+            with self.path.open("rb") as stream:
+                refuse_binary(str(self.path), stream.read(HEAD))
+        raise UsageError(
+            f"{self.path} has an unknown format: expected {NAMES}, optionally with .gz, .bz2 or .xz"
+        )
 
     @property
     def is_table(self) -> bool:
@@ -197,7 +111,9 @@ class FilePart:
         if self.form == "Parquet":
             kind, batches = "parquet", _parquet_batches
         try:
-            yield from batches(self.path, fields, also)
+            for batch in batches(self.path, fields, also):
+                # A column for each field of an object, such as "article.text".
+                yield pa.Table.from_batches([batch]).flatten()
         except (pa.ArrowInvalid, OSError) as error:
             raise UsageError(f"{self.path}: not a readable {kind} file: {error}") from None
 
@@ -216,18 +132,19 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
     folders += [place / name for place in folders for name in names if affixed]
     for place in folders:
         for path in sorted(place.iterdir()) if place.is_dir() else []:
-            stem, suffix = _stem_and_suffix(path)
-            if suffix not in FORMS or suffix in SIDES.values() or not path.is_file():
+            bare = unpacked_name(path)
+            if bare.suffix not in FORMS or bare.suffix in SIDES.values() or not path.is_file():
                 continue  # a .target is read with its .source
             if path.name.startswith("."):  # such as ._train.csv, from an archive made by macOS
                 continue
-            name = SHARD.sub("", stem)
+            name = SHARD.sub("", bare.stem)
             if affixed:
                 words = re.split(r"[-_. ]", name)
                 name = next((n for n in names if n in (words[0], words[-1], place.name)), name)
             if name in names:
-                is_whole = SHARD.search(stem) is None and place.name not in names
-                found.setdefault((place, name, path.suffix, is_whole and stem), []).append(path)
+                is_whole = SHARD.search(bare.stem) is None and place.name not in names
+                key = (place, name, path.suffix, is_whole and bare.stem)
+                found.setdefault(key, []).append(path)
     groups = list(found.values())
     if len(groups) > 1 and recorded_source(folder).get("parallel"):
         # `bart download --parallel` writes the same pairs in two formats.
@@ -240,7 +157,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
         )
     files = groups[0] if groups else []
     for path in files:
-        shard = SHARD.search(_stem_and_suffix(path)[0])
+        shard = SHARD.search(unpacked_name(path).stem)
         if shard is not None and int(shard[1]) != len(files):
             raise UsageError(
                 f"{path.parent} contains {len(files)} of the {int(shard[1])} shards of the "
@@ -250,44 +167,26 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
     return [FilePart(path) for path in files]
 
 
-def _stem_and_suffix(path: Path) -> tuple[str, str]:
-    """Split the unpacked file name at its last dot: `train`, `.jsonl`."""
-    name = unpacked_name(path)
-    return name.stem, name.suffix
-
-
 # ---- formats -------------------------------------------------------------------------------------
 
 
 def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
     known: dict[tuple[str, ...], Columns] = {}
-    first: tuple[tuple[str, ...], str] | None = None
-    found = False
+    first = ""  # location of the first row
     for number, unit, row in json_objects(path):
         where = f"{path}, {unit} {number}"
         if not isinstance(row, dict):
             raise UsageError(f"{where}: expected a JSON object")
         row = flat_row(row)
+        first = first or where
         names = tuple(row)
-        columns = known.get(names)
-        if columns is None:
-            columns = known[names] = fields.find(names, where)
-        first = first or (names, where)
-        found = found or None not in (columns.source, columns.target)
-        yield Row(number, unit, *(None if name is None else row[name] for name in columns))
-    if first is not None and not found:  # some rows may lack a side, but not all
-        fields.require(*first)
-
-
-def flat_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace objects in a row by their fields: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
-    if not any(isinstance(value, dict) for value in row.values()):
-        return row
-    fields: dict[str, Any] = {}
-    for name, value in row.items():
-        inner = flat_row(value) if isinstance(value, dict) else {"": value}
-        fields |= {f"{name}.{key}".rstrip("."): each for key, each in inner.items()}
-    return fields
+        if names not in known:
+            known[names] = fields.find(names, where)
+        values = (None if name is None else row[name] for name in known[names])
+        yield Row(number, unit, *values)
+    # Some rows may lack a side, but not all.
+    if known and all(None in (columns.source, columns.target) for columns in known.values()):
+        fields.require(next(iter(known)), first)
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
@@ -297,21 +196,15 @@ def json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
     columns, or a single record.
     """
     head = next((line for line in read_lines(path) if line.strip()), "").lstrip()
-    if head.startswith("[") or (head and _stem_and_suffix(path)[1] == ".json"):
+    if head.startswith("[") or (head and unpacked_name(path).suffix == ".json"):
         try:
-            content = json.loads("".join(read_lines(path)))
-        except json.JSONDecodeError as error:
-            # A second object follows: JSON lines often have the suffix .json.
-            if error.msg != "Extra data" or not head.startswith("{"):
-                raise _bad_json(path, error.lineno, error) from None
+            records = _records(json.loads("".join(read_lines(path))))
         except (ValueError, RecursionError) as error:
-            raise _bad_json(path, 1, error) from None
+            # A second object follows: JSON lines often have the suffix .json.
+            if getattr(error, "msg", "") != "Extra data" or not head.startswith("{"):
+                raise _bad_json(path, getattr(error, "lineno", 1), error) from None
         else:
-            if isinstance(content, dict):
-                data = content.get("data")
-                content = data if isinstance(data, list) else _rows_of_columns(content)
-            for number, row in enumerate(content if isinstance(content, list) else [content], 1):
-                yield number, "row", row
+            yield from ((number, "row", record) for number, record in enumerate(records, 1))
             return
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
@@ -322,9 +215,13 @@ def json_objects(path: Path) -> Iterator[tuple[int, str, Any]]:
             yield number, "line", row
 
 
-def _rows_of_columns(content: dict[str, Any]) -> list[Any]:
-    """Convert an object of columns, as pandas writes it, to records; any other is a record."""
-    columns = [list(v.values()) if isinstance(v, dict) else v for v in content.values()]
+def _records(content: Any) -> list[Any]:
+    """Return the records of a JSON document."""
+    if not isinstance(content, dict):
+        return content if isinstance(content, list) else [content]
+    if isinstance(content.get("data"), list):
+        return list(content["data"])
+    columns = [list(v.values()) if isinstance(v, dict) else v for v in content.values()]  # pandas
     if not all(isinstance(column, list) for column in columns) or len(set(map(len, columns))) != 1:
         return [content]
     return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -345,19 +242,18 @@ def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
     if "\r" in header.rstrip("\r\n"):  # line ends of Excel for the classic Mac
         content = io.StringIO("".join(content), newline=None)
         header = header.partition("\r")[0]
-    delimiter = "\t"
     stated = re.fullmatch(r"sep=(.)\s*", header)  # Excel's first line
     if stated is not None:
         delimiter = stated[1]
         next(content)
-    elif form == "CSV":
-        delimiter = max(DELIMITERS, key=header.count)
-    strict = form == "CSV" or _quotes_as_csv(path)
+    else:
+        delimiter = "\t" if form == "TSV" else max(DELIMITERS, key=header.count)
+    quoted = form == "CSV" or _quotes_as_csv(path)
     reader = csv.reader(
         content,
         delimiter=delimiter,
-        strict=strict,
-        quoting=csv.QUOTE_MINIMAL if strict else csv.QUOTE_NONE,
+        strict=quoted,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
     names: list[str] = []
     places: list[int | None] = []
@@ -422,44 +318,31 @@ def _parallel_rows(path: Path) -> Iterator[Row]:
         yield Row(number, "line", None, source, target)
 
 
-def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.Table]:
+def _parquet_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        names = _columns(file.schema_arrow)
+        names = file.schema_arrow.empty_table().flatten().column_names
         columns = (*fields.require(names, str(path)), *also)
-        yield from map(
-            _flatten, file.iter_batches(ROWS, columns=[n for n in names if n in columns])
-        )
+        yield from file.iter_batches(ROWS, columns=[name for name in names if name in columns])
 
 
-def _arrow_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the batches of an Arrow file, in the file format or the stream format of `datasets`."""
+def _arrow_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of an Arrow file, in the file format or the stream format of `datasets`.
+
+    They have all columns: the file is memory-mapped.
+    """
     import pyarrow as pa
 
     with pa.memory_map(str(path)) as content:
         if content.read(6) == b"ARROW1":
             file = pa.ipc.open_file(content)
-            schema, batches = file.schema, map(file.get_batch, range(file.num_record_batches))
+            batches = map(file.get_batch, range(file.num_record_batches))
         else:
             content.seek(0)
-            batches = pa.ipc.open_stream(content)
-            schema = batches.schema
-        fields.require(_columns(schema), str(path))
-        yield from map(_flatten, batches)
-
-
-def _columns(schema: pa.Schema) -> list[str]:
-    """Return the names of the columns that `_flatten` makes."""
-    names: list[str] = schema.empty_table().flatten().schema.names
-    return names
-
-
-def _flatten(batch: pa.RecordBatch) -> pa.Table:
-    """Make a column of each field of an object, such as "article.text"."""
-    import pyarrow as pa
-
-    return pa.Table.from_batches([batch]).flatten()
+            file = batches = pa.ipc.open_stream(content)
+        fields.require(file.schema.empty_table().flatten().column_names, str(path))
+        yield from batches
 
 
 def table_rows(batches: Iterable[pa.Table], fields: Fields, where: str) -> Iterator[Row]:
@@ -468,15 +351,13 @@ def table_rows(batches: Iterable[pa.Table], fields: Fields, where: str) -> Itera
     Raises:
         UsageError: a column is missing.
     """
-    number = 0
+    numbers = count(1)
     for batch in batches:
-        columns = fields.require(batch.schema.names, where)
-        for begin in range(0, batch.num_rows, ROWS):
-            part = batch.slice(begin, ROWS)
+        columns = fields.require(batch.column_names, where)
+        for part in batch.to_batches(max_chunksize=ROWS):
             sides = [
                 [None] * part.num_rows if name is None else part.column(name).to_pylist()
                 for name in columns
             ]
             for values in zip(*sides, strict=True):
-                number += 1
-                yield Row(number, "row", *values)
+                yield Row(next(numbers), "row", *values)

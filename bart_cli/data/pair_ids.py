@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.denoising import Ids, Ragged
+from bart_cli.data.fields import source_text
 from bart_cli.data.pair_files import ROWS, FilePart
 from bart_cli.data.pairs import Pair, PairSource, Split
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.data.table_digest import ID_COLUMNS
-from bart_cli.data.text_files import source_text
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 

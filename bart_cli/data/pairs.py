@@ -6,30 +6,20 @@ single such file, a data set saved by `datasets`, or one on the hub. Out: the pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.data.pair_files import (
-    FORMS,
-    NAMES,
-    ROWS,
-    Fields,
-    FilePart,
-    Row,
-    find_parts,
-    table_rows,
-)
+from bart_cli.data.fields import Fields, join_texts, source_text
+from bart_cli.data.hub_pairs import load_from_hub, load_saved
+from bart_cli.data.pair_files import NAMES, ROWS, FilePart, Row, find_parts, table_rows
 from bart_cli.data.table_digest import ID_COLUMNS, digest_tables
-from bart_cli.data.text_files import MARK, join_texts, source_text, unpacked_name
-from bart_cli.errors import BartError, UsageError, first_line
-from bart_cli.extras import require
+from bart_cli.data.text_files import MARK
+from bart_cli.errors import UsageError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import encodable
 
@@ -42,8 +32,6 @@ SPLITS = {
     "validation": ("validation", "val", "valid", "dev", "eval"),
     "test": ("test", "testing"),
 }
-# OWNER/NAME[@REVISION][:CONFIGURATION]
-HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?(?::([\w.+-]+))?")
 NAMED = 5  # maximum number of items listed in a message
 
 
@@ -109,13 +97,10 @@ class Split:
     def report(self, reporter: Reporter) -> None:
         """Report skipped pairs, pairs with an empty article, and joined summaries."""
         if self.dropped:
-            reasons = ", ".join(
-                f"{count:,} {reason} (first: {self.first[reason]})"
-                for reason, count in self.dropped.items()
-            )
+            count = sum(self.dropped.values())
+            reasons = (f"{n:,} {why} (first: {self.first[why]})" for why, n in self.dropped.items())
             reporter.warn(
-                f"{self.name} split: skipped {sum(self.dropped.values()):,} of {self.read:,} "
-                f"pairs: {reasons}"
+                f"{self.name} split: skipped {count:,} of {self.read:,} pairs: {', '.join(reasons)}"
             )
         if self.empty:
             reporter.warn(
@@ -165,9 +150,9 @@ class PairSource:
         if path.is_file():
             self._single, self._tables = True, {"train": [FilePart(path)]}
         elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            self._load(path.name, _saved(path))
+            self._load(path.name, load_saved(path))
         elif not path.is_dir():
-            self._load(str(path), _from_hub(path))
+            self._load(str(path), load_from_hub(path))
         else:
             self._affixed = not any(find_parts(path, names) for names in SPLITS.values())
 
@@ -183,8 +168,7 @@ class PairSource:
         """Return the files or tables of a split; none if it is held out or does not exist."""
         names = SPLITS.get(split, (split,))
         if self._tables:
-            found = [name for name in names if name in self._tables]
-            return self._tables[found[0]] if found else []
+            return next((self._tables[name] for name in names if name in self._tables), [])
         return list(find_parts(self.path, names, affixed=self._affixed))
 
     def digests(self, split: str) -> dict[str, str]:
@@ -203,8 +187,8 @@ class PairSource:
     def prepared(self, split: str) -> FilePart | None:
         """Return the file of a split if `bart preprocess summarization` may have written it."""
         parts = [] if self._shares else self.parts(split)
-        part = parts[0] if len(parts) == 1 else None
-        return part if isinstance(part, FilePart) and part.form in ("Arrow", "Parquet") else None
+        tables = [part for part in parts if isinstance(part, FilePart) and part.is_table]
+        return tables[0] if len(tables) == len(parts) == 1 else None
 
     def read(self, split: str, *, limit: int | None = None, keep_empty: bool = False) -> Split:
         """Read all pairs of a split into memory; see `stream`."""
@@ -216,9 +200,8 @@ class PairSource:
         """Yield the pairs of a split one by one, and count skipped ones in `result`.
 
         Pairs with an empty side are skipped; in the train split, so are duplicates and pairs whose
-        summary equals the article. A single file without held-out shares serves as any split.
-
-        `result` names the split and receives the counts; its `pairs` are not filled.
+        summary equals the article. A single file without held-out shares serves as any split. The
+        `pairs` of `result` are not filled.
 
         Raises:
             UsageError: the split does not exist, a file cannot be read, a column is missing, or no
@@ -289,21 +272,15 @@ class PairSource:
         validation split from the end. Equal articles stay in the same split.
         """
         whole = list(self._usable(self.parts("train"), result, train=True))
-        order = sorted((_digest(pair.source), number) for number, pair in enumerate(whole))
-        where = ["train"] * len(order)
-        for name, ranked in (("test", order), ("validation", order[::-1])):
-            count = max(1, round(self._shares.get(name, 0) * len(order)))
-            border = ranked[min(count, len(ranked)) - 1][0]
-            for key, number in ranked if name in self._shares else []:
-                if (key > border) if name == "test" else (key < border):
-                    break
-                where[number] = name
-        pairs = [pair for pair, name in zip(whole, where, strict=True) if name == result.name]
-        if not pairs or "train" not in where:
+        keys = [_digest(pair.source) for pair in whole]
+        splits = dict.fromkeys(keys, "train")
+        for name, order in (("test", sorted(keys)), ("validation", sorted(keys, reverse=True))):
+            if share := self._shares.get(name):
+                splits |= dict.fromkeys(order[: max(1, round(share * len(keys)))], name)
+        pairs = [p for p, key in zip(whole, keys, strict=True) if splits[key] == result.name]
+        if not pairs or "train" not in splits.values():
             shares = " and ".join(f"{n}_share={share}" for n, share in self._shares.items())
-            raise UsageError(
-                f"{self.path} has {len(order):,} pairs: too few to split with {shares}"
-            )
+            raise UsageError(f"{self.path} has {len(keys):,} pairs: too few to split with {shares}")
         return pairs
 
     def report_overlap(self, split: Split, reporter: Reporter) -> int:
@@ -351,45 +328,6 @@ class PairSource:
 def read_pairs(path: Path, split: str, *, limit: int | None = None) -> list[Pair]:
     """Read the (first `limit`) pairs of a split from the usual columns; see PairSource.read."""
     return PairSource(SummarizationDataConfig(path=path)).read(split, limit=limit).pairs
-
-
-def _saved(path: Path) -> Any:
-    """Load a data set saved with `datasets`' `save_to_disk`."""
-    require(f"{path}, saved by `datasets`,", "data")
-    import datasets
-
-    try:
-        return datasets.load_from_disk(str(path))
-    except Exception as error:  # `datasets` passes on any error of its readers
-        raise UsageError(f"{path}: not a readable data set: {first_line(error)}") from None
-
-
-@cache
-def _from_hub(path: Path) -> Any:
-    """Load the splits of a data set on the hub.
-
-    Raises:
-        UsageError: `path` is not a valid name, or there is no such data set.
-        BartError: the hub cannot be reached.
-    """
-    from bart_cli.data.hub_pairs import HubDataset
-
-    known = HUB_ID.fullmatch(str(path))
-    suffix = unpacked_name(path).suffix
-    if known is None or suffix in FORMS or Path(path.parts[0]).exists():
-        hint = None
-        if len(path.parts) == 1 and suffix not in FORMS:
-            hint = "Write a data set on the hub as OWNER/NAME, as in EdinburghNLP/xsum."
-        raise UsageError(f"no such file or folder: {path}", hint=hint)
-    repository, revision, configuration = known.groups()
-    try:
-        return HubDataset(repository, configuration, revision, local=True).load(None)
-    except BartError as error:
-        raise type(error)(
-            f"no such file or folder: {path}; on the hub: {error.message}",
-            hint=error.hint and error.hint.replace("--dataset", "--data"),
-            exit_code=error.exit_code,
-        ) from None
 
 
 def _text(value: Any, where: str, between: str) -> str:

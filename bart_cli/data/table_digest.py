@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from bart_cli.data.pair_files import Fields
+from bart_cli.data.fields import Fields
 
 if TYPE_CHECKING:
     import pyarrow as pa

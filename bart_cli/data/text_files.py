@@ -17,7 +17,6 @@ import unicodedata
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ HEAD = 65536  # bytes from which the format of a file is detected
 # Compressed formats that are unpacked while reading: first bytes, and suffixes.
 PACKED: dict[bytes, Any] = {rb"\x1f\x8b": gzip, rb"BZh[1-9]1AY": bz2, rb"\xfd7zXZ": lzma}
 PACKED_SUFFIX = re.compile(r"\.(gz|bz2|xz)$")
-NEWLINE = b"\n"
 MARK = "\ufeff"
 # UTF-32 before UTF-16, whose little-endian mark is a prefix of UTF-32's.
 MARKS = (
@@ -82,9 +80,6 @@ MEMBERS: tuple[tuple[bytes, str, str], ...] = (
     (rb"Index/Document\.iwa", "a Pages, Numbers or Keynote document", EXPORT),
     (rb"|", "a zip archive", "Unpack it first: unzip {file}"),
 )
-# Fields of a turn of a dialogue.
-SPEAKERS = ("speaker", "role", "name", "from", "author", "user")
-SAID = ("text", "utterance", "content", "value", "message")
 # Non-ASCII letters and symbols of Western European text.
 WESTERN = frozenset(
     "àáâãäåæçèéêëìíîïñòóôõöøœùúûüýÿßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜÝŸ"
@@ -259,11 +254,11 @@ def _utf16_without_mark(head: bytes) -> str | None:
 
 
 def _refuse_nul(name: str, head: bytes) -> None:
-    nul = head.find(b"\0", 0, HEAD)
-    if nul >= 0:
+    before, nul, _ = head[:HEAD].partition(b"\0")
+    if nul:
+        line = before.count(b"\n") + 1
         raise UsageError(
-            f"{name} is not text: it contains binary data (a NUL byte in line "
-            f"{head.count(NEWLINE, 0, nul) + 1})",
+            f"{name} is not text: it contains binary data (a NUL byte in line {line})",
             hint="Pass plain text in UTF-8.",
         )
 
@@ -342,37 +337,3 @@ def _convert(name: str, encoding: str) -> str:
 def _word(name: str) -> str:
     """The file name, quoted for a shell command; FILE if there is no such file."""
     return shlex.quote(name) if Path(name).exists() else "FILE"
-
-
-def source_text(text: str, prefix: str = "") -> str:
-    """Strip a text and prepend the model's prefix; a blank text becomes the empty string.
-
-    Inner white space is kept, as in `transformers` and the published fine-tuned models (XSum,
-    SAMSum): the line breaks of a dialogue separate its speakers.
-    """
-    text = text.strip()
-    return (prefix + text).strip() if text else ""
-
-
-def join_texts(value: Any, between: str) -> str | None:
-    """Return the text of a value: of a text, a (nested) list of texts, or the turns of a dialogue.
-
-    Each turn with its speaker becomes a line. A missing value is "", and None means no text.
-    """
-    if value is None or value != value:  # pandas writes NaN for a missing text
-        return ""
-    if isinstance(value, bytes):  # a Parquet column without a logical type
-        return value.decode("utf-8", "replace")
-    if isinstance(value, dict):
-        said = next((value[name] for name in SAID if isinstance(value.get(name), str)), None)
-        speakers = (value[name] for name in SPEAKERS if isinstance(value.get(name), str))
-        return said if said is None else ": ".join([*islice(speakers, 1), said])
-    if isinstance(value, list | tuple):
-        parts = [join_texts(part, between) for part in value]
-        if None in parts:
-            return None
-        between = "\n" if any(isinstance(part, dict) for part in value) else between
-        # The sentences of an abstract in the published arXiv and PubMed files are `<S> … </S>`.
-        bare = (re.sub(r"^\s*<S>|</S>\s*$", "", text).strip() for text in parts if text)
-        return between.join(filter(None, bare))
-    return value if isinstance(value, str) else None

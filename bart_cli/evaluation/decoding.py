@@ -16,8 +16,8 @@ import torch
 
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.data.batch import micro_batches
+from bart_cli.data.fields import source_text
 from bart_cli.data.pairs import Pair
-from bart_cli.data.text_files import source_text
 from bart_cli.errors import BartError, UsageError
 from bart_cli.evaluation.ledger import Decoded, DecodedBatch, Ledger
 from bart_cli.inference.generate import generate

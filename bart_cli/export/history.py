@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from bart_cli.config.data import LANGUAGES, SummarizationDataConfig
 from bart_cli.config.presets import recorded_settings
+from bart_cli.data.hub_pairs import HUB_ID
 from bart_cli.data.manifest import recorded_source
-from bart_cli.data.pairs import HUB_ID, PairSource
+from bart_cli.data.pairs import PairSource
 from bart_cli.errors import BartError
 from bart_cli.evaluation.ledger import model_hash
 from bart_cli.model.formats import resolve_model

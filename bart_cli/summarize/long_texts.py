@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bart_cli.data.fields import source_text
 from bart_cli.data.sentences import AUTO, spaced_sentences
-from bart_cli.data.text_files import source_text
 from bart_cli.data.words import word_starts
 from bart_cli.tokenizer import Tokenizer
 

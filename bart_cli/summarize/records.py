@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from bart_cli.data.pair_files import SOURCE_FIELDS, flat_row, plain
-from bart_cli.data.text_files import Stream, join_texts
+from bart_cli.data.fields import SOURCE_FIELDS, flat_row, join_texts, plain
+from bart_cli.data.text_files import Stream
 
 Bytes = IO[bytes] | Stream
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bart_cli.data.fields import Fields
 from bart_cli.data.inspect import summarize_source
-from bart_cli.data.pair_files import Fields
 from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer

@@ -23,9 +23,9 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from bart_cli.data.download.source import Opened, Part, Source, clean, damage
+from bart_cli.data.fields import SOURCE_FIELDS, TARGET_FIELDS
 from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.data.manifest import Manifest
-from bart_cli.data.pair_files import SOURCE_FIELDS, TARGET_FIELDS
 from bart_cli.data.pairs import Pair
 from bart_cli.errors import UsageError
 from bart_cli.files import atomic_file

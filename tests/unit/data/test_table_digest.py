@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bart_cli.data.pair_files import Fields
+from bart_cli.data.fields import Fields
 from bart_cli.data.table_digest import digest_tables
 
 ROWS: dict[str, list[Any]] = {
