@@ -9,14 +9,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
 from bart_cli.errors import UsageError
 from bart_cli.files import atomic_file, write_text
@@ -26,7 +27,6 @@ from bart_cli.tokenizer_files import (
     ROLES,
     SETTINGS,
     SPECIAL_TOKENS,
-    Files,
     assemble,
     find_roles,
     frame,
@@ -36,13 +36,6 @@ from bart_cli.tokenizer_files import (
 )
 
 LARGEST_VOCABULARY = 2**20  # the trainer allocates memory for the requested size in advance
-# Byte-level BPE represents a printable byte by the character with that code point, and the others,
-# in order, by the characters from U+0100.
-PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-OTHERS = sorted(set(range(0x100)).difference(PRINTABLE))
-BYTES = {chr(byte): byte for byte in PRINTABLE} | {chr(0x100 + i): b for i, b in enumerate(OTHERS)}
-LATIN_1 = {ord(letter): byte for letter, byte in BYTES.items()}
-FALLBACK = {f"<0x{byte:02X}>": byte for byte in range(0x100)}  # sentencepiece's byte tokens
 # Settings that describe where a tokenizer was loaded from.
 ORIGINS = ("name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local")
 
@@ -57,13 +50,13 @@ class Tokenizer:
     post-processor. languages: language codes in mBART's vocabulary -> ids; empty for others.
     """
 
-    def __init__(self, files: Files) -> None:
-        self._backend = backend = files.backend
-        self._settings = files.settings
+    def __init__(
+        self, backend: tokenizers.Tokenizer, roles: dict[str, str], settings: dict[str, Any]
+    ) -> None:
+        self.backend, self._roles, self._settings = backend, roles, settings
         self._text = text_encoder(backend)
         self.special = special_tokens(backend)
-        self._roles = files.roles
-        ids: dict[str, Any] = {r: backend.token_to_id(token) for r, token in self._roles.items()}
+        ids: dict[str, Any] = {role: backend.token_to_id(token) for role, token in roles.items()}
         self.pad_id: int = ids["pad"]
         self.eos_id: int = ids["eos"]
         self.bos_id, self.unk_id, self.mask_id = (ids.get(r) for r in ("bos", "unk", "mask"))
@@ -92,10 +85,10 @@ class Tokenizer:
         """
         path = Path(source)
         if path.exists():
-            return cls(read_files(path))
+            return cls(*read_files(path))
         from bart_cli.hub import fetch  # huggingface_hub is slow to import
 
-        return cls(read_files(fetch(str(source), HUB_FILES, what="tokenizer")))
+        return cls(*read_files(fetch(str(source), HUB_FILES, what="tokenizer")))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -107,12 +100,11 @@ class Tokenizer:
             UsageError: `vocab_size` is too small for 256 bytes and the special tokens, or larger
                 than LARGEST_VOCABULARY.
         """
-        smallest = 256 + len(SPECIAL_TOKENS)
-        if vocab_size < smallest:
-            raise UsageError(f"a vocabulary of {vocab_size} is too small; at least {smallest}")
-        if vocab_size > LARGEST_VOCABULARY:
-            largest = f"at most {LARGEST_VOCABULARY}"
-            raise UsageError(f"a vocabulary of {vocab_size} is too large; {largest}")
+        least, most = 256 + len(SPECIAL_TOKENS), LARGEST_VOCABULARY
+        if vocab_size < least:
+            raise UsageError(f"a vocabulary of {vocab_size} is too small; at least {least}")
+        if vocab_size > most:
+            raise UsageError(f"a vocabulary of {vocab_size} is too large; at most {most}")
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(
@@ -123,19 +115,19 @@ class Tokenizer:
         )
         backend.train_from_iterator(texts, trainer=trainer)
         assemble(backend)
-        return cls(Files(backend, find_roles(backend, {}, "training")))
+        return cls(backend, find_roles(backend, {}, "training"), {})
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and the other files that `transformers` reads, atomically each."""
         with atomic_file(folder / "tokenizer.json") as temporary:
             try:
-                self._backend.save(str(temporary))
+                self.backend.save(str(temporary))
             except Exception as error:  # of a full disk too: the library raises no other
                 raise OSError(str(error)) from None
         settings = {name: value for name, value in self._settings.items() if name not in ORIGINS}
         # Whether `vocab.json` and `merges.txt` describe the tokenizer completely.
         is_bart = (
-            isinstance(self._backend.model, models.BPE)
+            isinstance(self.backend.model, models.BPE)
             and self.cuts_like_gpt2()
             and tuple(self._roles.values()) == SPECIAL_TOKENS
             and (self.prefix, self.suffix) == ([self.bos_id], [self.eos_id])
@@ -154,20 +146,24 @@ class Tokenizer:
 
     def _save_merges(self, folder: Path) -> None:
         """Write the files of GPT-2's tokenizer, for older programs."""
-        backend = json.loads(self._backend.to_str())["model"]
-        entries = self._backend.get_vocab(with_added_tokens=True)  # in arbitrary order
-        ordered = dict(sorted(entries.items(), key=lambda e: e[1]))
+        ordered = dict(sorted(self.entries.items(), key=itemgetter(1)))
         write_text(folder / "vocab.json", json.dumps(ordered, ensure_ascii=False))
-        merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in backend["merges"])
+        pairs = json.loads(self.backend.to_str())["model"]["merges"]
+        merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in pairs)
         lines = "".join(f"{pair}\n" for pair in merges)
         write_text(folder / "merges.txt", f"#version: 0.2\n{lines}")
 
     # ---- properties, encode, decode ---------------------------------------------------------
 
+    @property
+    def entries(self) -> dict[str, int]:
+        """All tokens -> their ids, in arbitrary order."""
+        return self.backend.get_vocab(with_added_tokens=True)
+
     @cached_property
     def vocab_size(self) -> int:
         """The largest id plus one."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self.entries.values()) + 1
 
     def fitted(self, rows: int) -> Tokenizer:
         """Return a copy for a model with `rows` embeddings: ids beyond them become <unk>."""
@@ -177,18 +173,11 @@ class Tokenizer:
 
     def tokens_from(self, first: int) -> list[str]:
         """Return the tokens with ids from `first`, in order."""
-        entries = self._backend.get_vocab(with_added_tokens=True)
-        return sorted((t for t, i in entries.items() if i >= first), key=lambda t: entries[t])
+        entries = self.entries
+        return sorted((t for t, i in entries.items() if i >= first), key=entries.__getitem__)
 
-    def known(self, rows: list[list[int]]) -> list[list[int]]:
+    def known(self, row: np.ndarray) -> np.ndarray:
         """Replace ids for which the model has no embedding (see `fitted`) by <unk>."""
-        end, unknown = self._rows, self._unknown
-        if end is None:
-            return rows
-        return [[i if i < end else unknown for i in row] for row in rows]
-
-    def known_ids(self, row: np.ndarray) -> np.ndarray:
-        """Like `known`, for an array of ids."""
         return row if self._rows is None else np.where(row < self._rows, row, self._unknown)
 
     @property
@@ -197,7 +186,7 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the tokenizer's definition, which determines the ids."""
-        digest = hashlib.sha256(self._backend.to_str().encode())
+        digest = hashlib.sha256(self.backend.to_str().encode())
         if self.languages:
             digest.update(f"{self.source_language} {self.target_language}".encode())
         return digest.hexdigest()
@@ -254,8 +243,9 @@ class Tokenizer:
         self.target_language = self._settings.get("tgt_lang")
         for code in (self.source_language, self.target_language):
             if code is not None and code not in self.languages:
-                line = f"{SETTINGS} names the language {code}, which the vocabulary lacks"
-                raise UsageError(line)
+                raise UsageError(
+                    f"{SETTINGS} names the language {code}, which the vocabulary lacks"
+                )
         kind = str(self._settings.get("tokenizer_class", ""))
         if not found and kind.startswith("MBart"):
             code, before = self.languages[self.source_language], kind.startswith("MBart50")
@@ -271,7 +261,7 @@ class Tokenizer:
 
     def cuts_like_gpt2(self) -> bool:
         """Whether text is split by GPT-2's pattern, without prior normalization."""
-        content = json.loads(self._backend.to_str())
+        content = json.loads(self.backend.to_str())
         cutter = content["pre_tokenizer"] or {}
         return (
             content["normalizer"] is None
@@ -281,24 +271,9 @@ class Tokenizer:
             and cutter.get("use_regex", True)
         )
 
-    def piece_encoder(self) -> Callable[[str], tuple[int, ...]]:
-        """Return a function that encodes one piece of a text split by GPT-2's pattern.
-
-        For a single word, it is several times as fast as `encode`. The tokenizer must split like
-        GPT-2 (see `cuts_like_gpt2`).
-        """
-        tokenize = self._backend.model.tokenize
-        letters = {byte: letter for letter, byte in BYTES.items()}
-
-        def encode_piece(piece: str) -> tuple[int, ...]:
-            shown = piece.encode().decode("latin-1").translate(letters)
-            return tuple([token.id for token in tokenize(shown)])
-
-        return encode_piece
-
     def added_tokens(self) -> list[str]:
         """Return the tokens added to the model's vocabulary, special and ordinary."""
-        return [token.content for token in self._backend.get_added_tokens_decoder().values()]
+        return [token.content for token in self.backend.get_added_tokens_decoder().values()]
 
     def encode(self, text: str, *, max_length: int | None = None) -> list[int]:
         """Encode a source with special tokens, truncated to `max_length` ids including them."""
@@ -318,7 +293,7 @@ class Tokenizer:
 
     def encode_targets(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode targets with their special tokens."""
-        return self._encode(texts, *self.target_frame, None)
+        return self._encode(texts, *self.target_frame)
 
     def cut_targets(self, texts: Sequence[str], max_length: int) -> list[str]:
         """Truncate the texts of targets to `max_length` ids, including special tokens."""
@@ -332,11 +307,17 @@ class Tokenizer:
         ]
 
     def _encode(
-        self, texts: Sequence[str], prefix: list[int], suffix: list[int], max_length: int | None
+        self,
+        texts: Sequence[str],
+        prefix: list[int],
+        suffix: list[int],
+        max_length: int | None = None,
     ) -> list[list[int]]:
         clean = [encodable(text) for text in texts]
         encodings = self._text.encode_batch_fast(clean, add_special_tokens=False)
-        rows = self.known([encoding.ids for encoding in encodings])
+        rows = [encoding.ids for encoding in encodings]
+        if (end := self._rows) is not None:
+            rows = [[i if i < end else self._unknown for i in row] for row in rows]
         if max_length is not None:
             room = max(max_length - len(prefix) - len(suffix), 0)
             rows = [row[:room] for row in rows]
@@ -344,59 +325,11 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Decode ids to text; bytes that are not valid UTF-8 become U+FFFD."""
-        return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def decode_batch(self, rows: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
         """Decode rows of ids; see `decode`."""
-        return self._backend.decode_batch([list(row) for row in rows], skip_special)
-
-    def word_starts(self) -> np.ndarray:
-        """[vocab_size] bool, True for tokens that begin a word and for special tokens.
-
-        In byte-level BPE and sentencepiece, the first token of a word includes the space before it.
-        In WordPiece, all other tokens have a prefix such as ##. In tokenizers of other kinds, every
-        token counts as a word.
-        """
-        backend, model = self._backend, self._backend.model
-        around = repr((backend.normalizer, backend.pre_tokenizer, backend.decoder))
-        marks: tuple[str, ...] = ("Ġ", "Ċ") if "ByteLevel" in around else ()
-        marks += ("▁",) if "▁" in around else ()
-        starts = np.zeros(self.vocab_size, dtype=bool)
-        word_piece = isinstance(model, models.WordPiece)
-        prefixes = model.continuing_subword_prefix if word_piece else marks or ("",)
-        for token, index in backend.get_vocab(with_added_tokens=True).items():
-            # WordPiece marks the tokens that do not begin a word.
-            starts[index] = token.startswith(prefixes) != word_piece
-        starts[list(self.special.values())] = True
-        return starts
-
-    def character_starts(self) -> np.ndarray:
-        """[vocab_size] bool, True for tokens that begin at a character boundary."""
-        byte_level = isinstance(self._backend.decoder, decoders.ByteLevel)
-        starts = np.ones(self.vocab_size, dtype=bool)
-        for token, index in self._backend.get_vocab(with_added_tokens=True).items():
-            first = BYTES.get(token[:1], 0) if byte_level else FALLBACK.get(token, 0)
-            starts[index] = not 0x80 <= first < 0xC0  # UTF-8 continuation bytes
-        return starts
-
-    def token_bytes(self) -> list[bytes] | None:
-        """Return the bytes of every id, b"" for special tokens. `decode` concatenates them.
-
-        Returns:
-            [vocab_size], or None if the tokenizer decodes in another way.
-        """
-        added = self._backend.get_added_tokens_decoder()
-        byte_level = isinstance(self._backend.decoder, decoders.ByteLevel)
-        if not byte_level or not all(token.special for token in added.values()):
-            return None
-        entries = self._backend.get_vocab(with_added_tokens=True)
-        plain = {token: index for token, index in entries.items() if index not in added}
-        if not BYTES.keys() >= set().union(*plain):
-            return None
-        table = [b""] * self.vocab_size
-        for token, index in plain.items():
-            table[index] = token.translate(LATIN_1).encode("latin-1")
-        return table
+        return self.backend.decode_batch([list(row) for row in rows], skip_special)
 
 
 def encodable(text: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +41,12 @@ LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")  # mBART's codes, such as en_XX
 HIDDEN = "\0 "  # prefix that no piece of text has after pre-tokenization
 
 
-@dataclass(frozen=True)
-class Files:
-    """A tokenizer read from disk.
-
-    roles: role (see ROLES) -> token, for tokens in the vocabulary. settings: content of
-    `tokenizer_config.json`, to write it back.
-    """
-
-    backend: tokenizers.Tokenizer
-    roles: dict[str, str]
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-def read_files(path: Path) -> Files:
+def read_files(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[str, Any]]:
     """Read a tokenizer from a folder or a `tokenizer.json` file.
+
+    Returns:
+        the backend; the token of each role (see ROLES) in the vocabulary; the content of
+        `tokenizer_config.json`, to write it back.
 
     Raises:
         UsageError: there is no tokenizer, a file is damaged, or it has no end or padding token.
@@ -95,9 +85,13 @@ def read_files(path: Path) -> Files:
     tokens = list(roles.values())
     for source in (names, settings):
         for name in ("additional_special_tokens", "extra_special_tokens"):
-            tokens += _listed(source.get(name))
-    mark_special(backend, tokens)
-    return Files(backend, roles, settings)
+            listed = source.get(name)  # a list or, in newer files, an object
+            values = list(listed.values()) if isinstance(listed, dict) else listed
+            tokens += filter(None, map(_content, values if isinstance(values, list) else []))
+    special = special_tokens(backend)
+    known = [t for t in tokens if backend.token_to_id(t) is not None and t not in special]
+    backend.add_special_tokens([AddedToken(token, normalized=False) for token in known])
+    return backend, roles, settings
 
 
 def find_roles(
@@ -125,13 +119,6 @@ def find_roles(
     return roles
 
 
-def mark_special(backend: tokenizers.Tokenizer, tokens: list[str]) -> None:
-    """Mark tokens as special; those not in the vocabulary are ignored."""
-    special = special_tokens(backend)
-    known = [t for t in tokens if backend.token_to_id(t) is not None and t not in special]
-    backend.add_special_tokens([AddedToken(token, normalized=False) for token in known])
-
-
 def special_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
     """Return special tokens -> ids."""
     added = backend.get_added_tokens_decoder()
@@ -150,8 +137,6 @@ def text_encoder(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
         content = _hide(json.loads(backend.to_str()), special)
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
     backend.encode_special_tokens = True
-    backend.no_padding()
-    backend.no_truncation()
     return backend
 
 
@@ -291,13 +276,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a JSON object")
     return content
-
-
-def _listed(value: object) -> list[str]:
-    """Contents of additional special tokens, given as a list or, in newer files, a dictionary."""
-    values = list(value.values()) if isinstance(value, dict) else value
-    found = map(_content, values if isinstance(values, list) else [])
-    return [token for token in found if token is not None]
 
 
 def _content(token: object) -> str | None:

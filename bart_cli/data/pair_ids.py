@@ -62,7 +62,7 @@ class PackedRows:
         if len(row) > self._limit:
             row = row[: self._limit]
             row[self._limit - len(self._suffix) :] = self._suffix
-        return self._tokenizer.known_ids(row)
+        return self._tokenizer.known(row)
 
     def __iter__(self) -> Iterator[Ids]:
         return map(self.__getitem__, range(len(self)))

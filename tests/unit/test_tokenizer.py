@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bart_cli.data.words import word_starts
 from bart_cli.errors import UsageError
 from bart_cli.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -55,7 +56,7 @@ def test_a_saved_tokenizer_loads_from_either_format(
 
 def test_word_starts_are_tokens_with_a_leading_space(tiny_tokenizer: Tokenizer) -> None:
     (row,) = tiny_tokenizer.encode_batch(["The mayor"], special=False)
-    starts = tiny_tokenizer.word_starts()
+    starts = word_starts(tiny_tokenizer)
     pieces = [tiny_tokenizer.decode([token]) for token in row]
     assert [bool(starts[token]) for token in row] == [piece.startswith(" ") for piece in pieces]
     assert starts[tiny_tokenizer.mask_id]

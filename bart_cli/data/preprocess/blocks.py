@@ -28,7 +28,7 @@ from bart_cli.data.preprocess.packing import last_start, pack
 from bart_cli.data.preprocess.word_cache import WordCache
 from bart_cli.data.sentences import AUTO, spaced_sentences
 from bart_cli.data.shards import shard_schema, write_shard
-from bart_cli.data.words import word_starts
+from bart_cli.data.words import character_starts, word_starts
 from bart_cli.errors import UsageError
 from bart_cli.files import atomic_file, write_text
 from bart_cli.tokenizer import Tokenizer
@@ -235,7 +235,7 @@ def _tools(folder: Path) -> tuple[WordCache, pa.Schema, NDArray[np.bool_], NDArr
     """Word cache, shard schema, word starts and character starts of a tokenizer, per process."""
     tokenizer = Tokenizer.from_pretrained(folder)
     schema = shard_schema(tokenizer.vocab_size, tokenizer.fingerprint())
-    return WordCache(tokenizer), schema, word_starts(tokenizer), tokenizer.character_starts()
+    return WordCache(tokenizer), schema, word_starts(tokenizer), character_starts(tokenizer)
 
 
 def _copies(names: list[str], weight: float, block: int) -> list[int]:

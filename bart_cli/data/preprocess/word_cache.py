@@ -13,14 +13,15 @@ import re
 from collections.abc import Sequence
 from itertools import chain
 
+from bart_cli.data.words import LETTERS, token_bytes
 from bart_cli.tokenizer import Tokenizer
 
 # Latin, Greek and Cyrillic.
-LETTERS = "A-Za-zÀ-ÖØ-öø-\u024f\u0391-\u03a1\u03a3-\u03ce\u0400-\u0481\u048a-\u052f"
+SCRIPTS = "A-Za-zÀ-ÖØ-öø-\u024f\u0391-\u03a1\u03a3-\u03ce\u0400-\u0481\u048a-\u052f"
 # ASCII, letters, typographic symbols: characters on which `re` and the tokenizer's pattern agree.
-SAFE = re.compile(rf"[\t\n\r -~{LETTERS}£€«»¡¿§°©®·№₽−\u2010-\u2027]*")
+SAFE = re.compile(rf"[\t\n\r -~{SCRIPTS}£€«»¡¿§°©®·№₽−\u2010-\u2027]*")
 PIECES = re.compile(
-    rf"'s|'t|'re|'ve|'m|'ll|'d| ?[{LETTERS}]+| ?[0-9]+| ?[^\s{LETTERS}0-9]+|\s+(?!\S)|\s+"
+    rf"'s|'t|'re|'ve|'m|'ll|'d| ?[{SCRIPTS}]+| ?[0-9]+| ?[^\s{SCRIPTS}0-9]+|\s+(?!\S)|\s+"
 )
 CAPACITY = 300_000  # pieces; about 50 MB
 AT_ONCE = 256  # texts passed to the tokenizer at once, which needs much memory besides the ids
@@ -30,10 +31,11 @@ class Words(dict[str, tuple[int, ...]]):
     """Ids of pieces, computed on first access; as tuples, which the garbage collector untracks."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._encode_piece = tokenizer.piece_encoder()
+        self._tokenize = tokenizer.backend.model.tokenize
 
     def __missing__(self, piece: str) -> tuple[int, ...]:
-        ids = self[piece] = self._encode_piece(piece)
+        shown = piece.encode().decode("latin-1").translate(LETTERS)
+        ids = self[piece] = tuple([token.id for token in self._tokenize(shown)])
         return ids
 
 
@@ -44,7 +46,7 @@ class WordCache:
         self._tokenizer = tokenizer
         self._words = Words(tokenizer)
         self._usable = tokenizer.cuts_like_gpt2()
-        self._bytes = tokenizer.token_bytes()
+        self._bytes = token_bytes(tokenizer)
         # Special tokens spelled out in a text are ordinary pieces; other added tokens are not.
         added = set(tokenizer.added_tokens()).difference(tokenizer.special)
         self._added = re.compile("|".join(map(re.escape, added))) if added else None

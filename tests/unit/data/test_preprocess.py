@@ -27,6 +27,7 @@ from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pre
 from bart_cli.data.preprocess.summarization import preprocess_summarization
 from bart_cli.data.sentences import split_sentences
 from bart_cli.data.shards import shard_schema, write_shard
+from bart_cli.data.words import character_starts, word_starts
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
@@ -36,7 +37,7 @@ from tests.conftest import SENTENCES
 pytestmark = pytest.mark.slow
 
 WORDS = Tokenizer.train(SENTENCES, vocab_size=400)
-STARTS, CHARACTERS = WORDS.word_starts(), WORDS.character_starts()
+STARTS, CHARACTERS = word_starts(WORDS), character_starts(WORDS)
 
 
 @given(
