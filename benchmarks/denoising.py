@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import ratios, spread
+from measure import ratios, run, spread
 
 from bart_cli.config.data import DenoisingConfig
 from bart_cli.data.denoising import Denoiser, Ragged
@@ -58,10 +58,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     tokenizer = find_tokenizer(options.shards)
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    rows: list[tuple[np.ndarray, ...]] = []
     for path in open_shards(options.shards).paths:
         shard = read_shard(path, tokenizer)
-        rows += [(shard.tokens.row(i), shard.sentences.row(i)) for i in range(len(shard))]
+        sides = shard.tokens, shard.sentences
+        rows += [tuple(s.row(i).astype(np.int64) for s in sides) for i in range(len(shard))]
     rows = rows[: options.samples]
     batches = []
     for begin in range(0, len(rows), options.batch):
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,18 +9,18 @@ averaged over the pages as in that benchmark; speed is pages per second of CPU t
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import re
 import statistics
-import sys
 import time
 from collections import Counter
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from measure import spread
+from measure import run, spread
 
 from bart_cli.data.download.extractors import Page, load_extractor
 
@@ -38,7 +38,9 @@ def ngrams(text: str, n: int = 4) -> Counter[tuple[str, ...]]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     truth = json.loads((folder / "ground-truth.json").read_text(encoding="utf-8"))
     pages = {
         name: Page(row["url"], gzip.decompress((folder / f"{name}.html.gz").read_bytes()))
@@ -81,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

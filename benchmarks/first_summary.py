@@ -1,12 +1,12 @@
-"""Measure the time to the first summary, and peak memory, of a BART-large stored in bf16.
+"""Measure the time to the first summary, and peak memory, of a model stored in bf16.
 
-    python benchmarks/first_summary.py [--rounds N] [--tokens N] [--arms …]
+    python benchmarks/first_summary.py [--model bart-large] [--rounds N] [--tokens N]
+        [--arms …]
 
-Compares bart with transformers on random weights with the architecture and settings of
-facebook/bart-large-cnn. Each arm is a new process that imports, loads, and summarizes one article
-with 4 beams; the arms take turns. Prints the seconds from the start of the process to the summary
-(median, spread), the peak of its resident memory (including pages of the weight file), and the
-stages of bart's last round.
+Compares bart with transformers on random weights. Each arm is a new process that imports, loads,
+and summarizes one article with 4 beams; the arms take turns. Prints the seconds from the start of
+the process to the summary (median, spread), the peak of its resident memory (including pages of the
+weight file), and the stages of bart's last round.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from measure import save_random, spread
+from measure import run, save_random, spread
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.presets import preset_config
@@ -83,14 +83,15 @@ def measure(folder: Path, code: str, precision: str) -> tuple[float, float, str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="bart-large", help="preset of the architecture")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=20, help="tokens of the summary")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "bart-large-cnn"
+        folder = Path(name) / "model"
         torch.manual_seed(0)
-        config = preset_config("bart-large").model.model_copy(update={"vocab_size": 50264})
+        config = preset_config(given.model).model
         length = given.tokens + 1
         generation = GenerationConfig(beams=4, min_length=length, max_length=length)
         save_random(folder, Bart(config).bfloat16(), [ARTICLE], generation)
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

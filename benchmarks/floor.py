@@ -16,6 +16,7 @@ import statistics
 import time
 
 import torch
+from measure import run
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

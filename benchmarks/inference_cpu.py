@@ -30,12 +30,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from measure import ratios, spread, start_arm
+from measure import ratios, run, spread, start_arm
 
 from bart_cli.benchmark.loads import twin
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
+from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 
 SOURCE, TARGET, BEAMS = 512, 60, 4
@@ -211,6 +212,8 @@ def start(arms: list[str]) -> dict[str, Connection]:
             print(f"{arm} does not run: {problem}\n")
         else:
             pipes[arm] = pipe
+    if not pipes:
+        raise BartError("no arm runs")
     return pipes
 
 
@@ -273,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,12 +1,13 @@
 """Measure memory, start-up and speed of the pre-training loader on synthetic shards.
 
-    python benchmarks/loader.py [--shards 5120] [--samples 200] [--epochs 3] [--folder FOLDER]
+    python benchmarks/loader.py [--shards 5120] [--samples 200] [--epochs 3] [--ranks 320]
+        [--folder FOLDER]
 
-First, it measures rank 0 of 1, 8 and 320 ranks, with the streams of the presets. After each epoch,
-it prints the number of open shards and of shards read, the bytes of the ids of open shards (mapped
-files) and of their lengths and row orders, and the growth of the process. Then it runs all 320
-ranks of 40 nodes in this process and prints the seconds to the first batch of a rank and samples
-per second. It starts no loader processes; each would need the same memory again.
+First, it measures rank 0 of 1, 8 and --ranks ranks, with the streams of the presets. After each
+epoch, it prints the number of open shards and of shards read, the bytes of the ids of open shards
+(mapped files) and of their lengths and row orders, and the growth of the process. Then it runs all
+ranks in this process and prints the seconds to the first batch of a rank and samples per second. It
+starts no loader processes; each would need the same memory again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from measure import lists, memory
+from measure import lists, memory, run
 
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig
@@ -31,7 +32,6 @@ from bart_cli.data.pretrain_loader import PretrainLoader
 from bart_cli.data.shards import ShardFolder, shard_schema, write_counts, write_shard
 from bart_cli.tokenizer import Tokenizer
 
-WORLDS = ((1, 64), (8, 64), (320, 1280))  # ranks, streams
 BATCH = 200  # samples per rank and step
 TOKENS = 126  # per sample, without <s> and </s>
 SENTENCES = 6
@@ -57,11 +57,12 @@ def write_shards(folder: Path, shards: int, samples: int, tokenizer: Tokenizer) 
 class Rank:
     """The loader of one rank, and its memory."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int, world: int, streams: int):
+    def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int, world: int):
         begin = time.perf_counter()
+        self.streams = max(64, 4 * world)  # as in the presets: one for each loader process
         self.loader = PretrainLoader(
             folder,
-            PretrainConfig(data=PretrainDataConfig(streams=streams, workers=0)),
+            PretrainConfig(data=PretrainDataConfig(streams=self.streams, workers=0)),
             tokenizer,
             Share(global_batch=BATCH * world, micro_batch=BATCH, rank=rank, world_size=world),
             Collate(tokenizer.pad_id, 2),
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=5120)
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--ranks", type=int, default=320, help="of the simulation: 40 nodes")
     parser.add_argument("--folder", type=Path, help="keep the shards here, for another run")
     options = parser.parse_args()
     tokenizer = Tokenizer.train(["Words for ids without meaning."] * 50, vocab_size=300)
@@ -108,28 +110,27 @@ def main() -> None:
             write_shards(folder, options.shards, options.samples, tokenizer)
         reads = count_reads()
         print("ranks  streams  epoch  shards open  shards read  mapped KB  own KB  process KB more")
-        for world, streams in WORLDS:
+        for world in (1, 8, options.ranks):
             before = memory()[0]
-            rank = Rank(folder, tokenizer, 0, world, streams)
+            rank = Rank(folder, tokenizer, 0, world)
             steps = rank.loader.samples_per_epoch // (BATCH * world)
             for epoch in range(1, options.epochs + 1):
                 for _ in islice(rank.steps, steps):
                     pass
                 shards, mapped, own = rank.held()
                 print(
-                    f"{world:5}  {streams:7}  {epoch:5}  {shards:11}  {reads[0]:11}  "
+                    f"{world:5}  {rank.streams:7}  {epoch:5}  {shards:11}  {reads[0]:11}  "
                     f"{mapped // 1024:9,}  {own // 1024:6,}  {(memory()[0] - before) // 1024:15,}"
                 )
                 reads[0] = 0
             del rank
-        simulate(folder, tokenizer, reads)
+        simulate(folder, tokenizer, reads, options.ranks)
 
 
-def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int]) -> None:
-    """Run all ranks of 40 nodes, step by step."""
-    world, streams = WORLDS[-1]
+def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int], world: int) -> None:
+    """Run all ranks, step by step."""
     before = memory()[0]
-    ranks = [Rank(folder, tokenizer, rank, world, streams) for rank in range(world)]
+    ranks = [Rank(folder, tokenizer, rank, world) for rank in range(world)]
     starts = [rank.start_seconds for rank in ranks]
     held = [rank.held() for rank in ranks]
     rates = []
@@ -146,4 +147,4 @@ def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,9 +14,20 @@ import numpy as np
 import pyarrow as pa
 
 from bart_cli.config.generation import GenerationConfig
+from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import write_weights
 from bart_cli.tokenizer import Tokenizer
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script; wrong input is reported in one line, as by `bart`."""
+    try:
+        main()
+    except (BartError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except EOFError:  # an arm printed its traceback
+        sys.exit("error: the process of an arm has ended")
 
 
 def spread(values: Sequence[float], form: str = ".2f", unit: str = "") -> str:
@@ -33,7 +45,10 @@ def start_arm(serve: Callable[..., None], *arguments: Any) -> Connection:
     """Start `serve(*arguments, pipe)` in a separate process; return the other end of the pipe."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    spawn.Process(target=serve, args=(*arguments, theirs), daemon=True).start()
+    process = spawn.Process(target=serve, args=(*arguments, theirs))
+    process.daemon = True
+    process.start()
+    theirs.close()  # the arm has its own copy; without this one, its end is noticed
     return ours
 
 

@@ -10,12 +10,13 @@ peak resident memory. --large adds BART-large; --cases picks some by number.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import resource
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from measure import run, start_arm
 
 from bart_cli.config.presets import preset_config
 from bart_cli.config.run import PretrainConfig
@@ -60,8 +61,8 @@ CASES = (
 LARGE = (Case("bart-large-preln", 2, (1024, 142), "adamw", "bf16", 0.1),)
 
 
-def measure(case: Case) -> tuple[float, float]:
-    """Return the estimated bytes besides the weights, and the growth of the process in bytes."""
+def measure(case: Case, pipe: Connection) -> None:
+    """Send the estimated bytes besides the weights, and the growth of the process in bytes."""
     keep_freed_memory()
     preset = preset_config(case.model)
     assert isinstance(preset, PretrainConfig)
@@ -98,8 +99,7 @@ def measure(case: Case) -> tuple[float, float]:
         update(job, parameters, 1e-5)
         snapshot = snapshot or take_snapshot(model, optimizer, scaler, job.progress)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(expected.describe(case.micro_batch), flush=True)
-    return expected.total(case.micro_batch) - expected.weights, peak - before
+    pipe.send((expected.total(case.micro_batch) - expected.weights, peak - before))
 
 
 def main() -> None:
@@ -113,8 +113,7 @@ def main() -> None:
     print("| case | expected, GiB | measured, GiB | expected / measured |")
     print("|---|---:|---:|---:|")
     for case in cases:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            expected, measured = pool.apply(measure, (case,))
+        expected, measured = start_arm(measure, case).recv()
         name = f"{case.model}, {case.optimizer}, {case.precision}"
         name += f", {case.micro_batch} x {case.lengths}, dropout {case.attention_dropout}"
         name += ", recomputed" * case.checkpointing
@@ -123,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from measure import lists, memory, start_arm
+from measure import lists, memory, run, start_arm
 
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import Collate
@@ -117,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from measure import run
+
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.data.pairs import read_pairs
 from bart_cli.evaluation.rouge import KINDS, score_systems
@@ -45,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -24,7 +24,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from measure import ratios, spread
+from measure import ratios, run, spread
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 from bart_cli.data.documents import Block, plan_blocks, read_block
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

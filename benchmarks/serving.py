@@ -41,7 +41,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from measure import save_random
+from measure import run, save_random
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.presets import preset_config
@@ -329,4 +329,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from measure import ratios, spread, start_arm
+from measure import ratios, run, spread, start_arm
 
 from bart_cli.benchmark import loads
 from bart_cli.benchmark.loads import Step, bart_step, transformers_step
@@ -189,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
