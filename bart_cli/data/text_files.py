@@ -85,8 +85,14 @@ WESTERN = frozenset(
     "àáâãäåæçèéêëìíîïñòóôõöøœùúûüýÿßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜÝŸ"
     "‘’‚“”„«»‹›–—…•·€£¥§°©®™ªº¿¡²³¹½¼¾´±×µ\u00a0\u00ad"
 )
-# Such as the letters of Polish or Romanian, read in the wrong encoding.
-SYMBOL_IN_WORD = re.compile("[a-zà-ÿ][¿³¹²£¥¼½¾ªº°§±×¡][a-zà-ÿ]", re.IGNORECASE)
+# Letters or quotation marks of another encoding: a symbol in a word, a capital letter or low
+# quotation mark after a small letter, a capital letter or pound sign before a word.
+MISREAD = re.compile(
+    "(?i:[a-zà-ÿ][¿³¹²£¥¼½¾ªº°§±×¡©®€]+[a-zà-ÿ])|[a-zß-ÿ][À-ÖØ-Þ‚„]|[À-ÖØ-Þ][A-Z][a-z]|£[a-z]"
+)
+# Encodings of Western European text on Windows, classic Mac OS and DOS (the letters of cp437 have
+# the same bytes in cp850), by their names in iconv.
+WESTERN_ENCODINGS = {"windows-1252": "cp1252", "macintosh": "mac_roman", "cp850": "cp850"}
 # Supersets of ISO 8859 with letters and quotation marks in place of its control codes 80 to 9F.
 EXTENDED = {
     f"iso8859-{part}": f"cp{page}"
@@ -304,16 +310,16 @@ def is_mostly_utf8(content: bytes) -> bool:
 def guess_encoding(content: bytes) -> str | None:
     """Guess the encoding of bytes that are not UTF-8; None if no candidate fits.
 
-    Text with few non-ASCII letters, all Western European, is taken as windows-1252: detectors
-    mistake short texts of that kind for related encodings.
+    The first encoding in which the text has few non-ASCII letters, all Western European, is taken:
+    detectors mistake short texts of that kind for related encodings.
     """
-    text = content.decode("cp1252", "replace")
-    letters = sum(char.isalpha() for char in text)
-    beyond = [char for char in text if char > "\x7f"]
-    accented = sum(char.isalpha() for char in beyond)
-    is_western = WESTERN.issuperset(beyond) and SYMBOL_IN_WORD.search(text) is None
-    if is_western and accented <= 0.3 * letters:
-        return "windows-1252"
+    for guess, codec in WESTERN_ENCODINGS.items():
+        text = content.decode(codec, "replace")
+        beyond = [char for char in text if char > "\x7f"]
+        accented = sum(char.isalpha() for char in beyond)
+        is_western = WESTERN.issuperset(beyond) and MISREAD.search(text) is None
+        if is_western and accented <= 0.3 * sum(char.isalpha() for char in text):
+            return guess
     try:
         from resiliparse.parse.encoding import detect_encoding
     except ModuleNotFoundError:  # the extra `data` is not installed: make no guess
