@@ -124,7 +124,7 @@ def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:
 
     Crawlers store bodies decoded or as received, and keep the headers in both cases (some with the
     prefix `X-Crawl-`), or drop a header. So the headers count only if the body does not look like a
-    page, and gzip and zstd are recognized by their first bytes.
+    page, gzip and zstd are recognized by their first bytes, and Brotli, which has none, is tried.
     """
     if "chunked" in _field(fields, "transfer-encoding"):
         body = _joined(body)
@@ -141,11 +141,16 @@ def _decoded(body: bytes, fields: Mapping[str, str]) -> bytes | None:
                 case "br":
                     body = brotli.decompress(body)
             body = _unpacked(body)
+        if not _is_page(body):
+            body = brotli.decompress(body)
     except (zlib.error, brotli.error, OSError, ValueError, IndexError):
         return None
+    return body if _is_page(body) else None
+
+
+def _is_page(body: bytes) -> bool:
     begin = body[:SNIFFED]
-    is_page = MARKUP.search(begin.replace(b"\0", b"")) or not BINARY.search(begin)
-    return body if is_page else None
+    return bool(MARKUP.search(begin.replace(b"\0", b""))) or not BINARY.search(begin)
 
 
 def _unpacked(body: bytes) -> bytes:
