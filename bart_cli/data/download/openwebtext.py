@@ -116,20 +116,26 @@ class OpenWebText(Source):
 
 
 def _inner_archives(
-    outer: Path, names: dict[str, Path], digests: dict[str, str]
+    outer: Path, names: dict[str, Path], digests: dict[str, str], packed: bytes | None = None
 ) -> Iterator[tuple[str, Path, bytes]]:
-    """Yield the text file, path and content of each archive in another one.
+    """Yield the text file, path and content of each archive of documents in another archive.
+
+    Args:
+        packed: content of `outer`, if it is inside another archive.
 
     Raises:
         UsageError: its content differs from that of an archive in `names` or `digests`.
     """
-    with tarfile.open(outer, "r:*") as tar:
+    with _tar(outer, packed) as tar:
         for member in tar:
             inner = outer / member.name
             stream = tar.extractfile(member) if _is_archive(member) else None
             if stream is None:
                 continue
             content, name = stream.read(), _text_file(inner.name)
+            if _holds_archives(inner, content):
+                yield from _inner_archives(inner, names, digests, content)
+                continue
             digest = hashlib.sha256(content).hexdigest()
             if name in names and name not in digests:
                 digests[name] = sha256(names[name])
@@ -147,9 +153,7 @@ def _extract(archive: Path, content: bytes | None, out: Path) -> dict[str, int]:
 
     def documents() -> Iterator[tuple[str, str]]:
         nonlocal members, binary
-        source = None if content is None else io.BytesIO(content)
-        mode = "r:xz" if archive.suffix == ".xz" else "r:*"
-        with tarfile.open(archive, mode, fileobj=source) as tar:  # type: ignore[call-overload]
+        with _tar(archive, content) as tar:
             for member in tar:
                 stream = tar.extractfile(member) if member.isfile() else None
                 if stream is not None:
@@ -177,10 +181,15 @@ def _is_archive(member: tarfile.TarInfo) -> bool:
     return member.isfile() and ARCHIVE.search(name) is not None and not name.startswith("._")
 
 
-def _holds_archives(path: Path) -> bool:
+def _tar(path: Path, content: bytes | None) -> tarfile.TarFile:
+    """Open an archive, given its content if it is inside another one."""
+    return tarfile.open(path, "r:*", fileobj=None if content is None else io.BytesIO(content))
+
+
+def _holds_archives(path: Path, content: bytes | None = None) -> bool:
     """Whether one of the first members of an archive is itself an archive."""
     try:
-        with tarfile.open(path, "r:*") as tar:
+        with _tar(path, content) as tar:
             return any(map(_is_archive, islice(tar, FIRST)))
     except DAMAGE:
         return False  # extracting it reports the damage
