@@ -39,7 +39,8 @@ class Faults:
     refuse: repository -> status, x-error-code, x-error-message. gated: repositories that list their
     files but do not send them. cut: large file -> bytes after which the connection breaks, once.
     requests: method, path and range of each. private: repositories that only their owner sees.
-    moved: repositories that somebody else commits to during the next upload.
+    moved: repositories that somebody else commits to during the next upload. renamed: old name ->
+    new name of a repository, with a relative redirect.
     """
 
     refuse: dict[str, tuple[int, str, str]] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Faults:
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     private: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -246,6 +248,10 @@ def serve_hub(repositories: Path, faults: Faults | None = None) -> Iterator[str]
 
         def _refused(self, path: str, with_body: bool) -> bool:
             """Whether the repository is to be refused, or is not for this token; then answered."""
+            for old, new in faults.renamed.items():
+                if f"/{old}/" in f"/{path}/":
+                    self._send(307, b"", {"location": self.path.replace(old, new)}, with_body)
+                    return True
             for repository, (code, error, message) in faults.refuse.items():
                 if f"/{repository}/" in f"/{path}/":
                     headers = {"x-error-code": error} if error else {}

@@ -18,7 +18,8 @@ class Web:
 
     `faults`: path -> what goes wrong at its next requests, one entry each: a status code; 'cut'
     (half of the body comes, then the connection ends); 'short' (less than `content-length`
-    promises); 'slow' (the body drips, for a test that kills); 'doubled' (its length comes twice).
+    promises); 'slow' (the body drips, for a test that kills); 'doubled' (its length comes twice);
+    '/PATH' (a redirect to it).
     """
 
     url: str
@@ -50,6 +51,9 @@ def serve_files(root: Path) -> Iterator[Web]:
             file = root / path
             if isinstance(fault, int):
                 self._head(fault, 0, {})
+                return
+            if fault and fault.startswith("/"):
+                self._head(307, 0, {"location": fault})
                 return
             if not file.is_file():
                 self._head(404, 0, {})

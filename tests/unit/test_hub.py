@@ -63,14 +63,14 @@ def test_only_one_format_of_the_weights_is_downloaded(tmp_path: Path) -> None:
     repository(tmp_path / "hub", "a/shards", *shards, "pytorch_model.bin.index.json")
     repository(tmp_path / "hub", "a/tensorflow", "tf_model.h5")
     repository(tmp_path / "hub", "a/javascript", "onnx/encoder_model.onnx")
-    faults = Faults()
+    faults = Faults(renamed={"old/shards": "a/shards"})
+    asked = ("a/both", "a/shards", "a/tensorflow", "a/javascript", "old/shards")
     with serve_hub(tmp_path / "hub", faults) as endpoint:
-        found = fetch(
-            endpoint, tmp_path / "home", "a/both", "a/shards", "a/tensorflow", "a/javascript"
-        )
+        found = fetch(endpoint, tmp_path / "home", *asked)
     small = ["config.json", "merges.txt", "vocab.json"]
     assert found[0] == sorted([*small, "model.safetensors"])
     assert found[1] == sorted([*small, *shards, "pytorch_model.bin.index.json"])
+    assert found[4] == found[1]
     assert "has TensorFlow weights (tf_model.h5)" in found[2][0]
     assert "has ONNX graphs (onnx/encoder_model.onnx)" in found[3][0]
     sent = [path for method, path, _ in faults.requests if method == "GET"]

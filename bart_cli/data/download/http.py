@@ -133,7 +133,7 @@ class Fetcher:
                     wait = min(self.first_wait * 2 ** (failures - 1), LONGEST_WAIT)
                 busy = getattr(error, "busy", False)
                 spent = waited + wait > self.patience if busy else failures >= self.attempts
-                if spent or getattr(error, "final", False):
+                if spent or getattr(error, "final", isinstance(error, exceptions.TooManyRedirects)):
                     raise BartError(
                         f"{url}: {_reason(error)} ({failures} attempts)",
                         hint="Rerun the command to resume, or pass --base-url with a mirror.",
@@ -239,7 +239,7 @@ def _check_status(answer: requests.Response) -> None:
     code = answer.status_code
     if code in (404, 410):
         raise MissingError(f"{answer.url}: not found (HTTP {code})")
-    if code >= 400:
+    if code not in (200, 206):  # such as a redirect without an address
         raise TransferError(
             f"HTTP {code} {answer.reason}",
             final=code not in RETRYABLE,

@@ -20,7 +20,16 @@ def fetcher() -> Fetcher:
 
 @pytest.mark.parametrize(
     "faults",
-    [[], [500, 500], [403], ["doubled"], ["cut"], ["short", 503, "cut"], ["cut"] * 4],
+    [
+        [],
+        [500, 500],
+        [403],
+        ["doubled"],
+        ["cut"],
+        ["short", 503, "cut"],
+        ["cut"] * 4,
+        ["/a.bin", "cut", "/a.bin"],
+    ],
     ids=str,
 )
 def test_a_file_is_complete_whatever_the_server_does(
@@ -61,6 +70,12 @@ def test_missing_files_are_not_requested_again(tmp_path: Path) -> None:
         with pytest.raises(BartError, match="HTTP 401"):
             fetcher().page(f"{web.url}/none")
         assert web.requests["none"] == 2
+        web.faults["none"] = [307]
+        with pytest.raises(BartError, match="HTTP 307"):  # without an address
+            fetcher().fetch(f"{web.url}/none", tmp_path / "none")
+        web.faults["none"] = ["/none"] * 40
+        with pytest.raises(BartError, match=r"30 redirects\. \(1 attempts\)"):
+            fetcher().page(f"{web.url}/none")
 
 
 def test_an_unreachable_server_gives_one_line(tmp_path: Path) -> None:
