@@ -270,11 +270,11 @@ def serve_hub(repositories: Path, faults: Faults | None = None) -> Iterator[str]
         def _send_large(self, target: Path, with_body: bool) -> None:
             content = target.read_bytes()
             asked = self.headers.get("range")
-            begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            end = len(content)
-            self.send_response(206 if begin else 200)
-            if begin:
-                self.send_header("content-range", f"bytes {begin}-{end - 1}/{end}")
+            first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
+            begin, end = int(first), min(int(last or len(content)) + 1, len(content))
+            self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("content-range", f"bytes {begin}-{end - 1}/{len(content)}")
             self.send_header("content-length", str(end - begin))
             self.end_headers()
             if not with_body:
