@@ -56,14 +56,14 @@ def print_json(document: object) -> None:
 
 def say(text: str, style: str = "") -> None:
     """Print a line of any length, which only a terminal wraps."""
-    out.print(Text(text, style), soft_wrap=True)
+    out.print(Text(printable(text), style), soft_wrap=True)
 
 
 def print_rows(rows: Iterable[Sequence[str | Text]], *header: str) -> None:
     """Print a table without borders."""
     table = Table(*header, box=None, pad_edge=False, show_header=bool(header))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
     out.print(table)
 
 
@@ -140,7 +140,7 @@ class ConsoleReporter(Reporter):
                 console=err,
             )
             self._progress.start()
-        index = self._progress.add_task(name, total=total, unit=unit, detail="")
+        index = self._progress.add_task(escape(printable(name)), total=total, unit=unit, detail="")
         try:
             yield _Bar(self._progress, index)
         finally:
@@ -199,4 +199,5 @@ class _Lines(Task):
         total = "" if self._total is None else f"/{self._total:,.0f}"
         unit = f" {self._unit}" if self._unit else ""
         detail = f"  {self._detail}" if self._detail else ""
-        err.print(escape(f"{self._name}: {self._done:,.0f}{total}{unit}{tail}{detail}"))
+        line = f"{self._name}: {self._done:,.0f}{total}{unit}{tail}{detail}"
+        err.print(escape(printable(line)))

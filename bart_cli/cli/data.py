@@ -32,6 +32,7 @@ from bart_cli.data.inspect import (
     summarize_source,
 )
 from bart_cli.data.shards import find_tokenizer
+from bart_cli.progress import printable
 
 app = typer.Typer(no_args_is_help=True, help="Inspect corpora, pairs and shards.")
 
@@ -135,9 +136,8 @@ def _show_source(found: list[SourceSummary], as_json: bool) -> None:
 def _text(pieces: tuple[Piece, ...]) -> Text:
     text = Text()
     for piece in pieces:
-        if piece.sentence is None:
-            text.append(piece.text, "bold red")
-        else:
-            color = COLORS[piece.sentence % len(COLORS)]
-            text.append(piece.text, f"{color} strike" if piece.hidden else color)
+        style = "bold red"
+        if piece.sentence is not None:
+            style = COLORS[piece.sentence % len(COLORS)] + " strike" * piece.hidden
+        text.append(printable(piece.text), style)
     return text

@@ -251,7 +251,8 @@ def _utf16_without_mark(head: bytes) -> str | None:
         return None
     if len(set(nuls)) == 1 and len(nuls) > max(1, 0.05 * len(head)):
         return "utf-16le" if nuls[0] else "utf-16be"
-    for encoding in () if _is_utf8(head) else ("utf-16le", "utf-16be"):
+    is_ascii = len(re.findall(rb"[A-Za-z ]", head)) > 0.6 * len(head)
+    for encoding in () if is_ascii or _is_utf8(head) else ("utf-16le", "utf-16be"):
         text = head[: len(head) // 2 * 2].decode(encoding, "replace").removesuffix("\ufffd")
         kinds = {unicodedata.category(char) for char in text if char not in "\n\r\t"}
         if "\ufffd" not in text and kinds.isdisjoint(("Cc", "Cn", "Co", "Cs")):

@@ -67,12 +67,12 @@ def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
 
 def test_raw_text_and_pairs_are_described(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "a.txt").write_text("One is here.\nTwo is here.\n")
+    (tmp_path / "text" / "a.txt").write_text("One is here.\x1b[2J\nTwo is here.\n")
     (tmp_path / "text" / "b.pdf").write_text("x")
     shown = bart("data", "inspect", tmp_path / "text")
     assert shown.returncode == 0, shown.stderr
     assert "text, one document per line; 2 documents in 1 file; skipped: 1 .pdf" in shown.stdout
-    assert "One is here." in shown.stdout
+    assert "One is here.\ufffd[2J\n" in shown.stdout  # never raw to a terminal
     (tmp_path / "pairs").mkdir()
     row = {"article": "A long text.", "summary": "Short."}
     (tmp_path / "pairs" / "train.jsonl").write_text(json.dumps(row))

@@ -80,6 +80,11 @@ def test_other_encodings_are_detected(tmp_path: Path, text: str, encoding: str) 
         assert f"iconv -f {encoding} -t utf-8 '{path}'" in str(caught.value.hint)
 
 
+def test_a_nul_byte_does_not_make_ascii_utf16() -> None:
+    with pytest.raises(UsageError, match="a NUL byte in line 1"):
+        decode("a.txt", b"It\x92s a line of text with a NUL\0.")
+
+
 def test_a_few_invalid_bytes_do_not_make_it_another_encoding() -> None:
     with pytest.raises(UsageError, match="byte 0x93 in line 2") as caught:
         decode("x", "café, très à l’été\n".encode() + b"\x93")
