@@ -70,7 +70,7 @@ class Rank:
         self.steps: Iterator[list[Batch]] = iter(self.loader)
         next(self.steps)
         self.start_seconds = time.perf_counter() - begin
-        self._reader = self.loader._steps._reader
+        self._reader = self.loader._reader
 
     def held(self) -> tuple[int, int, int]:
         """Count open shards and the bytes of mapped values, lengths, offsets and row orders."""

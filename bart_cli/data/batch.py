@@ -43,22 +43,6 @@ class Batch:
         return Batch(*(x.to(device) for x in vars(self).values()))
 
 
-def shift_right(target: Tensor, *, start: Tensor | int, pad_id: int) -> Tensor:
-    """Shift a target right by one position to make the decoder input.
-
-    Args:
-        target: [B, T] int64 ids, padded with `pad_id`.
-        start: id of the first position, or [B] ids, one per row.
-
-    Returns:
-        [B, T]: `start`, followed by all but the last id of each row.
-    """
-    shifted = torch.full_like(target, pad_id)
-    shifted[:, 0] = start
-    shifted[:, 1:] = target[:, :-1]
-    return shifted
-
-
 def pad_rows(
     rows: Sequence[Ids | list[int]], pad_id: int, *, positions: int | None = None
 ) -> Tensor:
@@ -97,20 +81,22 @@ class Collate:
         self, sources: Sequence[Ids | list[int]], targets: Sequence[Ids | list[int]]
     ) -> Batch:
         """Build a batch from rows of source and target ids that include special tokens."""
-        source = pad_rows(sources, self.pad_id, positions=self.positions)
-        target = pad_rows(targets, self.pad_id, positions=self.positions)
-        lengths = torch.tensor([len(row) for row in targets])
-        padding = torch.arange(target.shape[1])[None] >= lengths[:, None]
-        start: Tensor | int = target.gather(1, lengths[:, None] - 1)[:, 0]
-        if self.decoder_start_id is not None:
-            start = self.decoder_start_id
-        source_lengths = torch.tensor([len(row) for row in sources])
+        source, source_mask = self._pad(sources)
+        target, target_mask = self._pad(targets)
+        start = self.decoder_start_id
+        starts = [row[-1] if start is None else start for row in targets]
         return Batch(
             source=source,
-            source_mask=torch.arange(source.shape[1])[None] < source_lengths[:, None],
-            decoder_input=shift_right(target, start=start, pad_id=self.pad_id),
-            labels=target.masked_fill(padding, IGNORE),
+            source_mask=source_mask,
+            decoder_input=torch.column_stack([torch.tensor(starts), target[:, :-1]]),
+            labels=target.masked_fill(~target_mask, IGNORE),
         )
+
+    def _pad(self, rows: Sequence[Ids | list[int]]) -> tuple[Tensor, Tensor]:
+        """Return the padded rows and their mask, both [rows, length]."""
+        padded = pad_rows(rows, self.pad_id, positions=self.positions)
+        lengths = torch.tensor([len(row) for row in rows])
+        return padded, torch.arange(padded.shape[1])[None] < lengths[:, None]
 
 
 def micro_batches(lengths: Ids, size: int, max_tokens: int | None = None) -> Iterator[Ids]:

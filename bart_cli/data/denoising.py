@@ -9,6 +9,7 @@ A word is a token that starts one (see `words.py`) and the tokens up to the next
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,6 +41,12 @@ class Ragged:
 
     values: Ids
     lengths: Ids
+
+    @classmethod
+    def of(cls, rows: Sequence[Ids]) -> Ragged:
+        """Concatenate rows."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        return cls(np.concatenate([np.zeros(0, dtype=np.int64), *rows]), lengths)
 
     @cached_property
     def starts(self) -> Ids:

@@ -213,7 +213,7 @@ def noised_examples(
         row = number - int(borders[owner]) + shards.counts[owner]
         if owner != read:
             samples, read = shards.read(owner, tokenizer), owner
-        tokens, sentences = (Ragged(values, np.array([len(values)])) for values in samples.row(row))
+        tokens, sentences = (Ragged.of([values]) for values in samples.row(row))
         key = derive(seed, Purpose.INSPECTED_NOISE, np.array([number], dtype=np.uint64))
         noised = denoise(tokens, sentences, key).values
         origins = denoise.origins(tokens, sentences, key).values

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.data.denoising import Ids, Ragged
+from bart_cli.data.denoising import Ids
 from bart_cli.data.fields import source_text
 from bart_cli.data.pair_files import ROWS, FilePart
 from bart_cli.data.pairs import Pair, PairSource, Split
-from bart_cli.data.shards import VOCABULARY, ids_type
+from bart_cli.data.shards import VOCABULARY, ids_type, ragged
 from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ class PackedRows:
     def __init__(
         self, chunks: Iterable[pa.ListArray], limit: int, suffix: list[int], tokenizer: Tokenizer
     ) -> None:
-        self._chunks = [_ragged(chunk) for chunk in chunks]
+        self._chunks = [ragged(chunk) for chunk in chunks]
         self._limit, self._suffix, self._tokenizer = limit, suffix, tokenizer
         sizes = [len(chunk.lengths) for chunk in self._chunks]
         self._ends = np.cumsum(sizes, dtype=np.int64)
@@ -199,11 +199,6 @@ def _pairs(
         PackedRows(sources, data.max_source_length, tokenizer.suffix, tokenizer),
         PackedRows(targets, data.max_target_length, tokenizer.target_frame[1], tokenizer),
     )
-
-
-def _ragged(chunk: pa.ListArray) -> Ragged:
-    lengths = chunk.value_lengths().to_numpy().astype(np.int64)
-    return Ragged(chunk.flatten().to_numpy(), lengths)
 
 
 def language_of(data: SummarizationDataConfig) -> str | None:

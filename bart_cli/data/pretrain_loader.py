@@ -82,7 +82,7 @@ class SampleReader:
                 sentences = sentences[sentences > 0]
             token_rows.append(tokens)
             sentence_rows.append(sentences)
-        return _concatenate(token_rows), _concatenate(sentence_rows)
+        return Ragged.of(token_rows), Ragged.of(sentence_rows)
 
     def _shard(self, number: int) -> Samples:
         if number in self._cache:
@@ -105,7 +105,7 @@ class SampleReader:
         ]
 
 
-class PretrainLoader:
+class PretrainLoader(IterableDataset):
     """An endless iterator; each item is a list of this rank's micro-batches for one optimizer step.
 
     Args:
@@ -121,23 +121,22 @@ class PretrainLoader:
         collate: Collate,
     ) -> None:
         shards = open_shards(folder)
-        self.samples_per_epoch = shards.samples
-        reader = SampleReader(shards, config, tokenizer, collate, share.world_size)
-        self._steps = _Steps(reader, share)
+        self.samples_per_epoch, self.tokens_per_epoch = shards.samples, shards.tokens
+        self._reader = SampleReader(shards, config, tokenizer, collate, share.world_size)
+        self._share = share
         self._workers = min(config.data.workers, usable_cores())
-        self.tokens_per_epoch = shards.tokens
 
-    def __iter__(self) -> Iterator[list[Batch]]:
-        if not self._workers:
-            return iter(self._steps)
+    def __iter__(self) -> Iterator[Any]:
+        if info := get_worker_info():
+            return self._in_worker(info.id, info.num_workers)
+        return self._from_workers() if self._workers else self._steps(0, 1)
+
+    def _from_workers(self) -> Iterator[list[Batch]]:
         # Unless this is set, `tokenizers` warns in forked processes.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        return self._in_workers()
-
-    def _in_workers(self) -> Iterator[list[Batch]]:
         steps: Any = iter(
             DataLoader(
-                self._steps,
+                self,
                 batch_size=None,
                 num_workers=self._workers,
                 worker_init_fn=partial(_start_worker, os.getpid()),
@@ -153,32 +152,21 @@ class PretrainLoader:
             # If left to the garbage collector, this may hang when Python exits.
             steps._shutdown_workers()
 
+    def _in_worker(self, number: int, workers: int) -> Iterator[list[Batch] | BartError]:
+        """Yield a BartError instead of raising it: DataLoader would put a traceback into it."""
+        try:
+            yield from self._steps(number, workers)
+        except BartError as error:
+            yield error
 
-class _Steps(IterableDataset):
-    """The steps of one loader process: every n-th step if there are n of them.
-
-    A loader process yields a BartError as its last item: DataLoader would put a traceback into it.
-    """
-
-    def __init__(self, reader: SampleReader, share: Share) -> None:
-        self._reader, self._share = reader, share
-
-    def __iter__(self) -> Iterator[Any]:
-        info = get_worker_info()
-        number, workers = (info.id, info.num_workers) if info else (0, 1)
+    def _steps(self, first: int, every: int) -> Iterator[list[Batch]]:
+        """Yield every n-th step, beginning with step `first`."""
         share = self._share
-        start = share.start_sample + number * share.global_batch
+        start = share.start_sample + first * share.global_batch
         while True:
             positions = rank_positions(start, share.global_batch, share.rank, share.world_size)
-            try:
-                step = self._reader.batches(positions, share.micro_batch)
-            except BartError as error:
-                if info is None:
-                    raise
-                yield error
-                return
-            yield step
-            start += workers * share.global_batch
+            yield self._reader.batches(positions, share.micro_batch)
+            start += every * share.global_batch
 
 
 def share_of_cut_tokens(folder: Path, tokenizer: Tokenizer, sequence_length: int) -> float:
@@ -200,11 +188,6 @@ def validation_batches(
     total = min(VALIDATED, shards.samples)
     rows = np.arange(share.rank, total, share.world_size, dtype=np.int64)
     yield from reader.batches(rows, share.micro_batch)
-
-
-def _concatenate(rows: list[Ids]) -> Ragged:
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    return Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), lengths)
 
 
 def _start_worker(parent: int, _: int) -> None:

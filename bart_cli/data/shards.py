@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,8 @@ class ShardFolder:
             UsageError: they were made with another tokenizer.
             BartError: the shard is damaged.
         """
-        try:
+        with _named_errors(self.paths[0]):
             metadata = pq.read_schema(self.paths[0]).metadata or {}
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BartError(f"{self.paths[0]}: not a readable shard: {error}") from None
         own = tokenizer.fingerprint().encode()
         if metadata.get(VOCABULARY, own) != own:
             raise UsageError(
@@ -116,9 +115,10 @@ class ShardFolder:
         """
         path = self.paths[number]
         samples = read_shard(path, tokenizer)
-        if len(samples) != self.counts[number]:
+        found = len(samples.tokens.lengths)
+        if found != self.counts[number]:
             raise UsageError(
-                f"{path} has {len(samples):,} samples, but {COUNTS} says {self.counts[number]:,}",
+                f"{path} has {found:,} samples, but {COUNTS} says {self.counts[number]:,}",
                 hint=f"Delete {COUNTS} to count the samples again.",
             )
         highest = int(samples.tokens.values.max(initial=0))
@@ -150,9 +150,6 @@ class Samples:
         """
         parts = (self.tokens, self.sentences)
         return Samples(*(Ragged(_mapped(part.values), part.lengths) for part in parts))
-
-    def __len__(self) -> int:
-        return len(self.tokens.lengths)
 
 
 def open_shards(folder: Path) -> ShardFolder:
@@ -237,12 +234,10 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
     Raises:
         BartError: the file is damaged or lacks the expected columns.
     """
-    try:
+    with _named_errors(path):
         names = set(pq.read_schema(path).names)
         columns = next((c for c in (IDS, TEXT) if names.issuperset(c)), [])
         table = pq.ParquetFile(path).read(columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BartError(f"{path}: not a readable shard: {error}") from None
     if not columns:
         raise BartError(f"{path}: no column 'input_ids' or 'sentences'; found {sorted(names)}")
     if columns == TEXT:
@@ -250,7 +245,7 @@ def read_shard(path: Path, tokenizer: Tokenizer) -> Samples:
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise BartError(f"{path}: column 'sentences' has type {kind}, expected text")
         return encode_samples([text or "" for text in table["sentences"].to_pylist()], tokenizer)
-    samples = Samples(_ragged(table["input_ids"], path), _ragged(table["sentence_lengths"], path))
+    samples = Samples(*(_checked(table[name].combine_chunks(), path) for name in IDS))
     borders = np.concatenate([[0], np.cumsum(samples.sentences.values, dtype=np.int64)])
     starts = samples.sentences.starts
     sums = borders[starts + samples.sentences.lengths] - borders[starts]
@@ -295,14 +290,18 @@ def write_counts(folder: Path, counts: dict[str, int]) -> None:
     write_text(folder / COUNTS, json.dumps(counts) + "\n")
 
 
-def _ragged(column: pa.ChunkedArray, path: Path) -> Ragged:
-    array = column.combine_chunks()
+def _checked(array: pa.ListArray, path: Path) -> Ragged:
     kind = array.type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (lists and pa.types.is_integer(kind.value_type)):
         raise BartError(f"{path}: column type {kind}, expected lists of integers")
     if array.null_count or array.values.null_count:
         raise BartError(f"{path}: a column of type {kind} contains nulls")
+    return ragged(array)
+
+
+def ragged(array: pa.ListArray) -> Ragged:
+    """Convert lists of integers without nulls; the values are not copied."""
     # `to_numpy` would import pandas: half a second in each process.
     values: Any = np.from_dlpack(array.flatten())
     return Ragged(values, np.from_dlpack(array.value_lengths()).astype(np.int64))
@@ -343,7 +342,14 @@ def _number(path: Path) -> tuple[int, str]:
 
 
 def _count(path: Path) -> int:
-    try:
+    with _named_errors(path):
         return int(pq.read_metadata(path).num_rows)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Convert errors of pyarrow to a one-line error that names the shard."""
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise BartError(f"{path}: not a readable shard: {error}") from None

@@ -14,7 +14,7 @@ import numpy as np
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.batch import Batch, Collate, micro_batches
 from bart_cli.data.denoising import Ids
-from bart_cli.data.order import Share, rank_positions
+from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import EncodedPairs
 from bart_cli.data.random_keys import Purpose, permutation
 
@@ -47,8 +47,7 @@ class SummarizationLoader:
     def __iter__(self) -> Iterator[list[Batch]]:
         share, start = self.share, self.share.start_sample
         while True:
-            positions = rank_positions(start, share.global_batch, 0, 1)
-            rows = self._rows(positions)
+            rows = self._rows(np.arange(start, start + share.global_batch))
             # Distributing the sorted batch round-robin balances the lengths between ranks.
             dealt = rows[np.argsort(-self._lengths[rows], kind="stable")]
             own = dealt[share.rank :: share.world_size]

@@ -232,7 +232,7 @@ def test_a_rank_keeps_only_the_shards_of_its_streams_in_every_epoch(
         pq.write_table(table, tmp_path / f"shard-{shard}.parquet")
     share = Share(8, 8, world_size - 1, world_size)
     loader = loader_of(tmp_path, tiny_tokenizer, share, streams=8)
-    reader = loader._steps._reader
+    reader = loader._reader
     held = []
     files = len(list(Path("/proc/self/fd").iterdir()))
     for _, _ in zip(loader, range(12 * 5), strict=False):  # 12 steps per epoch
@@ -251,8 +251,8 @@ def test_a_loader_can_be_sent_to_workers_that_are_not_forked(
 ) -> None:
     """Python 3.14 starts workers by forkserver, which pickles the loader."""
     loader = loader_of(shards, tiny_tokenizer, Share(8, 4))
-    first = content(next(iter(loader._steps)))
-    assert content(next(iter(pickle.loads(pickle.dumps(loader._steps))))) == first
+    first = content(next(iter(loader)))
+    assert content(next(iter(pickle.loads(pickle.dumps(loader))))) == first
 
 
 def _wait_as_worker(parent: int) -> None:
