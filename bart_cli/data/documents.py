@@ -114,11 +114,8 @@ def find_form(path: Path) -> Form:
     is a document, unless the text is hard-wrapped: lines are short, and most do not end a sentence.
     """
     lines: list[str] = []
-    for file in scan_corpus(path)[0][:100]:
-        if _is_json(file):
-            continue
-        with open_utf8(file) as stream:
-            text = stream.read(HEAD).decode("utf-8", "replace").strip()
+    for _, stream in _plain_files(path):
+        text = stream.read(HEAD).decode("utf-8", "replace").strip()
         if BLANK_LINE.search(text):
             return "plain"
         rows = text.splitlines()
@@ -135,18 +132,23 @@ def require_ids(path: Path) -> None:
         UsageError: most of the first 200 lines of a file begin with a word that contains neither a
             digit nor one of `_:/-`.
     """
-    for file in scan_corpus(path)[0][:100]:
-        if _is_json(file):
-            continue
-        with open_utf8(file) as stream:
-            rows = (row.decode("utf-8", "replace").split(None, 1) for row in islice(stream, 200))
-            firsts = [row[0] for row in rows if row]
+    for file, stream in _plain_files(path):
+        rows = (row.decode("utf-8", "replace").split(None, 1) for row in islice(stream, 200))
+        firsts = [row[0] for row in rows if row]
         words = sum(not re.search(r"[\d_:/-]", first) for first in firsts)
         if len(firsts) >= 5 and 2 * words > len(firsts):
             raise UsageError(
                 f"{file}: lines do not begin with an id, for example {firsts[0][:40]!r}",
                 hint=f"Pass text without ids with --text {path}.",
             )
+
+
+def _plain_files(path: Path) -> Iterator[tuple[Path, Stream]]:
+    """Open those of the first 100 files that are not JSON lines."""
+    for file in scan_corpus(path)[0][:100]:
+        if not _is_json(file):
+            with open_utf8(file) as stream:
+                yield file, stream
 
 
 def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
@@ -243,24 +245,21 @@ def read_block(block: Block) -> Iterator[tuple[str, str]]:
         raise wrong_bytes(str(block.path), content, error, where) from None
     del content
     place = f"{block.path.name}:{block.begin}"
-    if _is_json(block.path):
-        for number, line in enumerate(text.split("\n")):
-            if line.strip():
-                row = _json_row(line, f"{block.path}, line {number + 1} after byte {block.begin:,}")
-                if folded := fold(row["text"]):
-                    yield str(row.get("id", f"{place}:{number}")), folded
-    elif block.form == "lines":
-        for number, line in enumerate(text.split("\n")):
-            if block.continued and not number:
-                line = f"{place} {line}"
-            name, *rest = line.split(None, 1) or [""]
-            if folded := fold("".join(rest)):
-                yield name, folded
-    else:
-        parts = BLANK_LINE.split(text) if block.form == "plain" else text.split("\n")
-        for number, document in enumerate(parts):
-            if folded := fold(document):
-                yield f"{place}:{number}", folded
+    form = "json" if _is_json(block.path) else block.form
+    parts = BLANK_LINE.split(text) if form == "plain" else text.split("\n")
+    for number, document in enumerate(parts):
+        name = f"{place}:{number}"
+        if form == "json" and document.strip():
+            where = f"{block.path}, line {number + 1} after byte {block.begin:,}"
+            row = _json_row(document, where)
+            name, document = str(row.get("id", name)), row["text"]
+        elif form == "lines" and block.continued and not number:
+            name = place
+        elif form == "lines":
+            name, *rest = document.split(None, 1) or [""]
+            document = "".join(rest)
+        if folded := fold(document):
+            yield name, folded
 
 
 def fold(text: str) -> str:
