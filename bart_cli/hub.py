@@ -98,23 +98,24 @@ def fetch(
         folder = snapshot(list(patterns))
         if not weights:
             return folder
-        unreachable = None
+        offline = None
         try:
             # `list_repo_files` would retry an unreachable hub for 24 seconds.
             siblings = huggingface_hub.model_info(repository, revision=folder.name).siblings
             files = [file.rfilename for file in siblings or []]
         except Exception as error:  # the cache may still be complete
-            unreachable = error
+            offline = error
             files = [path.name for path in folder.iterdir()]
         top = [file for file in files if "/" not in file]
         found = next((chosen for form in weights if (chosen := matching(top, form))), None)
         if found is None:
-            if unreachable is not None:
-                raise unreachable
+            if offline is not None:
+                raise offline
             for form, (kind, remedy) in foreign.items():
                 if others := matching(files, form):
-                    line = f"{what} '{name}' has {kind} ({others[0]})"
-                    raise UsageError(line, hint=remedy.format(name))
+                    raise UsageError(
+                        f"{what} '{name}' has {kind} ({others[0]})", hint=remedy.format(name)
+                    )
             raise UsageError(
                 f"{what} '{name}' has no weights that bart reads: expected model.safetensors or "
                 f"pytorch_model.bin, found {', '.join(files[:8]) or 'no file'}",
@@ -123,7 +124,7 @@ def fetch(
         if check is not None:
             check(folder)
         for file in found:
-            if not (folder / file).exists() and unreachable is None:
+            if not (folder / file).exists() and offline is None:
                 _transfer(repository, file, folder)
         return snapshot([*patterns, *found])
     except BartError:
@@ -179,7 +180,7 @@ class Fault:
         while cause.__cause__ is not None and not (
             hasattr(cause, "response")
             or isinstance(cause, errors.OfflineModeIsEnabled)
-            or _kind(cause) in ("ProxyError", "TimeoutException")
+            or _is(cause, "ProxyError", "TimeoutException")
         ):
             cause = cause.__cause__
         offline = isinstance(cause, errors.OfflineModeIsEnabled)
@@ -193,7 +194,7 @@ class Fault:
 def unreachable(fault: Fault) -> BartError | None:
     """Return the one-line error if a proxy blocked the request, else None."""
     hub = endpoint()
-    if fault.status != 407 and _kind(fault.cause) != "ProxyError":
+    if fault.status != 407 and not _is(fault.cause, "ProxyError"):
         return None
     if fault.status == 407 or "407" in fault.said:
         return BartError(
@@ -342,10 +343,9 @@ def _near(name: str) -> str | None:
     return did_you_mean(name, map(str, parent.iterdir())) if parent.is_dir() else None
 
 
-def _kind(error: BaseException) -> str:
-    """`ProxyError` or `TimeoutException` for that error of any HTTP client, else the type name."""
-    names = [kind.__name__ for kind in type(error).__mro__]
-    return next((n for n in names if n in ("ProxyError", "TimeoutException")), names[0])
+def _is(error: BaseException, *names: str) -> bool:
+    """Whether it is an error with one of these names, from whichever HTTP client."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def _proxy() -> str:

@@ -236,9 +236,8 @@ class Tokenizer:
 
     def _frame_with_language(self) -> None:
         """Add the source language to prefix or suffix, depending on the tokenizer class."""
-        codes = set(self.languages.values())
-        names = {index: code for code, index in self.languages.items()}
-        found = [names[i] for i in (*self.prefix, *self.suffix) if i in codes]
+        codes = {index: code for code, index in self.languages.items()}
+        found = [codes[i] for i in (*self.prefix, *self.suffix) if i in codes]
         self.source_language = self._settings.get("src_lang") or (found or ["en_XX"])[0]
         self.target_language = self._settings.get("tgt_lang")
         for code in (self.source_language, self.target_language):

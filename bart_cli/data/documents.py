@@ -155,9 +155,6 @@ def plan_blocks(path: Path, form: Form, size: int = BLOCK_BYTES) -> list[Block]:
     """Divide a corpus into blocks of about `size` bytes, cut between documents.
 
     Documents longer than 4 * max(`size`, BLOCK_BYTES) bytes are cut between words.
-
-    Raises:
-        UsageError: see `scan_corpus`; the corpus is empty.
     """
     form = find_form(path) if form == "auto" else form
     blocks = []
@@ -192,11 +189,7 @@ class _LastFile(threading.local):
         self._key: object = None
 
     def read(self, block: Block) -> bytes:
-        """Return the bytes of a block.
-
-        Raises:
-            UsageError: see `open_utf8`.
-        """
+        """Return the bytes of a block."""
         with named_errors(block.path):
             stat = block.path.stat()
             key = (block.path, stat.st_ino, stat.st_size, stat.st_mtime_ns)

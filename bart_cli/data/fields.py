@@ -48,11 +48,7 @@ class Fields:
     target: str | None = None
 
     def find(self, names: Sequence[str], where: str) -> Columns:
-        """Find the columns among `names`, ignoring case.
-
-        Raises:
-            UsageError: several columns match.
-        """
+        """Find the columns among `names`, ignoring case."""
         source, target = _named(names, self.source), _named(names, self.target)
         if self.source is None:
             source = _usual(names, "source", target, where)
@@ -61,11 +57,7 @@ class Fields:
         return Columns(next((n for n in names if plain(n) == "id"), None), source, target)
 
     def require(self, names: Sequence[str], where: str) -> Columns:
-        """Find the columns among `names`; both sides must exist.
-
-        Raises:
-            UsageError: several columns match, or none does.
-        """
+        """Find the columns among `names`; both sides must exist."""
         columns = self.find(names, where)
         for side, (noun, usual) in SIDES.items():
             if getattr(columns, side) is None:

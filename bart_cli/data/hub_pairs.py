@@ -137,11 +137,7 @@ class HubDataset:
             raise refusal(first or error, self.repository, "data set", local=self.local) from error
 
     def size(self) -> int:
-        """Total size of this configuration's data files in bytes, as reported by the hub.
-
-        Raises:
-            UsageError, BartError: see `load`.
-        """
+        """Total size of this configuration's data files in bytes, as reported by the hub."""
         try:
             files = self._files(self.revision)
         except Exception as error:  # from the library, its HTTP client or the operating system
@@ -185,12 +181,7 @@ def load_saved(path: Path) -> Any:
 
 @cache
 def load_from_hub(path: Path) -> Any:
-    """Load the splits of a data set on the hub.
-
-    Raises:
-        UsageError: `path` is not a valid name, or there is no such data set.
-        BartError: the hub cannot be reached.
-    """
+    """Load the splits of a data set on the hub."""
     known = HUB_ID.fullmatch(str(path))
     suffix = unpacked_name(path).suffix
     if known is None or suffix in FORMS or Path(path.parts[0]).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,7 @@ def _summarize_text(path: Path, count: int) -> SourceSummary:
 
 
 def find_shard_folders(path: Path) -> list[Path]:
-    """Return all folders with shards at or below `path`, shorter samples first.
-
-    Raises:
-        UsageError: there are none.
-    """
+    """Return all folders with shards at or below `path`, shorter samples first."""
     if not path.is_dir():
         raise UsageError(f"no such file or folder: {path}")
     folders = sorted(
@@ -170,11 +167,7 @@ def find_shard_folders(path: Path) -> list[Path]:
 
 
 def summarize_shards(folder: Path, tokenizer: Tokenizer) -> ShardSummary:
-    """Count the samples of a folder and measure those of its first shard.
-
-    Raises:
-        UsageError, BartError: there are no shards, or one is damaged.
-    """
+    """Count the samples of a folder and measure those of its first shard."""
     shards = open_shards(folder)
     lengths = shards.read(0, tokenizer).tokens.lengths
     return ShardSummary(
@@ -208,11 +201,10 @@ def noised_examples(
     owners = np.searchsorted(borders, numbers, side="right")
     denoise = Denoiser(denoising, tokenizer)
     examples: list[Example] = []
-    read = -1  # the numbers are sorted, so that each shard is read only once
+    read = lru_cache(maxsize=1)(shards.read)  # the numbers are sorted
     for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
         row = number - int(borders[owner]) + shards.counts[owner]
-        if owner != read:
-            samples, read = shards.read(owner, tokenizer), owner
+        samples = read(owner, tokenizer)
         tokens, sentences = (Ragged.of([values]) for values in samples.row(row))
         key = derive(seed, Purpose.INSPECTED_NOISE, np.array([number], dtype=np.uint64))
         noised = denoise(tokens, sentences, key).values

@@ -100,11 +100,7 @@ class FilePart:
         return self.form in ("Parquet", "Arrow")
 
     def batches(self, fields: Fields, also: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Yield batches of a table with the columns of `fields`, and those of `also` that exist.
-
-        Raises:
-            UsageError: see `rows`.
-        """
+        """Yield batches of a table with the columns of `fields`, and those of `also` that exist."""
         import pyarrow as pa
 
         kind, batches = "Arrow", _arrow_batches
@@ -346,11 +342,7 @@ def _arrow_batches(path: Path, fields: Fields, also: Sequence[str]) -> Iterator[
 
 
 def table_rows(batches: Iterable[pa.Table], fields: Fields, where: str) -> Iterator[Row]:
-    """Yield the rows of a table given in batches.
-
-    Raises:
-        UsageError: a column is missing.
-    """
+    """Yield the rows of a table given in batches."""
     numbers = count(1)
     for batch in batches:
         columns = fields.require(batch.column_names, where)

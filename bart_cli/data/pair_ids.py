@@ -86,11 +86,7 @@ def load_encoded(
     reporter: Reporter = Reporter(),
     world: World | None = None,
 ) -> EncodedPairs:
-    """Load the ids of a split, or tokenize its pairs if it is not prepared; see `load_prepared`.
-
-    Raises:
-        UsageError: see PairSource.read.
-    """
+    """Load the ids of a split, or tokenize its pairs if it is not prepared; see `load_prepared`."""
     prepared = load_prepared(source, split, limit, data, tokenizer, prefix)
     if prepared is not None:
         return prepared
@@ -125,11 +121,7 @@ def load_prepared(
 
 
 def count_training_pairs(source: PairSource, limit: int | None = None) -> int:
-    """Count the pairs that `load_encoded` returns for the train split, without tokenizing them.
-
-    Raises:
-        UsageError: see PairSource.read.
-    """
+    """Count the pairs that `load_encoded` returns for the train split, without tokenizing them."""
     table = source.prepared("train")
     if table is None or vocabulary_of(table) is None:
         return sum(1 for _ in source.stream(Split("train"), limit))

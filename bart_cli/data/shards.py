@@ -89,12 +89,7 @@ class ShardFolder:
             return dict(zip([path.name for path in self.paths], digests, strict=True))
 
     def require_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Check that the ids of the first shard were made with `tokenizer`.
-
-        Raises:
-            UsageError: they were made with another tokenizer.
-            BartError: the shard is damaged.
-        """
+        """Check that the ids of the first shard were made with `tokenizer`."""
         with _named_errors(self.paths[0]):
             metadata = pq.read_schema(self.paths[0]).metadata or {}
         own = tokenizer.fingerprint().encode()
@@ -192,11 +187,7 @@ def find_tokenizer(
     name: str | None = None,
     hint: str = "Pass the one they were made with: --set data.tokenizer=FOLDER.",
 ) -> Tokenizer:
-    """Load the tokenizer `name`, or the one that preprocessing saved in `folder` or next to it.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Load the tokenizer `name`, or the one that preprocessing saved in `folder` or next to it."""
     parents = (folder, *folder.absolute().parents[:2])
     beside = (p / "tokenizer" for p in parents if (p / "tokenizer").is_dir())
     if found := name or next(beside, None):

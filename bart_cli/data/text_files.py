@@ -114,11 +114,7 @@ def binary_format(content: bytes) -> tuple[str, str]:
 
 
 def refuse_binary(name: str, content: bytes) -> None:
-    """Check that a file is text, by its first bytes.
-
-    Raises:
-        UsageError: the file has a known binary format.
-    """
+    """Check that a file is text, by its first bytes."""
     what, hint = binary_format(content)
     if what:
         raise UsageError(f"{name} is not text: it is {what}", hint=hint.format(file=_word(name)))
@@ -185,11 +181,7 @@ def unpacked(raw: io.BufferedReader) -> Stream:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Convert errors while reading a file to a one-line error that names it.
-
-    Raises:
-        UsageError: the file does not exist, is damaged, or cannot be read.
-    """
+    """Convert errors while reading a file to a one-line error that names it."""
     try:
         yield
     except FileNotFoundError:
@@ -201,11 +193,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def recoded(name: str, stream: Stream) -> Stream:
-    """Return a UTF-8 stream; UTF-16 and UTF-32 are read into memory to recode them.
-
-    Raises:
-        UsageError: see `open_utf8`.
-    """
+    """Return a UTF-8 stream; UTF-16 and UTF-32 are read into memory to recode them."""
     head = stream.peek(HEAD)[:HEAD]
     refuse_binary(name, head)
     encoding = _encoding(name, head)
@@ -224,11 +212,7 @@ def _decode(name: str, content: bytes, encoding: str) -> str:
 
 
 def _encoding(name: str, head: bytes) -> str:
-    """The encoding given by the byte order mark; UTF-8 without one.
-
-    Raises:
-        UsageError: NUL bytes indicate UTF-16 without a byte order mark.
-    """
+    """The encoding given by the byte order mark; UTF-8 without one."""
     for mark, encoding in MARKS:
         if head.startswith(mark):
             return encoding

@@ -15,6 +15,8 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bart_cli.data import documents
 from bart_cli.data.preprocess.blocks import (
     SPLITS,
@@ -135,14 +137,9 @@ def preprocess_pretrain(
         for number in range(len(planned))
     ]
     report = _summarize(settings, weights, reports, by_input, sizes)
-    draw_lengths(
-        out / "lengths.png",
-        [sum(counts) for counts in zip(*(r.document_lengths for r in reports), strict=True)],
-        {
-            key: [sum(c) for c in zip(*(r.sample_fill[key] for r in reports), strict=True)]
-            for key in sizes
-        },
-    )
+    lengths = np.sum([r.document_lengths for r in reports], axis=0).tolist()
+    fills = {key: np.sum([r.sample_fill[key] for r in reports], axis=0).tolist() for key in sizes}
+    draw_lengths(out / "lengths.png", lengths, fills)
     write_text(out / "report.json", json.dumps(asdict(report), indent=2) + "\n")
     shutil.rmtree(work)
     return report

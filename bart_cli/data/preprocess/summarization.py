@@ -116,11 +116,7 @@ def _prepare(
 
 
 def _check_folder(source: PairSource, out: Path) -> list[Path]:
-    """Return the Parquet tables in `out` written by an earlier version, which will be replaced.
-
-    Raises:
-        UsageError: `out` contains the input or other pairs, which would mix with the new ones.
-    """
+    """Return the Parquet tables in `out` written by an earlier version, which will be replaced."""
     inputs = [part.path for s in SPLITS for part in source.parts(s) if isinstance(part, FilePart)]
     old = []
     for file in sorted(out.iterdir()) if out.is_dir() else []:
