@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace as with_changes
 from pathlib import Path
+from typing import Any
 
 from bart_cli.config.presets import recorded_settings
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, save_config
@@ -17,12 +18,22 @@ from bart_cli.data.pairs import Pair, PairSource
 from bart_cli.errors import START_ANEW, UsageError
 from bart_cli.evaluation.bertscore import BertScore
 from bart_cli.evaluation.decoding import decode_split
-from bart_cli.evaluation.ledger import LEDGER, Decoded, Ledger, open_ledger, origin_of
+from bart_cli.evaluation.ledger import (
+    LEDGER,
+    Decoded,
+    Ledger,
+    open_ledger,
+    origin_of,
+    pairs_hash,
+)
 from bart_cli.evaluation.predictions import read_predictions
 from bart_cli.evaluation.report import write_report
 from bart_cli.evaluation.scoring import Evaluation, decoding_settings, score
 from bart_cli.files import (
+    Record,
     atomic_file,
+    bind,
+    read_object,
     remove_leftovers,
     require_folder,
     sha256,
@@ -112,14 +123,15 @@ def run_evaluate(
         if not world.is_main:
             return None
         if config.predictions is not None:
-            _require_own(out)
-            if (out / LEDGER).exists():
-                raise UsageError(f"{out} holds the evaluation of a model", hint=START_ANEW)
             read = read_predictions(config.predictions)
             texts = read.of_pairs(pairs, found)
             decoded = [Decoded(number, [text], []) for number, text in enumerate(texts)]
-            digest = sha256(read.path)
-            origin = {"predictions": str(config.predictions), "predictions_sha256": digest}
+            origin = {
+                "predictions": str(config.predictions),
+                "predictions_sha256": sha256(read.path),
+                "data_sha256": pairs_hash(pairs),
+            }
+            _claim_for_predictions(out, origin)
         else:
             assert ledger is not None
             origin, decoded = decoding_settings(config, ledger), ledger.in_order()
@@ -190,6 +202,17 @@ def _claim(
         return ledger
 
     return world.on_rank_0(claim)
+
+
+def _claim_for_predictions(out: Path, origin: dict[str, Any]) -> None:
+    """Check that `out` has no evaluation, or one of these predictions and pairs."""
+    _require_own(out)
+    if (out / LEDGER).exists():
+        raise UsageError(f"{out} holds the evaluation of a model", hint=START_ANEW)
+    if before := read_object(out / "metrics.json").get("settings"):
+        names = {"predictions_sha256": "file of predictions", "data_sha256": "text of the pairs"}
+        inputs = ({name: one.get(key) for key, name in names.items()} for one in (before, origin))
+        bind(out, "an evaluation", *(Record({}, one) for one in inputs))
 
 
 def _require_own(out: Path) -> None:

@@ -159,10 +159,15 @@ def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
     data = config.data.model_dump(mode="json", include={"max_source_length", "tokenizer", "prefix"})
     generation = config.generation.model_dump(mode="json")
     sections = {"generation": generation, "evaluation": evaluation, "data": data}
+    return Origin(model_hash(config.model_path), pairs_hash(pairs), dict(flatten(sections)))
+
+
+def pairs_hash(pairs: Sequence[Pair]) -> str:
+    """Compute the SHA-256 of the ids and texts of pairs."""
     texts = hashlib.sha256()
     for pair in pairs:
         texts.update(_line([pair.id, pair.source, *pair.references]).encode())
-    return Origin(model_hash(config.model_path), texts.hexdigest(), dict(flatten(sections)))
+    return texts.hexdigest()
 
 
 def model_hash(source: str) -> str:

@@ -58,3 +58,17 @@ def test_references_of_existing_predictions_are_truncated_as_those_of_a_model(
     run_evaluate(config, tmp_path / "out", reporter=Reporter())
     (line,) = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert json.loads(line)["reference"] in SENTENCES[0]
+
+
+def test_the_scores_of_predictions_are_not_replaced_by_those_of_others(tmp_path: Path) -> None:
+    config = evaluation(tmp_path).model_copy(
+        update={"model_path": None, "predictions": tmp_path / "predictions.txt"}
+    )
+    assert config.predictions is not None
+    for _ in range(2):
+        config.predictions.write_text("two\n")
+        run_evaluate(config, tmp_path / "out", reporter=Reporter())
+    config.predictions.write_text("other\n")
+    with pytest.raises(UsageError, match="other inputs: file of predictions has changed"):
+        run_evaluate(config, tmp_path / "out", reporter=Reporter())
+    assert '"two"' in (tmp_path / "out" / "predictions.jsonl").read_text()
