@@ -305,9 +305,11 @@ class DecodingLoad(Load):
         def units(size: int) -> Iterator[Unit]:
             longest = min(self.length, config.max_position_embeddings)
             if self.data is not None:
-                words = tokenizer or fitting_tokenizer(self.data, None, config)
-                require_room(words, config)
-                words = words.fitted(config.vocab_size)
+                if tokenizer is None:
+                    words = fitting_tokenizer(self.data, None, config)
+                else:
+                    require_room(tokenizer, config)
+                    words = tokenizer.fitted(config.vocab_size)
                 return map(work, real_articles(self.data, words, size, longest, world))
             rng = np.random.default_rng((case.benchmark.seed, size, world.rank))
 
