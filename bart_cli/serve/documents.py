@@ -17,11 +17,12 @@ from bart_cli.errors import BartError, UsageError
 MEMORY = 2 * 2**30  # bytes of address space
 SECONDS = 30  # CPU time
 AT_ONCE = asyncio.Semaphore(2)  # files processed at the same time
+SUFFIXES = (".txt", ".md", ".html", ".htm", ".docx", ".pdf")
 MOST = 4 * 2**20  # characters of text to return
 
 
 async def document_text(name: str, content: bytes) -> str:
-    """Extract the text of a file in a separate process; the suffix of its name sets the format.
+    """Extract the text of a file in a separate process.
 
     Raises:
         UsageError: the format is not supported, or the file is damaged, has no text, or exceeds the
@@ -51,24 +52,12 @@ async def document_text(name: str, content: bytes) -> str:
 
 
 def extract(name: str, content: bytes) -> str:
-    """Extract the text: the main text of a web page, paragraphs and tables of a document."""
-    from bart_cli.data.text_files import decode
-    from bart_cli.summarize.documents import docx_text, pdf_text
+    """Extract the text of a file as `bart summarize` does, up to MOST characters."""
+    from bart_cli.summarize.documents import text_of
 
-    kind = PurePath(name).suffix.lower()
-    if kind in (".txt", ".md"):
-        text = decode(name, content)
-    elif kind in (".html", ".htm"):
-        from bart_cli.summarize.inputs import main_text
-
-        text = main_text(name, content)
-    elif kind in (".docx", ".pdf"):
-        text = docx_text(content) if kind == ".docx" else pdf_text(content)
-    else:
+    if PurePath(name).suffix.lower() not in SUFFIXES:
         raise UsageError(f"{name}: expected a .txt, .md, .html, .docx or .pdf file")
-    if not text.strip():
-        raise UsageError(f"{name} has no text (a scanned document needs OCR first)")
-    return text[:MOST].encode("utf-8", "replace").decode()  # a PDF may contain lone surrogates
+    return text_of(name, content)[:MOST]
 
 
 def _main() -> None:

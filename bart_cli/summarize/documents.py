@@ -1,16 +1,40 @@
-"""Extract the text of PDF and Word documents, with pypdf and python-docx.
+"""Extract the text of a file: plain text, a web page, or a PDF or Word document.
 
-In: the content of a file. Out: the paragraphs and tables of its text, without layout.
+In: the content of a file, and its name. Out: the main text of a web page; paragraphs and tables of
+a document, without layout.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import re
+from pathlib import Path
 
-from bart_cli.data.text_files import binary_format
+from bart_cli.data.text_files import binary_format, decode, refuse_binary, unpacked_name
 from bart_cli.errors import UsageError
 from bart_cli.extras import require
+
+
+PAGES = (".html", ".htm")
+WEB_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
+)
+
+
+def text_of(name: str, content: bytes) -> str:
+    """Extract the text of a file. Its content determines the format, except for PAGES.
+
+    Raises:
+        UsageError: the format is not supported, or the file is damaged, encrypted or has no text.
+        BartError: an extra is not installed.
+    """
+    if (text := document_text(name, content)) is None:
+        is_page = unpacked_name(Path(name)).suffix in PAGES or WEB_PAGE.match(content)
+        text = main_text(name, content) if is_page else decode(name, content)
+    if not text.strip():
+        raise UsageError(f"{name} is empty: there is no text to summarize")
+    return text.encode("utf-8", "replace").decode()  # a PDF may contain lone surrogates
 
 
 def document_text(name: str, content: bytes) -> str | None:
@@ -33,7 +57,23 @@ def document_text(name: str, content: bytes) -> str | None:
         raise UsageError(f"{line}. {remedy.format(file=name)}") from None
     if not text.strip():
         raise UsageError(f"{name} has no text (a scanned document needs OCR first)")
-    return text.encode("utf-8", "replace").decode()  # a PDF may contain lone surrogates
+    return text
+
+
+def main_text(name: str, content: bytes, content_type: str = "") -> str:
+    """Extract the main text of a web page, without navigation and other boilerplate.
+
+    Raises:
+        UsageError: the page has no main text, or is not one.
+    """
+    refuse_binary(name, content)
+    require(f"the web page {name}", "data")
+    from bart_cli.data.download.extractors import Page, load_extractor
+
+    text = load_extractor("trafilatura")(Page(url="", html=content, content_type=content_type))
+    if not text.strip():
+        raise UsageError(f"{name}: no main text found in the page")
+    return text
 
 
 def docx_text(content: bytes) -> str:

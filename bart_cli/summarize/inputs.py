@@ -6,7 +6,6 @@ In: arguments of the command line. Out: `Text` and `Failure` items in order, rea
 from __future__ import annotations
 
 import glob
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from urllib.parse import urlsplit
 from bart_cli.data.text_files import (
     HEAD,
     binary_format,
-    decode,
     named_errors,
     open_utf8,
     recoded,
@@ -28,7 +26,7 @@ from bart_cli.data.text_files import (
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
 from bart_cli.progress import Reporter
-from bart_cli.summarize.documents import READERS, document_text
+from bart_cli.summarize.documents import READERS, main_text, text_of
 from bart_cli.summarize.records import Failure, Origin, Text, read_records
 
 Kind = Literal["text", "html", "jsonl"]
@@ -45,9 +43,6 @@ KINDS: dict[str, Kind] = {
 DOCUMENTS = (".docx", ".pdf")
 PIPE_TEXT = "To summarize a text, pipe it in: echo 'TEXT' | bart summarize"
 STANDARD_INPUT = "standard input"
-WEB_PAGE = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def find_inputs(
     inputs: list[Input] = []
     for word in words:
         if word == "-":
-            text = "" if jsonl else _plain_text(STANDARD_INPUT, sys.stdin.buffer.read())
+            text = "" if jsonl else text_of(STANDARD_INPUT, sys.stdin.buffer.read())
             inputs.append(Input(None, "jsonl" if jsonl else "text", text))
             continue
         if word.startswith(("http://", "https://")):
@@ -187,8 +182,7 @@ def _web_page(url: str, jsonl: bool) -> Input:
         error.hint = "Check the address and the network, or save the page and name the file."
         raise
     if content_type.startswith("text/plain") or binary_format(content)[0] in READERS:
-        return Input(None, "text", _plain_text(url, content), url)
-    refuse_binary(url, content)
+        return Input(None, "text", text_of(url, content), url)
     return Input(None, "html", main_text(url, content, content_type), url)
 
 
@@ -201,9 +195,10 @@ def _check_named(given: Input) -> Input:
     if given.path is not None and given.path.exists() and not given.rereadable:
         return given if given.kind == "jsonl" else replace(given, text=_text(given))
     head = _bytes(given, HEAD)
-    if given.kind == "text":
-        if binary_format(head)[0] not in READERS:  # documents are read once, because it is slow
-            _text(given)
+    if given.kind != "jsonl" and binary_format(head)[0] in READERS:
+        pass  # documents are read once, because it is slow
+    elif given.kind == "text":
+        _text(given)
     elif not head:
         raise UsageError(f"{given.name} is empty: there is no text to summarize")
     else:
@@ -224,27 +219,8 @@ def _records(given: Input, field: str | None) -> Iterator[Text | Failure]:
 
 
 def _text(given: Input) -> str:
-    content = _bytes(given)
-    if given.kind == "html":
-        refuse_binary(given.name, content)
-        return main_text(given.name, content)
     _refuse_records(given.name)
-    return _plain_text(given.name, content)
-
-
-def main_text(name: str, content: bytes, content_type: str = "") -> str:
-    """Extract the main text of a web page, without navigation and other boilerplate.
-
-    Raises:
-        UsageError: the page has no main text.
-    """
-    require(f"the web page {name}", "data")
-    from bart_cli.data.download.extractors import Page, load_extractor
-
-    text = load_extractor("trafilatura")(Page(url="", html=content, content_type=content_type))
-    if not text.strip():
-        raise UsageError(f"{name}: no main text found in the page")
-    return text
+    return text_of(given.name, _bytes(given))
 
 
 def _bytes(given: Input, size: int = -1) -> bytes:
@@ -286,12 +262,3 @@ def _refuse_records(name: str) -> None:
             hint="Pass --jsonl when each line is an object; "
             f"convert an array first: jq -c '.[]' {name} > NEW.jsonl",
         )
-
-
-def _plain_text(name: str, content: bytes) -> str:
-    """Decode a text, or extract it from a document, or from a web page under another name."""
-    if (text := document_text(name, content)) is None:
-        text = main_text(name, content) if WEB_PAGE.match(content) else decode(name, content)
-    if not text.strip():
-        raise UsageError(f"{name} is empty: there is no text to summarize")
-    return text

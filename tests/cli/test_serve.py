@@ -272,6 +272,10 @@ def test_files_become_texts(service: Service) -> None:
     assert read("a.DOCX", docx("One.", "Two.")) == (200, {"text": "One.\nTwo.\n\tin a table"})
     page = f"<html><body><article><p>{' '.join(SENTENCES)}</p></article></body></html>"
     assert SENTENCES[0] in read("a.html", page.encode())[1]["text"]
+    # The content counts, not the suffix.
+    assert read("a.txt", pdf(SENTENCES[0])) == (200, {"text": SENTENCES[0]})
+    assert read("a.pdf", docx("One.")) == (200, {"text": "One.\n\tin a table"})
+    assert SENTENCES[0] in read("a.txt", page.encode())[1]["text"]
     status, answer = read("a.pdf", b"%PDF-1.4 broken")
     assert (status, "cannot be read" in answer["error"]["message"]) == (422, True)
     assert read("a%00%0d%0a.exe", b"MZ")[0] == 422

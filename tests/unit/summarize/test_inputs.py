@@ -112,7 +112,7 @@ def test_an_unreadable_named_file_is_refused_before_anything_starts(
     ("name", "content", "message", "hint"),
     [
         ("a.txt", b"{\\rtf1 x}", "it is an RTF document", "pandoc"),
-        ("a.html", b"%PDF-1.7 x", "it is a PDF", "pdftotext"),
+        ("a.html", b"{\\rtf1 x}", "it is an RTF document", "pandoc"),
         ("a.jsonl", b"\x28\xb5\x2f\xfd", "compressed with zstd", "unzstd < "),
         ("a.csv", b"text,id\na,1\n", "is a CSV table", "to_json"),
         ("a.TSV", b"text\tid\na\t1\n", "is a TSV table", r"sep='\t'"),
@@ -139,14 +139,17 @@ def test_documents_are_read_and_the_rest_of_a_folder_is_reported(
 
     (tmp_path / "a.docx").write_bytes(docx("One.", "Two."))
     (tmp_path / "b.pdf").write_bytes(pdf("Three."))
+    (tmp_path / "b.html").write_bytes(pdf("Four."))  # its content counts, not its suffix
     (tmp_path / "c.pdf").write_bytes(b"%PDF-1.4 broken")
     (tmp_path / "below").mkdir()
     (tmp_path / "notes.log").touch()
     (tmp_path / ".hidden").touch()
     with caplog.at_level("INFO", "bart"):
-        word, portable, broken = read_items(find_inputs([str(tmp_path)]))
+        word, named_page, portable, broken = read_items(find_inputs([str(tmp_path)]))
     assert isinstance(word, Text)
     assert word.text == "One.\nTwo.\n\tin a table"
+    assert isinstance(named_page, Text)
+    assert named_page.text == "Four."
     assert isinstance(portable, Text)
     assert portable.text == "Three."
     assert isinstance(broken, Failure)
