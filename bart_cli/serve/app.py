@@ -155,6 +155,7 @@ class Server:
         }
         name = f"chatcmpl-{uuid.uuid4().hex}"
         head = {"id": name, "created": int(time.time()), "model": self.name}
+        head["warnings"] = record["warnings"]
         texts = [record["summary"], *record["others"]]
         key = "delta" if streamed else "message"
         choices = [

@@ -61,6 +61,7 @@ class RunningTexts:
     ) -> None:
         from bart_cli.inference.running import RunningBatch
 
+        self.generation = generation
         self._model, self._size, self._max_tokens = model, batch_size, max_tokens
         self._batch = RunningBatch[tuple[int, int]](model.model, generation)
         self._texts: dict[int, Progress] = {}

@@ -152,7 +152,8 @@ def _decode(pipe: Connection, model: Summarizer, served: Served) -> None:
                 summaries = {}
                 results |= dict.fromkeys(lost, failure)
             for number, summary in summaries.items():
-                results[number] = _record(model, summary, overlaps.get(number))
+                least = running.generation.min_length if running else 0
+                results[number] = _record(model, summary, least, overlaps.get(number))
         for number in results:
             overlaps.pop(number, None)
         if results:
@@ -167,7 +168,9 @@ def _begin(model: Summarizer, served: Served, generation: GenerationConfig) -> R
     return RunningTexts(model, generation, size, served.max_tokens)
 
 
-def _record(model: Summarizer, summary: Summary, compared: str | None) -> Record | Failure:
+def _record(
+    model: Summarizer, summary: Summary, min_length: int, compared: str | None
+) -> Record | Failure:
     """Describe a summary, and its overlap with the text if it is given."""
     from bart_cli.inference.sampling import NotFiniteError
 
@@ -176,7 +179,12 @@ def _record(model: Summarizer, summary: Summary, compared: str | None) -> Record
     record = {"summary": summary.text} | asdict(summary)
     del record["text"], record["missing"]
     (row,) = model.tokenizer.encode_batch([summary.text], special=False)
-    record |= {"cut": summary.cut, "summary_tokens": len(row)}
+    record |= {"cut": summary.cut, "summary_tokens": len(row), "warnings": []}
+    if 0 < summary.source_tokens < min_length:
+        record["warnings"] = [
+            f"the text has {summary.source_tokens} tokens, fewer than min_length={min_length}: "
+            "the summary will contain invented text"
+        ]
     return record | ({} if compared is None else {"overlap": overlap(compared, summary.text)})
 
 

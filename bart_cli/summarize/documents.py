@@ -15,7 +15,6 @@ from bart_cli.data.text_files import binary_format, decode, refuse_binary, unpac
 from bart_cli.errors import UsageError
 from bart_cli.extras import require
 
-
 PAGES = (".html", ".htm")
 WEB_PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE

@@ -177,6 +177,14 @@ def test_openais_api(service: Service) -> None:
     assert end == "[DONE]"
 
 
+def test_a_text_shorter_than_the_minimum_length_is_reported(service: Service) -> None:
+    body = {"text": ["Rain.", " ".join(SENTENCES)], "min_length": 20, "max_length": 30}
+    _, answer = service.ask("/v1/summarize", body)
+    (warning,), none = (result["warnings"] for result in answer["results"])
+    assert "fewer than min_length=20: the summary will contain invented text" in warning
+    assert none == []
+
+
 @pytest.mark.parametrize(
     ("body", "status", "line"),
     [
@@ -330,6 +338,7 @@ def test_the_page_in_a_browser(service: Service, tmp_path: Path) -> None:
             assert shown.get_attribute("data-summary") == service.judge.summarize(source).text
             view = found[name].find_element("css selector", ".source")
             assert view.get_attribute("textContent") == source
+        assert "Warning" not in found["Summary"].text
         first = found["Summary"].find_element("css selector", ".sentence")
         first.send_keys(Keys.ENTER)
         assert first.get_attribute("aria-pressed") == "true"
