@@ -41,6 +41,22 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def no_such(path: Path, kind: str = "file or folder", hint: str | None = None) -> UsageError:
+    """Make the error for a path at which there is no regular file."""
+    if is_special(path):
+        return UsageError(
+            f"{path} is a pipe or device; expected a file, which can be read more than once",
+            hint="Write its content to a file first.",
+        )
+    return UsageError(f"no such {kind}: {path}", hint=hint)
+
+
+def refuse_device(path: Path) -> None:
+    """Raise UsageError for a device, which may be endless; a pipe is allowed."""
+    if path.is_char_device() or path.is_block_device():
+        raise UsageError(f"{path} is a device; expected a file or a pipe")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder next to `path`, and rename it to `path` if the block succeeds.

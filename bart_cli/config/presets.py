@@ -25,6 +25,7 @@ from bart_cli.config.generation import Layer, resolve_generation
 from bart_cli.config.model import DROPOUTS
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError, did_you_mean
+from bart_cli.files import is_special, no_such
 
 # libyaml's loader is seven times as fast.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -211,6 +212,8 @@ def read_yaml(path: Path) -> Tree:
     Raises:
         UsageError: the file cannot be read, or is not a YAML mapping.
     """
+    if is_special(path):
+        raise no_such(path)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except FileNotFoundError:

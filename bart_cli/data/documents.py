@@ -30,6 +30,7 @@ from bart_cli.data.text_files import (
     wrong_bytes,
 )
 from bart_cli.errors import UsageError
+from bart_cli.files import no_such
 
 BLOCK_BYTES = 4 * 2**20  # text in one task; bounds the memory of a worker
 # lines: one document per line, preceded by an id. plain: documents separated by blank lines. line:
@@ -77,7 +78,7 @@ def scan_corpus(path: Path) -> tuple[list[Path], dict[str, int]]:
     if path.is_file():
         return [path], {}
     if not path.is_dir():
-        raise UsageError(f"no such file or folder: {path}")
+        raise no_such(path)
     files: list[Path] = []
     others: Counter[str] = Counter()
     seen = {path.resolve()}  # symbolic links may form a cycle

@@ -18,6 +18,7 @@ from bart_cli.data.pair_files import FORMS
 from bart_cli.data.text_files import unpacked_name
 from bart_cli.errors import BartError, UsageError, first_line
 from bart_cli.extras import require
+from bart_cli.files import no_such
 from bart_cli.hub import endpoint, gated, quiet_library, refusal
 
 # Data sets that are loading scripts on the hub, each with a complete copy in a supported format.
@@ -188,7 +189,7 @@ def load_from_hub(path: Path) -> Any:
         hint = None
         if len(path.parts) == 1 and suffix not in FORMS:
             hint = "Write a data set on the hub as OWNER/NAME, as in EdinburghNLP/xsum."
-        raise UsageError(f"no such file or folder: {path}", hint=hint)
+        raise no_such(path, hint=hint)
     repository, revision, configuration = known.groups()
     try:
         return HubDataset(repository, configuration, revision, local=True).load(None)

@@ -23,6 +23,7 @@ from bart_cli.data.pairs import PairSource
 from bart_cli.data.random_keys import Purpose, derive, permutation
 from bart_cli.data.shards import open_shards
 from bart_cli.errors import UsageError
+from bart_cli.files import no_such
 from bart_cli.tokenizer import Tokenizer
 
 
@@ -153,7 +154,7 @@ def _summarize_text(path: Path, count: int) -> SourceSummary:
 def find_shard_folders(path: Path) -> list[Path]:
     """Return all folders with shards at or below `path`, shorter samples first."""
     if not path.is_dir():
-        raise UsageError(f"no such file or folder: {path}")
+        raise no_such(path)
     folders = sorted(
         {p.parent for p in path.rglob("*.parquet") if not p.parent.name.startswith(".")},
         key=lambda p: [(int(part) if part.isdecimal() else -1, part) for part in p.parts],

@@ -15,6 +15,7 @@ from bart_cli.data.pair_files import json_objects
 from bart_cli.data.pairs import Pair, Split
 from bart_cli.data.text_files import read_lines, unpacked_name
 from bart_cli.errors import UsageError
+from bart_cli.files import no_such
 from bart_cli.tokenizer import encodable
 
 FIELDS = ("prediction", "summary", "generated_summary", "hypothesis", "output")
@@ -74,7 +75,7 @@ def read_predictions(path: Path) -> Predictions:
     if path.is_dir():
         path = path / "predictions.jsonl"
     if not path.is_file():
-        raise UsageError(f"no such file of predictions: {path}")
+        raise no_such(path, "file of predictions")
     if unpacked_name(path).suffix not in JSON:
         texts = [line.strip() for line in read_lines(path)]
         return Predictions(path, texts, None, [])

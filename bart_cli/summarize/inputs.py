@@ -25,6 +25,7 @@ from bart_cli.data.text_files import (
 )
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
+from bart_cli.files import refuse_device
 from bart_cli.progress import Reporter
 from bart_cli.summarize.documents import READERS, main_text, text_of
 from bart_cli.summarize.records import Failure, Origin, Text, read_records
@@ -193,6 +194,7 @@ def _kind(path: Path, jsonl: bool) -> Kind:
 def _check_named(given: Input) -> Input:
     """Check that a file given by name is readable text; read it now if it is a pipe."""
     if given.path is not None and given.path.exists() and not given.rereadable:
+        refuse_device(given.path)
         return given if given.kind == "jsonl" else replace(given, text=_text(given))
     head = _bytes(given, HEAD)
     if given.kind != "jsonl" and binary_format(head)[0] in READERS:

@@ -122,6 +122,8 @@ def test_presets_are_listed_shown_and_compared() -> None:
         ("evaluate --model {}/pairs --data {}/pairs", 2, ["no model in", "config.json"]),
         ("summarize {}/none.txt", 2, ["no such file", "none.txt"]),
         ("summarize {}/empty.txt", 2, ["empty.txt is empty"]),
+        ("summarize /dev/zero", 2, ["/dev/zero is a device; expected a file or a pipe"]),
+        ("pretrain --config /dev/zero", 2, ["/dev/zero is a pipe or device", "to a file first"]),
         ("summarize {}/latin1.txt", 2, ["latin1.txt is not UTF-8", "iconv"]),
         ("summarize {}/text.txt --model {}/pairs", 2, ["no model in", "config.json"]),
         ("summarize {}/text.txt --model {}/none", 2, ["no such model"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bart_cli.files import atomic_file, atomic_folder, strict_json, write_text
+from bart_cli.files import atomic_file, atomic_folder, no_such, strict_json, write_text
 
 
 def refuse(word: str) -> object:
@@ -47,3 +47,9 @@ def test_a_pipe_is_written_and_a_link_is_followed(tmp_path: Path) -> None:
     write_text(tmp_path / "link", "two")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "below/file").read_text() == "two"
+
+
+def test_a_pipe_is_not_called_missing(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    assert "pipe or device; expected a file, which can be read more" in no_such(pipe).message
+    assert no_such(tmp_path / "none", "dump").message == f"no such dump: {tmp_path}/none"

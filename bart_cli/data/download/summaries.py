@@ -28,7 +28,7 @@ from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.data.manifest import Manifest
 from bart_cli.data.pairs import Pair
 from bart_cli.errors import UsageError
-from bart_cli.files import atomic_file
+from bart_cli.files import atomic_file, refuse_device
 from bart_cli.progress import Reporter
 
 SPLITS = ("train", "validation", "test")
@@ -274,6 +274,7 @@ def read_xsum_files(files: Path, split_file: Path | None, out: Path, skipped: Co
 
 def _xsum_splits(path: Path) -> dict[str, list[str]]:
     """Read the ids of each split from XSum's split file."""
+    refuse_device(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

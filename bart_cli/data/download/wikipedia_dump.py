@@ -20,6 +20,7 @@ from bart_cli.data.download.wikitext import LIST_PAGE, LIST_TITLE, NO_TEXT, clea
 from bart_cli.data.manifest import Manifest
 from bart_cli.data.text_files import HEAD, Stream, refuse_binary, unpacked
 from bart_cli.errors import BartError, UsageError
+from bart_cli.files import no_such
 from bart_cli.progress import Reporter
 from bart_cli.runtime.workers import worker_processes
 
@@ -57,7 +58,7 @@ class WikipediaDump(Source):
 
     def _local_dump(self) -> Path:
         if not Path(self.dump).is_file():
-            raise UsageError(f"no such dump: {self.dump}")
+            raise no_such(Path(self.dump), "dump")
         return Path(self.dump)
 
     @contextmanager
