@@ -28,6 +28,7 @@ CONVERTED = {
     "cnn_dailymail": "abisee/cnn_dailymail",
     "xsum": "EdinburghNLP/xsum",
 }
+STREAM_ATTEMPTS = 4  # to read from a file of a stream, each of about half a minute
 PARQUET = "refs/convert/parquet"  # branch with the hub's automatic conversion to Parquet
 SIZED = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".zst", ".gz", ".xz", ".txt")
 # OWNER/NAME[@REVISION][:CONFIGURATION]
@@ -80,6 +81,9 @@ class HubDataset:
         else:
             datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
+        # By default, a read from a hub that has vanished is repeated for ten minutes.
+        datasets.config.STREAMING_OPEN_MAX_RETRIES = STREAM_ATTEMPTS
+        datasets.config.STREAMING_READ_MAX_RETRIES = STREAM_ATTEMPTS
         needed, first = split or "train", None
         try:
             part = self._partial(needed, self.revision)

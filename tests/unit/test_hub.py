@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
+from bart_cli.data.hub_pairs import HubDataset
 from bart_cli.errors import UsageError
 from bart_cli.hub import quiet_library, refusal
 from bart_cli.model.formats import HUB_FILES, HUB_WEIGHTS
@@ -190,3 +191,15 @@ def test_a_path_is_suggested_only_where_one_is_allowed(
     corpus = refusal(OSError("refused"), "corpos", "data set", local=False)
     assert "path" not in corpus.message
     assert "mean" not in (corpus.hint or "")
+
+
+def test_a_stream_from_a_hub_that_vanished_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(HubDataset, "_partial", lambda *_: "")
+    read = [f"STREAMING_{action}_MAX_RETRIES" for action in ("READ", "OPEN")]
+    for name in read:
+        monkeypatch.setattr(datasets.config, name, 20)
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, **__: [getattr(datasets.config, name) for name in read]
+    )
+    assert max(HubDataset("a/b").load("train", streaming=True)) < 6
