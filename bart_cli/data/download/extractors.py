@@ -34,8 +34,9 @@ LEAD = re.compile(
     re.DOTALL,
 )
 NAMED_LEAD = re.compile(
-    r"(?<![a-z])(?:lead|lede|intro|introduction|standfirst|teaser|chapo|vorspann|ingress|sommaire|"
-    r"summary|abstract|dek|deck|subtitle|subheadline)(?![a-z])",
+    r"(?<![a-z])(?:(?:lead|intro)(?:text)?|lede|introduction|standfirst|teaser|chapo|chapeau|vorspann|"
+    r"ingress|preamble|sommaire|sumario|entradilla|copete|bajada|perex|summary|abstract|excerpt|dek|"
+    r"deck|subtitle|subheadline)(?![a-z])",
     re.IGNORECASE,
 )
 # Soft hyphens and other characters of no width that only guide the breaking of lines.
@@ -246,25 +247,36 @@ def _words(node: Any) -> str:
     return " ".join(node.text_content().split())
 
 
-def _with_lead(text: str, plain: str, html: str) -> str:
-    """Prepend leads that trafilatura dropped, since they precede the element of the body.
+def _with_lead(text: str, html: str) -> str:
+    """Add the leads that an extractor dropped, since they precede the element of the body.
 
-    These are paragraphs of resiliparse's text before the first one of `text`, in an element that is
-    named like a lead.
+    These are elements named like a lead, between the headline (without one, the beginning of the
+    article) and the first paragraph of `text`.
     """
-    lines = [" ".join(line.split()) for line in plain.splitlines()]
-    found = " ".join(text.split())
-    long = [line for line in lines if len(line) >= SHORTEST_LEAD]
-    before = long[: next((i for i, line in enumerate(long) if line in found), 0)]
-    if not before or not NAMED_LEAD.search(html) or (tree := _parsed(html)) is None:
-        return text
-    named = [
-        _words(node)
-        for node in tree.iter("div", "p", "h2", "h3", "section", "span")
-        if NAMED_LEAD.search(f"{node.get('class', '')} {node.get('id', '')}") and _is_text(node)
-    ]
-    leads = [line for line in before if any(line in lead for lead in named)]
+    from lxml.etree import strip_elements
+
     title, *rest = text.split("\n")
+    first = next((line for line in [title, *rest] if len(line) >= SHORTEST_LEAD), "")
+    if not first or (tree := _parsed(html)) is None:
+        return text
+    begin, found = " ".join(first.split())[:SHORTEST_LEAD], " ".join(text.split())
+    strip_elements(tree, "script", "style", "figure", with_tail=False)
+    start = ("article", "main") if tree.find(".//h1") is None else ("h1",)
+    page_title = " ".join((tree.findtext(".//title") or "").split())
+    leads: list[str] | None = None
+    for node in tree.iter(*start, "div", "p", "h2", "h3", "section", "span"):
+        words = INVISIBLE.sub("", _words(node))
+        names = f"{node.get('class')} {node.get('id')}"
+        if node.tag in start:  # other headlines may follow
+            leads = leads if leads and words not in page_title else []
+        elif words.startswith(begin):
+            break
+        elif leads is not None and NAMED_LEAD.search(names) and _is_text(node):
+            known = " ".join([found, *leads])
+            leads += [words] * (words not in known and begin not in words)
+    else:
+        return text
+    leads = leads or []
     if len(title) < SHORTEST_LEAD and title.rstrip()[-1:].isalnum():
         return "\n".join([title, *leads, *rest])
     return "\n".join([*leads, text])
@@ -309,12 +321,10 @@ def _trafilatura(page: Page) -> str:
     html = keep_lead(page.text)
     exact, plain, body = extract(True), _resiliparse(page), _article_body(page.text)
     enough = max(len(plain), len(body)) * SHORT
-    if len(exact) >= enough:
-        return _with_lead(exact, plain, page.text)
-    if len(body) >= enough:
-        return body
-    tolerant = extract(False)
-    return tolerant if len(tolerant) >= enough else plain
+    text = exact if len(exact) >= enough else body
+    if len(text) < enough:
+        text = extract(False)
+    return _with_lead(text if len(text) >= enough else plain, page.text)
 
 
 def _article_body(html: str) -> str:

@@ -72,6 +72,8 @@ STRUCTURES = [
     f"<article><div class=a__intro><p>{LEAD}</p></div><div class=a__body>{BODY}</div></article>",
     f"<main><div><h1>B</h1><div class=dek>{LEAD}</div></div><div class=body>{BODY}</div></main>",
     f"<article><h1>B</h1><div class=sommaire><em>{LEAD}</em></div>{BODY}</article>",
+    f"<article><h1>B</h1><p class=lead>{LEAD}</p><div class=article-body>{BODY}</div></article>",
+    f"<h1>B</h1><p class=excerpt>{LEAD}</p><div class=article-body><h1>More</h1>{BODY}</div>",
     f"<table><tr><td><a href=/>Home</a></td><td>{LEAD}<br><br>{BODY}</td></tr></table>",
 ]
 
@@ -81,6 +83,14 @@ def test_the_lead_is_kept_outside_the_body(body: str) -> None:
     text = load_extractor("trafilatura")(Page("", f"<html><body>{body}</body></html>".encode()))
     assert text.count(LEAD) == 1
     assert text.index(LEAD) < text.index(REST.strip())
+
+
+def test_a_summary_before_the_headline_is_no_lead() -> None:
+    menu = "<div class=summary>Our weather page has the forecast of every town in the region.</div>"
+    html = f"<html><body>{menu}{STRUCTURES[5]}</body></html>"
+    text = load_extractor("trafilatura")(Page("", html.encode()))
+    assert text.startswith(LEAD)
+    assert "forecast" not in text
 
 
 def test_soft_hyphens_are_not_text() -> None:
