@@ -165,15 +165,10 @@ def require_folder(out: Path) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """Origin of the results in a folder. Results of different records are never mixed.
+    """Origin of the results in a folder. Results of different records are never mixed."""
 
-    Attributes:
-        settings: settings that affect the results, by key.
-        inputs: digests of the inputs, by name.
-    """
-
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any]  # settings that affect the results, by key
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # digests of the inputs, by name
 
 
 def bind(

@@ -157,19 +157,12 @@ def _limit(request: Any) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """The root of an error from huggingface_hub.
+    """The root of an error from huggingface_hub."""
 
-    Attributes:
-        cause: the first error in the chain of causes that has an HTTP response, else the last.
-        offline: whether HF_HUB_OFFLINE forbade the request.
-        status: status of the response; None without a response.
-        said: the hub's message, else that of the cause.
-    """
-
-    cause: BaseException
-    offline: bool
-    status: int | None
-    said: str
+    cause: BaseException  # the first in the chain with an HTTP response, else the last
+    offline: bool  # whether HF_HUB_OFFLINE forbade the request
+    status: int | None  # of the response; None without a response
+    said: str  # the hub's message, else that of the cause
 
     @classmethod
     def of(cls, error: BaseException) -> Fault:

@@ -51,7 +51,7 @@ class Ragged:
     @cached_property
     def starts(self) -> Ids:
         """Index in `values` at which each row begins."""
-        return np.cumsum(self.lengths) - self.lengths
+        return starts_of(self.lengths)
 
     def row(self, index: int) -> Ids:
         """Return one row, as a view of `values`."""

@@ -63,9 +63,7 @@ class Text:
     @cached_property
     def bounds(self) -> Ids:
         """[B + 1] index of the first token of each sample, and T."""
-        bounds = np.zeros(len(self.lengths) + 1, dtype=np.int64)
-        np.cumsum(self.lengths, out=bounds[1:])
-        return bounds
+        return np.append(starts_of(self.lengths), len(self.ids))
 
     def owners(self) -> Ids:
         """[T] index of each token's sample."""

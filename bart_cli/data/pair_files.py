@@ -163,9 +163,6 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
     return [FilePart(path) for path in files]
 
 
-# ---- formats -------------------------------------------------------------------------------------
-
-
 def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
     known: dict[tuple[str, ...], Columns] = {}
     first = ""  # location of the first row
@@ -268,9 +265,8 @@ def _separated_rows(path: Path, form: str, fields: Fields) -> Iterator[Row]:
                         f"{where}: {len(values)} fields, but {len(names)} columns",
                         hint="Put quotation marks around texts with separators or line breaks.",
                     )
-                yield Row(
-                    begin, "line", *(None if place is None else values[place] for place in places)
-                )
+                cells = (None if place is None else values[place] for place in places)
+                yield Row(begin, "line", *cells)
             begin = reader.line_num + first
     except csv.Error as error:
         raise UsageError(

@@ -64,9 +64,6 @@ class PackedRows:
             row[self._limit - len(self._suffix) :] = self._suffix
         return self._tokenizer.known(row)
 
-    def __iter__(self) -> Iterator[Ids]:
-        return map(self.__getitem__, range(len(self)))
-
 
 @dataclass(frozen=True)
 class EncodedPairs:
