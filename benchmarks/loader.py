@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +30,13 @@ from bart_cli.config.run import PretrainConfig
 from bart_cli.data.batch import Batch, Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pretrain_loader import PretrainLoader
-from bart_cli.data.shards import ShardFolder, shard_schema, write_counts, write_shard
+from bart_cli.data.shards import Samples, shard_schema, write_counts, write_shard
 from bart_cli.tokenizer import Tokenizer
 
 BATCH = 200  # samples per rank and step
 TOKENS = 126  # per sample, without <s> and </s>
 SENTENCES = 6
+OPEN: WeakValueDictionary[int, Samples] = WeakValueDictionary()  # shards that loaders keep, by id
 
 
 def write_shards(folder: Path, shards: int, samples: int, tokenizer: Tokenizer) -> None:
@@ -55,10 +57,10 @@ def write_shards(folder: Path, shards: int, samples: int, tokenizer: Tokenizer) 
 
 
 class Rank:
-    """The loader of one rank, and its memory."""
+    """The loader of one rank, after its first step."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int, world: int):
-        begin = time.perf_counter()
+        opened, begin = len(OPEN), time.perf_counter()
         self.streams = max(64, 4 * world)  # as in the presets: one for each loader process
         self.loader = PretrainLoader(
             folder,
@@ -70,27 +72,29 @@ class Rank:
         self.steps: Iterator[list[Batch]] = iter(self.loader)
         next(self.steps)
         self.start_seconds = time.perf_counter() - begin
-        self._reader = self.loader._reader
+        self.opened = len(OPEN) - opened
 
-    def held(self) -> tuple[int, int, int]:
-        """Count open shards and the bytes of mapped values, lengths, offsets and row orders."""
-        held = [part for s in self._reader._cache.values() for part in (s.tokens, s.sentences)]
-        orders = self._reader.order
-        rows = orders._row_order.cache_info().currsize * int(orders.counts.max())
-        own = sum(part.lengths.nbytes + part.starts.nbytes for part in held) + 8 * rows
-        return len(self._reader._cache), sum(part.values.nbytes for part in held), own
+
+def held() -> tuple[int, int]:
+    """Count the bytes of mapped values, and those of lengths, offsets and row orders."""
+    parts = [part for shard in OPEN.values() for part in (shard.tokens, shard.sentences)]
+    own = sum(part.lengths.nbytes + part.starts.nbytes for part in parts)
+    orders = 8 * sum(len(shard.tokens.lengths) for shard in OPEN.values())
+    return sum(part.values.nbytes for part in parts), own + orders
 
 
 def count_reads() -> list[int]:
-    """Start counting the shards that are read."""
+    """Start counting the shards that are read, and recording those that are open."""
     reads = [0]
-    read = ShardFolder.read
+    mapped = Samples.mapped
 
-    def counted(self: ShardFolder, number: int, tokenizer: Tokenizer) -> object:
+    def counted(read: Samples) -> Samples:
         reads[0] += 1
-        return read(self, number, tokenizer)
+        kept = mapped(read)
+        OPEN[id(kept)] = kept
+        return kept
 
-    ShardFolder.read = counted  # type: ignore[assignment,method-assign]
+    Samples.mapped = counted  # type: ignore[method-assign]
     return reads
 
 
@@ -117,9 +121,9 @@ def main() -> None:
             for epoch in range(1, options.epochs + 1):
                 for _ in islice(rank.steps, steps):
                     pass
-                shards, mapped, own = rank.held()
+                mapped, own = held()
                 print(
-                    f"{world:5}  {rank.streams:7}  {epoch:5}  {shards:11}  {reads[0]:11}  "
+                    f"{world:5}  {rank.streams:7}  {epoch:5}  {len(OPEN):11}  {reads[0]:11}  "
                     f"{mapped // 1024:9,}  {own // 1024:6,}  {(memory()[0] - before) // 1024:15,}"
                 )
                 reads[0] = 0
@@ -132,7 +136,7 @@ def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int], world: int) -
     before = memory()[0]
     ranks = [Rank(folder, tokenizer, rank, world) for rank in range(world)]
     starts = [rank.start_seconds for rank in ranks]
-    held = [rank.held() for rank in ranks]
+    opened = max(rank.opened for rank in ranks)
     rates = []
     for rank in ranks:
         begin = time.perf_counter()
@@ -140,8 +144,8 @@ def simulate(folder: Path, tokenizer: Tokenizer, reads: list[int], world: int) -
         rates.append(BATCH / (time.perf_counter() - begin))
     print(
         f"{world} ranks: first batch of a rank after {statistics.median(starts):.2f} s (at most "
-        f"{max(starts):.2f}), {reads[0] / world:.1f} shards read, {max(h[0] for h in held)} open "
-        f"at most; {statistics.median(rates):,.0f} samples/s per rank and core (slowest "
+        f"{max(starts):.2f}), {reads[0] / world:.1f} shards read, {opened} open at most; "
+        f"{statistics.median(rates):,.0f} samples/s per rank and core (slowest "
         f"{min(rates):,.0f}); {(memory()[0] - before) / world / 2**20:.1f} MB per rank"
     )
 

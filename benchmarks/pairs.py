@@ -33,7 +33,6 @@ from bart_cli.data.table_digest import ID_COLUMNS
 from bart_cli.tokenizer import Tokenizer
 
 CHUNK = 1024  # pairs
-CHARACTERS = 4  # bytes per token
 VOCABULARY_SIZE = 50_265  # vocabulary size of BART
 
 
@@ -55,7 +54,7 @@ def write_pairs(folder: Path, count: int) -> None:
                 np.clip(rng.lognormal(np.log(mean) - 0.125, 0.5, rows), 8, 3000).astype(np.int64)
                 for mean in (780, 70)
             ]
-            texts = [["word" * (n * CHARACTERS // 4) for n in side.tolist()] for side in lengths]
+            texts = [["word" * n for n in side.tolist()] for side in lengths]
             numbers = [str(number) for number in range(begin, begin + rows)]
             sides = [
                 lists(rng.integers(4, VOCABULARY_SIZE, side.sum(), dtype=np.uint16), side)
