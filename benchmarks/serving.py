@@ -33,20 +33,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
-from measure import run, save_random
+from measure import ratios, run, save_random
 
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.config.presets import preset_config
+from bart_cli.errors import BartError
 from bart_cli.model.bart import Bart
 
+BART = [sys.executable, "-m", "bart_cli", "--quiet"]
 HEADERS = {"Content-Type": "application/json"}
 MEGABYTE = 2**20
 BODY_LIMIT = 2 * MEGABYTE
@@ -82,12 +84,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(words: Sequence[object], port: int) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[object], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Start a server, and wait for its first response."""
-    process = subprocess.Popen([sys.executable, *map(str, words)])
+    process = subprocess.Popen([*map(str, command)])
     try:
         while True:
-            assert process.poll() is None, f"{words[0]} has ended"
+            if process.poll() is not None:
+                raise BartError("a server has ended")
             with contextlib.suppress(OSError):
                 if ask(port, {"text": "Ready?"})[0] == 200:
                     break
@@ -139,8 +142,8 @@ def measure(port: int, texts: Sequence[str], clients: int) -> tuple[float, list[
 
 def compare(model: str, texts: Sequence[str], levels: Sequence[int], rounds: int) -> None:
     ports = free_port(), free_port()
-    ours = ["-m", "bart_cli", "--quiet", "serve", "--model", model, "--port", ports[0]]
-    theirs = [__file__, model, "--handler", ports[1]]
+    ours = [*BART, "serve", "--model", model, "--port", ports[0]]
+    theirs = [sys.executable, __file__, model, "--handler", ports[1]]
     with running(ours, ports[0]), running(theirs, ports[1]):
         print(f"{'clients':>7}  {'server':<22}{'req/s':>8}{'p50':>8}{'p95':>8}{'p99':>8}  ratio")
         for clients in levels:
@@ -155,10 +158,10 @@ def compare(model: str, texts: Sequence[str], levels: Sequence[int], rounds: int
                     times[side].extend(seconds)
                     summaries.append(found)
                 equal += sum(a.strip() == b.strip() for a, b in zip(*summaries, strict=True))
-            ratio = statistics.median(a / b for a, b in zip(*rates, strict=True))
+            ratio = statistics.median(ratios(*rates))
             for side, name in enumerate(("bart serve", "transformers, FastAPI")):
-                cuts = statistics.quantiles(times[side], n=100)
-                line = "".join(f"{cuts[q - 1]:8.3f}" for q in (50, 95, 99))
+                cuts = np.percentile(times[side], (50, 95, 99))
+                line = "".join(f"{cut:8.3f}" for cut in cuts)
                 rate = statistics.median(rates[side])
                 more = "" if side else f"  {ratio:.2f} x"
                 print(f"{clients:>7}  {name:<22}{rate:8.2f}{line}{more}", flush=True)
@@ -204,13 +207,11 @@ def attack(model: str, texts: list[str], requests: int, workers: int, kill: bool
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder, "texts.jsonl"), Path(folder, "summaries.jsonl")
         given.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        words = ["-m", "bart_cli", "--quiet", "summarize", given, "--out", made, *SHORT]
-        command = [sys.executable, *map(str, words), "--model", model]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        words = [*BART, "summarize", given, "--model", model, "--out", made, *SHORT]
+        if subprocess.run([*map(str, words)], stdout=subprocess.DEVNULL, check=False).returncode:
+            raise BartError("`bart summarize` failed")
         expected = [json.loads(line)["summary"] for line in made.read_text().splitlines()]
     port = free_port()
-    counts: Counter[str] = Counter()
-    lock = threading.Lock()
 
     def check(kind: str, index: int, summary: str) -> str:
         return kind if summary == expected[index] else f"{kind}: WRONG SUMMARY"
@@ -257,16 +258,14 @@ def attack(model: str, texts: list[str], requests: int, workers: int, kill: bool
 
     kinds: list[Callable[[random.Random], str]] = [valid, large, slow, leaves, wrong, oversized]
 
-    def one(number: int) -> None:
+    def one(number: int) -> str:
         random_ = random.Random(number)
         try:
-            outcome = random_.choices(kinds, KINDS)[0](random_)
+            return random_.choices(kinds, KINDS)[0](random_)
         except Exception as error:
-            outcome = f"FAILED: {type(error).__name__}: {error}"
-        with lock:
-            counts[outcome] += 1
+            return f"FAILED: {type(error).__name__}: {error}"
 
-    words = ["-m", "bart_cli", "--quiet", "serve", "--model", model, "--port", port, *SHORT]
+    words = [*BART, "serve", "--model", model, "--port", port, *SHORT]
     words += ["--max-bytes", BODY_LIMIT, "--workers", workers, "--max-queue", 64]
     with running(words, port) as server, ThreadPoolExecutor(16) as pool:
         peak = before = memory(server.pid)
@@ -286,14 +285,14 @@ def attack(model: str, texts: list[str], requests: int, workers: int, kill: bool
         seconds = time.monotonic() - began
         print(f"{requests} requests in {seconds:.0f} s, {kills} workers killed; memory in MB:")
         print(f"  {before:.0f} before, {peak:.0f} at most, {memory(server.pid):.0f} after")
+    counts = Counter(each.result() for each in work)
     for outcome, count in sorted(counts.items()):
         print(f"{count:7}  {outcome}")
-    bad = [outcome for outcome in counts if "WRONG" in outcome or "FAILED" in outcome]
-    sys.exit(1 if bad else 0)
+    sys.exit(any("WRONG" in outcome or "FAILED" in outcome for outcome in counts))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])

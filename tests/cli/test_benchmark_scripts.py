@@ -166,6 +166,26 @@ def test_extractors_are_compared(tmp_path: Path) -> None:
     assert set(re.findall(r"\| ([\w-]+) \| [01] \| 1\.000", found)) >= {"trafilatura"}
 
 
+def with_serving(code: str) -> subprocess.CompletedProcess[str]:
+    return python(f"import sys\nsys.path.append({str(SCRIPTS)!r})\nimport serving\n{code}")
+
+
+def test_no_percentile_exceeds_the_slowest_request() -> None:
+    done = with_serving("""import contextlib
+serving.running = lambda *_: contextlib.nullcontext()
+serving.measure = lambda *_: (2.0, [1.0, 3.0], ["a", "b"])
+serving.compare("model", ["x", "y"], [1], 1)""")
+    assert "   2.000   2.900   2.980  1.00 x\n" in done.stdout, done.stderr
+
+
+def test_a_server_that_ends_early_is_reported() -> None:
+    done = with_serving("""def start():
+    with serving.running([sys.executable, "-c", ""], serving.free_port()):
+        pass
+serving.run(start)""")
+    assert done.stderr == "error: a server has ended\n"
+
+
 def test_the_server_withstands_hostile_clients(model: Path) -> None:
     found = output("serving.py", model, "--hostile", 12)
     assert "12 requests" in found
@@ -181,3 +201,6 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
     done = run("denoising.py", tmp_path / "none")
     assert done.returncode == 1
     assert re.fullmatch("error: no .*\n", done.stderr)
+    done = run("memory.py", "--cases", 99)
+    assert done.returncode == 2
+    assert "invalid choice: 99" in done.stderr
