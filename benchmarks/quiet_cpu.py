@@ -1,4 +1,4 @@
-"""Measure the tables of docs/performance.md for this CPU. The machine must be idle.
+"""Measure most tables of docs/performance.md for this CPU. The machine must be idle.
 
     python benchmarks/quiet_cpu.py [--minutes 12] [--peers FOLDER]
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+import shlex
 import shutil
+import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +166,41 @@ def parse(words: list[str]) -> None:
 def test_the_check_of_parsed_commands_can_fail(words: str, error: str) -> None:
     with pytest.raises(Exception, match=error):
         parse(words.split())
+
+
+def script_calls() -> list[list[str]]:
+    """Return the calls of scripts in `benchmarks/`, in blocks and in sentences."""
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    calls = re.findall(r"python (benchmarks/[^`\n]+)", text.replace("\\\n", " "))
+    return [shlex.split(call) for call in calls]
+
+
+def parse_call(words: list[str], patch: pytest.MonkeyPatch) -> object:
+    """Run a script until it has parsed its arguments, and return its exit code."""
+    parse_args = ArgumentParser.parse_args
+
+    def end(parser: ArgumentParser) -> None:
+        parse_args(parser)
+        raise SystemExit
+
+    patch.setattr(ArgumentParser, "parse_args", end)
+    patch.setattr(sys, "argv", words)
+    patch.syspath_prepend(ROOT / "benchmarks")
+    patch.setenv("TOKENIZERS_PARALLELISM", "false")  # a script sets it, too
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    return ended.value.code
+
+
+@pytest.mark.parametrize("words", script_calls(), ids=" ".join)
+def test_scripts_accept_their_arguments(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if words[0] == "benchmarks/preprocessing.py":
+        pytest.importorskip("nltk")
+    assert parse_call(words, monkeypatch) is None
+
+
+def test_the_check_of_scripts_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_call(["benchmarks/loader.py", "--arms"], monkeypatch) == 2
 
 
 def test_output_that_no_command_printed_is_detected() -> None:
