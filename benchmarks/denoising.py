@@ -62,7 +62,10 @@ def main() -> None:
     for path in open_shards(options.shards).paths:
         shard = read_shard(path, tokenizer)
         sides = shard.tokens, shard.sentences
-        rows += [tuple(s.row(i).astype(np.int64) for s in sides) for i in range(len(shard))]
+        rows += [
+            tuple(s.row(i).astype(np.int64) for s in sides)
+            for i in range(len(shard.tokens.lengths))
+        ]
     rows = rows[: options.samples]
     batches = []
     for begin in range(0, len(rows), options.batch):

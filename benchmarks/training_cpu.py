@@ -30,7 +30,7 @@ from bart_cli.config.model import ModelConfig
 from bart_cli.config.presets import preset_config
 from bart_cli.config.run import PretrainConfig
 from bart_cli.config.training import OptimizerConfig, TrainingConfig
-from bart_cli.data.batch import Batch, Collate, shift_right
+from bart_cli.data.batch import Batch, Collate
 from bart_cli.data.order import Share
 from bart_cli.data.pair_ids import load_encoded
 from bart_cli.data.pairs import PairSource
@@ -73,12 +73,7 @@ def full_batch(config: ModelConfig) -> Batch:
     """Make 8 x 128 random tokens on both sides."""
     torch.manual_seed(1)
     source, labels = torch.randint(4, config.vocab_size, (2, BATCH, LENGTH)).unbind()
-    return Batch(
-        source=source,
-        source_mask=torch.ones_like(source, dtype=torch.bool),
-        decoder_input=shift_right(labels, start=2, pad_id=1),
-        labels=labels,
-    )
+    return Collate(pad_id=1, decoder_start_id=2)(source.numpy(), labels.numpy())
 
 
 def mixed_batches(path: Path, tokenizer: Tokenizer, count: int) -> tuple[list[Batch], list[Batch]]:
