@@ -208,6 +208,8 @@ def _convert(given: Given, named: Named) -> str:
 
 def _date(given: Given, named: Named) -> str:
     numbers = [value for value in given if value]
+    if re.fullmatch(r"\d{4}-\d\d?-\d\d?", numbers[0]):
+        return _date(numbers[0].split("-"), {"df": "y"})
     if len(numbers) > 1 and numbers[1][0].isalpha():
         return " ".join(numbers[:3])  # French: day, month in words, year
     if not re.fullmatch(r"\d{1,4}", numbers[0]):
@@ -252,19 +254,22 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("nowrap,nobr,small,smaller,big,larger,sup,sub,abbr,tooltip,em,strong,bold,italic,"
      "linktext,mvar,var,math,smallcaps,sc,not a typo,typo,proper name,"
      "nobold,noitalic,keypress,key,code,tt,mono,unicode,pre,nastaliq,center,longitem,"
-     "railgauge,track gauge,j,нобр,langi,юникод,仮リンク,interlanguage link multi,"
+     "railgauge,track gauge,j,нобр,langi,юникод,仮リンク,"
      "citation bloc,texte,polytonic,hebrew,rtl-lang,"
-     "visible anchor,nowiki,plain link,sronly,ill,interlanguage link,illm,wikt-lang,"
+     "visible anchor,nowiki,plain link,sronly,wikt-lang,"
      "player,lcfirst,ucfirst,visible,no wrap,allow wrap,red,"
      "underline,strikethrough,vanchor,text,flag,flagcountry,flagu,flagdeco,flag country,"
      "abbrlink,formatprice,format price,citation needed span,cns,clarify span,char,kbd,samp,"
      "overline,large,flagathlete,flagmedalist,nft,fb,nfly,nfl year,mlby,mlb year,baseball year,"
      "avoid wrap,as written,souverain,souverain2,souverain-,citation étrangère,"
      "tutto attaccato,liczba,국기나라,stn,stnlnk,refsou,comment,флагификация,esd,versalita,nwrap,"
-     "要出典範囲,要検証範囲,ルビ,국기", _first),
+     "要出典範囲,要検証範囲,ルビ,ruby,국기", _first),
     ("resize,script,native name,tsl,w języku,sort,hs,wict,link,wikt,"
      "lang,langx,llang,langue,transl,transliteration,translit,color,colored text,font color,"
      "rtl,zh", _last),
+    ("ill,interlanguage link,illm,interlanguage link multi",
+     lambda given, named: named.get("lt") or given[0]),
+    ("no.", "No. {0}"),
     ("le,internal link helper", _third),
     ("lien", lambda given, named: named.get("texte") or named.get("fr") or given[0]),
     ("s,s-,siècle,s2-,-s,-s-", _century),
@@ -273,6 +278,7 @@ EXPANSIONS: tuple[tuple[str, str | Callable[[Given, Named], str]], ...] = (
     ("n°,numéro,no", lambda given, named: " ".join(["n°", *given[:1]])),
     ("mme", "Mme {all}"),
     ("mlle", "Mlle {all}"),
+    ("m.", "M. {all}"),
     ("av jc,av. j.-c.", "av. J.-C."),
     ("heure", lambda given, named: " h ".join(given[:2])),
     ("höhe,hoehe", "{0} m"),

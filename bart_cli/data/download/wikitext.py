@@ -12,7 +12,7 @@ import re
 from collections import Counter
 
 from bart_cli.data.download.wiki_templates import HOLE, LITERAL, expand_template
-from bart_cli.data.sentences import split_sentences
+from bart_cli.data.sentences import spaced_sentences
 
 # Names of the namespaces File, Media and Category in English and other large wikis.
 NO_TEXT = frozenset(
@@ -25,24 +25,24 @@ NO_TEXT = frozenset(
     "datoteka slika kategorija датотека слика категорија fitxer imatge fitxategi irudi média "
     "médias".split()
 ) | {"tập tin", "hình ảnh", "thể loại"}
-# Titles of sections without running text, in large wikis.
+# Titles of sections without running text, in large wikis; also combined, as in "Notes and sources".
 LINK_SECTIONS = frozenset(
     "see also,references,notes,footnotes,external links,further reading,bibliography,sources,"
-    "citations,works cited,notes and references,gallery,references and notes,literature,"
-    "discography,filmography,publications,"
+    "citations,works cited,cited works,explanatory notes,general references,selected bibliography,"
+    "gallery,literature,discography,filmography,publications,"
     "siehe auch,einzelnachweise,weblinks,literatur,quellen,anmerkungen,fußnoten,"
-    "einzelnachweise und anmerkungen,anmerkungen und einzelnachweise,"
-    "voir aussi,notes et références,références,liens externes,bibliographie,articles connexes,"
-    "véase también,referencias,enlaces externos,bibliografía,notas,notas y referencias,"
+    "voir aussi,références,liens externes,bibliographie,articles connexes,"
+    "véase también,referencias,enlaces externos,bibliografía,notas,"
     "voci correlate,note,altri progetti,collegamenti esterni,bibliografia,"
     "ver também,referências,ligações externas,zie ook,externe links,referenties,literatuur,"
-    "bronnen,noten en/of referenties,zobacz też,przypisy,linki zewnętrzne,uwagi,"
+    "bronnen,noten,zobacz też,przypisy,linki zewnętrzne,uwagi,"
     "см. также,примечания,ссылки,литература,источники,див. також,примітки,посилання,література,"
     "джерела,se även,referenser,externa länkar,källor,související články,externí odkazy,literatura,"
     "ayrıca bakınız,kaynakça,dış bağlantılar,関連項目,脚注,外部リンク,参考文献,出典,注釈,"
     "参见,參見,参考资料,參考資料,參考文獻,外部链接,外部連結,注释,註釋,延伸阅读,延伸閱讀,"
     "같이 보기,각주,외부 링크,참고 문헌,انظر أيضا,انظر أيضًا,مراجع,المراجع,وصلات خارجية".split(",")
 )
+COMBINED = re.compile(r"\s*(?:[,/&]|\b(?:and|und|et|y|e|en|of|i|и|та|och)\b)\s*")
 # Elements without running text. Those in HOLES leave a hole in their sentence.
 HOLES = ("math", "chem", "ce", "hiero", "syntaxhighlight", "source")
 DROPPED = (
@@ -75,6 +75,8 @@ MARK = re.compile(r"\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})", re.M)
 CLOSING = {"}}": "{{", "]]": "[[", "|}": "{|"}
 ADDRESS = re.compile(r"\[(?:(?:https?|ftp):|mailto:|//)[^\s\[\]]*[ \t]*([^\[\]\n]*)\]", re.I)
 POWER = re.compile(r"(?<=\d)<sup(?:\s[^<>]*)?>(?=[-\u2212\d])", re.I)
+# Unknown templates on lines of their own, at the beginning (an infobox) or between sentences.
+BOX = re.compile(rf"(?:\A|(?<=[.!?:=。\n])\n)\s*{HOLE}(?:\s*{HOLE})*[ \t]*(?=\n|\Z)")
 # A line break within a paragraph.
 WRAP = re.compile(r"(?<=[^\n=])\n(?=[^\n*#:;=|!{ \t-])")
 # Variants of a word in Chinese and Serbian: `-{zh-cn:a; zh-tw:b}-`.
@@ -97,7 +99,7 @@ def clean_wikitext(wikitext: str, no_text: frozenset[str] = NO_TEXT) -> str:
     text = _expand(_elements(_cut_link_sections(text)), no_text)
     text = ADDRESS.sub(r"\1", text)
     text = TAG.sub("", BLOCK.sub("\n\n", POWER.sub("^", text)))
-    text = WRAP.sub(" ", text)
+    text = WRAP.sub(" ", BOX.sub("\n", text))
     lines: list[str] = []
     headings: list[tuple[int, str]] = []  # pending headings, written only if text follows
     for raw in text.split("\n"):
@@ -260,7 +262,7 @@ def _without_holes(line: str) -> str:
     if HOLE not in line:
         return line
     line = line.replace(HOLE, f"X{HOLE}")  # a hole may begin a sentence, as a capital letter does
-    return " ".join(s for s in split_sentences(line) if HOLE not in s)
+    return "".join(s for s in spaced_sentences(line) if HOLE not in s)
 
 
 def _cut_link_sections(wikitext: str) -> str:
@@ -271,7 +273,8 @@ def _cut_link_sections(wikitext: str) -> str:
             level, title = heading
             if skipping and level <= skipping:
                 skipping = 0
-            if not skipping and title.lower() in LINK_SECTIONS:
+            names = [name for name in COMBINED.split(title.lower()) if name]
+            if not skipping and LINK_SECTIONS.issuperset(names or [title]):
                 skipping = level
         if not skipping:
             kept.append(line)

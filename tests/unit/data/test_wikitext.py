@@ -64,7 +64,10 @@ from bart_cli.data.download.wikitext import DROPPED, LINK_SECTIONS, NO_TEXT, cle
         ("One. It is {{#switch:{{unknown}}|a=b|c}}. Two. {{#ifeq:{{unknown}}|a|b}} is. Three.", "One. Two. Three."),
         ("A town.\n{{s-start}}\n{{unknown}}\n{{navbox x}}\n{{unknown}}", "A town."),
         ("One.{{unknown}} {{unknown}} Two. {{unknown}} is. Three.", "One. Two. Three."),
-        ("Een.\n== Noten en/of referenties ==\nTwee.", "Een."),
+        ("Een.\n== Noten en/of referenties ==\nTwee.\n==Notes, citations & sources==\n3\n==Land and notes==\n4", "Een. Land and notes. 4"),
+        ("It sold.\n{{Unknown chart|x}}\nIt sank {{unknown}}\nslowly.\n{{unknown}}{{unknown}}\n\nIt rose.", "It sold. It rose."),
+        ("{{Ficha|x}}\n{{unknown}}\n'''A''' is.\n==B==\n{{unknown}}\nIt is.\n{{unknown}}", "A is. B. It is."),
+        ("{{date|2001-05-01}}, {{ill|Anna|fr|Anna X|lt=Ann}}, {{ill|Bo|de}}, {{no.|5}}", "1 May 2001, Ann, Bo, No. 5"),
     ],
 )  # fmt: skip
 def test_markup(wikitext: str, text: str) -> None:
