@@ -33,9 +33,12 @@ from bart_cli.errors import UsageError
 from bart_cli.files import no_such
 
 BLOCK_BYTES = 4 * 2**20  # text in one task; bounds the memory of a worker
-# lines: one document per line, preceded by an id. plain: documents separated by blank lines. line:
-# one document per line. auto: plain or line, whichever is detected.
-Form = Literal["lines", "plain", "line", "auto"]
+Form = Literal["lines", "line", "plain", "auto"]  # auto: line or plain, whichever is detected
+FORMS = {
+    "lines": "one document per line, preceded by an id",
+    "line": "one document per line",
+    "plain": "documents separated by blank lines",
+}
 # A line of white space counts as blank; Windows lines end with \r\n.
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 LINE = re.compile(rb"\n")

@@ -75,13 +75,6 @@ class SourceSummary:
     examples: tuple[tuple[str, ...], ...]
 
 
-FORMS = {
-    "lines": "one document per line, preceded by an id",
-    "line": "one document per line",
-    "plain": "documents separated by blank lines",
-}
-
-
 def has_shards(path: Path) -> bool:
     """Whether there are shards (not tables of pairs) at or below the folder `path`."""
     files = path.rglob("*.parquet") if path.is_dir() else iter(())
@@ -148,7 +141,9 @@ def _summarize_text(path: Path, count: int) -> SourceSummary:
     texts = documents.read_texts(path, form)
     shown = tuple((text,) for text in islice(texts, count))
     number = len(shown) + sum(1 for _ in texts)
-    return SourceSummary(str(path), "text", FORMS[form], number, len(files), others, shown)
+    return SourceSummary(
+        str(path), "text", documents.FORMS[form], number, len(files), others, shown
+    )
 
 
 def find_shard_folders(path: Path) -> list[Path]:

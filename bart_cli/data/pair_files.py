@@ -34,7 +34,7 @@ FORMS = {
     **dict.fromkeys((".arrow", ".feather"), "Arrow"),
     **dict.fromkeys((".source", ".target", ".src", ".tgt"), "parallel"),
 }
-SIDES = {".source": ".target", ".src": ".tgt"}
+TARGET_OF = {".source": ".target", ".src": ".tgt"}
 NAMES = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, or .source + .target"
 # `train-00000-of-00002`; older data sets on the hub append a hash.
 SHARD = re.compile(r"-\d{5}-of-(\d{5})(-[0-9a-f]+)?$")
@@ -129,7 +129,7 @@ def find_parts(folder: Path, names: Sequence[str], *, affixed: bool = False) -> 
     for place in folders:
         for path in sorted(place.iterdir()) if place.is_dir() else []:
             bare = unpacked_name(path)
-            if bare.suffix not in FORMS or bare.suffix in SIDES.values() or not path.is_file():
+            if bare.suffix not in FORMS or bare.suffix in TARGET_OF.values() or not path.is_file():
                 continue  # a .target is read with its .source
             if path.name.startswith("."):  # such as ._train.csv, from an archive made by macOS
                 continue
@@ -291,7 +291,7 @@ def _both_sides(path: Path) -> list[Path]:
     base, given, packed = re.split(
         r"(\.source|\.target|\.src|\.tgt)(?=(?:\.\w+)?$)", path.name, flags=re.I
     )
-    ends = next(pair for pair in SIDES.items() if given.lower() in pair)
+    ends = next(pair for pair in TARGET_OF.items() if given.lower() in pair)
     return [
         path.with_name(f"{base}{given if given.lower() == end else end}{packed}") for end in ends
     ]

@@ -310,12 +310,10 @@ class PairSource:
                 hint=f"Write the rows of a split as {split}.jsonl in a folder.",
             )
         names = SPLITS.get(split, (split,))
-        files, folders = [], []
-        for path in sorted(self.path.iterdir()):
-            if path.is_file():
-                files.append(path.name)
-            elif find_parts(path, names, affixed=True):
-                folders.append(path.name)
+        entries = sorted(self.path.iterdir())
+        files = [path.name for path in entries if path.is_file()]
+        below = [path for path in entries if not path.is_file()]
+        folders = [path.name for path in below if find_parts(path, names, affixed=True)]
         readable = folders or [name for name in files if FilePart(Path(name)).form]
         found = f"; found {', '.join(files[:NAMED])}" if files and not readable else ""
         kind = "folders" if folders else "files"

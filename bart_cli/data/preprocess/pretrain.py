@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from bart_cli.data import documents
 from bart_cli.data.preprocess.blocks import (
@@ -155,8 +156,8 @@ def _resolve_form(path: Path, form: documents.Form, reporter: Reporter) -> docum
         documents.require_ids(path)
     elif form == "auto":
         form = documents.find_form(path)
-        how = "one document per line" if form == "line" else "documents separated by blank lines"
-        reporter.info(f"{path}: {how} (--documents line or blank-line overrides this)")
+        how = f"{documents.FORMS[form]} (--documents line or blank-line overrides this)"
+        reporter.info(f"{path}: {how}")
     return form
 
 
@@ -275,10 +276,7 @@ def _summarize(
 
 def _read_report(out: Path) -> PreprocessReport:
     path = out / "report.json"
-    content = read_object(path)
     try:
-        sizes = {key: tuple(sizes) for key, sizes in content["shard_sizes"].items()}
-        corpora = tuple(CorpusReport(**corpus) for corpus in content.get("corpora", []))
-        return PreprocessReport(**content | {"shard_sizes": sizes, "corpora": corpora})
-    except (AttributeError, KeyError, TypeError):
+        return TypeAdapter(PreprocessReport).validate_python(read_object(path))
+    except ValidationError:
         raise UsageError(f"{path} is damaged", hint=START_ANEW) from None
