@@ -314,10 +314,10 @@ def test_openwebtext_archives_as_downloaded(tmp_path: Path) -> None:
     packed = archive({"openwebtext/README.txt": b"Read me.", **tars}, "w:gz")
     (tmp_path / "b" / "openwebtext.tgz").write_bytes(packed)
     assert extract(tmp_path / "b", "packed") == text
-    (tmp_path / "backup.tar").write_bytes(
-        archive({"b/README": b"", "b/owt.tar.xz": outer.read_bytes()})
-    )
-    assert extract(tmp_path / "backup.tar", "backup") == text
+    (tmp_path / "c").mkdir()
+    backup = archive({"b/README": b"", "b/owt.tar.xz": outer.read_bytes()}, "w:bz2")
+    (tmp_path / "c" / "backup.tbz").write_bytes(backup)
+    assert extract(tmp_path / "c", "backup") == text
     for name, content in inner.items():
         (folder / name).write_bytes(content)
     assert extract(folder, "side-by-side") == text

@@ -26,7 +26,7 @@ from bart_cli.files import sha256
 from bart_cli.progress import Reporter
 from bart_cli.runtime.workers import worker_processes
 
-ARCHIVE = re.compile(r"\.(xz|tar|tgz|tar\.gz|tar\.bz2)$", re.IGNORECASE)
+ARCHIVE = re.compile(r"\.(xz|tar|t[gx]z|tbz2?|tar\.gz|tar\.bz2)$", re.IGNORECASE)
 FIRST = 20  # members of an archive that are examined for its kind
 BINARY = 0.01  # ratio of NUL characters
 DAMAGE = (tarfile.TarError, lzma.LZMAError, EOFError, OSError)
@@ -91,7 +91,7 @@ class OpenWebText(Source):
         if not files:
             raise UsageError(
                 f"no .xz or .tar archive in {self.archives}",
-                hint="Put openwebtext.tar.xz there, unpacked or not; unpack a .zip first.",
+                hint="Put openwebtext.tar.xz there, unpacked or not; unpack a .zip or .zst first.",
             )
         outer = [path for path in files if _holds_archives(path)]
         names: dict[str, Path] = {}
