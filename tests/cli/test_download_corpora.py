@@ -413,7 +413,9 @@ def test_xsum_from_its_files(tmp_path: Path) -> None:
             f"Summary {name}.\n\n[SN]RESTBODY[SN]\nOne.\nTwo.\n"
         )
     splits = {"train": ["1", "9"], "validation": ["2"], "test": ["3"]}
-    (files / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
+    (files / "XSum-Dataset").mkdir()
+    name = "XSum-Dataset/XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
+    (files / name).write_text(json.dumps(splits))
     result = bart("xsum", "--files", files, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "skipped: 1 missing article" in result.stdout
@@ -425,10 +427,10 @@ def test_the_originals_are_read_from_their_archives(tmp_path: Path) -> None:
     """XSum's downloader writes [XSUM] and INTRODUCTION; labels of buttons are not text."""
     body = "[XSUM]URL[XSUM]\nu\n\n[XSUM]INTRODUCTION[XSUM]\nA bridge.\n\n[XSUM]RESTBODY[XSUM]\n"
     data = {f"x/{n}.data": f"{body}Share this with\nOne.\nTwo.\n".encode() for n in "123"}
-    (tmp_path / "x.tar.gz").write_bytes(archive(data, "w:gz"))
+    (tmp_path / "x.txz").write_bytes(archive(data, "w:xz"))
     splits = {"train": ["1"], "validation": ["2"], "test": ["3"]}
     (tmp_path / "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json").write_text(json.dumps(splits))
-    file, out = tmp_path / "x.tar.gz", tmp_path / "xsum"
+    file, out = tmp_path / "x.txz", tmp_path / "xsum"
     report = write(xsum_files(file), out)
     assert report.documents == 3
     pair = read_pairs(out, "test")[0]

@@ -33,7 +33,7 @@ from bart_cli.progress import Reporter
 
 SPLITS = ("train", "validation", "test")
 URL_LISTS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all_test.txt"}
-ARCHIVES = (".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
+ARCHIVES = (".tgz", ".txz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 ENDS = (".", "!", "?", "'", "`", '"', "\u2019", "\u201d", ")")
 PACKED_HINT = "Pass a folder or {}; unpack a .zip first."
 XSUM_SPLIT_FILE = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
@@ -249,20 +249,21 @@ def read_xsum_files(files: Path, split_file: Path | None, out: Path, skipped: Co
 
     Args:
         files: folder with the files or their archive, or the archive.
-        split_file: JSON object of ids by split; default: XSUM_SPLIT_FILE beside the files.
+        split_file: JSON object of ids by split; default: XSUM_SPLIT_FILE among or beside the files.
 
     Raises:
         UsageError: there are no XSum files, an archive is damaged, or the split file is not
             readable.
     """
-    found = Originals(files, (".data", ".summary"), out)
-    if not len(found):
+    found = Originals(files, (".data", ".summary", XSUM_SPLIT_FILE), out)
+    if not (found.named(".summary") or found.named(".data")):
         raise UsageError(
             f"no XSum .summary or .data file in {files}",
             hint=PACKED_HINT.format("XSUM-EMNLP18-Summary-Data-Original.tar.gz"),
         )
     folder = files if files.is_dir() else files.parent
-    splits = _xsum_splits(split_file or folder / XSUM_SPLIT_FILE)
+    inside = None if split_file else found.read(XSUM_SPLIT_FILE)
+    splits = _xsum_splits(split_file or folder / XSUM_SPLIT_FILE, inside)
 
     def read(split: str) -> Iterator[Pair]:
         names = splits.get(split, [])
@@ -272,11 +273,11 @@ def read_xsum_files(files: Path, split_file: Path | None, out: Path, skipped: Co
     return read
 
 
-def _xsum_splits(path: Path) -> dict[str, list[str]]:
-    """Read the ids of each split from XSum's split file."""
+def _xsum_splits(path: Path, inside: bytes | None) -> dict[str, list[str]]:
+    """Read the ids of each split from XSum's split file, given its content if it is known."""
     refuse_device(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes() if inside is None else inside)
     except (OSError, ValueError, RecursionError):
         raise UsageError(
             f"no readable split file {path}",
