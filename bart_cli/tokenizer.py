@@ -197,6 +197,15 @@ class Tokenizer:
         length = self._settings.get("model_max_length")
         return length if isinstance(length, int) and 2 < length < 2**31 else None
 
+    @property
+    def truncates_left(self) -> bool:
+        """Whether texts are truncated at their beginning, as in `transformers`."""
+        return self._settings.get("truncation_side") == "left"
+
+    def truncate(self, row: list[int], room: int) -> list[int]:
+        """Return at most `room` ids of a text without special tokens."""
+        return row[max(len(row) - room, 0) :] if self.truncates_left else row[:room]
+
     def with_max_length(self, length: int) -> Tokenizer:
         """Return a copy with another `max_length`, which `save` records."""
         changed = copy.copy(self)
@@ -299,7 +308,7 @@ class Tokenizer:
         before, after = self.target_frame
         rows = self.encode_batch(texts, special=False)
         room = max(max_length - len(before) - len(after), 0)
-        cut = self.decode_batch([row[:room] for row in rows])
+        cut = self.decode_batch([self.truncate(row, room) for row in rows])
         return [
             text if len(row) <= room else short.strip()
             for text, row, short in zip(texts, rows, cut, strict=True)
@@ -319,7 +328,7 @@ class Tokenizer:
             rows = [[i if i < end else self._unknown for i in row] for row in rows]
         if max_length is not None:
             room = max(max_length - len(prefix) - len(suffix), 0)
-            rows = [row[:room] for row in rows]
+            rows = [self.truncate(row, room) for row in rows]
         return [[*prefix, *row, *suffix] for row in rows] if prefix or suffix else rows
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:

@@ -34,16 +34,21 @@ LANGUAGE = b"bart_language"  # table metadata: language for sentence splitting; 
 
 
 class PackedRows:
-    """Rows of token ids, truncated to `limit` tokens with the `suffix` (special tokens) kept.
+    """Rows of token ids, truncated to `limit` tokens with `prefix` and `suffix` kept.
 
     The tokenizer replaces ids for which the model has no embedding.
     """
 
     def __init__(
-        self, chunks: Iterable[pa.ListArray], limit: int, suffix: list[int], tokenizer: Tokenizer
+        self,
+        chunks: Iterable[pa.ListArray],
+        limit: int,
+        frame: tuple[list[int], list[int]],
+        tokenizer: Tokenizer,
     ) -> None:
         self._chunks = [ragged(chunk) for chunk in chunks]
-        self._limit, self._suffix, self._tokenizer = limit, suffix, tokenizer
+        self._limit, self._tokenizer = limit, tokenizer
+        self._prefix, self._suffix = frame
         sizes = [len(chunk.lengths) for chunk in self._chunks]
         self._ends = np.cumsum(sizes, dtype=np.int64)
         uncut = np.concatenate([np.zeros(0, np.int64), *(c.lengths for c in self._chunks)])
@@ -59,7 +64,10 @@ class PackedRows:
         number = int(np.searchsorted(self._ends, index, side="right"))
         chunk = self._chunks[number]
         row = chunk.row(index - int(self._ends[number]) + len(chunk.lengths)).astype(np.int64)
-        if len(row) > self._limit:
+        if len(row) > self._limit and self._tokenizer.truncates_left:
+            row = row[-self._limit :]
+            row[: len(self._prefix)] = self._prefix
+        elif len(row) > self._limit:
             row = row[: self._limit]
             row[self._limit - len(self._suffix) :] = self._suffix
         return self._tokenizer.known(row)
@@ -184,9 +192,11 @@ def _pairs(
 ) -> EncodedPairs:
     held = list(batches)
     sources, targets = ([batch.column(name) for batch in held] for name in ID_COLUMNS)
+    frame = tokenizer.prefix, tokenizer.suffix
+    frame = tokenizer.prefix, tokenizer.suffix
     return EncodedPairs(
-        PackedRows(sources, data.max_source_length, tokenizer.suffix, tokenizer),
-        PackedRows(targets, data.max_target_length, tokenizer.target_frame[1], tokenizer),
+        PackedRows(sources, data.max_source_length, frame, tokenizer),
+        PackedRows(targets, data.max_target_length, tokenizer.target_frame, tokenizer),
     )
 
 

@@ -124,19 +124,16 @@ def _encode(
     An empty article has no ids; its summary is empty.
     """
     rows: list[np.ndarray] = []
-    cut, suffix = 0, tokenizer.suffix
+    cut, room = 0, limit - len(tokenizer.prefix) - len(tokenizer.suffix)
     with reporter.task("tokenize", total=len(texts), unit="articles") as task:
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
             part = texts[begin : begin + ENCODED_AT_ONCE]
             # One token more than the limit shows that an article is too long.
-            found = tokenizer.encode_batch(part, max_length=limit + 1)
+            found = tokenizer.encode_batch(part, special=False, max_length=room + 1)
             for text, ids in zip(part, found, strict=True):
-                if not text:
-                    ids = []
-                if len(ids) > limit:
-                    cut += 1
-                    ids = [*ids[: limit - len(suffix)], *suffix]
-                rows.append(np.array(ids, dtype=np.int32))
+                cut += len(ids) > room
+                framed = [*tokenizer.prefix, *tokenizer.truncate(ids, room), *tokenizer.suffix]
+                rows.append(np.array(framed if text else [], dtype=np.int32))
             task.advance(len(part))
     return rows, cut
 

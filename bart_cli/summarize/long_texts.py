@@ -49,7 +49,7 @@ def encode_texts(
     """Encode texts for a model of `limit` positions.
 
     Args:
-        whole: split a text that is too long into pieces; otherwise keep its first `limit` tokens.
+        whole: split a text that is too long into pieces; otherwise truncate it.
         prefix: see `source_text`; only the first piece of a text has it.
         language: language of the sentence splitter; see `split_sentences`.
     """
@@ -63,14 +63,14 @@ def encode_texts(
         if not text:
             encoded.append(Encoded([], 0, 0))
             continue
-        kept, count = (rows[i], len(rows[i])) if i in rows else _beginning(text, tokenizer, room)
+        kept, count = (rows[i], len(rows[i])) if i in rows else _truncated(text, tokenizer, room)
         if count <= room:
             pieces = [kept]
         elif whole:
             pieces = _pieces(text, tokenizer, room, language)
             count = sum(map(len, pieces))
         else:
-            pieces = [kept[:room]]
+            pieces = [tokenizer.truncate(kept, room)]
         used = sum(map(len, pieces))
         framed = [[*tokenizer.prefix, *piece, *tokenizer.suffix] for piece in pieces]
         encoded.append(Encoded(framed, count + special, used + special))
@@ -169,15 +169,14 @@ def _rows(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
     return [[token for _ in part for token in next(rows)] for part in parts]
 
 
-def _beginning(text: str, tokenizer: Tokenizer, room: int) -> tuple[list[int], int]:
-    """Return the first `room` ids (or more) of a text, and the number of all its ids."""
+def _truncated(text: str, tokenizer: Tokenizer, room: int) -> tuple[list[int], int]:
+    """Return `room` ids of a text, and the number of all its ids."""
     kept: list[int] = []
     count = 0
     for part in _split(text):
         (row,) = tokenizer.encode_batch([part], special=False)
         count += len(row)
-        if len(kept) < room:
-            kept += row
+        kept = tokenizer.truncate(kept + row, room)
     return kept, count
 
 

@@ -79,6 +79,7 @@ def summarize_to_stream(
     counts = counts or Counts()
     items = itertools.islice(read_items(job.inputs, job.config.field), counts.done, None)
     min_length = summarizer.generation.min_length
+    end = "last" if summarizer.tokenizer.truncates_left else "first"
     notices = 0
     with write_results(stream, job.form, job.heading, summarizer.stated()) as write:
         for results in _results(summarizer, items, job, reporter):
@@ -93,7 +94,7 @@ def summarize_to_stream(
                 # The record of a JSON line contains the same information.
                 reported = job.form == "text" or result.origin.line is None
                 if reported and notices < NOTICES:
-                    notices += _notify(result, reporter, min_length)
+                    notices += _notify(result, reporter, min_length, end)
             stream.flush()
             task.advance(len(results))
     return counts
@@ -176,8 +177,12 @@ def _kept(window: Sequence[Text | Failure], summaries: Sequence[Summary], job: J
     return kept
 
 
-def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
-    """Report problems of one input; return whether there were any."""
+def _notify(result: Result, reporter: Reporter, min_length: int, end: str) -> bool:
+    """Report problems of one input; return whether there were any.
+
+    Args:
+        end: which tokens truncation keeps, the first or the last.
+    """
     origin, summary = result.origin, result.summary
     if summary is None:
         reporter.warn(result.error if origin.line is None else f"{origin}: {result.error}")
@@ -191,7 +196,7 @@ def _notify(result: Result, reporter: Reporter, min_length: int) -> bool:
         )
     if summary.cut:
         reporter.warn(
-            f"{tokens}; the model reads only the first {summary.used_tokens:,} "
+            f"{tokens}; the model reads only the {end} {summary.used_tokens:,} "
             "(pass --long chunk to summarize all of it)"
         )
     elif summary.missing:

@@ -51,7 +51,10 @@ def numbered(lengths: list[int], tokenizer: Tokenizer) -> EncodedPairs:
     sources = [[0, *[7] * (length - 2), 2] for length in lengths]
     targets = [[0, 10 + number, 2] for number in range(len(lengths))]
     return EncodedPairs(
-        *(PackedRows([pa.array(side, IDS)], 1024, [2], tokenizer) for side in (sources, targets))
+        *(
+            PackedRows([pa.array(side, IDS)], 1024, ([0], [2]), tokenizer)
+            for side in (sources, targets)
+        )
     )
 
 
