@@ -19,6 +19,7 @@ from bart_cli.cli.options import (
     complete_preset,
     keys,
     numbers,
+    option,
     option_groups,
     setting,
     words,
@@ -44,7 +45,7 @@ class MeasuringOptions:
     warm_up: Annotated[int | None, setting(BenchmarkConfig, "warm_up", "--warmup")] = None
     seed: Annotated[int | None, setting(BenchmarkConfig, "seed")] = None
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. Default: runs/benchmark-….")
+        Path | None, option("Output folder. Default: runs/benchmark-….", "--out")
     ] = None
     as_json: JsonOption = False
 
@@ -65,19 +66,18 @@ class SweepOptions:
     """The configurations to compare."""
 
     batch_sizes: Annotated[
-        str | None, typer.Option("--batch-size", metavar="N,N…", help="Sequences per device.")
+        str | None, option("Sequences per device.", "--batch-size", metavar="N,N…")
     ] = None
     precisions: Annotated[
-        str | None,
-        typer.Option("--precision", metavar="NAME,NAME…", help="fp32, tf32, bf16, fp16 or int8."),
+        str | None, option("fp32, tf32, bf16, fp16 or int8.", "--precision", metavar="NAME,NAME…")
     ] = None
     processes: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Number of processes (GPUs), or several to compare.",
             "--processes",
             "--gpus",
             metavar="N,N…",
-            help="Number of processes (GPUs), or several to compare.",
         ),
     ] = None
     lengths: Annotated[str | None, setting(BenchmarkConfig, "lengths")] = None
@@ -102,16 +102,14 @@ class SweepOptions:
 def train(
     presets: Annotated[
         list[str] | None,
-        typer.Option(
-            "--preset",
-            help="Preset to measure; repeatable. Default: the presets of the reference on a GPU, "
+        option(
+            "Preset to measure; repeatable. Default: the presets of the reference on a GPU, "
             "tiny-cpu on a CPU.",
+            "--preset",
             autocompletion=complete_preset,
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Shards or pairs. Default: random tokens.")
-    ] = None,
+    data: Annotated[Path | None, option("Shards or pairs. Default: random tokens.")] = None,
     accumulation: Annotated[int | None, setting(BenchmarkConfig, "accumulation")] = None,
     sweep: SweepOptions = SweepOptions(),
     measuring: MeasuringOptions = MeasuringOptions(),
@@ -140,23 +138,17 @@ def train(
 def inference(
     preset: Annotated[
         str | None,
-        typer.Option(
-            help="Preset to measure. Default: xsum-dgxa100-1gpu-bf16 on a GPU, tiny-cpu on a CPU.",
+        option(
+            "Preset to measure. Default: xsum-dgxa100-1gpu-bf16 on a GPU, tiny-cpu on a CPU.",
             autocompletion=complete_preset,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Run, model folder or hub id. Default: the preset's model with random weights."
-        ),
+        option("Run, model folder or hub id. Default: the preset's model with random weights."),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Pairs with a test split. Default: random tokens.")
-    ] = None,
-    source_length: Annotated[
-        int | None, typer.Option(min=8, help="Maximum tokens per article.")
-    ] = None,
+    data: Annotated[Path | None, option("Pairs with a test split. Default: random tokens.")] = None,
+    source_length: Annotated[int | None, option("Maximum tokens per article.", min=8)] = None,
     beams: BeamsOption = None,
     max_length: MaxLengthOption = None,
     sweep: SweepOptions = SweepOptions(),
@@ -188,29 +180,26 @@ def inference(
 def data_stages(
     corpus: Annotated[
         Path | None,
-        typer.Option(
-            "--input", help="Corpus: one document per line, id first. Default: the built-in sample."
-        ),
+        option("Corpus: one document per line, id first. Default: the built-in sample.", "--input"),
     ] = None,
     pairs: Annotated[
-        Path | None, typer.Option("--data", help="Pairs. Default: those of the built-in sample.")
+        Path | None, option("Pairs. Default: those of the built-in sample.", "--data")
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            help="Tokenizer folder or hub id. Default: one with 2,500 entries, trained on the "
-            "corpus."
+        option(
+            "Tokenizer folder or hub id. Default: one with 2,500 entries, trained on the corpus."
         ),
     ] = None,
-    target_length: Annotated[int, typer.Option(min=8, help="Tokens per sample.")] = 128,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
+    target_length: Annotated[int, option("Tokens per sample.", min=8)] = 128,
+    batch_size: Annotated[int, option("Samples per batch.", min=1)] = 64,
     workers: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Number of processes, or several to compare. Default: 1, 2 and all cores.",
             "--workers",
             "--processes",
             metavar="N,N…",
-            help="Number of processes, or several to compare. Default: 1, 2 and all cores.",
         ),
     ] = None,
     measuring: MeasuringOptions = MeasuringOptions(),

@@ -15,6 +15,7 @@ from bart_cli.cli.options import (
     PairOptions,
     ScoringOptions,
     keys,
+    option,
     option_groups,
 )
 from bart_cli.config.run import EvaluateConfig
@@ -29,14 +30,14 @@ def command(
     b: Annotated[Path, typer.Argument(help=PREDICTIONS, metavar="B")],
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Article-summary pairs with the references. Default: the references that "
+        option(
+            "Article-summary pairs with the references. Default: the references that "
             "`bart evaluate` wrote with the predictions."
         ),
     ] = None,
     pairs: PairOptions = PairOptions(),
     scoring: ScoringOptions = ScoringOptions(),
-    seed: Annotated[int, typer.Option(min=0, help="Seed for resampling.")] = 0,
+    seed: Annotated[int, option("Seed for resampling.", min=0)] = 0,
     settings: ConfigOptions = ConfigOptions(),
     as_json: JsonOption = False,
 ) -> None:

@@ -16,6 +16,7 @@ from bart_cli.cli.options import (
     JsonOption,
     SourceFieldOption,
     TargetFieldOption,
+    option,
     option_groups,
     setting,
 )
@@ -45,13 +46,10 @@ def inspect(
     path: Annotated[
         Path, typer.Argument(help="Shards, raw text or pairs: a file or folder.", metavar="PATH")
     ],
-    samples: Annotated[int, typer.Option(min=0, help="Samples to show per folder.")] = 2,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed for the choice of samples.")
-    ] = 0,
+    samples: Annotated[int, option("Samples to show per folder.", min=0)] = 2,
+    seed: Annotated[int, option("Seed for the choice of samples.", min=0, max=2**63 - 1)] = 0,
     tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Tokenizer folder or hub id. Default: the one saved with the shards."),
+        str | None, option("Tokenizer folder or hub id. Default: the one saved with the shards.")
     ] = None,
     settings: ConfigOptions = ConfigOptions(),
     schemes: Annotated[

@@ -6,11 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.text import Text
 
 from bart_cli.cli.console import ConsoleReporter, out, print_json, print_rows, say
-from bart_cli.cli.options import JsonOption, OutOption, SetOption
+from bart_cli.cli.options import JsonOption, OutOption, SetOption, option
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
 
@@ -18,9 +17,9 @@ KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
 def command(
     out_folder: OutOption = Path("demo"),
     megabytes: Annotated[
-        float, typer.Option(min=0.01, max=1000, help="Size of the pre-training corpus in MB.")
+        float, option("Size of the pre-training corpus in MB.", min=0.01, max=1000)
     ] = 20.0,
-    test: Annotated[int, typer.Option(min=3, help="Number of test articles to score.")] = 500,
+    test: Annotated[int, option("Number of test articles to score.", min=3)] = 500,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bart_cli.cli.console import ConsoleReporter, print_json, say
-from bart_cli.cli.options import JsonOption, OutOption, option_groups
+from bart_cli.cli.options import JsonOption, OutOption, option, option_groups
 from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
 
@@ -24,33 +24,29 @@ app = typer.Typer(no_args_is_help=True, help="Download corpora.")
 
 JobsOption = Annotated[
     int,
-    typer.Option(
+    option(
+        "Number of parallel downloads, and of processes that extract text.",
         "--jobs",
         "--processes",
         min=1,
         max=256,
-        help="Number of parallel downloads, and of processes that extract text.",
     ),
 ]
 
 
 def day(text: str) -> Any:
-    return typer.Option(formats=["%Y-%m-%d"], help=text)
+    return option(text, formats=["%Y-%m-%d"])
 
 
-RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")]
-ParallelOption = Annotated[
-    bool, typer.Option("--parallel-text", help="Also write .source and .target files.")
-]
+RevisionOption = Annotated[str | None, option("Branch, tag or commit of the data set.")]
+ParallelOption = Annotated[bool, option("Also write .source and .target files.", "--parallel-text")]
 
 
 @dataclass(frozen=True)
 class ResultOptions:
     """What to print, and whether to download."""
 
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the download size and stop.")
-    ] = False
+    dry_run: Annotated[bool, option("Print the download size and stop.", "--dry-run")] = False
     as_json: JsonOption = False
 
 
@@ -58,9 +54,7 @@ class ResultOptions:
 class HubOptions:
     """The data set on the hub."""
 
-    dataset: Annotated[
-        str | None, typer.Option(help="Hub data set to use instead: owner/name.")
-    ] = None
+    dataset: Annotated[str | None, option("Hub data set to use instead: owner/name.")] = None
     revision: RevisionOption = None
 
     def source(self, dataset: str, config: str | None) -> HubDataset:
@@ -82,39 +76,33 @@ def common_crawl(
     warc_start: Annotated[datetime | None, day("First day of the crawl. Default: --start.")] = None,
     warc_end: Annotated[datetime | None, day("Last day of the crawl. Default: --end.")] = None,
     strict_date: Annotated[
-        bool, typer.Option(help="Skip articles whose date is unknown or uncertain.")
+        bool, option("Skip articles whose date is unknown or uncertain.")
     ] = True,
     languages: Annotated[
         list[str] | None,
-        typer.Option(
-            "--language",
-            help="Language to keep (ISO 639-1 code), or 'all'; repeatable. Default: en.",
+        option(
+            "Language to keep (ISO 639-1 code), or 'all'; repeatable. Default: en.", "--language"
         ),
     ] = None,
     hosts: Annotated[
-        list[str] | None,
-        typer.Option("--host", help="Keep only this host and its subdomains; repeatable."),
+        list[str] | None, option("Keep only this host and its subdomains; repeatable.", "--host")
     ] = None,
     extractor: Annotated[
         Literal["trafilatura", "resiliparse", "news-please"],
-        typer.Option(help="trafilatura (most accurate) or resiliparse (fastest)."),
+        option("trafilatura (most accurate) or resiliparse (fastest)."),
     ] = "trafilatura",
     jobs: JobsOption = 2,
     keep_warc: Annotated[
-        bool, typer.Option("--keep-warc", help="Keep the WARC files (about 1 GB each).")
+        bool, option("Keep the WARC files (about 1 GB each).", "--keep-warc")
     ] = False,
     with_metadata: Annotated[
-        bool,
-        typer.Option(
-            "--metadata", help="Write title, author, date and URL to OUT/metadata/*.jsonl."
-        ),
+        bool, option("Write title, author, date and URL to OUT/metadata/*.jsonl.", "--metadata")
     ] = False,
     patience: Annotated[
-        float,
-        typer.Option(min=0, help="Maximum minutes to wait per file while the server is busy."),
+        float, option("Maximum minutes to wait per file while the server is busy.", min=0)
     ] = 60,
     base_url: Annotated[
-        str, typer.Option(help="URL of the server or a mirror.")
+        str, option("URL of the server or a mirror.")
     ] = "https://data.commoncrawl.org",
     result: ResultOptions = ResultOptions(),
 ) -> None:
@@ -170,18 +158,16 @@ def common_crawl(
 def wikipedia(
     out_folder: OutOption = Path("data/wikipedia"),
     snapshot: Annotated[
-        str, typer.Option(help="Date and language of the cleaned dump on the hub.")
+        str, option("Date and language of the cleaned dump on the hub.")
     ] = "20231101.en",
     language: Annotated[
-        str | None,
-        typer.Option(help="Language of the cleaned dump; overrides the one in --snapshot."),
+        str | None, option("Language of the cleaned dump; overrides the one in --snapshot.")
     ] = None,
     dump: Annotated[
-        str | None,
-        typer.Option(help="XML dump to clean instead: path or URL of pages-articles.xml(.bz2)."),
+        str | None, option("XML dump to clean instead: path or URL of pages-articles.xml(.bz2).")
     ] = None,
     skip_lists: Annotated[
-        bool, typer.Option("--skip-lists", help="With --dump: skip disambiguation and list pages.")
+        bool, option("With --dump: skip disambiguation and list pages.", "--skip-lists")
     ] = False,
     jobs: JobsOption = 2,
     hub: HubOptions = HubOptions(),
@@ -216,10 +202,10 @@ def openwebtext(
     out_folder: OutOption = Path("data/openwebtext"),
     archives: Annotated[
         Path | None,
-        typer.Option(
-            exists=True,
-            help="Original archives to extract instead: openwebtext.tar.xz, or a folder with it or "
+        option(
+            "Original archives to extract instead: openwebtext.tar.xz, or a folder with it or "
             "its .xz files.",
+            exists=True,
         ),
     ] = None,
     jobs: JobsOption = 2,
@@ -248,16 +234,14 @@ def cnn_dm(
     out_folder: OutOption = Path("data/cnn-dm"),
     stories: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Original .story files to read instead: a folder with them or cnn_stories.tgz.",
             exists=True,
-            help="Original .story files to read instead: a folder with them or cnn_stories.tgz.",
         ),
     ] = None,
     url_lists: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder with all_{train,val,test}.txt. Default: the folder of --stories."
-        ),
+        option("Folder with all_{train,val,test}.txt. Default: the folder of --stories."),
     ] = None,
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
@@ -285,14 +269,13 @@ def xsum(
     out_folder: OutOption = Path("data/xsum"),
     files: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Original .summary or .data files to read instead: a folder or .tar.gz with them.",
             exists=True,
-            help="Original .summary or .data files to read instead: a folder or .tar.gz with them.",
         ),
     ] = None,
     split_file: Annotated[
-        Path | None,
-        typer.Option(exists=True, help="JSON file with the splits. Default: the one in --files."),
+        Path | None, option("JSON file with the splits. Default: the one in --files.", exists=True)
     ] = None,
     parallel_text: ParallelOption = False,
     jobs: JobsOption = 1,
@@ -317,13 +300,13 @@ def xsum(
 @app.command()
 def sample(
     out_folder: OutOption = Path("data/sample"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the text.")] = 0,
+    seed: Annotated[int, option("Seed for the text.", min=0)] = 0,
     megabytes: Annotated[
-        float, typer.Option(min=0.001, max=100_000, help="Size of the pre-training corpus in MB.")
+        float, option("Size of the pre-training corpus in MB.", min=0.001, max=100_000)
     ] = 20.0,
-    train: Annotated[int, typer.Option(min=1, help="Number of training pairs.")] = 5000,
-    validation: Annotated[int, typer.Option(min=1, help="Number of validation pairs.")] = 500,
-    test: Annotated[int, typer.Option(min=1, help="Number of test pairs.")] = 500,
+    train: Annotated[int, option("Number of training pairs.", min=1)] = 5000,
+    validation: Annotated[int, option("Number of validation pairs.", min=1)] = 500,
+    test: Annotated[int, option("Number of test pairs.", min=1)] = 500,
     as_json: JsonOption = False,
 ) -> None:
     """Generate the built-in sample, offline; the same seed gives the same text.
@@ -359,12 +342,12 @@ def sample(
 def hub_corpus(
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Data set on the hub.")],
     out_folder: OutOption,
-    text_column: Annotated[str, typer.Option(help="Column with the text of documents.")] = "text",
+    text_column: Annotated[str, option("Column with the text of documents.")] = "text",
     subset: Annotated[
-        str | None, typer.Option(help="Configuration of the data set, such as sample-10BT.")
+        str | None, option("Configuration of the data set, such as sample-10BT.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to read.")] = "train",
-    limit: Annotated[int | None, typer.Option(min=1, help="Maximum rows to read.")] = None,
+    split: Annotated[str, option("Split to read.")] = "train",
+    limit: Annotated[int | None, option("Maximum rows to read.", min=1)] = None,
     revision: RevisionOption = None,
     result: ResultOptions = ResultOptions(),
 ) -> None:

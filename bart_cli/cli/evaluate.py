@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bart_cli.cli.console import ConsoleReporter, print_json, print_rows, say
 from bart_cli.cli.generation import DecodingOptions, load_with_model, saved_with
 from bart_cli.cli.options import (
@@ -16,6 +14,7 @@ from bart_cli.cli.options import (
     PairOptions,
     ScoringOptions,
     keys,
+    option,
     option_groups,
     setting,
     words,
@@ -34,14 +33,13 @@ KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLs
 
 @option_groups
 def command(
-    model: Annotated[str | None, typer.Option(help="Run, model folder or hub id to score.")] = None,
+    model: Annotated[str | None, option("Run, model folder or hub id to score.")] = None,
     checkpoint: CheckpointOption = None,
     data: Annotated[Path | None, setting(SummarizationDataConfig, "path")] = None,
     pairs: PairOptions = PairOptions(),
     predictions: Annotated[Path | None, setting(EvaluateConfig, "predictions")] = None,
     out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Output folder. Default: `evaluation-SPLIT` inside the run."),
+        Path | None, option("Output folder. Default: `evaluation-SPLIT` inside the run.", "--out")
     ] = None,
     scoring: ScoringOptions = ScoringOptions(),
     metrics: Annotated[str | None, setting(EvaluationConfig, "metrics", metavar="NAME,…")] = None,

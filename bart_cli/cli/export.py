@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bart_cli.cli.console import ConsoleReporter, print_json, say
-from bart_cli.cli.options import CheckpointOption, JsonOption, keys, option_groups, setting
+from bart_cli.cli.options import CheckpointOption, JsonOption, keys, option, option_groups, setting
 from bart_cli.config.commands import ExportConfig
 from bart_cli.errors import UsageError
 
@@ -38,7 +38,7 @@ def command(
             help="Run, model folder, hub id, `.ckpt` or fairseq `model.pt`.", metavar="MODEL"
         ),
     ],
-    out_folder: Annotated[Path, typer.Option("--out", help="Output folder; must be new or empty.")],
+    out_folder: Annotated[Path, option("Output folder; must be new or empty.", "--out")],
     options: ExportOptions = ExportOptions(),
     as_json: JsonOption = False,
 ) -> None:

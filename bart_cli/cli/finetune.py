@@ -9,8 +9,6 @@ from pathlib import Path
 from signal import Signals
 from typing import Annotated, Any
 
-import typer
-
 from bart_cli.cli.console import ConsoleReporter
 from bart_cli.cli.evaluate import show_scores
 from bart_cli.cli.generation import Saved, load_with_model, saved_with, without_model
@@ -21,6 +19,7 @@ from bart_cli.cli.options import (
     SourceLanguageOption,
     TargetLanguageOption,
     keys,
+    option,
     option_groups,
     setting,
 )
@@ -50,13 +49,11 @@ def command(
     pairs: PairOptions = PairOptions(),
     init_from: Annotated[str | None, setting(FinetuneConfig, "init_from")] = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Run folder. Default: runs/finetune-PRESET.")
+        Path | None, option("Run folder. Default: runs/finetune-PRESET.", "--out")
     ] = None,
     training: TrainingOptions = TrainingOptions(),
     adapting: AdaptingOptions = AdaptingOptions(),
-    evaluate: Annotated[
-        bool, typer.Option(help="Score the test split at the end, if there is one.")
-    ] = True,
+    evaluate: Annotated[bool, option("Score the test split at the end, if there is one.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a model on article-summary pairs.

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bart_cli.cli.options import (
     Config,
     ConfigOptions,
     SourceLanguageOption,
     TargetLanguageOption,
     keys,
+    option,
     setting,
 )
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig, Layer
@@ -33,8 +32,8 @@ BeamsOption = Annotated[int | None, setting(GenerationConfig, "beams")]
 MaxLengthOption = Annotated[int | None, setting(GenerationConfig, "max_length")]
 ModelOption = Annotated[
     str | None,
-    typer.Option(
-        help="Run, model folder or hub id. Default: the environment variable BART_MODEL, "
+    option(
+        "Run, model folder or hub id. Default: the environment variable BART_MODEL, "
         f"else {DEFAULT_MODEL}."
     ),
 ]

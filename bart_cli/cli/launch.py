@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bart_cli.cli.options import ConfigOptions, complete_preset
+from bart_cli.cli.options import ConfigOptions, complete_preset, option
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 from bart_cli.runtime.slurm import SlurmJob, slurm_script
@@ -23,32 +23,27 @@ def slurm(
     context: typer.Context,
     preset: Annotated[
         str | None,
-        typer.Option(
-            help="Preset of the run; see `bart presets list`.", autocompletion=complete_preset
-        ),
+        option("Preset of the run; see `bart presets list`.", autocompletion=complete_preset),
     ] = None,
     config_file: Annotated[
-        Path | None, typer.Option("--config", help="YAML file with settings, instead of a preset.")
+        Path | None, option("YAML file with settings, instead of a preset.", "--config")
     ] = None,
     nodes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of nodes. Default: the number in the preset's name."),
+        int | None, option("Number of nodes. Default: the number in the preset's name.", min=1)
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs per node, one task each.")] = 8,
+    gpus: Annotated[int, option("GPUs per node, one task each.", min=1)] = 8,
     cpus_per_task: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU cores per task. Default: the loader processes plus two."),
+        int | None, option("CPU cores per task. Default: the loader processes plus two.", min=1)
     ] = None,
-    hours: Annotated[float, typer.Option(min=0.1, help="Time limit of the job.")] = 24.0,
-    partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
-    account: Annotated[str | None, typer.Option(help="Account to charge.")] = None,
-    qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
+    hours: Annotated[float, option("Time limit of the job.", min=0.1)] = 24.0,
+    partition: Annotated[str | None, option("Partition of the cluster.")] = None,
+    account: Annotated[str | None, option("Account to charge.")] = None,
+    qos: Annotated[str | None, option("Quality of service.")] = None,
     container: Annotated[
-        str | None, typer.Option(help="Container image for Pyxis (srun --container-image).")
+        str | None, option("Container image for Pyxis (srun --container-image).")
     ] = None,
     mounts: Annotated[
-        str | None,
-        typer.Option(metavar="FROM:TO,…", help="Folders to mount into the container: FROM:TO,…"),
+        str | None, option("Folders to mount into the container: FROM:TO,…", metavar="FROM:TO,…")
     ] = None,
 ) -> None:
     """Print an sbatch script for a preset.

@@ -35,20 +35,23 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in preset_names() if name.startswith(incomplete)]
 
 
+def option(text: str, *names: str, **more: Any) -> Any:
+    """Return an option with this help text; default name: that of its parameter."""
+    return typer.Option(*names, help=text, **more)
+
+
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Set any setting: section.key=value; repeatable.")
+    list[str] | None, option("Set any setting: section.key=value; repeatable.", "--set")
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
+OutOption = Annotated[Path, option("Output folder.", "--out")]
 CheckpointOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "Checkpoint of a run to use. Default: best if the run was validated, else last.",
         metavar="last|best|STEP",
-        help="Checkpoint of a run to use. Default: best if the run was validated, else last.",
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print a JSON document instead of a table.")
-]
+JsonOption = Annotated[bool, option("Print a JSON document instead of a table.", "--json")]
 
 
 def setting(section: type[BaseModel], name: str, *names: str, metavar: str | None = None) -> Any:
@@ -60,9 +63,9 @@ def setting(section: type[BaseModel], name: str, *names: str, metavar: str | Non
     text = section.model_fields[name].description
     assert text, f"{section.__name__}.{name} has no description"
     text = re.sub("; null: [^;]+", "", text)  # a value in files, and the default of the option
-    option = typer.Option(*names, metavar=metavar, help=text[0].upper() + text[1:] + ".")
-    option.key = f"{SECTIONS[section]}.{name}" if section in SECTIONS else name
-    return option
+    found = option(text[0].upper() + text[1:] + ".", *names, metavar=metavar)
+    found.key = f"{SECTIONS[section]}.{name}" if section in SECTIONS else name
+    return found
 
 
 def keys(options: Any) -> dict[str, object]:
@@ -82,13 +85,10 @@ class ConfigOptions:
 
     preset: Annotated[
         str | None,
-        typer.Option(
-            help="Preset to start from; see `bart presets list`.", autocompletion=complete_preset
-        ),
+        option("Preset to start from; see `bart presets list`.", autocompletion=complete_preset),
     ] = None
     config_file: Annotated[
-        Path | None,
-        typer.Option("--config", help="YAML file with settings, such as a run's config.yaml."),
+        Path | None, option("YAML file with settings, such as a run's config.yaml.", "--config")
     ] = None
     sets: SetOption = None
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from bart_cli.cli.console import ConsoleReporter, out, print_json, print_rows
-from bart_cli.cli.options import JsonOption, OutOption, PairOptions, option_groups, setting
+from bart_cli.cli.options import JsonOption, OutOption, PairOptions, option, option_groups, setting
 from bart_cli.config.data import SummarizationDataConfig, require_language
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.data.documents import Form
@@ -19,7 +19,7 @@ from bart_cli.errors import UsageError
 app = typer.Typer(no_args_is_help=True, help="Prepare data for training.")
 
 TokenizerOption = Annotated[
-    str, typer.Option("--tokenizer", help="Tokenizer folder or hub id, e.g. facebook/bart-base.")
+    str, option("Tokenizer folder or hub id, e.g. facebook/bart-base.", "--tokenizer")
 ]
 LanguageOption = Annotated[str, setting(EvaluationConfig, "language")]
 
@@ -30,53 +30,48 @@ def pretrain(
     tokenizer: TokenizerOption,
     inputs: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Corpus as written by `bart download`: one document per line, id first. "
+            "WEIGHT: copies of each document in an epoch (2.0: twice; 0.5: half of the documents).",
             "--input",
             metavar="NAME=PATH[:WEIGHT]",
-            help="Corpus as written by `bart download`: one document per line, id first. "
-            "WEIGHT: copies of each document in an epoch (2.0: twice; 0.5: half of the documents).",
         ),
     ] = None,
     texts: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--text",
-            help="Text without ids: a file, or a folder with .txt or .jsonl files (also .gz).",
+        option(
+            "Text without ids: a file, or a folder with .txt or .jsonl files (also .gz).", "--text"
         ),
     ] = None,
     documents: Annotated[
         Literal["auto", "line", "blank-line"],
-        typer.Option(
-            help="How documents in --text are separated. auto: by blank lines if there are any, "
+        option(
+            "How documents in --text are separated. auto: by blank lines if there are any, "
             "else one document per line (unless the text is hard-wrapped)."
         ),
     ] = "auto",
     target_lengths: Annotated[
-        list[int] | None,
-        typer.Option("--target-length", help="Tokens per sample; repeatable. Default: 128."),
+        list[int] | None, option("Tokens per sample; repeatable. Default: 128.", "--target-length")
     ] = None,
     shards: Annotated[
-        int,
-        typer.Option(help="Shards per target length; ideally a multiple of the number of ranks."),
+        int, option("Shards per target length; ideally a multiple of the number of ranks.")
     ] = 16,
     validation_share: Annotated[
-        float, typer.Option(help="Share of the documents to hold out for validation.")
+        float, option("Share of the documents to hold out for validation.")
     ] = 0.01,
     cross_documents: Annotated[
-        bool, typer.Option("--cross-documents", help="Fill samples across document boundaries.")
+        bool, option("Fill samples across document boundaries.", "--cross-documents")
     ] = False,
     deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Skip exact duplicates of documents.")
+        bool, option("Skip exact duplicates of documents.", "--deduplicate")
     ] = False,
     language: LanguageOption = "auto",
     workers: Annotated[
         int,
-        typer.Option(
-            "--workers", "--processes", min=1, max=1024, help="Worker processes on this machine."
-        ),
+        option("Worker processes on this machine.", "--workers", "--processes", min=1, max=1024),
     ] = 2,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler: tcp://host:8786.")
+        str | None, option("Address of a running Dask scheduler: tcp://host:8786.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

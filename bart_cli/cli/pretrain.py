@@ -13,7 +13,7 @@ import typer
 
 from bart_cli.cli.app import VOICES
 from bart_cli.cli.console import ConsoleReporter
-from bart_cli.cli.options import ConfigOptions, JsonOption, keys, option_groups, setting
+from bart_cli.cli.options import ConfigOptions, JsonOption, keys, option, option_groups, setting
 from bart_cli.cli.training import TrainingOptions, show_result, start_workers
 from bart_cli.config.data import PretrainDataConfig
 from bart_cli.config.run import PretrainConfig, save_config
@@ -28,18 +28,18 @@ def command(
     settings: ConfigOptions = ConfigOptions(),
     phases: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Presets to run in sequence, each starting from the weights of the previous one.",
             metavar="PRESET,PRESET…",
-            help="Presets to run in sequence, each starting from the weights of the previous one.",
         ),
     ] = None,
     data: Annotated[Path | None, setting(PretrainDataConfig, "path")] = None,
     out_folder: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="Run folder (with --phases: parent of one run folder per phase). Default: "
+        option(
+            "Run folder (with --phases: parent of one run folder per phase). Default: "
             "runs/pretrain-PRESET.",
+            "--out",
         ),
     ] = None,
     init_from: Annotated[str | None, setting(PretrainConfig, "init_from")] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bart_cli.cli.console import print_error, print_json, print_rows, say
-from bart_cli.cli.options import JsonOption
+from bart_cli.cli.options import JsonOption, option
 from bart_cli.errors import UsageError
 from bart_cli.training.history import RunSummary, compare_runs, find_runs, read_run
 
@@ -87,11 +87,9 @@ def compare(
 @app.command()
 def watch(
     run: RunArgument,
-    every: Annotated[int, typer.Option(min=1, help="Seconds between updates of the page.")] = 10,
-    once: Annotated[bool, typer.Option("--once", help="Write the page once and exit.")] = False,
-    page: Annotated[
-        Path | None, typer.Option("--out", help="Page to write. Default: RUN/watch.html.")
-    ] = None,
+    every: Annotated[int, option("Seconds between updates of the page.", min=1)] = 10,
+    once: Annotated[bool, option("Write the page once and exit.", "--once")] = False,
+    page: Annotated[Path | None, option("Page to write. Default: RUN/watch.html.", "--out")] = None,
 ) -> None:
     """Watch a run in a browser: curves, speed, validation and samples on one page.
 

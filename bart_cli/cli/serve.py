@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bart_cli.cli.console import ConsoleReporter
 from bart_cli.cli.generation import (
     DecodingOptions,
@@ -17,7 +15,14 @@ from bart_cli.cli.generation import (
     model_of,
     without_model,
 )
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, keys, option_groups, setting
+from bart_cli.cli.options import (
+    CheckpointOption,
+    ConfigOptions,
+    keys,
+    option,
+    option_groups,
+    setting,
+)
 from bart_cli.config.commands import ServeConfig
 
 if TYPE_CHECKING:
@@ -46,16 +51,16 @@ def command(
     port: Annotated[int | None, setting(ServeConfig, "port")] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(
-            envvar="BART_API_KEY",
-            show_envvar=False,
-            help="Key that clients must send (Authorization: Bearer KEY). Required to serve other "
+        option(
+            "Key that clients must send (Authorization: Bearer KEY). Required to serve other "
             "machines. Default: the environment variable BART_API_KEY, which is safer, because "
             "other users of this machine cannot read it.",
+            envvar="BART_API_KEY",
+            show_envvar=False,
         ),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Serve other machines without requiring a key.")
+        bool, option("Serve other machines without requiring a key.", "--no-auth")
     ] = False,
     serving: ServingOptions = ServingOptions(),
     decoding: DecodingOptions = DecodingOptions(),

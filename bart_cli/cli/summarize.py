@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bart_cli.cli.console import ConsoleReporter, out, say
 from bart_cli.cli.generation import DecodingOptions, ModelOption, load_summarizer
-from bart_cli.cli.options import CheckpointOption, ConfigOptions, option_groups, setting
+from bart_cli.cli.options import CheckpointOption, ConfigOptions, option, option_groups, setting
 from bart_cli.config.commands import SummarizeConfig
 
 
@@ -33,10 +33,10 @@ def command(
     checkpoint: CheckpointOption = None,
     out_file: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="File for the results, written atomically. Rerun an interrupted command to resume "
+        option(
+            "File for the results, written atomically. Rerun an interrupted command to resume "
             "JSON lines.",
+            "--out",
         ),
     ] = None,
     form: Annotated[str | None, setting(SummarizeConfig, "format", "--format")] = None,
@@ -46,7 +46,7 @@ def command(
     decoding: DecodingOptions = DecodingOptions(),
     settings: ConfigOptions = ConfigOptions(),
     as_json: Annotated[
-        bool, typer.Option("--json", help="Same as --format json: print one JSON document.")
+        bool, option("Same as --format json: print one JSON document.", "--json")
     ] = False,
 ) -> None:
     """Summarize text.

@@ -11,7 +11,7 @@ import typer
 from bart_cli.cli.console import ConsoleReporter, print_json, print_table
 from bart_cli.cli.finetune import require_scores, saved_settings
 from bart_cli.cli.generation import load_with_model
-from bart_cli.cli.options import ConfigOptions, JsonOption, option_groups
+from bart_cli.cli.options import ConfigOptions, JsonOption, option, option_groups
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 
@@ -21,25 +21,21 @@ def command(
     settings: ConfigOptions = ConfigOptions(),
     grid: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Setting and the values to try; repeatable, to train every combination.",
             metavar="KEY=VALUE,VALUE…",
-            help="Setting and the values to try; repeatable, to train every combination.",
         ),
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Runs of each combination, with consecutive seeds.")
-    ] = 1,
-    data: Annotated[
-        Path | None, typer.Option(help="Shards or pairs, as for pretrain or finetune.")
-    ] = None,
+    seeds: Annotated[int, option("Runs of each combination, with consecutive seeds.", min=1)] = 1,
+    data: Annotated[Path | None, option("Shards or pairs, as for pretrain or finetune.")] = None,
     init_from: Annotated[
-        str | None, typer.Option(help="Run, model folder or hub id with the initial weights.")
+        str | None, option("Run, model folder or hub id with the initial weights.")
     ] = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the runs. Default: runs/sweep-PRESET.")
+        Path | None, option("Folder of the runs. Default: runs/sweep-PRESET.", "--out")
     ] = None,
     evaluate: Annotated[
-        bool, typer.Option(help="After fine-tuning, score the test split, if there is one.")
+        bool, option("After fine-tuning, score the test split, if there is one.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bart_cli.cli.console import ConsoleReporter, print_json, say
-from bart_cli.cli.options import JsonOption, OutOption
+from bart_cli.cli.options import JsonOption, OutOption, option
 from bart_cli.runtime.locks import locked_folder
 
 app = typer.Typer(no_args_is_help=True, help="Train tokenizers.")
@@ -21,14 +21,9 @@ def train(
         typer.Argument(help="Text files, or folders with .txt files.", metavar="FILE"),
     ],
     out_folder: OutOption,
-    vocab_size: Annotated[
-        int, typer.Option(help="Vocabulary size, including special tokens.")
-    ] = 50265,
+    vocab_size: Annotated[int, option("Vocabulary size, including special tokens.")] = 50265,
     with_ids: Annotated[
-        bool,
-        typer.Option(
-            "--ids", help="Lines begin with a document id, as `bart download` writes them."
-        ),
+        bool, option("Lines begin with a document id, as `bart download` writes them.", "--ids")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bart_cli.cli.console import print_json, print_rows, say
-from bart_cli.cli.options import setting
+from bart_cli.cli.options import option, setting
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ GB, GIB = 1e9, 2**30
 run_setting = partial(setting, TrainingConfig)
 ProcessesOption = Annotated[
     int | None,
-    typer.Option(
+    option(
+        "Worker processes on this machine. Default: one per GPU; 1 without a GPU.",
         "--processes",
         "--gpus",
         min=1,
-        help="Worker processes on this machine. Default: one per GPU; 1 without a GPU.",
     ),
 ]
 
@@ -46,19 +46,15 @@ class TrainingOptions:
     precision: Annotated[str | None, run_setting("precision", metavar="NAME")] = None
     seed: Annotated[int | None, run_setting("seed")] = None
     time_limit: Annotated[float | None, run_setting("time_limit", metavar="MINUTES")] = None
-    resume: Annotated[
-        str, typer.Option(metavar="auto|none|PATH", help="Checkpoint to resume from.")
-    ] = "auto"
+    resume: Annotated[str, option("Checkpoint to resume from.", metavar="auto|none|PATH")] = "auto"
     processes: ProcessesOption = None
-    max_restarts: Annotated[
-        int, typer.Option(min=0, help="Maximum restarts after a worker dies.")
-    ] = 0
+    max_restarts: Annotated[int, option("Maximum restarts after a worker dies.", min=0)] = 0
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run",
-            help="Check everything, measure a step, and print length, memory, disk and hours; "
+        option(
+            "Check everything, measure a step, and print length, memory, disk and hours; "
             "write nothing.",
+            "--dry-run",
         ),
     ] = False
 
