@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 IDLE = "no_effect"  # type of the validation error for a setting without effect
@@ -18,6 +18,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+
+
+def entry(default: Any, text: str, **limits: Any) -> Any:
+    """Return a setting, described by `text`, which is also the help text of its option."""
+    return Field(default, description=text, **limits)
 
 
 def refuse_idle(section: Section, names: Iterable[str], condition: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import StrictBool, model_validator
 
-from bart_cli.config.base import Section, refuse_idle
+from bart_cli.config.base import Section, entry, refuse_idle
 from bart_cli.errors import UsageError
 
 # ISO 639-1.
@@ -30,11 +30,7 @@ LANGUAGE_HELP = (
 
 
 def check_language(code: str) -> str:
-    """Validate a language code, and return it.
-
-    Raises:
-        ValueError: neither auto nor an ISO 639-1 code.
-    """
+    """Validate a language code, and return it."""
     if code != "auto" and code not in LANGUAGES:
         raise ValueError(
             f"input should be auto or an ISO 639-1 code such as de (abbreviations are known for "
@@ -44,11 +40,7 @@ def check_language(code: str) -> str:
 
 
 def require_language(code: str) -> None:
-    """Validate the value of `--language`.
-
-    Raises:
-        UsageError: neither auto nor an ISO 639-1 code.
-    """
+    """Validate the value of `--language`."""
     try:
         check_language(code)
     except ValueError as error:
@@ -62,47 +54,37 @@ MASKING = ("mask", "delete", "infill")
 class DenoisingConfig(Section):
     """Noise for pre-training: a list of schemes, applied in this order (docs/noise.md)."""
 
-    schemes: tuple[Scheme, ...] = Field(
+    schemes: tuple[Scheme, ...] = entry(
         ("permute", "infill"),
-        description="noising schemes in order: permute (shuffle sentences), infill (replace spans "
+        "noising schemes in order: permute (shuffle sentences), infill (replace spans "
         "with <mask>), mask (replace single tokens with <mask>), delete (delete single tokens), "
         "insert (insert <mask>), rotate (start at a random token)",
     )
-    permute_sentences: StrictBool | None = Field(
-        None, exclude=True, description="deprecated: false removes permute from schemes"
+    permute_sentences: StrictBool | None = entry(
+        None, "deprecated: false removes permute from schemes", exclude=True
     )
-    permute_ratio: float = Field(
-        1.0, gt=0, le=1, description="share of sentences that permute shuffles"
+    permute_ratio: float = entry(1.0, "share of sentences that permute shuffles", gt=0, le=1)
+    mask_ratio: float = entry(0.3, "share of tokens that are masked or deleted", ge=0, lt=1)
+    mask_length: Literal["subword", "word", "span-poisson"] = entry(
+        "span-poisson", "units of infill: single tokens, single words, or spans of Poisson length"
     )
-    mask_ratio: float = Field(
-        0.3, ge=0, lt=1, description="share of tokens that are masked or deleted"
+    poisson_lambda: float = entry(
+        3.5, "mean span length in words (paper: 3.0, fairseq's models: 3.5)", ge=0.1, le=50
     )
-    mask_length: Literal["subword", "word", "span-poisson"] = Field(
-        "span-poisson",
-        description="units of infill: single tokens, single words, or spans of Poisson length",
+    replace_length: Literal[0, 1, -1] = entry(
+        1, "replacement of a unit by infill: 0: nothing, 1: one <mask>, -1: one <mask> per token"
     )
-    poisson_lambda: float = Field(
-        3.5,
-        ge=0.1,
-        le=50,
-        description="mean span length in words (paper: 3.0, fairseq's models: 3.5)",
+    random_ratio: float = entry(
+        0.1, "share of spans replaced with a random token instead of <mask>", ge=0, le=1
     )
-    replace_length: Literal[0, 1, -1] = Field(
-        1,
-        description="replacement of a unit by infill: 0: nothing, 1: one <mask>, -1: one <mask> "
-        "per token",
+    insert_ratio: float = entry(
+        0.1, "tokens to insert, as a share of the sample's tokens", gt=0, le=1
     )
-    random_ratio: float = Field(
-        0.1, ge=0, le=1, description="share of spans replaced with a random token instead of <mask>"
-    )
-    insert_ratio: float = Field(
-        0.1, gt=0, le=1, description="tokens to insert, as a share of the sample's tokens"
-    )
-    rotate_ratio: float = Field(1.0, gt=0, le=1, description="share of samples to rotate")
-    whole_words: bool = Field(True, description="mask whole words only")
-    sampling: Literal["exact", "fairseq"] = Field(
+    rotate_ratio: float = entry(1.0, "share of samples to rotate", gt=0, le=1)
+    whole_words: bool = entry(True, "mask whole words only")
+    sampling: Literal["exact", "fairseq"] = entry(
         "exact",
-        description="exact: spans never overlap and mask_ratio holds on average; fairseq: counts "
+        "exact: spans never overlap and mask_ratio holds on average; fairseq: counts "
         "are rounded up and spans may overlap, as in fairseq's DenoisingDataset",
     )
 
@@ -152,106 +134,86 @@ class DenoisingConfig(Section):
 class PretrainDataConfig(Section):
     """Shards written by `bart preprocess pretrain` (or by LDDL)."""
 
-    path: Path | None = Field(None, description="folder of training shards")
-    validation_path: Path | None = Field(
-        None, description="folder of validation shards; default: `validation` next to `path`"
+    path: Path | None = entry(None, "folder of training shards")
+    validation_path: Path | None = entry(
+        None, "folder of validation shards; default: `validation` next to `path`"
     )
-    tokenizer: str | None = Field(
-        None, description="tokenizer folder or hub id; default: the one saved with the shards"
+    tokenizer: str | None = entry(
+        None, "tokenizer folder or hub id; default: the one saved with the shards"
     )
-    sequence_length: int = Field(
-        128,
-        ge=8,
-        description="maximum tokens per sample, including <s> and </s>; longer samples are "
-        "truncated",
+    sequence_length: int = entry(
+        128, "maximum tokens per sample, including <s> and </s>; longer samples are truncated", ge=8
     )
-    streams: int = Field(
+    streams: int = entry(
         64,
+        "streams that determine the order of samples; must be divisible by the number of ranks",
         ge=1,
-        description="streams that determine the order of samples; must be divisible by the number "
-        "of ranks",
     )
-    workers: int = Field(
-        1, ge=0, description="data loader processes per rank; 0: load in the training process"
-    )
+    workers: int = entry(1, "data loader processes per rank; 0: load in the training process", ge=0)
 
 
 class SummarizationDataConfig(Section):
     """Pairs of article and summary: a folder, a file or a hub data set."""
 
-    path: Path | None = Field(
+    path: Path | None = entry(
         None,
-        description="article-summary pairs: a folder with train, validation and test files, one "
+        "article-summary pairs: a folder with train, validation and test files, one "
         "file, or a hub data set such as abisee/cnn_dailymail:3.0.0",
     )
-    source_field: str | None = Field(
+    source_field: str | None = entry(
         None,
-        description="column with the articles, such as article or, in an object, article.text; "
+        "column with the articles, such as article or, in an object, article.text; "
         "default: detected (article, document, text …)",
     )
-    target_field: str | None = Field(
-        None, description="column with the summaries; default: detected (summary, highlights …)"
+    target_field: str | None = entry(
+        None, "column with the summaries; default: detected (summary, highlights …)"
     )
-    list_targets: Literal["sentences", "references"] = Field(
+    list_targets: Literal["sentences", "references"] = entry(
         "sentences",
-        description="meaning of a list in the column of summaries: sentences: the sentences of one "
-        "summary; references: several summaries (training uses the first one, scores are the "
-        "best over all)",
+        "meaning of a list in the column of summaries: sentences: the sentences of one summary; "
+        "references: several summaries (training uses the first one, scores are the best over all)",
     )
-    validation_share: float = Field(
+    validation_share: float = entry(
         0.0,
+        "share of pairs to hold out for validation if the data has no validation split",
         ge=0,
         lt=1,
-        description="share of pairs to hold out for validation if the data has no validation split",
     )
-    test_share: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of pairs to hold out for testing if the data has no test split",
+    test_share: float = entry(
+        0.0, "share of pairs to hold out for testing if the data has no test split", ge=0, lt=1
     )
-    tokenizer: str | None = Field(
-        None, description="tokenizer folder or hub id; default: the model's own"
+    tokenizer: str | None = entry(None, "tokenizer folder or hub id; default: the model's own")
+    source_language: str | None = entry(
+        None, "language code of mBART for the articles, such as fr_XX; default: the model's"
     )
-    source_language: str | None = Field(
+    target_language: str | None = entry(
+        None, "language code of mBART for the summaries, such as fr_XX; default: the model's"
+    )
+    max_source_length: int = entry(
+        1024, "maximum tokens per article; longer articles are truncated", ge=8
+    )
+    max_target_length: int = entry(
+        142, "maximum tokens per summary; longer summaries are truncated", ge=4
+    )
+    max_validation_target_length: int | None = entry(
         None,
-        description="language code of mBART for the articles, such as fr_XX; default: the model's",
-    )
-    target_language: str | None = Field(
-        None,
-        description="language code of mBART for the summaries, such as fr_XX; default: the model's",
-    )
-    max_source_length: int = Field(
-        1024, ge=8, description="maximum tokens per article; longer articles are truncated"
-    )
-    max_target_length: int = Field(
-        142, ge=4, description="maximum tokens per summary; longer summaries are truncated"
-    )
-    max_validation_target_length: int | None = Field(
-        None,
-        ge=4,
-        description="maximum tokens per summary of the validation split, for the loss and for "
+        "maximum tokens per summary of the validation split, for the loss and for "
         "ROUGE; default: max_target_length for the loss, full references for ROUGE",
-    )
-    max_test_target_length: int | None = Field(
-        None,
         ge=4,
-        description="maximum tokens per reference of the test split; default: full references",
     )
-    prefix: str | None = Field(
-        None, description="text to prepend to every article; default: the model's"
+    max_test_target_length: int | None = entry(
+        None, "maximum tokens per reference of the test split; default: full references", ge=4
     )
-    n_train: int | None = Field(None, ge=1, description="use only the first N training pairs")
-    n_validation: int | None = Field(
-        None, ge=1, description="use only the first N validation pairs"
-    )
-    n_test: int | None = Field(None, ge=1, description="use only the first N test pairs")
-    group_by_length: bool = Field(True, description="batch articles of similar length together")
-    max_tokens: int | None = Field(
+    prefix: str | None = entry(None, "text to prepend to every article; default: the model's")
+    n_train: int | None = entry(None, "use only the first N training pairs", ge=1)
+    n_validation: int | None = entry(None, "use only the first N validation pairs", ge=1)
+    n_test: int | None = entry(None, "use only the first N test pairs", ge=1)
+    group_by_length: bool = entry(True, "batch articles of similar length together")
+    max_tokens: int | None = entry(
         None,
-        ge=64,
-        description="maximum source tokens per micro-batch, including padding; micro_batch is "
+        "maximum source tokens per micro-batch, including padding; micro_batch is "
         "then the maximum number of pairs",
+        ge=64,
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bart_cli.config.base import Section, refuse_idle
+from bart_cli.config.base import Section, entry, refuse_idle
 from bart_cli.config.data import LANGUAGE_HELP, check_language
 from bart_cli.errors import UsageError
 
@@ -25,104 +25,76 @@ Ids = Annotated[tuple[TokenId, ...], Field(min_length=1)]
 class GenerationConfig(Section):
     """Decoding, as in Hugging Face's `generate`. Lengths include the start token."""
 
-    beams: int = Field(
-        4, ge=1, le=64, description="number of beams; 1: greedy search (or sampling)"
-    )
-    length_penalty: float = Field(
+    beams: int = entry(4, "number of beams; 1: greedy search (or sampling)", ge=1, le=64)
+    length_penalty: float = entry(
         2.0,
+        "exponent p in score = log-likelihood / length ** p; positive values favor "
+        "longer summaries",
         ge=-10,
         le=10,
-        description="exponent p in score = log-likelihood / length ** p; positive values favor "
-        "longer summaries",
     )
-    min_length: int = Field(0, ge=0, description="minimum tokens before </s>")
-    max_length: int = Field(142, ge=2, description="maximum tokens per summary")
-    no_repeat_ngram: int = Field(
-        3, ge=0, description="size of n-grams that must not repeat; 0: off"
-    )
-    early_stopping: bool | Literal["never"] = Field(
+    min_length: int = entry(0, "minimum tokens before </s>", ge=0)
+    max_length: int = entry(142, "maximum tokens per summary", ge=2)
+    no_repeat_ngram: int = entry(3, "size of n-grams that must not repeat; 0: off", ge=0)
+    early_stopping: bool | Literal["never"] = entry(
         True,
-        description="when to stop: true: when `beams` hypotheses are finished; false: when a "
+        "when to stop: true: when `beams` hypotheses are finished; false: when a "
         "better one is unlikely; never: only when a better one is impossible",
     )
-    forced_bos: bool = Field(True, description="force <s> as the first generated token")
-    forced_eos: bool = Field(True, description="force </s> at the maximum length")
-    return_sequences: int = Field(1, ge=1, le=64, description="summaries to return per article")
-    sample: bool = Field(
-        False, description="sample tokens instead of choosing the most likely ones"
+    forced_bos: bool = entry(True, "force <s> as the first generated token")
+    forced_eos: bool = entry(True, "force </s> at the maximum length")
+    return_sequences: int = entry(1, "summaries to return per article", ge=1, le=64)
+    sample: bool = entry(False, "sample tokens instead of choosing the most likely ones")
+    temperature: float = entry(1.0, "sampling temperature", gt=0, le=100)
+    top_k: int = entry(0, "sampling: keep the k most likely tokens; 0: off", ge=0)
+    top_p: float = entry(
+        1.0, "sampling: keep the smallest set of tokens with this total probability", gt=0, le=1
     )
-    temperature: float = Field(1.0, gt=0, le=100, description="sampling temperature")
-    top_k: int = Field(0, ge=0, description="sampling: keep the k most likely tokens; 0: off")
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="sampling: keep the smallest set of tokens with this total probability",
+    min_p: float | None = entry(
+        None, "sampling: keep tokens with at least this share of the top probability", ge=0, le=1
     )
-    min_p: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="sampling: keep tokens with at least this share of the top probability",
+    typical_p: float = entry(
+        1.0, "sampling: keep the most typical tokens with this total probability", gt=0, le=1
     )
-    typical_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="sampling: keep the most typical tokens with this total probability",
+    top_h: float | None = entry(
+        None, "sampling: keep the top tokens up to this share of the entropy", gt=0, le=1
     )
-    top_h: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="sampling: keep the top tokens up to this share of the entropy",
+    epsilon_cutoff: float = entry(
+        0.0, "sampling: keep tokens with at least this probability; 0: off", ge=0, lt=1
     )
-    epsilon_cutoff: float = Field(
-        0.0, ge=0, lt=1, description="sampling: keep tokens with at least this probability; 0: off"
+    eta_cutoff: float = entry(
+        0.0, "sampling: like epsilon_cutoff, but lower at high entropy; 0: off", ge=0, lt=1
     )
-    eta_cutoff: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="sampling: like epsilon_cutoff, but lower at high entropy; 0: off",
+    repetition_penalty: float = entry(
+        1.0, "penalty for tokens that already occurred; 1: off", gt=0, le=10
     )
-    repetition_penalty: float = Field(
-        1.0, gt=0, le=10, description="penalty for tokens that already occurred; 1: off"
+    encoder_repetition_penalty: float = entry(
+        1.0, "bonus for tokens of the article; 1: off", gt=0, le=10
     )
-    encoder_repetition_penalty: float = Field(
-        1.0, gt=0, le=10, description="bonus for tokens of the article; 1: off"
+    encoder_no_repeat_ngram: int = entry(
+        0, "size of n-grams that must not be copied from the article; 0: off", ge=0
     )
-    encoder_no_repeat_ngram: int = Field(
-        0, ge=0, description="size of n-grams that must not be copied from the article; 0: off"
+    exponential_decay_length_penalty: tuple[int, float] | None = entry(
+        None, "[start, factor]: raise the score of </s> exponentially after `start` tokens"
     )
-    exponential_decay_length_penalty: tuple[int, float] | None = Field(
-        None,
-        description="[start, factor]: raise the score of </s> exponentially after `start` tokens",
+    sequence_bias: tuple[tuple[Ids, float], ...] = entry(
+        (), "[[ids, bias], …]: bias added to the last id when it follows the others"
     )
-    sequence_bias: tuple[tuple[Ids, float], ...] = Field(
-        (), description="[[ids, bias], …]: bias added to the last id when it follows the others"
+    bad_words: tuple[Ids, ...] = entry((), "sequences of token ids that must not occur")
+    suppress_tokens: tuple[TokenId, ...] = entry((), "token ids that must not occur")
+    begin_suppress_tokens: tuple[TokenId, ...] = entry(
+        (), "token ids that must not come first (or second, after a forced token)"
     )
-    bad_words: tuple[Ids, ...] = Field((), description="sequences of token ids that must not occur")
-    suppress_tokens: tuple[TokenId, ...] = Field((), description="token ids that must not occur")
-    begin_suppress_tokens: tuple[TokenId, ...] = Field(
-        (), description="token ids that must not come first (or second, after a forced token)"
+    renormalize_logits: bool = entry(False, "renormalize log-probabilities after all constraints")
+    start_token: TokenId | None = entry(
+        None, "first input of the decoder, as a token id; null: the model's"
     )
-    renormalize_logits: bool = Field(
-        False, description="renormalize log-probabilities after all constraints"
+    forced_bos_token: TokenId | None = entry(None, "token id that forced_bos forces; null: <s>")
+    end_tokens: tuple[TokenId, ...] | None = entry(None, "token ids that end a summary; null: </s>")
+    forced_eos_tokens: tuple[TokenId, ...] | None = entry(
+        None, "token ids that forced_eos forces; null: </s>"
     )
-    start_token: TokenId | None = Field(
-        None, description="first input of the decoder, as a token id; null: the model's"
-    )
-    forced_bos_token: TokenId | None = Field(
-        None, description="token id that forced_bos forces; null: <s>"
-    )
-    end_tokens: tuple[TokenId, ...] | None = Field(
-        None, description="token ids that end a summary; null: </s>"
-    )
-    forced_eos_tokens: tuple[TokenId, ...] | None = Field(
-        None, description="token ids that forced_eos forces; null: </s>"
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="sampling seed")
+    seed: int = entry(0, "sampling seed", ge=0, lt=2**63)
 
     @field_validator("early_stopping", mode="before")
     @classmethod
@@ -216,9 +188,6 @@ def resolve_generation(
 
     Returns:
         the values and the sources by field of GenerationConfig, and messages about changed values.
-
-    Raises:
-        UsageError: a minimum length exceeds the maximum length of an earlier layer.
     """
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
@@ -256,41 +225,34 @@ def resolve_generation(
 class EvaluationConfig(Section):
     """How a model is scored on pairs."""
 
-    split: str = Field("test", description="split to score")
-    batch_size: int = Field(32, ge=1, description="articles per batch")
-    max_tokens: int | None = Field(
-        None, ge=1, description="maximum source tokens per batch, including padding"
+    split: str = entry("test", "split to score")
+    batch_size: int = entry(32, "articles per batch", ge=1)
+    max_tokens: int | None = entry(None, "maximum source tokens per batch, including padding", ge=1)
+    precision: DecodingPrecision = entry(
+        "fp32", "precision: fp32, tf32, bf16, fp16, int8 (CPU only), or auto (the fastest)"
     )
-    precision: DecodingPrecision = Field(
-        "fp32",
-        description="precision: fp32, tf32, bf16, fp16, int8 (CPU only), or auto (the fastest)",
-    )
-    device: str = Field(
-        "auto", description="device: cpu, cuda, cuda:N, or auto (a GPU if there is one)"
-    )
-    stemmer: bool = Field(True, description="apply the Porter stemmer before ROUGE compares words")
-    tokenizer: RougeTokenizer = Field(
+    device: str = entry("auto", "device: cpu, cuda, cuda:N, or auto (a GPU if there is one)")
+    stemmer: bool = entry(True, "apply the Porter stemmer before ROUGE compares words")
+    tokenizer: RougeTokenizer = entry(
         "ascii",
-        description="how ROUGE splits text into words: ascii: only a-z and 0-9, as in published "
+        "how ROUGE splits text into words: ascii: only a-z and 0-9, as in published "
         "scores; unicode: words of any script, single characters in Chinese, Japanese and Thai",
     )
-    language: str = Field("auto", description=LANGUAGE_HELP)
-    limit: int | None = Field(None, ge=1, description="score only the first N pairs")
-    bootstrap: int = Field(
-        1000, ge=0, description="bootstrap resamples for confidence intervals; 0: none"
-    )
-    bleu: bool = Field(False, description="also compute BLEU (sacrebleu)")
-    metrics: tuple[Metric, ...] = Field(
+    language: str = entry("auto", LANGUAGE_HELP)
+    limit: int | None = entry(None, "score only the first N pairs", ge=1)
+    bootstrap: int = entry(1000, "bootstrap resamples for confidence intervals; 0: none", ge=0)
+    bleu: bool = entry(False, "also compute BLEU (sacrebleu)")
+    metrics: tuple[Metric, ...] = entry(
         (),
-        description="metrics besides ROUGE: bertscore: similarity of token vectors; novelty: "
+        "metrics besides ROUGE: bertscore: similarity of token vectors; novelty: "
         "n-grams not in the article; compression: words of the article per word of the summary; "
         "repetition: repeated n-grams; coverage: names and numbers that are also in the article",
     )
-    bertscore_model: str = Field(
-        "FacebookAI/roberta-large", description="encoder for BERTScore: hub id or folder"
+    bertscore_model: str = entry(
+        "FacebookAI/roberta-large", "encoder for BERTScore: hub id or folder"
     )
-    bertscore_layer: int | None = Field(
-        None, ge=0, description="encoder layer for BERTScore; default: the usual one for the model"
+    bertscore_layer: int | None = entry(
+        None, "encoder layer for BERTScore; default: the usual one for the model", ge=0
     )
 
     @model_validator(mode="after")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from bart_cli.config.base import Section
+from bart_cli.config.base import Section, entry
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 # Settings of training, which do not affect the shapes of the weights.
@@ -17,50 +17,40 @@ DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", *LAYERDROPS)
 class ModelConfig(Section):
     """Architecture (Lewis et al. 2020). The defaults are BART-base, post-LN."""
 
-    vocab_size: int = Field(50265, ge=8, description="rows of the embedding table")
-    d_model: int = Field(768, ge=8, description="width of the residual stream")
-    encoder_layers: int = Field(6, ge=1, description="encoder layers")
-    decoder_layers: int = Field(6, ge=1, description="decoder layers")
-    encoder_attention_heads: int = Field(12, ge=1, description="encoder attention heads")
-    decoder_attention_heads: int = Field(12, ge=1, description="decoder attention heads")
-    encoder_ffn_dim: int = Field(
-        3072, ge=8, description="inner width of the encoder's feed-forward layers"
+    vocab_size: int = entry(50265, "rows of the embedding table", ge=8)
+    d_model: int = entry(768, "width of the residual stream", ge=8)
+    encoder_layers: int = entry(6, "encoder layers", ge=1)
+    decoder_layers: int = entry(6, "decoder layers", ge=1)
+    encoder_attention_heads: int = entry(12, "encoder attention heads", ge=1)
+    decoder_attention_heads: int = entry(12, "decoder attention heads", ge=1)
+    encoder_ffn_dim: int = entry(3072, "inner width of the encoder's feed-forward layers", ge=8)
+    decoder_ffn_dim: int = entry(3072, "inner width of the decoder's feed-forward layers", ge=8)
+    activation_function: Activation = entry(
+        "gelu", "activation function of the feed-forward layers"
     )
-    decoder_ffn_dim: int = Field(
-        3072, ge=8, description="inner width of the decoder's feed-forward layers"
+    max_position_embeddings: int = entry(
+        1024, "maximum sequence length in tokens (the table has 2 more rows)", ge=8
     )
-    activation_function: Activation = Field(
-        "gelu", description="activation function of the feed-forward layers"
+    pre_layer_norm: bool = entry(
+        False, "Pre-LN: LayerNorm inside each residual branch and after the last layer"
     )
-    max_position_embeddings: int = Field(
-        1024, ge=8, description="maximum sequence length in tokens (the table has 2 more rows)"
+    scale_embedding: bool = entry(False, "multiply embeddings by sqrt(d_model)")
+    init_std: float = entry(0.02, "standard deviation of initial weights", gt=0, le=1)
+    dropout: float = entry(0.1, "dropout on embeddings and residual branches", ge=0, lt=1)
+    attention_dropout: float = entry(0.0, "dropout on attention weights", ge=0, lt=1)
+    activation_dropout: float = entry(0.0, "dropout inside the feed-forward layers", ge=0, lt=1)
+    encoder_layerdrop: float = entry(
+        0.0, "probability that a training step skips an encoder layer", ge=0, lt=1
     )
-    pre_layer_norm: bool = Field(
-        False, description="Pre-LN: LayerNorm inside each residual branch and after the last layer"
+    decoder_layerdrop: float = entry(
+        0.0, "probability that a training step skips a decoder layer", ge=0, lt=1
     )
-    scale_embedding: bool = Field(False, description="multiply embeddings by sqrt(d_model)")
-    init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of initial weights")
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="dropout on embeddings and residual branches"
-    )
-    attention_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on attention weights")
-    activation_dropout: float = Field(
-        0.0, ge=0, lt=1, description="dropout inside the feed-forward layers"
-    )
-    encoder_layerdrop: float = Field(
-        0.0, ge=0, lt=1, description="probability that a training step skips an encoder layer"
-    )
-    decoder_layerdrop: float = Field(
-        0.0, ge=0, lt=1, description="probability that a training step skips a decoder layer"
-    )
-    bos_token_id: int = Field(0, ge=0, description="token id of <s>")
-    pad_token_id: int = Field(1, ge=0, description="token id of <pad>")
-    eos_token_id: int = Field(2, ge=0, description="token id of </s>")
-    decoder_start_token_id: int = Field(
-        2, ge=0, description="token id of the decoder's first input (</s>)"
-    )
+    bos_token_id: int = entry(0, "token id of <s>", ge=0)
+    pad_token_id: int = entry(1, "token id of <pad>", ge=0)
+    eos_token_id: int = entry(2, "token id of </s>", ge=0)
+    decoder_start_token_id: int = entry(2, "token id of the decoder's first input (</s>)", ge=0)
 
-    prefix: str = Field("", description="text to prepend to every article")
+    prefix: str = entry("", "text to prepend to every article")
 
     @property
     def training_start_id(self) -> int | None:

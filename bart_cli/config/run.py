@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from bart_cli.config.base import Section, refuse_idle
+from bart_cli.config.base import Section, entry, refuse_idle
 from bart_cli.config.data import DenoisingConfig, PretrainDataConfig, SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig
 from bart_cli.config.model import ModelConfig
@@ -20,16 +20,14 @@ class PretrainConfig(Section):
     """Configuration of `bart pretrain`."""
 
     task: Literal["pretrain"] = "pretrain"
-    description: str = Field("", description="purpose of this run or preset")
-    init_from: str | None = Field(
-        None, description="run, model folder or hub id of the initial weights"
-    )
-    model: ModelConfig = Field(ModelConfig(), description="architecture")
-    data: PretrainDataConfig = Field(PretrainDataConfig(), description="shards")
-    denoising: DenoisingConfig = Field(DenoisingConfig(), description="noise")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
-    training: TrainingConfig = Field(TrainingConfig(), description="training loop")
+    description: str = entry("", "purpose of this run or preset")
+    init_from: str | None = entry(None, "run, model folder or hub id of the initial weights")
+    model: ModelConfig = entry(ModelConfig(), "architecture")
+    data: PretrainDataConfig = entry(PretrainDataConfig(), "shards")
+    denoising: DenoisingConfig = entry(DenoisingConfig(), "noise")
+    optimizer: OptimizerConfig = entry(OptimizerConfig(), "optimizer")
+    schedule: ScheduleConfig = entry(ScheduleConfig(), "learning rate")
+    training: TrainingConfig = entry(TrainingConfig(), "training loop")
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
@@ -44,30 +42,28 @@ class FinetuneConfig(Section):
     """Configuration of `bart finetune`. Without `init_from`, the initial weights are random."""
 
     task: Literal["finetune"] = "finetune"
-    description: str = Field("", description="purpose of this run or preset")
-    init_from: str | None = Field(
-        None,
-        description="pre-trained model: run, model folder, hub id, `.ckpt` or fairseq `model.pt`",
+    description: str = entry("", "purpose of this run or preset")
+    init_from: str | None = entry(
+        None, "pre-trained model: run, model folder, hub id, `.ckpt` or fairseq `model.pt`"
     )
-    keep_encoder_layers: tuple[int, ...] | None = Field(
-        None, description="encoder layers to keep, for distillation (shrink and fine-tune)"
+    keep_encoder_layers: tuple[int, ...] | None = entry(
+        None, "encoder layers to keep, for distillation (shrink and fine-tune)"
     )
-    keep_decoder_layers: tuple[int, ...] | None = Field(
-        None, description="decoder layers to keep, for distillation (shrink and fine-tune)"
+    keep_decoder_layers: tuple[int, ...] | None = entry(
+        None, "decoder layers to keep, for distillation (shrink and fine-tune)"
     )
-    model: ModelConfig = Field(
-        ModelConfig(),
-        description="architecture; with `init_from`, only dropout and LayerDrop rates apply",
+    model: ModelConfig = entry(
+        ModelConfig(), "architecture; with `init_from`, only dropout and LayerDrop rates apply"
     )
-    data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate")
-    training: TrainingConfig = Field(TrainingConfig(), description="training loop")
-    generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
-    generation_sources: dict[str, str] = Field(
-        {}, description="source of each decoding setting; written for the record, ignored on input"
+    data: SummarizationDataConfig = entry(SummarizationDataConfig(), "pairs")
+    optimizer: OptimizerConfig = entry(OptimizerConfig(), "optimizer")
+    schedule: ScheduleConfig = entry(ScheduleConfig(), "learning rate")
+    training: TrainingConfig = entry(TrainingConfig(), "training loop")
+    generation: GenerationConfig = entry(GenerationConfig(), "decoding")
+    generation_sources: dict[str, str] = entry(
+        {}, "source of each decoding setting; written for the record, ignored on input"
     )
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
+    evaluation: EvaluationConfig = entry(EvaluationConfig(), "scoring")
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
@@ -81,19 +77,19 @@ class EvaluateConfig(Section):
     """Configuration of `bart evaluate`."""
 
     task: Literal["evaluate"] = "evaluate"
-    description: str = Field("", description="purpose of this run or preset")
-    model_path: str | None = Field(None, description="run, model folder or hub id to evaluate")
-    predictions: Path | None = Field(
+    description: str = entry("", "purpose of this run or preset")
+    model_path: str | None = entry(None, "run, model folder or hub id to evaluate")
+    predictions: Path | None = entry(
         None,
-        description="existing summaries to score instead of a model: JSON lines with the field "
+        "existing summaries to score instead of a model: JSON lines with the field "
         "`prediction` (or `summary`), or a text file with one summary per line",
     )
-    data: SummarizationDataConfig = Field(SummarizationDataConfig(), description="pairs")
-    generation: GenerationConfig = Field(GenerationConfig(), description="decoding")
-    generation_sources: dict[str, str] = Field(
-        {}, description="source of each decoding setting; written for the record, ignored on input"
+    data: SummarizationDataConfig = entry(SummarizationDataConfig(), "pairs")
+    generation: GenerationConfig = entry(GenerationConfig(), "decoding")
+    generation_sources: dict[str, str] = entry(
+        {}, "source of each decoding setting; written for the record, ignored on input"
     )
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scoring")
+    evaluation: EvaluationConfig = entry(EvaluationConfig(), "scoring")
 
 
 def save_config(config: Section, path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from bart_cli.config.base import Section, refuse_idle
+from bart_cli.config.base import Section, entry, refuse_idle
 from bart_cli.errors import UsageError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -16,28 +16,26 @@ Logger = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 class OptimizerConfig(Section):
     """The optimizer."""
 
-    name: Literal["nvlamb", "adamw", "adafactor"] = Field("adamw", description="optimizer")
-    learning_rate: float = Field(
-        1e-4, gt=0, le=10, description="peak learning rate, reached at the end of warm-up"
+    name: Literal["nvlamb", "adamw", "adafactor"] = entry("adamw", "optimizer")
+    learning_rate: float = entry(
+        1e-4, "peak learning rate, reached at the end of warm-up", gt=0, le=10
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay rate of the first moment")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay rate of the second moment")
-    epsilon: float = Field(
-        1e-8, gt=0, le=1, description="added to the square root of the second moment"
+    beta1: float = entry(0.9, "decay rate of the first moment", ge=0, lt=1)
+    beta2: float = entry(0.999, "decay rate of the second moment", ge=0, lt=1)
+    epsilon: float = entry(1e-8, "added to the square root of the second moment", gt=0, le=1)
+    weight_decay: float = entry(
+        0.1, "decoupled weight decay; not applied to biases and LayerNorms", ge=0, le=10
     )
-    weight_decay: float = Field(
-        0.1, ge=0, le=10, description="decoupled weight decay; not applied to biases and LayerNorms"
+    decay_layer_norms: bool = entry(
+        False, "also apply weight decay to LayerNorm weights, like the reference"
     )
-    decay_layer_norms: bool = Field(
-        False, description="also apply weight decay to LayerNorm weights, like the reference"
+    clip_norm: float = entry(0.1, "maximum global gradient norm; 0: no clipping", ge=0)
+    trust_without_decay: bool = entry(
+        False, "NVLAMB: also apply the trust ratio to tensors without weight decay"
     )
-    clip_norm: float = Field(0.1, ge=0, description="maximum global gradient norm; 0: no clipping")
-    trust_without_decay: bool = Field(
-        False, description="NVLAMB: also apply the trust ratio to tensors without weight decay"
-    )
-    backend: Literal["auto", "torch", "apex"] = Field(
+    backend: Literal["auto", "torch", "apex"] = entry(
         "auto",
-        description="kernels of nvlamb and adamw: torch, apex (NVIDIA's), or auto: apex if it is "
+        "kernels of nvlamb and adamw: torch, apex (NVIDIA's), or auto: apex if it is "
         "installed, for fp32 weights on a GPU; the results are the same",
     )
 
@@ -55,16 +53,16 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """The learning rate of steps 1, 2, …: linear warm-up, then decay to `end_learning_rate`."""
 
-    name: Literal["polynomial", "linear", "cosine", "cosine_restarts", "constant"] = Field(
-        "polynomial", description="decay after warm-up"
+    name: Literal["polynomial", "linear", "cosine", "cosine_restarts", "constant"] = entry(
+        "polynomial", "decay after warm-up"
     )
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    warmup_ratio: float | None = Field(
-        None, ge=0, le=1, description="warm-up as a share of all steps; overrides warmup_steps"
+    warmup_steps: int = entry(0, "steps of linear warm-up", ge=0)
+    warmup_ratio: float | None = entry(
+        None, "warm-up as a share of all steps; overrides warmup_steps", ge=0, le=1
     )
-    power: float = Field(1.0, gt=0, le=10, description="exponent of the polynomial decay")
-    end_learning_rate: float = Field(0.0, ge=0, description="learning rate at the last step")
-    cycles: int = Field(1, ge=1, description="number of cycles of cosine_restarts")
+    power: float = entry(1.0, "exponent of the polynomial decay", gt=0, le=10)
+    end_learning_rate: float = entry(0.0, "learning rate at the last step", ge=0)
+    cycles: int = entry(1, "number of cycles of cosine_restarts", ge=1)
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
@@ -81,76 +79,70 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     """The training loop: steps, batches, precision, checkpoints and validation."""
 
-    max_steps: int = Field(1000, ge=1, description="optimizer steps in total")
-    epochs: float | None = Field(
-        None, gt=0, description="number of passes over the training data; overrides max_steps"
+    max_steps: int = entry(1000, "optimizer steps in total", ge=1)
+    epochs: float | None = entry(
+        None, "number of passes over the training data; overrides max_steps", gt=0
     )
-    global_batch: int = Field(
-        64,
-        ge=1,
-        description="sequences per optimizer step, over all devices and accumulation steps",
+    global_batch: int = entry(
+        64, "sequences per optimizer step, over all devices and accumulation steps", ge=1
     )
-    micro_batch: int | Literal["auto"] = Field(
+    micro_batch: int | Literal["auto"] = entry(
         8,
-        description="sequences per device and forward pass, which determines gradient "
+        "sequences per device and forward pass, which determines gradient "
         "accumulation; auto: as many as fit in memory",
     )
-    precision: Precision = Field(
-        "fp32", description="precision of forward and backward: fp32, tf32, bf16 or fp16"
+    precision: Precision = entry(
+        "fp32", "precision of forward and backward: fp32, tf32, bf16 or fp16"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing factor")
-    freeze_embeddings: bool = Field(False, description="freeze token and position embeddings")
-    freeze_encoder: bool = Field(False, description="freeze the encoder")
-    seed: int = Field(
-        42, ge=0, lt=2**63, description="seed for weights, dropout, data order and noise"
-    )
-    log_every: int = Field(10, ge=1, description="steps between log lines in metrics.jsonl")
-    loggers: tuple[Logger, ...] = Field(
+    label_smoothing: float = entry(0.0, "label smoothing factor", ge=0, lt=1)
+    freeze_embeddings: bool = entry(False, "freeze token and position embeddings")
+    freeze_encoder: bool = entry(False, "freeze the encoder")
+    seed: int = entry(42, "seed for weights, dropout, data order and noise", ge=0, lt=2**63)
+    log_every: int = entry(10, "steps between log lines in metrics.jsonl", ge=1)
+    loggers: tuple[Logger, ...] = entry(
         ("tensorboard",),
-        description="trackers to log to besides metrics.jsonl: tensorboard, wandb, mlflow, trackio",
+        "trackers to log to besides metrics.jsonl: tensorboard, wandb, mlflow, trackio",
     )
-    checkpoint_every: int | Literal["epoch"] = Field(
-        500, description="steps between checkpoints; epoch: one epoch, in whole steps"
+    checkpoint_every: int | Literal["epoch"] = entry(
+        500, "steps between checkpoints; epoch: one epoch, in whole steps"
     )
-    keep_last: int = Field(
+    keep_last: int = entry(
         2,
-        ge=1,
-        description="newest checkpoints to keep; at least 2 are kept, because only a later step "
+        "newest checkpoints to keep; at least 2 are kept, because only a later step "
         "shows that the newest one is good",
+        ge=1,
     )
-    keep_best: int = Field(
-        0, ge=0, description="best checkpoints (by select_by) to keep in addition"
+    keep_best: int = entry(0, "best checkpoints (by select_by) to keep in addition", ge=0)
+    validate_every: int | Literal["epoch"] | None = entry(
+        None, "steps between validations; epoch: one epoch, in whole steps; null: none"
     )
-    validate_every: int | Literal["epoch"] | None = Field(
-        None, description="steps between validations; epoch: one epoch, in whole steps; null: none"
+    max_bad_steps: int = entry(
+        10, "stop after this many consecutive steps with a non-finite loss", ge=1
     )
-    max_bad_steps: int = Field(
-        10, ge=1, description="stop after this many consecutive steps with a non-finite loss"
+    patience: int | None = entry(
+        None, "stop after this many validations without improvement; null: never", ge=1
     )
-    patience: int | None = Field(
-        None, ge=1, description="stop after this many validations without improvement; null: never"
+    select_by: Literal["loss", "rouge1", "rouge2", "rougeLsum"] = entry(
+        "loss", "metric that selects the best checkpoint"
     )
-    select_by: Literal["loss", "rouge1", "rouge2", "rougeLsum"] = Field(
-        "loss", description="metric that selects the best checkpoint"
+    time_limit: float | None = entry(
+        None, "write a checkpoint and stop after this many minutes; null: never", gt=0
     )
-    time_limit: float | None = Field(
-        None, gt=0, description="write a checkpoint and stop after this many minutes; null: never"
+    activation_checkpointing: bool = entry(
+        False, "recompute activations in backward: less memory, but slower"
     )
-    activation_checkpointing: bool = Field(
-        False, description="recompute activations in backward: less memory, but slower"
+    half_precision_allreduce: bool = entry(
+        False, "all-reduce gradients in bf16 (in fp16 if the precision is fp16)"
     )
-    half_precision_allreduce: bool = Field(
-        False, description="all-reduce gradients in bf16 (in fp16 if the precision is fp16)"
+    sharding: Literal["none", "fsdp"] = entry(
+        "none", "fsdp: shard weights, gradients and optimizer state over ranks (FSDP2)"
     )
-    sharding: Literal["none", "fsdp"] = Field(
-        "none", description="fsdp: shard weights, gradients and optimizer state over ranks (FSDP2)"
+    parameters: Literal["fp32", "bf16"] = entry(
+        "fp32", "data type of the weights; bf16: nvlamb only, with fp32 master weights"
     )
-    parameters: Literal["fp32", "bf16"] = Field(
-        "fp32", description="data type of the weights; bf16: nvlamb only, with fp32 master weights"
-    )
-    compile: bool | Literal["auto"] = Field(
+    compile: bool | Literal["auto"] = entry(
         "auto",
-        description="compile the model with torch.compile: true, false, or auto: on a GPU, if a "
+        "compile the model with torch.compile: true, false, or auto: on a GPU, if a "
         "trial step compiles",
     )
 
@@ -172,11 +164,7 @@ class TrainingConfig(Section):
 
     @property
     def micro_batch_size(self) -> int:
-        """The micro-batch as a number.
-
-        Raises:
-            UsageError: it is `auto`, which only a training run can resolve.
-        """
+        """The micro-batch as a number."""
         if self.micro_batch == "auto":
             raise UsageError(
                 "training.micro_batch=auto is only allowed in training runs", hint="Pass a number."
