@@ -64,9 +64,6 @@ def run_demo(
 
     Args:
         sets: settings that override both training presets, such as `training.max_steps=10`.
-
-    Raises:
-        BartError: a signal or the time limit stopped a training run.
     """
     report = DemoReport()
     sample, prepared, pairs = out / "sample", out / "prepared", out / "sample" / "summarization"

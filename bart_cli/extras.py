@@ -61,9 +61,6 @@ def require(user: str, *extras: str, otherwise: str | None = None) -> None:
     Args:
         user: the command, option or input that needs them.
         otherwise: an alternative, as an imperative; added to the hint.
-
-    Raises:
-        BartError: a module is missing. The hint is the command that installs it.
     """
     missing = {extra: [m for m in _modules(extra) if not _is_installed(m)] for extra in extras}
     lacking = [extra for extra in extras if missing[extra]]

@@ -53,11 +53,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_preset(name: str) -> Tree:
-    """Read a preset, merged with the presets that it extends.
-
-    Raises:
-        UsageError: the preset does not exist, or presets extend each other in a cycle.
-    """
+    """Read a preset, merged with the presets that it extends."""
     return _with_bases(_preset_file(name), seen=())
 
 
@@ -137,11 +133,7 @@ def load_config(
 
 
 def check_section(kind: type[Kind], values: Mapping[str, object], origin: str = "options") -> Kind:
-    """Build a section from its values.
-
-    Raises:
-        UsageError: a value is invalid; the message begins with `origin`.
-    """
+    """Build a section from its values; the message of an error begins with `origin`."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
@@ -207,11 +199,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
 
 
 def read_yaml(path: Path) -> Tree:
-    """Read a YAML file with sections.
-
-    Raises:
-        UsageError: the file cannot be read, or is not a YAML mapping.
-    """
+    """Read a YAML file with sections."""
     if is_special(path):
         raise no_such(path)
     try:

@@ -48,10 +48,6 @@ class BertScore:
 
     Attributes:
         signature: model, layer and versions, in the style of sacrebleu.
-
-    Raises:
-        UsageError: the layer is unknown or does not exist.
-        BartError: the extra is not installed, or the model cannot be loaded.
     """
 
     def __init__(self, name: str, layer: int | None, device: torch.device) -> None:

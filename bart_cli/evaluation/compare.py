@@ -102,11 +102,7 @@ def _paired_bootstrap(
 
 
 def common_references(a: Predictions, b: Predictions) -> list[list[str]]:
-    """Return the references in both files, as written by `bart evaluate`.
-
-    Raises:
-        UsageError: a file has no references, or the references differ.
-    """
+    """Return the references in both files, as written by `bart evaluate`."""
     found = []
     for file in (a, b):
         group = [_references(row) for row in file.rows]

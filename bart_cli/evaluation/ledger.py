@@ -122,9 +122,6 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
 
     Args:
         replace: discard a ledger with another origin.
-
-    Raises:
-        UsageError: the ledger has another origin or is damaged.
     """
     ledger = Ledger(out / LEDGER, origin)
     lines = [line for line, _ in complete_lines(ledger.path)] if ledger.path.is_file() else []

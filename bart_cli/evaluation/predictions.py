@@ -37,12 +37,7 @@ class Predictions:
     rows: list[dict[str, Any]]
 
     def of_pairs(self, pairs: Sequence[Pair], split: Split) -> list[str]:
-        """Return the summaries in the order of the pairs, by id if possible, else line by line.
-
-        Raises:
-            UsageError: the number of summaries differs from the number of pairs, or the ids do not
-                match.
-        """
+        """Return the summaries in the order of the pairs, by id if possible, else line by line."""
         own = [pair.id for pair in pairs]
         if self.ids is not None and len(self.ids) in (len(pairs), split.read):
             by_id = dict(zip(self.ids, self.texts, strict=True))
@@ -67,11 +62,7 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read a file of predictions, or the `predictions.jsonl` of an evaluation folder.
-
-    Raises:
-        UsageError: the file does not exist, or a row has no summary.
-    """
+    """Read a file of predictions, or the `predictions.jsonl` of an evaluation folder."""
     if path.is_dir():
         path = path / "predictions.jsonl"
     if not path.is_file():

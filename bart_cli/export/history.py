@@ -120,11 +120,7 @@ class History:
 
 
 def read_history(source: str) -> History:
-    """Collect what is recorded about a model.
-
-    Raises:
-        UsageError: there is no model.
-    """
+    """Collect what is recorded about a model."""
     model = resolve_model(source).absolute()
     folder, settings = _find_run(model)
     found: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}

@@ -27,11 +27,7 @@ class Pushed:
 
 
 def require_destination(name: str) -> None:
-    """Check the repository name and the presence of a token, before the export begins.
-
-    Raises:
-        UsageError: `name` is not `USER/NAME`, or there is no token.
-    """
+    """Check the repository name and the presence of a token, before the export begins."""
     from huggingface_hub import errors, get_token
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -54,12 +50,7 @@ def require_destination(name: str) -> None:
 
 
 def push(folder: Path, name: str, private: bool, reporter: Reporter) -> Pushed:
-    """Create the repository if it does not exist, and upload all files of `folder`.
-
-    Raises:
-        UsageError: `private` is set, but the repository exists and is public.
-        BartError: the hub rejects the upload or cannot be reached.
-    """
+    """Create the repository if it does not exist, and upload all files of `folder`."""
     import huggingface_hub
 
     quiet_library()

@@ -48,11 +48,7 @@ BUILT_IN = (
 def write_ctranslate2(
     folder: Path, contents: Contents, articles: Callable[[int], list[str]]
 ) -> Comparison:
-    """Convert a model, and compare greedy search and log probabilities.
-
-    Raises:
-        BartError: CTranslate2 cannot convert the model, or gives other log probabilities.
-    """
+    """Convert a model, and compare greedy search and log probabilities."""
     import transformers
     from ctranslate2.converters import TransformersConverter
 

@@ -189,10 +189,6 @@ def load_average(run: str, count: int) -> LoadedModel:
     """Load the newest checkpoint of a run with the mean weights of its newest `count` checkpoints.
 
     Holds one model in fp32 in memory, plus one tensor of another checkpoint at a time.
-
-    Raises:
-        UsageError: the run has fewer checkpoints.
-        BartError: a weight file is damaged.
     """
     folders = sorted(Path(run).glob("checkpoints/step-*/model"))
     if len(folders) < count:

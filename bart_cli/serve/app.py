@@ -100,9 +100,9 @@ class Metrics:
         ]
         for name, text, value in gauges:
             Gauge(name, text, registry=own).set_function(value)
+        pool.observe = self._observe
 
-    def observe(self, size: int, seconds: float) -> None:
-        """Record a decoded text, and the number of texts in its worker."""
+    def _observe(self, size: int, seconds: float) -> None:
         self.batch.observe(size)
         self.decoding.observe(seconds)
 
@@ -129,14 +129,14 @@ class Server:
         async def events() -> AsyncIterator[str]:
             index = {job: i for i, job in enumerate(jobs)}
             try:
-                async for job in self._finished(request, jobs, HEARTBEAT):
+                async for job in self._finished(request, jobs):
                     if job is None:
                         yield ": waiting\n\n"
                     else:
                         yield _event("summary", {"index": index[job]} | _record(job))
                 yield _event("done", {"model": self.name})
             except HTTPException as error:
-                yield _event("error", _error(error.status_code, error.detail))
+                yield _event("error", _error(error))
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -153,23 +153,22 @@ class Server:
             "completion_tokens": record["summary_tokens"],
             "total_tokens": record["used_tokens"] + record["summary_tokens"],
         }
+        kind, key = "chat.completion", "message"
+        if streamed:
+            kind, key = "chat.completion.chunk", "delta"
         name = f"chatcmpl-{uuid.uuid4().hex}"
         head = {"id": name, "created": int(time.time()), "model": self.name}
-        head["warnings"] = record["warnings"]
-        texts = [record["summary"], *record["others"]]
-        key = "delta" if streamed else "message"
+        head |= {"warnings": record["warnings"], "object": kind}
         choices = [
             {"index": i, key: {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            for i, text in enumerate(texts)
+            for i, text in enumerate([record["summary"], *record["others"]])
         ]
-        if streamed:
-            head["object"] = "chat.completion.chunk"
-            chunks = [head | {"choices": choices}, head | {"choices": [], "usage": usage}]
-            wanted = chunks if with_usage else chunks[:1]
-            lines = "".join(f"data: {_dump(chunk)}\n\n" for chunk in wanted)
-            return Response(f"{lines}data: [DONE]\n\n", media_type="text/event-stream")
-        head["object"] = "chat.completion"
-        return JSONResponse(head | {"choices": choices, "usage": usage})
+        if not streamed:
+            return JSONResponse(head | {"choices": choices, "usage": usage})
+        chunks = [head | {"choices": choices}]
+        chunks += [head | {"choices": [], "usage": usage}] if with_usage else []
+        lines = "".join(f"data: {_dump(chunk)}\n\n" for chunk in chunks)
+        return Response(f"{lines}data: [DONE]\n\n", media_type="text/event-stream")
 
     def _submit(self, document: dict[str, Any]) -> list[Job]:
         served = self._served()
@@ -189,10 +188,8 @@ class Server:
             pass
         return [_record(job) for job in jobs]
 
-    async def _finished(
-        self, request: Request, jobs: Sequence[Job], pause: float | None = None
-    ) -> AsyncIterator[Job | None]:
-        """Yield jobs as they finish, and None after each `pause` seconds without one.
+    async def _finished(self, request: Request, jobs: Sequence[Job]) -> AsyncIterator[Job | None]:
+        """Yield jobs as they finish, and None after each HEARTBEAT without one.
 
         Jobs that are unfinished when the iteration ends are canceled.
 
@@ -209,12 +206,12 @@ class Server:
                     refuse(504, f"no result within {self.config.timeout:g} s")
                 done, _ = await asyncio.wait(
                     {left, *waiting},
-                    timeout=rest if pause is None else min(rest, pause),
+                    timeout=min(rest, HEARTBEAT),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if left in done:
                     refuse(GONE, "the client has left")
-                if not done and pause is not None:
+                if not done:
                     yield None
                 for future in done:
                     yield waiting.pop(future)
@@ -327,19 +324,13 @@ def build_app(server: Server, access: Access) -> ASGIApp:
         finally:
             await server.pool.stop()
 
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        unknown = error.status_code == 404
-        line = "no such path; /docs lists the API" if unknown else error.detail
-        return JSONResponse(_error(error.status_code, line), error.status_code, error.headers)
-
     async def failed(_: Request, __: Exception) -> Response:
-        return JSONResponse(_error(500, "internal error; see the server's log"), 500)
+        return _refusal(HTTPException(500, "internal error; see the server's log"))
 
     app = Starlette(
         routes=server.routes(),
         lifespan=lifespan,
-        exception_handlers={HTTPException: refused, Exception: failed},
+        exception_handlers={HTTPException: _refused, Exception: failed},
     )
     app.router.redirect_slashes = False
     return _guard(app, server, access)
@@ -368,16 +359,12 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
             await send(message)
 
         try:
-            refused = _refused(path, Headers(scope=scope), access)
-            if refused is None:
-                await app(scope, receive, sent)
+            try:
+                _check_access(path, Headers(scope=scope), access)
+            except HTTPException as error:
+                await _refusal(error)(scope, receive, sent)
             else:
-                code, line = refused
-                headers = {"Connection": "close"}  # the body is not read
-                if code == 401:
-                    headers["WWW-Authenticate"] = "Bearer"
-                answer = JSONResponse(_error(code, line), code, headers=headers)
-                await answer(scope, receive, sent)
+                await app(scope, receive, sent)
         except Exception as error:
             log.error("%s: %s: %s", path, type(error).__name__, error)
         finally:
@@ -388,25 +375,27 @@ def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
     return guarded
 
 
-def _refused(path: str, headers: Headers, access: Access) -> tuple[int, str] | None:
-    """Return status and message if the request is refused, else None."""
+def _check_access(path: str, headers: Headers, access: Access) -> None:
+    """Refuse the request, without reading its body, unless the rules allow it."""
+    close = {"Connection": "close"}
     host, origin = headers.get("host", ""), headers.get("origin")
     try:
         name = urlsplit(f"//{host}").hostname or ""
         other = origin is not None and urlsplit(origin).netloc != host
     except ValueError:
-        return 400, "the header Host or Origin is not an address"
+        refuse(400, "the header Host or Origin is not an address", **close)
     if access.loopback and not is_loopback(name):
         # Protects against DNS rebinding: a foreign host name that now resolves to this machine.
-        return 403, "this server is only available as localhost: the header Host has another name"
+        line = "this server is only available as localhost: the header Host has another name"
+        refuse(403, line, **close)
     if other:
-        return 403, "requests from pages of other origins are not allowed"
+        refuse(403, "requests from pages of other origins are not allowed", **close)
     if access.key is not None and path not in OPEN:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         same = hmac.compare_digest(given.strip().encode("latin-1"), access.key.encode())
         if scheme.lower() != "bearer" or not same:
-            return 401, "expected the header Authorization: Bearer KEY with the server's key"
-    return None
+            line = "expected the header Authorization: Bearer KEY with the server's key"
+            refuse(401, line, **close, WWW_Authenticate="Bearer")
 
 
 def is_loopback(host: str) -> bool:
@@ -430,8 +419,19 @@ def _record(job: Job) -> dict[str, Any]:
     return result
 
 
-def _error(status: int, message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "error", "code": status}}
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _refusal(error)
+
+
+def _refusal(error: HTTPException) -> Response:
+    return JSONResponse(_error(error), error.status_code, error.headers)
+
+
+def _error(error: HTTPException) -> dict[str, Any]:
+    code = error.status_code
+    line = "no such path; /docs lists the API" if code == 404 else error.detail
+    return {"error": {"message": line, "type": "error", "code": code}}
 
 
 def _event(name: str, document: dict[str, Any]) -> str:

@@ -32,10 +32,6 @@ def listen(
     Args:
         key: API key; None: no key.
         open_to_all: allow access from other machines without a key.
-
-    Raises:
-        UsageError: other machines could reach the server, and there is no key.
-        BartError: the address is in use or does not belong to this machine.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -70,18 +66,12 @@ def serve(
     access: Access,
     reporter: Reporter,
 ) -> None:
-    """Serve until a signal arrives, finish all requests, and raise the signal again.
-
-    Raises:
-        BartError: the model could not be loaded.
-    """
+    """Serve until a signal arrives, finish all requests, and raise the signal again."""
     pool = Pool(load, workers=config.workers, max_queue=config.max_queue, warn=reporter.warn)
-    server = Server(pool, config, name)
-    pool.observe = server.metrics.observe
     quiet = not logging.getLogger().isEnabledFor(logging.INFO)
     web = uvicorn.Server(
         uvicorn.Config(
-            build_app(server, access),
+            build_app(Server(pool, config, name), access),
             http=_Protocol,
             ws="none",
             loop="asyncio",

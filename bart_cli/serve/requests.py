@@ -42,12 +42,7 @@ def refuse(status: int, message: str, **headers: str) -> NoReturn:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body into memory.
-
-    Raises:
-        HTTPException: it is larger than `limit` bytes (413) or arrives too slowly (408), or the
-            client has left (499).
-    """
+    """Read the body into memory."""
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         line = f"the body has {declared} bytes; at most {limit} are allowed"
@@ -76,9 +71,6 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
     """Read the JSON object of a request.
 
     Only `application/json` is accepted, which pages of other origins cannot send without CORS.
-
-    Raises:
-        HTTPException: the content type is wrong (415), or the body is not a JSON object (400).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
