@@ -25,6 +25,7 @@ from bart_cli.cli.options import (
     words,
 )
 from bart_cli.config.commands import BenchmarkConfig
+from bart_cli.config.presets import load_config
 
 if TYPE_CHECKING:
     from bart_cli.benchmark.cases import Sweep
@@ -52,8 +53,6 @@ class MeasuringOptions:
     def config(self, **more: object) -> BenchmarkConfig:
         """Build the settings from these options and `more`; None means not given."""
         import torch
-
-        from bart_cli.config.presets import load_config
 
         options = keys(self) | more
         if self.seconds is None:

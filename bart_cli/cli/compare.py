@@ -20,6 +20,7 @@ from bart_cli.cli.options import (
 )
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import UsageError
+from bart_cli.extras import require
 
 PREDICTIONS = "Predictions: an evaluation folder, JSON lines, or text with one summary per line."
 
@@ -51,7 +52,6 @@ def command(
     """
     from bart_cli.evaluation.compare import common_references, compare_predictions
     from bart_cli.evaluation.predictions import read_predictions
-    from bart_cli.extras import require
 
     require("bart compare", "eval")
     config = settings.load(EvaluateConfig, keys(pairs) | keys(scoring) | {"data.path": data})

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bart_cli.cli.console import ConsoleReporter, out, print_json, print_rows, say
 from bart_cli.cli.options import JsonOption, OutOption, SetOption, option
+from bart_cli.extras import require
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeLsum": "ROUGE-Lsum"}
 
@@ -28,8 +29,6 @@ def command(
     Pre-trains a small BART on text from an invented world, fine-tunes it to summarize, and compares
     it with the same fine-tuning from scratch and with the first two sentences of each article.
     """
-    from bart_cli.extras import require
-
     require("bart demo", "data", "eval")
     from bart_cli.demo import run_demo
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ from bart_cli.cli.console import ConsoleReporter, print_json, say
 from bart_cli.cli.options import JsonOption, OutOption, option, option_groups
 from bart_cli.config.data import LANGUAGES
 from bart_cli.errors import BartError, UsageError
+from bart_cli.extras import require
 
 if TYPE_CHECKING:
     from bart_cli.data.download.source import DownloadReport, Source
@@ -110,10 +111,6 @@ def common_crawl(
 
     [bold]bart download common-crawl --start 2016-09-01 --end 2016-10-31[/bold]
     """
-    from datetime import UTC
-
-    from bart_cli.extras import require
-
     require("bart download common-crawl", "data", *(["news"] if extractor == "news-please" else []))
     from bart_cli.data.download.common_crawl import (
         MISSING_WARC,
@@ -187,7 +184,6 @@ def wikipedia(
         dataset = hub.source("wikimedia/wikipedia", snapshot)
         _download(HubCorpus(dataset, "wikipedia", jobs), out_folder, result)
         return
-    from bart_cli.extras import require
 
     require("bart download wikipedia", "data")
     from bart_cli.data.download.http import Fetcher
@@ -382,7 +378,6 @@ def _download(
             say(f"{what}: {amount if size else 'nothing'} to download")
         return None
     from bart_cli.data.download.source import download
-    from bart_cli.extras import require
 
     require(f"bart download {command or source.corpus}", *source.extras)
     report = download(source, folder, reporter=reporter or ConsoleReporter())

@@ -24,6 +24,7 @@ from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import BartError
+from bart_cli.extras import require
 
 if TYPE_CHECKING:
     from bart_cli.evaluation.scoring import Evaluation
@@ -62,7 +63,6 @@ def command(
     [bold]bart evaluate --model runs/finetune-xsum --preset xsum-dgxa100-1gpu-bf16 --beams 6[/bold]
     """
     from bart_cli.evaluation.evaluate import run_evaluate
-    from bart_cli.extras import require
 
     require("bart evaluate", "eval")
     scored = model

@@ -11,6 +11,7 @@ import typer
 from bart_cli.cli.console import ConsoleReporter, print_json, say
 from bart_cli.cli.options import CheckpointOption, JsonOption, keys, option, option_groups, setting
 from bart_cli.config.commands import ExportConfig
+from bart_cli.config.presets import load_config
 from bart_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ def command(
 
     [bold]bart export runs/finetune --out exports/news-summarizer --push me/news-summarizer[/bold]
     """
-    from bart_cli.config.presets import load_config
     from bart_cli.export.write import export_model
     from bart_cli.model.formats import resolve_model
 

@@ -27,6 +27,7 @@ from bart_cli.cli.training import TrainingOptions, show_result, start_workers, w
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.run import FinetuneConfig
 from bart_cli.errors import UsageError
+from bart_cli.extras import require
 
 layers_of = partial(setting, FinetuneConfig, metavar="0,2,4…")
 
@@ -103,8 +104,6 @@ def command(
 
 def require_scores(config: FinetuneConfig, evaluate: bool) -> None:
     """Check that the packages that score summaries are installed, if a run needs them."""
-    from bart_cli.extras import require
-
     if config.training.select_by != "loss":
         require("validation with ROUGE", "eval", otherwise="pass --set training.select_by=loss")
     if evaluate:

@@ -19,6 +19,7 @@ from bart_cli.cli.options import (
 )
 from bart_cli.config.generation import EvaluationConfig, GenerationConfig, Layer
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig
+from bart_cli.errors import BartError
 from bart_cli.progress import Reporter
 
 if TYPE_CHECKING:
@@ -160,7 +161,6 @@ def load_summarizer(
     early = without_model(settings, EvaluateConfig, given)  # before torch is imported
     evaluation = early.evaluation
     from bart_cli.data.sentences import AUTO
-    from bart_cli.errors import BartError
     from bart_cli.inference.load import (
         choose_precision,
         find_device,

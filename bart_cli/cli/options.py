@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from bart_cli.config.base import Section
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.config.generation import EvaluationConfig, Layer
+from bart_cli.config.presets import load_config, load_preset, preset_names, read_yaml
 from bart_cli.config.run import EvaluateConfig, FinetuneConfig, PretrainConfig
 from bart_cli.errors import UsageError
 
@@ -30,8 +31,6 @@ SECTIONS = {
 
 def complete_preset(incomplete: str) -> list[str]:
     """Return names of presets for shell completion."""
-    from bart_cli.config.presets import preset_names
-
     return [name for name in preset_names() if name.startswith(incomplete)]
 
 
@@ -99,8 +98,6 @@ class ConfigOptions:
 
     def task(self) -> str:
         """Return the task of the preset or the configuration file; empty if none is stated."""
-        from bart_cli.config.presets import load_preset, read_yaml
-
         if self.preset is not None:
             return str(load_preset(self.preset).get("task", ""))
         return str(read_yaml(self.config_file).get("task", "")) if self.config_file else ""
@@ -122,8 +119,6 @@ class ConfigOptions:
         notify: Callable[[str], None] | None = None,
     ) -> Config:
         """Load the configuration from these sources and the options by key; see `load_config`."""
-        from bart_cli.config.presets import load_config
-
         return load_config(
             kind,
             preset=self.preset,

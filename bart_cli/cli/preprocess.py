@@ -13,8 +13,10 @@ from bart_cli.cli.console import ConsoleReporter, out, print_json, print_rows
 from bart_cli.cli.options import JsonOption, OutOption, PairOptions, option, option_groups, setting
 from bart_cli.config.data import SummarizationDataConfig, require_language
 from bart_cli.config.generation import EvaluationConfig
+from bart_cli.config.presets import load_config
 from bart_cli.data.documents import Form
 from bart_cli.errors import UsageError
+from bart_cli.extras import require
 
 app = typer.Typer(no_args_is_help=True, help="Prepare data for training.")
 
@@ -84,7 +86,6 @@ def pretrain(
     shards --target-length 128 --target-length 512[/bold]
     """
     from bart_cli.data.preprocess.pretrain import PreprocessSettings, preprocess_pretrain
-    from bart_cli.extras import require
     from bart_cli.tokenizer import Tokenizer
 
     require("bart preprocess pretrain", "data")
@@ -155,7 +156,6 @@ def summarization(
     [bold]bart preprocess summarization --input my.csv --validation-share 0.05 --test-share 0.05
     --tokenizer facebook/bart-base --out data/my-tokens[/bold]
     """
-    from bart_cli.config.presets import load_config
     from bart_cli.data.preprocess.summarization import preprocess_summarization
     from bart_cli.tokenizer import Tokenizer
 

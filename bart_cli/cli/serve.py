@@ -24,6 +24,10 @@ from bart_cli.cli.options import (
     setting,
 )
 from bart_cli.config.commands import ServeConfig
+from bart_cli.config.presets import load_config
+from bart_cli.config.run import EvaluateConfig
+from bart_cli.errors import UsageError
+from bart_cli.extras import require
 
 if TYPE_CHECKING:
     from bart_cli.serve.worker import Served
@@ -76,11 +80,6 @@ def command(
 
     [bold]curl localhost:8000/v1/summarize --json '{"text": "…", "beams": 6}'[/bold]
     """
-    from bart_cli.config.presets import load_config
-    from bart_cli.config.run import EvaluateConfig
-    from bart_cli.errors import UsageError
-    from bart_cli.extras import require
-
     config = load_config(ServeConfig, options=keys(serving) | {"host": host, "port": port})
     without_model(settings, EvaluateConfig, keys(decoding))
     require("bart serve", "serve")

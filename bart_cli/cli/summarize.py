@@ -15,6 +15,9 @@ from bart_cli.cli.console import ConsoleReporter, out, say
 from bart_cli.cli.generation import DecodingOptions, ModelOption, load_summarizer
 from bart_cli.cli.options import CheckpointOption, ConfigOptions, option, option_groups, setting
 from bart_cli.config.commands import SummarizeConfig
+from bart_cli.config.presets import load_config
+from bart_cli.errors import BartError, UsageError
+from bart_cli.files import is_special
 
 
 @option_groups
@@ -68,9 +71,6 @@ def command(
 
     [bold]cat articles.jsonl | bart summarize - --jsonl --field body > summaries.jsonl[/bold]
     """
-    from bart_cli.config.presets import load_config
-    from bart_cli.errors import BartError, UsageError
-    from bart_cli.files import is_special
     from bart_cli.summarize.inputs import check_out, find_inputs
 
     if as_json and form not in (None, "json"):
