@@ -5,8 +5,6 @@ and from scratch for comparison) -> evaluation. Each stage calls the function be
 the same name. Rerun an interrupted demo to resume it.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Iterator

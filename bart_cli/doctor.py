@@ -3,8 +3,6 @@
 In: the machine. Out: findings, each with one of three states; only `broken` prevents all work.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import os

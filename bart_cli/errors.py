@@ -1,7 +1,5 @@
 """Errors that users see: one line that describes the problem, and a hint how to solve it."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable
 from functools import partial

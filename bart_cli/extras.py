@@ -4,8 +4,6 @@ In: the extras or modules that a command needs. Out: a BartError whose hint is t
 installs the missing extras.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import shlex

@@ -1,7 +1,5 @@
 """Write self-contained HTML pages, without scripts or network access, from `templates/`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ For use as a library, the base class shows no progress and logs messages with `l
 `ConsoleReporter` (`bart_cli/cli/console.py`) draws bars on a terminal and prints lines elsewhere.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 Only the module of the requested sub-command is imported, so that `bart --help` is fast.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

@@ -1,7 +1,5 @@
 """`bart compare`, also available as `bart evaluate compare`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Print results to standard output, and progress and errors to standard error, with rich."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import time

@@ -1,7 +1,5 @@
 """`bart data`: inspect corpora, pairs and shards."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`bart doctor`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import typer

@@ -1,7 +1,5 @@
 """`bart finetune`."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from functools import partial

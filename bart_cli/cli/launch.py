@@ -1,7 +1,5 @@
 """`bart launch`: print job scripts for clusters."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`bart preprocess`: convert text to shards, and tokenize pairs."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict
 from pathlib import Path

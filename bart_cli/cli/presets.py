@@ -1,7 +1,5 @@
 """`bart presets`: list, show and compare presets."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

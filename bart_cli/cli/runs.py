@@ -1,7 +1,5 @@
 """`bart runs`: list, show, compare and watch runs."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`bart summarize`."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import nullcontext
 from io import TextIOWrapper

@@ -1,7 +1,5 @@
 """`bart sweep`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`bart tokenizer`: train a byte-level BPE tokenizer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The base class of configuration sections: frozen, and strict about unknown keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import Any

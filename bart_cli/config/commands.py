@@ -1,7 +1,5 @@
 """Settings of `bart benchmark`, `export`, `serve` and `summarize`."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import model_validator

@@ -1,7 +1,5 @@
 """Settings of the data: pre-training shards and their noise, and summarization pairs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, Self
 

@@ -1,7 +1,5 @@
 """Settings of decoding, with the source of each, and of evaluation."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

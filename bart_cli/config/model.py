@@ -1,7 +1,5 @@
 """Settings of the architecture, with the names of Hugging Face's `BartConfig`."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import model_validator

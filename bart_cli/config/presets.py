@@ -6,8 +6,6 @@ configuration. Later sources override earlier ones: preset, configuration file, 
 `--set`. Decoding settings start from those of the model, and the source of each is recorded.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy

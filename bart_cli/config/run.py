@@ -1,7 +1,5 @@
 """The configuration of each task, saved with every output as `config.yaml`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, Self
 

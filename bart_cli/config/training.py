@@ -1,7 +1,5 @@
 """Settings of training: optimizer, schedule, batches, precision, checkpoints, sharding."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator

@@ -7,8 +7,6 @@ no maximum length, so the encoder is run here with transformers.
 Shapes: B texts, T tokens, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

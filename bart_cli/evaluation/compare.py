@@ -4,8 +4,6 @@ Paired bootstrap (Koehn 2004): resample the articles with replacement and score 
 resample. The p-value is the share of resamples in which the better system is not ahead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ In: articles and summaries in any script. Out: the measures of each summary, Non
 summary of two words has no trigrams), and its names and numbers that are not in the article.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence

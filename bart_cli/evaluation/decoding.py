@@ -5,8 +5,6 @@ batch size. In each round, every process decodes one batch, and rank 0 gathers a
 results. So an evaluation can be resumed with any number of processes.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ report.html to OUT and, while decoding, progress.jsonl, from which an interrupte
 resumes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace as with_changes
 from pathlib import Path

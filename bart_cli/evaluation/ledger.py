@@ -4,8 +4,6 @@ The first line identifies model, pairs and settings (`Origin`). Each further lin
 batches that the processes decoded in parallel. A line truncated by a crash is ignored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ In: JSON lines (also those of `bart evaluate` and `bart summarize`), or text wit
 line. Out: the summaries in the order of the pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

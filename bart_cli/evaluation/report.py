@@ -3,8 +3,6 @@
 In: an `Evaluation` and its pairs. The template escapes all text from the data.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ ROUGE-Lsum compares sentence by sentence. Predictions and references are split i
 line breaks (as in CNN-DailyMail's highlights), and then by our sentence splitter.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import unicodedata

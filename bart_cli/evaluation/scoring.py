@@ -3,8 +3,6 @@
 In: pairs and their predictions, from the ledger or from a file. Out: an `Evaluation`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ In: the history of a model. Out: the text of its card. A card ends with a digest
 shows whether a person has edited it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import subprocess

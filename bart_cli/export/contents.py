@@ -1,7 +1,5 @@
 """Input of every export format, and the result of comparing an export with its model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -3,8 +3,6 @@
 In: a run, a folder, a hub id or a checkpoint. Out: a `History`, empty where nothing is recorded.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 In: a folder and `USER/NAME`. Out: a repository with the folder's files, or an error in one line.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ In: the contents of an export. Out: `model.bin`, `config.json`, `shared_vocabula
 tokenizer; and `generation_config.json` for callers, since CTranslate2 reads no decoding settings.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

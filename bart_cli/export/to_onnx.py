@@ -6,8 +6,6 @@ logits), with the weights of large models in `model.onnx.data`; configuration an
 
 # Legend: B batch, S source, T target, V vocabulary.
 
-from __future__ import annotations
-
 import logging
 import warnings
 from pathlib import Path

@@ -3,8 +3,6 @@
 In: a run, a folder, a hub id or a checkpoint. Out: a folder with the model and a model card.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import tempfile

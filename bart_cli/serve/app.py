@@ -3,8 +3,6 @@
 The size of everything that a client can send is limited, and no response contains a local path.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -4,8 +4,6 @@ A text goes to an idle worker, or joins texts with equal settings that a worker 
 do not depend on the batch, so each text gets the same summary as from `bart summarize`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -4,8 +4,6 @@ In: the file on standard input, and its name as argument. Out: JSON on standard 
 or `error`. A file that exceeds the limits of memory or time ends this process, not the server.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import resource

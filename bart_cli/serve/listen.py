@@ -1,7 +1,5 @@
 """Open the listening socket, and run the server."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import logging

@@ -1,7 +1,5 @@
 """Describe the API in OpenAPI 3.1 and as a web page."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable
 from typing import Any

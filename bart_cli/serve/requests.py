@@ -1,7 +1,5 @@
 """Read and validate requests: JSON to texts and settings, or an HTTPException of one line."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

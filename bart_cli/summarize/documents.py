@@ -4,8 +4,6 @@ In: the content of a file, and its name. Out: the main text of a web page; parag
 a document, without layout.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import re

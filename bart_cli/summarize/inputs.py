@@ -3,8 +3,6 @@
 In: arguments of the command line. Out: `Text` and `Failure` items in order, read lazily.
 """
 
-from __future__ import annotations
-
 import glob
 import sys
 from collections.abc import Iterator, Sequence

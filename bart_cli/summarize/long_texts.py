@@ -4,8 +4,6 @@ In: texts of any length. Out: `Encoded`. A long text is tokenized in parts, so t
 near the size of the text.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

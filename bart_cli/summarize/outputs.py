@@ -3,8 +3,6 @@
 In: a stream of `Result`s. Out: a text stream, or a file written atomically.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

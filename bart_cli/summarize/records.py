@@ -3,8 +3,6 @@
 The stream may be infinite and contain anything. One line of at most MAX_LINE bytes is in memory.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ One window is in memory at a time. Every input (and every line of JSON lines) ge
 summary or an error.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,13 +1,11 @@
 """`Summarizer`: the Python API for summaries, also used by `bart summarize` and `bart serve`."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, get_args, overload
+from typing import Any, Self, get_args, overload
 
 from bart_cli.config.commands import LongText
 from bart_cli.config.generation import DecodingPrecision, GenerationConfig, resolve_generation
@@ -152,7 +150,7 @@ class Summarizer:
         checkpoint: str | int | None = None,
         source_language: str | None = None,
         target_language: str | None = None,
-    ) -> Summarizer:
+    ) -> Self:
         """Load a run, a model folder or a hub id.
 
         Args:

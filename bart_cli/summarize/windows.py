@@ -1,7 +1,5 @@
 """Split an infinite stream into lists that fit in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
