@@ -114,38 +114,25 @@ def _edited_there(folder: Path, name: str) -> bool:
 def refusal(error: Exception, name: str, folder: Path) -> BartError:
     """Return the error, in one line with a hint, for a failed upload."""
     fault = Fault.of(error)
-    hub = endpoint()
-    again = f"{folder} is kept: rerun the command to push it"
+    hub, status = endpoint(), fault.status
     if fault.offline:
-        return BartError(
-            "HF_HUB_OFFLINE forbids the upload", hint=f"Unset HF_HUB_OFFLINE. {again}."
-        )
-    if blocked := unreachable(fault):
+        line, hint = "HF_HUB_OFFLINE forbids the upload", "Unset HF_HUB_OFFLINE. "
+    elif blocked := unreachable(fault):
         return blocked
-    status: Any = fault.status
-    if status is None and not isinstance(error, ValueError):
-        return BartError(
-            f"the upload to {hub} failed: {fault.said}",
-            hint=f"Check the network (HTTPS_PROXY). {again}.",
-        )
-    if status in (None, 400):  # the library reports invalid metadata of the card as a ValueError
+    elif status is None and not isinstance(error, ValueError):
+        line = f"the upload to {hub} failed: {fault.said}"
+        hint = "Check the network (HTTPS_PROXY). "
+    elif status in (None, 400):  # the library reports invalid metadata of the card as a ValueError
         said = " ".join(str(error).split()) if isinstance(error, ValueError) else fault.said
-        return BartError(
-            f"{hub} rejects the files of {folder}: {said[:500]}", hint=f"Correct them. {again}."
-        )
-    if status == 401:
-        return BartError(
-            f"{hub} rejects the token: {fault.said}", hint=f"Renew it ({LOGIN}). {again}."
-        )
-    if status in (403, 404):
-        return BartError(
-            f"{hub} does not let this token write to '{name}': {fault.said}",
-            hint="Use a token with write access to it, or push to a name of your own. "
-            f"{again[0].upper()}{again[1:]}.",
-        )
-    if status in (409, 412):
-        return BartError(f"'{name}' changed during the upload: {fault.said}", hint=f"{again}.")
-    return BartError(
-        f"{hub} rejects the upload to '{name}' (HTTP {status}): {fault.said}",
-        hint=f"Try again later. {again}.",
-    )
+        line, hint = f"{hub} rejects the files of {folder}: {said[:500]}", "Correct them. "
+    elif status == 401:
+        line, hint = f"{hub} rejects the token: {fault.said}", f"Renew it ({LOGIN}). "
+    elif status in (403, 404):
+        line = f"{hub} does not let this token write to '{name}': {fault.said}"
+        hint = "Use a token with write access to it, or push to a name of your own. "
+    elif status in (409, 412):
+        line, hint = f"'{name}' changed during the upload: {fault.said}", ""
+    else:
+        line = f"{hub} rejects the upload to '{name}' (HTTP {status}): {fault.said}"
+        hint = "Try again later. "
+    return BartError(line, hint=f"{hint}{folder} is kept: rerun the command to push it.")

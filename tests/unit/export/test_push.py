@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bart_cli.errors import UsageError
 from bart_cli.export.card import sign
-from bart_cli.export.push import require_destination
+from bart_cli.export.push import refusal, require_destination
 from tests.command import python
 from tests.servers.hub import Faults, serve_hub
 
@@ -130,6 +131,14 @@ def test_refusals_are_one_line_with_a_remedy(folder: Path, tmp_path: Path) -> No
     ]
     for hint in (expired[1], reader[1], moved[1], card[1], full[1]):
         assert "is kept: rerun the command to push it" in hint
+
+
+def test_a_refusal_names_the_folder_as_it_is_spelled() -> None:
+    error = OSError("denied")
+    error.response = SimpleNamespace(status_code=403, headers={})  # type: ignore[attr-defined]
+    hint = refusal(error, "me/news", Path("exports/news")).hint
+    assert hint is not None
+    assert hint.endswith(". exports/news is kept: rerun the command to push it.")
 
 
 def test_a_place_to_push_to_is_checked_before_anything_is_written(
