@@ -21,15 +21,13 @@ from bart_cli.cli.options import (
 )
 from bart_cli.cli.training import ProcessesOption, start_workers, warn_once
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.config.generation import EvaluationConfig
+from bart_cli.config.generation import ROUGE, EvaluationConfig
 from bart_cli.config.run import EvaluateConfig
 from bart_cli.errors import BartError
 from bart_cli.extras import require
 
 if TYPE_CHECKING:
     from bart_cli.evaluation.scoring import Evaluation
-
-KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
 
 @option_groups
@@ -121,14 +119,14 @@ def show_scores(result: Evaluation, folder: Path) -> None:
     bleu = ["BLEU"] if result.bleu else []
     rows = []
     for name, scores in ({"model": result.rouge} | result.baselines).items():
-        cells = [f"{scores[kind]:.2f}" for kind in KINDS]
+        cells = [f"{scores[kind]:.2f}" for kind in ROUGE]
         if name == "model" and result.interval:
             cells = [
                 f"{cell} ({result.interval[kind][0]:.2f}-{result.interval[kind][1]:.2f})"
-                for cell, kind in zip(cells, KINDS, strict=True)
+                for cell, kind in zip(cells, ROUGE, strict=True)
             ]
         rows.append([name, *cells, *([f"{result.bleu[name]:.2f}"] if bleu else [])])
-    print_rows(rows, "", *KINDS.values(), *bleu)
+    print_rows(rows, "", *ROUGE.values(), *bleu)
     if result.metrics:
         rows = []
         for name in dict.fromkeys(name for values in result.metrics.values() for name in values):

@@ -12,6 +12,7 @@ from bart_cli.config.data import LANGUAGE_HELP, check_language
 from bart_cli.errors import UsageError
 
 RougeTokenizer = Literal["ascii", "unicode"]
+ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 Metric = Literal["bertscore", "novelty", "compression", "repetition", "coverage"]
 DecodingPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8", "auto"]
 Layer = tuple[str, Mapping[str, object]]
@@ -143,18 +144,12 @@ def check_ids(generation: GenerationConfig, vocab_size: int, positions: int) -> 
 
 @dataclass(frozen=True)
 class SavedGeneration:
-    """Decoding settings of a model folder, by field of GenerationConfig.
+    """Decoding settings of a model folder, by field of GenerationConfig."""
 
-    Attributes:
-        source: the file.
-        values: all settings that transformers would use, including its defaults.
-        stated: the fields that the file sets.
-        notices: messages about differences from transformers and about changed values.
-    """
-
-    source: str
-    values: Mapping[str, object]
-    stated: frozenset[str]
+    source: str  # name of the file
+    values: Mapping[str, object]  # all settings that transformers would use, including its defaults
+    stated: frozenset[str]  # the fields that the file sets
+    # messages about differences from transformers and about changed values
     notices: tuple[str, ...] = ()
 
     @property

@@ -23,20 +23,14 @@ Score = Callable[[NDArray[Any], int], float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of both systems.
-
-    Attributes:
-        difference: b - a.
-        interval: 95% bootstrap confidence interval of the difference.
-        p: share of resamples in which the better system is not ahead.
-    """
+    """One metric of both systems."""
 
     metric: str
     a: float
     b: float
-    difference: float
-    interval: tuple[float, float]
-    p: float
+    difference: float  # b - a
+    interval: tuple[float, float]  # 95% bootstrap confidence interval of the difference
+    p: float  # share of resamples in which the better system is not ahead
 
 
 def compare_predictions(

@@ -46,36 +46,23 @@ class DecodedBatch:
 
 @dataclass(frozen=True)
 class Origin:
-    """Identity of an evaluation: predictions with different origins are never mixed.
+    """Identity of an evaluation: predictions with different origins are never mixed."""
 
-    Attributes:
-        model, pairs: SHA-256 of the model files and of the pairs.
-        settings: settings that affect decoding, `section.key` -> value.
-    """
-
-    model: str
-    pairs: str
-    settings: dict[str, Any]
+    model: str  # SHA-256 of the model files
+    pairs: str  # SHA-256 of the pairs
+    settings: dict[str, Any]  # settings that affect decoding, `section.key` -> value
 
 
 @dataclass
 class Ledger:
-    """The origin of an evaluation, and its rounds so far.
-
-    Attributes:
-        articles: number of articles; 0 before the first round.
-        cut: number of articles that are truncated.
-        batches: decoded batches by number.
-        wall: seconds of all rounds.
-        devices: names of the devices used.
-    """
+    """The origin of an evaluation, and its rounds so far."""
 
     path: Path
     origin: Origin
-    articles: int = 0
-    cut: int = 0
-    batches: dict[int, DecodedBatch] = field(default_factory=dict)
-    wall: float = 0.0
+    articles: int = 0  # 0 before the first round
+    cut: int = 0  # truncated articles
+    batches: dict[int, DecodedBatch] = field(default_factory=dict)  # by number
+    wall: float = 0.0  # seconds of all rounds
     devices: list[str] = field(default_factory=list)
 
     def begin(self, articles: int, cut: int) -> None:

@@ -22,17 +22,12 @@ JSON = (".jsonl", ".ndjson", ".json")
 
 @dataclass(frozen=True)
 class Predictions:
-    """The content of a file of predictions.
-
-    Attributes:
-        ids: ids of the rows; None if they are missing or not unique.
-        rows: JSON objects; empty for a text file.
-    """
+    """The content of a file of predictions."""
 
     path: Path
     texts: list[str]
-    ids: list[str] | None
-    rows: list[dict[str, Any]]
+    ids: list[str] | None  # ids of the rows; None if they are missing or not unique
+    rows: list[dict[str, Any]]  # JSON objects; empty for a text file
 
     def of_pairs(self, pairs: Sequence[Pair], split: Split) -> list[str]:
         """Return the summaries in the order of the pairs, by id if possible, else line by line."""

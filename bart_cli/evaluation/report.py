@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bart_cli.config.generation import RougeTokenizer
+from bart_cli.config.generation import ROUGE, RougeTokenizer
 from bart_cli.config.presets import flatten
 from bart_cli.data.pairs import Pair
 from bart_cli.evaluation.rouge import normal_form, word_pattern
@@ -20,7 +20,6 @@ from bart_cli.evaluation.scoring import MODEL, Evaluation
 from bart_cli.figures import HEIGHT, WIDTH, histogram
 from bart_cli.pages import write_page
 
-NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 RANKED_BY = "rouge2"
 SHOWN = 5  # examples per group
 ARTICLE_CHARACTERS = 3000  # shown of an example
@@ -46,7 +45,7 @@ def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
         "report.html.jinja",
         result=result,
         system=result.settings.get("model") or result.settings["predictions"],
-        names=NAMES,
+        names=ROUGE,
         systems={MODEL: result.rouge} | result.baselines,
         charts=_charts(result),
         lengths=[
@@ -54,11 +53,11 @@ def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
             for title, group in texts.items()
         ],
         distributions=[
-            histogram(NAMES[kind], "", result.each[kind], span=(0, 100))
+            histogram(ROUGE[kind], "", result.each[kind], span=(0, 100))
             for kind in ("rouge1", RANKED_BY)
         ],
         examples=_examples(result, pairs),
-        ranked_by=NAMES[RANKED_BY],
+        ranked_by=ROUGE[RANKED_BY],
         settings=list(flatten(result.settings)),
         width=WIDTH,
         height=HEIGHT,
@@ -95,8 +94,8 @@ def _charts(result: Evaluation) -> dict[str, list[dict[str, Any]]]:
     """Collect the scores of all systems by metric, with the ends of their intervals if known."""
     means = {MODEL: result.rouge} | result.baselines
     intervals = {MODEL: result.interval} | result.baseline_intervals
-    charts: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES.values()}
-    for kind, name in NAMES.items():
+    charts: dict[str, list[dict[str, Any]]] = {name: [] for name in ROUGE.values()}
+    for kind, name in ROUGE.items():
         for system, mean in means.items():
             low, high = intervals[system].get(kind, (None, None))
             row = {"system": system, "value": mean[kind], "low": low, "high": high}
@@ -130,5 +129,5 @@ def _example(result: Evaluation, pair: Pair, index: int) -> dict[str, Any]:
             row["prediction"], pair.target, stemmer=stemmer, tokenizer=tokenizer
         ),
         "not_in_article": row.get("not_in_article", []),
-        "rouge": {name: result.each[kind][index] for kind, name in NAMES.items()},
+        "rouge": {name: result.each[kind][index] for kind, name in ROUGE.items()},
     }

@@ -18,29 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from bart_cli.config.generation import EvaluationConfig, RougeTokenizer
+from bart_cli.config.generation import ROUGE, EvaluationConfig, RougeTokenizer
 from bart_cli.data.sentences import AUTO, split_sentences
 from bart_cli.data.words import UNSPACED
 from bart_cli.runtime.workers import worker_processes
 
-KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+KINDS = tuple(ROUGE)
 CHUNK = 250  # pairs that one worker scores at a time
 ASCII_WORD = re.compile("[a-zA-Z0-9]+")
 
 
 @dataclass(frozen=True)
 class RougeScores:
-    """F1 scores in percent, by metric.
+    """F1 scores in percent, by metric."""
 
-    Attributes:
-        mean: mean over pairs.
-        each: score of each pair.
-        interval: 95% bootstrap confidence interval of the mean.
-    """
-
-    mean: dict[str, float]
-    each: dict[str, list[float]]
-    interval: dict[str, tuple[float, float]]
+    mean: dict[str, float]  # mean over pairs
+    each: dict[str, list[float]]  # score of each pair
+    interval: dict[str, tuple[float, float]]  # 95% bootstrap confidence interval of the mean
 
 
 def score_systems(

@@ -36,42 +36,28 @@ MODEL = "model"  # name of the evaluated system; the others are baselines
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The content of `metrics.json`, and the predictions.
-
-    Attributes:
-        cut: number of truncated articles.
-        rouge: mean F1 in percent by metric.
-        interval: 95% bootstrap confidence intervals of these means.
-        baselines, baseline_intervals: the same for each baseline, 'lead-N'.
-        bleu: system -> BLEU; empty unless requested.
-        bleu_signature: sacrebleu's signature.
-        metrics: means of the measures in `evaluation.metrics`, for the model and the references.
-        bertscore_signature: model, layer and versions of BERTScore.
-        latency: seconds per batch: mean, percentiles and maximum over all batches, including those
-            before a resume. Empty for predictions from a file.
-        throughput: articles per second, over all processes. None for predictions from a file.
-        words: mean number of words of articles, references and predictions.
-        settings: settings that affect the predictions or the scores.
-        predictions: rows of `predictions.jsonl`.
-        each: F1 of each article by metric.
-    """
+    """The content of `metrics.json`, and the predictions."""
 
     articles: int
-    cut: int
-    rouge: dict[str, float]
-    interval: dict[str, tuple[float, float]]
-    baselines: dict[str, dict[str, float]]
+    cut: int  # truncated articles
+    rouge: dict[str, float]  # mean F1 in percent by metric
+    interval: dict[str, tuple[float, float]]  # 95% bootstrap confidence intervals of these means
+    baselines: dict[str, dict[str, float]]  # the same for each baseline, 'lead-N'
     baseline_intervals: dict[str, dict[str, tuple[float, float]]]
-    bleu: dict[str, float]
-    bleu_signature: str | None
+    bleu: dict[str, float]  # system -> BLEU; empty unless requested
+    bleu_signature: str | None  # of sacrebleu
+    # means of the measures in `evaluation.metrics`, for the model and the references
     metrics: dict[str, dict[str, float]]
-    bertscore_signature: str | None
+    bertscore_signature: str | None  # model, layer and versions of BERTScore
+    # seconds per batch: mean, percentiles and maximum over all batches, including those before a
+    # resume; empty for predictions from a file
     latency: dict[str, float]
+    # articles per second, over all processes; None for predictions from a file
     throughput: float | None
-    words: dict[str, float]
-    settings: dict[str, Any]
-    predictions: list[dict[str, Any]] = field(repr=False)
-    each: dict[str, list[float]] = field(repr=False)
+    words: dict[str, float]  # mean number of words of articles, references and predictions
+    settings: dict[str, Any]  # settings that affect the predictions or the scores
+    predictions: list[dict[str, Any]] = field(repr=False)  # rows of `predictions.jsonl`
+    each: dict[str, list[float]] = field(repr=False)  # F1 of each article by metric
 
     def numbers(self) -> dict[str, Any]:
         """Return all attributes except those with an item for each article."""

@@ -15,6 +15,7 @@ import yaml
 
 import bart_cli
 from bart_cli.config.commands import ExportConfig, ExportFormat
+from bart_cli.config.generation import ROUGE
 from bart_cli.config.presets import flatten
 from bart_cli.config.run import FinetuneConfig, PretrainConfig
 from bart_cli.export.contents import Contents
@@ -23,18 +24,10 @@ from bart_cli.extras import CLONE
 
 NAME = "README.md"
 SIGNATURE = re.compile(rb"\n<!-- bart export: ([0-9a-f]{64}) -->\n\Z")
-LIBRARIES: dict[ExportFormat, str] = {
-    "huggingface": "transformers",
-    "reference": "pytorch",
-    "ctranslate2": "ctranslate2",
-    "onnx": "onnx",
-}
+# Format -> its library, unless that has the same name.
+LIBRARIES: dict[ExportFormat, str] = {"huggingface": "transformers", "reference": "pytorch"}
 # Name in metrics.json -> type and name of the metric in the metadata.
-METRICS = {
-    "rouge1": ("rouge", "ROUGE-1"),
-    "rouge2": ("rouge", "ROUGE-2"),
-    "rougeL": ("rouge", "ROUGE-L"),
-    "rougeLsum": ("rouge", "ROUGE-Lsum"),
+METRICS = {name: ("rouge", shown) for name, shown in ROUGE.items()} | {
     "bleu": ("sacrebleu", "BLEU"),
     "bertscore": ("bertscore", "BERTScore F1"),
 }
@@ -174,13 +167,13 @@ def _metadata(history: History, config: ExportConfig, name: str) -> str:
         for metric, value in _values(evaluation).items()
         if metric in METRICS
     ]
-    form = {"ctranslate2": ["ctranslate2"], "onnx": ["onnx"]}.get(config.format, [])
+    library = LIBRARIES.get(config.format, config.format)
     return yaml.safe_dump(
         ModelCardData(
             language=history.languages() or None,
-            library_name=LIBRARIES[config.format],
+            library_name=library,
             pipeline_tag="fill-mask" if history.pretrained_only else "summarization",
-            tags=["bart", *form],
+            tags=["bart", *([] if config.format in LIBRARIES else [library])],
             base_model=history.base_model(),
             datasets=[data.hub_id] if data and data.hub_id else None,
             metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,

@@ -16,15 +16,10 @@ TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit 
 
 @dataclass(frozen=True)
 class Contents:
-    """A model to export.
+    """A model to export."""
 
-    Attributes:
-        model: the model in fp32, with weights rounded to `dtype`.
-        weights: its state dict in `dtype`.
-    """
-
-    model: Bart
-    weights: State
+    model: Bart  # the model in fp32, with weights rounded to `dtype`
+    weights: State  # its state dict in `dtype`
     dtype: ExportDtype
     tokenizer: Tokenizer
     generation: GenerationConfig | None
@@ -32,21 +27,14 @@ class Contents:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An export compared with its model.
+    """An export compared with its model."""
 
-    Attributes:
-        reader: program that loaded the export.
-        difference: largest difference of logits, for CTranslate2 of log probabilities.
-        equal: number of greedy summaries with equal tokens; None: none were decoded.
-        sequences: number of greedy summaries.
-        articles: origin of the articles.
-    """
-
-    reader: str
-    difference: float
+    reader: str  # program that loaded the export
+    difference: float  # largest difference of logits, for CTranslate2 of log probabilities
+    # number of greedy summaries with equal tokens; None: none were decoded
     equal: int | None = None
-    sequences: int | None = None
-    articles: str | None = None
+    sequences: int | None = None  # number of greedy summaries
+    articles: str | None = None  # origin of the articles
 
 
 def require_equal(found: Tensor, expected: Tensor) -> float:

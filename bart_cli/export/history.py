@@ -38,20 +38,14 @@ class DataSet:
 
 @dataclass(frozen=True)
 class History:
-    """What is recorded about a model.
+    """What is recorded about a model."""
 
-    Attributes:
-        source: the model as given.
-        folder: its run, or the model itself without a run.
-        settings: `config.yaml` of the run.
-        evaluations: `metrics.json` of evaluations of these weights, the newest for each split.
-        others: names of the folders in it with evaluations of other weights.
-    """
-
-    source: str
-    folder: Path
-    settings: dict[str, Any] = field(default_factory=dict)
+    source: str  # the model as given
+    folder: Path  # its run, or the model itself without a run
+    settings: dict[str, Any] = field(default_factory=dict)  # `config.yaml` of the run
+    # `metrics.json` of evaluations of these weights, the newest for each split
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    # names of the folders in it with evaluations of other weights
     others: list[str] = field(default_factory=list)
 
     @property

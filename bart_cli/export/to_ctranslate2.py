@@ -5,7 +5,6 @@ tokenizer; and `generation_config.json` for callers, since CTranslate2 reads no 
 """
 
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -52,7 +51,6 @@ def write_ctranslate2(
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     model = contents.model
     heads = (model.config.encoder_attention_heads, model.config.decoder_attention_heads)
     if heads[0] != heads[1]:

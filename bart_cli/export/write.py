@@ -4,7 +4,6 @@ In: a run, a folder, a hub id or a checkpoint. Out: a folder with the model and 
 """
 
 import importlib.util
-import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,26 +41,18 @@ SAMPLE = "Café owners – 24 of them – said: “nobody laughed” 🤷🏽 at
 
 @dataclass(frozen=True)
 class Export:
-    """Result of an export.
-
-    Attributes:
-        layout: BART, mBART (Pre-LN), reference, CTranslate2 or ONNX.
-        size: total size of the files, in bytes.
-        difference: that of `comparison`.
-        comparison: the export against the model. None: transformers is not installed.
-        evaluations: number of evaluations in the model card.
-        pushed: the uploaded repository; None without `--push`.
-    """
+    """Result of an export."""
 
     out: Path
-    layout: str
+    layout: str  # BART, mBART (Pre-LN), reference, CTranslate2 or ONNX
     dtype: ExportDtype
     parameters: int
-    size: int
-    difference: float | None
+    size: int  # total size of the files, in bytes
+    difference: float | None  # that of `comparison`
+    # the export against the model; None: transformers is not installed
     comparison: Comparison | None
-    evaluations: int
-    pushed: Pushed | None
+    evaluations: int  # number of evaluations in the model card
+    pushed: Pushed | None  # the uploaded repository; None without `--push`
 
 
 def export_model(
@@ -267,7 +258,6 @@ def _load_theirs(folder: Path, settings: ModelConfig, tokenizer: Tokenizer) -> A
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     words = transformers.AutoTokenizer.from_pretrained(folder)
     special = [tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.mask_id]
     found = [words.bos_token_id, words.pad_token_id, words.eos_token_id, words.mask_token_id]

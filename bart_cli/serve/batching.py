@@ -34,38 +34,28 @@ class QueueFullError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A text to decode.
-
-    Attributes:
-        result: a record or a Failure; canceled when the client has left.
-        overlap: whether to compare the text with its summary.
-        attempts: number of workers that died while decoding it.
-        sent: time at which it was sent to a worker.
-    """
+    """A text to decode."""
 
     text: str
     settings: Settings
+    # a record or a Failure; canceled when the client has left
     result: asyncio.Future[dict[str, object] | Failure]
-    overlap: bool = False
-    attempts: int = 0
-    sent: float = 0.0
+    overlap: bool = False  # whether to compare the text with its summary
+    attempts: int = 0  # number of workers that died while decoding it
+    sent: float = 0.0  # time at which it was sent to a worker
 
 
 @dataclass(eq=False)
 class Worker:
-    """A worker process.
-
-    Attributes:
-        orders: messages to send; None ends the thread that sends them.
-        replies: its messages in order; the last one is an EOFError.
-        jobs: the texts that it has, by number.
-    """
+    """A worker process."""
 
     process: SpawnProcess
     pipe: Connection
+    # messages to send; None ends the thread that sends them
     orders: queue.SimpleQueue[Order | None] = field(default_factory=queue.SimpleQueue)
+    # its messages in order; the last one is an EOFError
     replies: asyncio.Queue[Reply | EOFError] = field(default_factory=asyncio.Queue)
-    jobs: dict[int, Job] = field(default_factory=dict)
+    jobs: dict[int, Job] = field(default_factory=dict)  # the texts that it has, by number
 
     def accepts(self, job: Job, size: int) -> bool:
         """Whether a text may join the others of this worker. A retried text is decoded alone."""

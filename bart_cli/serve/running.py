@@ -27,17 +27,14 @@ MOST_COHORTS_ON_GPU = 4
 
 @dataclass
 class Progress:
-    """A text in progress.
-
-    Attributes:
-        waiting: pieces of this round that have not joined the batch.
-        running: pieces in the batch, with their numbers of tokens.
-        found: hypotheses of the pieces that are done.
-    """
+    """A text in progress."""
 
     rounds: Rounds
+    # pieces of this round that have not joined the batch
     waiting: list[int] = field(default_factory=list)
+    # pieces in the batch, with their numbers of tokens
     running: dict[int, int] = field(default_factory=dict)
+    # hypotheses of the pieces that are done
     found: dict[int, list[Hypothesis]] = field(default_factory=dict)
 
     def begin_round(self) -> None:

@@ -41,24 +41,17 @@ SENTENCES = 5_000  # sentences of a source to compare and return
 
 @dataclass(frozen=True)
 class Served:
-    """Information about the loaded model, sent by a worker.
-
-    Attributes:
-        positions, source_length: see `Summarizer`.
-        generation: decoding settings saved with the model.
-        batch_size, max_tokens: limits of a batch; see `Summarizer.summarize`.
-        gpus: number of GPUs, each of which needs a worker.
-    """
+    """Information about the loaded model, sent by a worker."""
 
     precision: str
     device: str
-    positions: int
-    source_length: int
+    positions: int  # see `Summarizer`
+    source_length: int  # see `Summarizer`
     vocab_size: int
-    generation: GenerationConfig
-    batch_size: int
-    gpus: int
-    max_tokens: int | None = None
+    generation: GenerationConfig  # decoding settings saved with the model
+    batch_size: int  # limit of a batch; see `Summarizer.summarize`
+    gpus: int  # number of GPUs, each of which needs a worker
+    max_tokens: int | None = None  # the other limit of a batch
 
 
 @dataclass(frozen=True)

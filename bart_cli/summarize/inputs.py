@@ -46,18 +46,14 @@ STANDARD_INPUT = "standard input"
 
 @dataclass(frozen=True)
 class Input:
-    """A file to read; standard input or a web page if `path` is None.
-
-    Attributes:
-        text: content of standard input, a web page or a pipe (`<(…)`), which can be read only
-            once; empty for JSON lines and files.
-        url: address of a web page.
-    """
+    """A file to read; standard input or a web page if `path` is None."""
 
     path: Path | None
     kind: Kind
+    # content of standard input, a web page or a pipe (`<(…)`), which can be read only once; empty
+    # for JSON lines and files
     text: str = ""
-    url: str = ""
+    url: str = ""  # address of a web page
 
     @property
     def name(self) -> str:

@@ -21,18 +21,13 @@ PARAGRAPH = re.compile(r"\n\s*\n")
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a text.
+    """Token ids of a text."""
 
-    Attributes:
-        pieces: ids with special tokens, each at most as long as the model's positions. Empty for a
-            text without words.
-        tokens: number of tokens of the whole text.
-        used: number of tokens in the pieces. Like `tokens`, it counts special tokens only once.
-    """
-
+    # ids with special tokens, each at most as long as the model's positions; empty for a text
+    # without words
     pieces: list[list[int]]
-    tokens: int
-    used: int
+    tokens: int  # of the whole text
+    used: int  # tokens in the pieces; like `tokens`, with special tokens counted once
 
 
 def encode_texts(
