@@ -20,7 +20,6 @@ from bart_cli.extras import EXTRAS, install_line
 from bart_cli.runtime.cores import usable_cores
 
 State = Literal["ok", "note", "broken"]
-OLDEST_PYTHON = (3, 11)
 HUB_SECONDS = 3.0
 LITTLE_DISK = 20  # GB; a model, its checkpoints and a corpus need more
 LITTLE_SHARED_MEMORY = 1  # GB; loader processes pass batches through shared memory
@@ -52,17 +51,11 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Run all checks. They change nothing, and make one request to the hub (at most 3 seconds)."""
-    findings = [_python(), *_packages()]
+    python = Finding("Python", "ok", f"{platform.python_version()}, {sys.executable}")
+    findings = [python, *_packages()]
     if not any(f.name == "torch" and f.state == "broken" for f in findings):
         findings += [*_devices(), _apex(), _threads()]
     return [*findings, *_memory(), _presets(), _hub(), *_disk()]
-
-
-def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < OLDEST_PYTHON:
-        return Finding("Python", "broken", version, "install Python 3.11 or newer")
-    return Finding("Python", "ok", f"{version}, {sys.executable}")
 
 
 def _packages() -> Iterator[Finding]:
@@ -156,20 +149,18 @@ def _apex() -> Finding:
 
     from bart_cli.training.optimizers import apex_optimizers
 
-    advice = ""
     kernels = apex_optimizers()
     if kernels is not None:
         lamb = getattr(kernels, "FusedMixedPrecisionLamb", None) is not None
         found = "NVIDIA's" + (", with its mixed-precision LAMB" if lamb else "")
-    elif _version("apex") is not None:
+        return Finding("apex", "ok", found)
+    if _version("apex") is not None:
         found = "an unrelated project of the same name, from PyPI"
         advice = "pip uninstall apex; build NVIDIA's from github.com/NVIDIA/apex"
         return Finding("apex", "note", found, advice)
-    else:
-        found = "not installed (optional)"
-        if torch.cuda.is_available():
-            advice = "the built-in NVLAMB is used; NVIDIA's apex (in NGC images) has a fused kernel"
-    return Finding("apex", "ok", found, advice)
+    advice = "the built-in NVLAMB is used; NVIDIA's apex (in NGC images) has a fused kernel"
+    advice = advice if torch.cuda.is_available() else ""
+    return Finding("apex", "ok", "not installed (optional)", advice)
 
 
 def _threads() -> Finding:
@@ -189,11 +180,11 @@ def _memory() -> Iterator[Finding]:
     folder = Path("/dev/shm")
     if folder.is_dir():
         size = shutil.disk_usage(folder).total / 1e9
-        found, advice = f"{size:.0f} GB in {folder}", ""
-        if size < LITTLE_SHARED_MEMORY:
-            found = f"{size:.2f} GB in {folder}"
+        if size >= LITTLE_SHARED_MEMORY:
+            yield Finding("shared memory", "ok", f"{size:.0f} GB in {folder}")
+        else:
             advice = "loader processes need more: pass docker run --ipc=host (or --shm-size=8g)"
-        yield Finding("shared memory", "note" if advice else "ok", found, advice)
+            yield Finding("shared memory", "note", f"{size:.2f} GB in {folder}", advice)
 
 
 def _presets() -> Finding:
