@@ -6,34 +6,29 @@ The size of everything that a client can send is limited, and no response contai
 import asyncio
 import base64
 import hashlib
-import hmac
-import ipaddress
 import json
-import logging
 import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from bart_cli.config.commands import ServeConfig
 from bart_cli.errors import UsageError
 from bart_cli.serve.batching import Job, Pool, QueueFullError
 from bart_cli.serve.documents import document_text
+from bart_cli.serve.guard import Access, Metrics, error_document, guard, refusal
 from bart_cli.serve.openapi import docs_page, openapi
 from bart_cli.serve.requests import (
     chat_document,
@@ -46,12 +41,9 @@ from bart_cli.serve.requests import (
 )
 from bart_cli.serve.worker import Failure, Served
 
-log = logging.getLogger("bart")
-
 GONE = 499  # nginx's status for a client that has disconnected; appears only in metrics
 MOST_FILES = 16  # uploads being read or waiting to be read
 HEARTBEAT = 15.0  # seconds between comments in an idle stream, so that proxies keep it open
-OPEN = frozenset(["/", "/docs", "/openapi.json", "/healthz", "/readyz"])  # paths without a key
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
@@ -66,43 +58,6 @@ PAGE_POLICY = (
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-
-
-@dataclass(frozen=True)
-class Access:
-    """Access rules."""
-
-    key: str | None  # API key that clients must send; None: no key
-    loopback: bool  # accept only Host headers that name this machine
-
-
-class Metrics:
-    """The metrics served at /metrics."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.registry = own = CollectorRegistry()
-        self.requests = Counter("bart_requests", "Requests", ["path", "status"], registry=own)
-        self.seconds = Histogram("bart_request_seconds", "Time of requests", ["path"], registry=own)
-        self.batch = Histogram(
-            "bart_batch_texts",
-            "Texts that a worker has when it ends one",
-            buckets=[1, 2, 4, 8, 16, 32, 64, 128],
-            registry=own,
-        )
-        self.decoding = Histogram("bart_text_seconds", "Time of a text in a worker", registry=own)
-        gauges = [
-            ("bart_queue_texts", "Texts in the queue", lambda: pool.waiting),
-            ("bart_running_texts", "Texts in the workers", lambda: pool.running),
-            ("bart_workers_ready", "Workers with a loaded model", lambda: len(pool.ready)),
-            ("bart_worker_restarts", "Worker restarts", lambda: pool.restarts),
-        ]
-        for name, text, value in gauges:
-            Gauge(name, text, registry=own).set_function(value)
-        pool.observe = self._observe
-
-    def _observe(self, size: int, seconds: float) -> None:
-        self.batch.observe(size)
-        self.decoding.observe(seconds)
 
 
 class Server:
@@ -134,7 +89,7 @@ class Server:
                         yield _event("summary", {"index": index[job]} | _record(job))
                 yield _event("done", {"model": self.name})
             except HTTPException as error:
-                yield _event("error", _error(error))
+                yield _event("error", error_document(error))
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -322,86 +277,20 @@ def build_app(server: Server, access: Access) -> ASGIApp:
         finally:
             await server.pool.stop()
 
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return refusal(error)
+
     async def failed(_: Request, __: Exception) -> Response:
-        return _refusal(HTTPException(500, "internal error; see the server's log"))
+        return refusal(HTTPException(500, "internal error; see the server's log"))
 
     app = Starlette(
         routes=server.routes(),
         lifespan=lifespan,
-        exception_handlers={HTTPException: _refused, Exception: failed},
+        exception_handlers={HTTPException: refused, Exception: failed},
     )
     app.router.redirect_slashes = False
-    return _guard(app, server, access)
-
-
-def _guard(app: ASGIApp, server: Server, access: Access) -> ASGIApp:
-    """Check access, add security headers, count requests, and log unexpected errors."""
-    known = {route.path for route in server.routes()}
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await app(scope, receive, send)
-            return
-        path, began, status = scope["path"], time.monotonic(), 0
-
-        async def sent(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("content-security-policy", "default-src 'none'")
-                headers["x-content-type-options"] = "nosniff"
-                headers["referrer-policy"] = "no-referrer"
-                headers["cache-control"] = "no-store"
-            await send(message)
-
-        try:
-            try:
-                _check_access(path, Headers(scope=scope), access)
-            except HTTPException as error:
-                await _refusal(error)(scope, receive, sent)
-            else:
-                await app(scope, receive, sent)
-        except Exception as error:
-            log.error("%s: %s: %s", path, type(error).__name__, error)
-        finally:
-            label = path if path in known else "other"
-            server.metrics.requests.labels(label, str(status)).inc()
-            server.metrics.seconds.labels(label).observe(time.monotonic() - began)
-
-    return guarded
-
-
-def _check_access(path: str, headers: Headers, access: Access) -> None:
-    """Refuse the request, without reading its body, unless the rules allow it."""
-    close = {"Connection": "close"}
-    host, origin = headers.get("host", ""), headers.get("origin")
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        other = origin is not None and urlsplit(origin).netloc != host
-    except ValueError:
-        refuse(400, "the header Host or Origin is not an address", **close)
-    if access.loopback and not is_loopback(name):
-        # Protects against DNS rebinding: a foreign host name that now resolves to this machine.
-        line = "this server is only available as localhost: the header Host has another name"
-        refuse(403, line, **close)
-    if other:
-        refuse(403, "requests from pages of other origins are not allowed", **close)
-    if access.key is not None and path not in OPEN:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode("latin-1"), access.key.encode())
-        if scheme.lower() != "bearer" or not same:
-            line = "expected the header Authorization: Bearer KEY with the server's key"
-            refuse(401, line, **close, WWW_Authenticate="Bearer")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is `localhost` or a loopback address; names are not resolved."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower() == "localhost"
+    return guard(app, server.metrics, {route.path for route in server.routes()}, access)
 
 
 async def _left(request: Request) -> None:
@@ -415,21 +304,6 @@ def _record(job: Job) -> dict[str, Any]:
     if isinstance(result, Failure):
         refuse(result.status, result.message)
     return result
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _refusal(error)
-
-
-def _refusal(error: HTTPException) -> Response:
-    return JSONResponse(_error(error), error.status_code, error.headers)
-
-
-def _error(error: HTTPException) -> dict[str, Any]:
-    code = error.status_code
-    line = "no such path; /docs lists the API" if code == 404 else error.detail
-    return {"error": {"message": line, "type": "error", "code": code}}
 
 
 def _event(name: str, document: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from bart_cli.config.commands import ServeConfig
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter
-from bart_cli.serve.app import Access, Server, build_app, is_loopback
+from bart_cli.serve.app import Server, build_app
 from bart_cli.serve.batching import Pool
+from bart_cli.serve.guard import Access, is_loopback
 from bart_cli.serve.worker import Load
 
 CONNECTIONS = 512  # maximum number of open connections; more get status 503

@@ -14,8 +14,9 @@ from bart_cli.config.generation import GenerationConfig
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 from bart_cli.serve import requests
-from bart_cli.serve.app import MOST_FILES, Access, Server, build_app
+from bart_cli.serve.app import MOST_FILES, Server, build_app
 from bart_cli.serve.batching import Pool
+from bart_cli.serve.guard import Access
 from bart_cli.serve.requests import chat_document
 from bart_cli.serve.worker import Failure, Served, _failure
 
