@@ -32,7 +32,6 @@ MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name of the API."""
     if name not in MODULES:
         raise AttributeError(f"module 'bart_cli' has no attribute {name!r}")
     return getattr(importlib.import_module(f"bart_cli.{MODULES[name]}"), name)

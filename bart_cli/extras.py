@@ -92,7 +92,6 @@ def install_line(*extras: str) -> str:
 
 
 def _modules(extra: str) -> list[str]:
-    """The modules to import, one for each package."""
     return [MODULES.get(name, name.replace("-", "_")) for name in EXTRAS[extra].packages]
 
 

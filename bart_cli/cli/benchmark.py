@@ -85,7 +85,6 @@ class SweepOptions:
     sets: SetOption = None
 
     def sweep(self) -> Sweep:
-        """Return the settings to vary."""
         from bart_cli.benchmark.cases import Sweep
 
         return Sweep(

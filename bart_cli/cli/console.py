@@ -97,7 +97,6 @@ class _BarsAndNumbers(Progress):
     numbers: Mapping[str, str] = {}
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Return what rich draws."""
         yield self.make_tasks_table(self.tasks)
         if self.numbers:
             cells = [
@@ -149,12 +148,10 @@ class ConsoleReporter(Reporter):
                 self._progress.remove_task(index)
 
     def info(self, text: str) -> None:
-        """See Reporter.info."""
         if not self._quiet:
             err.print(escape(printable(text)))
 
     def warn(self, text: str) -> None:
-        """See Reporter.warn."""
         err.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
 
 

@@ -82,7 +82,6 @@ def command(
 
 
 def _verified(found: Comparison | None) -> str:
-    """Describe how the export was verified."""
     if found is None:
         return "not verified: transformers is not installed"
     if found.equal is None:

@@ -130,7 +130,6 @@ def _options(
     init_from: str | None,
     **_: object,
 ) -> dict[str, object]:
-    """Return the options as configuration keys."""
     own = {
         "data.path": data,
         "init_from": init_from,

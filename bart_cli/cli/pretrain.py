@@ -64,7 +64,6 @@ def command(
 
 
 def _run(config: PretrainConfig, run: Path, training: TrainingOptions, as_json: bool) -> RunResult:
-    """Train in this process and print the result."""
     from bart_cli.training.pretrain import run_pretrain
 
     result = run_pretrain(
@@ -82,7 +81,6 @@ def configure(
     init_from: str | None,
     **_: object,
 ) -> PretrainConfig:
-    """Build the configuration from the options."""
     options = keys(training) | {"data.path": data, "init_from": init_from}
     return settings.load(PretrainConfig, options)
 

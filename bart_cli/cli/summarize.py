@@ -146,7 +146,6 @@ def command(
 
 
 def _heading(name: str) -> str:
-    """Format a heading: bold if the output is a terminal."""
     with out.capture() as captured:
         out.print(Text(name, style="bold"), soft_wrap=True, end="")
     return captured.get()

@@ -120,7 +120,6 @@ def command(
 
 
 def _kind(settings: ConfigOptions) -> type[PretrainConfig] | type[FinetuneConfig]:
-    """The type of configuration for the task of the preset or file."""
     if settings.preset is None and settings.config_file is None:
         raise UsageError("no settings", hint="Pass --preset NAME or --config FILE.")
     task = settings.task()

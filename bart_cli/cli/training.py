@@ -97,7 +97,6 @@ def show_result(result: RunResult, as_json: bool, **more: object) -> None:
 
 
 def _show_estimate(estimate: dict[str, Any]) -> None:
-    """Print the estimate of a dry run as a table."""
     found = SimpleNamespace(**estimate)
     measured = "1 step"
     if found.measured_passes < found.passes:

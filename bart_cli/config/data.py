@@ -28,7 +28,6 @@ LANGUAGE_HELP = (
 
 
 def check_language(code: str) -> str:
-    """Validate a language code, and return it."""
     if code != "auto" and code not in LANGUAGES:
         raise ValueError(
             f"input should be auto or an ISO 639-1 code such as de (abbreviations are known for "

@@ -154,7 +154,6 @@ class SavedGeneration:
 
     @property
     def config(self) -> GenerationConfig:
-        """The settings as a GenerationConfig."""
         return GenerationConfig.model_validate(self.values)
 
     def layers(self, *, stated_only: bool = False) -> list[Layer]:

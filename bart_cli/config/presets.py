@@ -197,7 +197,6 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
 
 
 def read_yaml(path: Path) -> Tree:
-    """Read a YAML file with sections."""
     if is_special(path):
         raise no_such(path)
     try:
@@ -259,14 +258,12 @@ def _put(tree: Tree, key: str, value: object) -> None:
 
 
 def _check_key(kind: type[BaseModel], key: str) -> None:
-    """Raise UsageError for an unknown key."""
     model: type[BaseModel] = kind
     names = key.split(".")
     for depth, name in enumerate(names):
         if name not in model.model_fields:
             known = [".".join([*names[:depth], field]) for field in model.model_fields]
-            everywhere = [known_key for known_key, _ in flatten(_defaults(kind))]
-            hint = _did_you_mean(key, everywhere) or f"Use one of: {', '.join(known)}."
+            hint = _did_you_mean(kind, key) or f"Use one of: {', '.join(known)}."
             raise UsageError(f"unknown key '{key}'", hint=hint)
         inner = model.model_fields[name].annotation
         if depth + 1 < len(names):
@@ -277,8 +274,9 @@ def _check_key(kind: type[BaseModel], key: str) -> None:
             model = inner
 
 
-def _did_you_mean(key: str, known: Sequence[str]) -> str | None:
+def _did_you_mean(kind: type[BaseModel], key: str) -> str | None:
     """Suggest a key of a similar name, in a similar section if there are several."""
+    known = [other for other, _ in flatten(kind().model_dump(mode="json"))]
     alike = sorted(known, key=lambda other: SequenceMatcher(None, key, other).ratio())
     return did_you_mean(key, alike, lambda name: name.rpartition(".")[2])
 
@@ -292,10 +290,6 @@ def _require_no_architecture(given: Tree) -> None:
                 f"{key}={value} has no effect with init_from: the architecture comes with the "
                 "weights"
             )
-
-
-def _defaults(kind: type[BaseModel]) -> Tree:
-    return kind().model_dump(mode="json")
 
 
 def _usage_error(kind: type[BaseModel], error: ValidationError, origin: str) -> UsageError:
@@ -326,7 +320,7 @@ def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     """Format a validation error as one line: the key, its value, and the problem."""
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        hint = _did_you_mean(".".join(path), [key for key, _ in flatten(_defaults(kind))])
+        hint = _did_you_mean(kind, ".".join(path))
         return f"unknown key '{'.'.join(path)}'" + (f" ({hint})" if hint else "")
     message = complaint(problem)
     key = ".".join(part for part in path if not part.startswith(("literal[", "bool", "function-")))

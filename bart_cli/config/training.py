@@ -162,7 +162,6 @@ class TrainingConfig(Section):
 
     @property
     def micro_batch_size(self) -> int:
-        """The micro-batch as a number."""
         if self.micro_batch == "auto":
             raise UsageError(
                 "training.micro_batch=auto is only allowed in training runs", hint="Pass a number."

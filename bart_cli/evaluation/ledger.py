@@ -80,12 +80,10 @@ class Ledger:
 
     @property
     def done(self) -> int:
-        """Number of decoded articles."""
         return sum(len(batch.articles) for batch in self.batches.values())
 
     @property
     def complete(self) -> bool:
-        """Whether all articles are decoded."""
         return 0 < self.articles == self.done
 
     def in_order(self) -> list[Decoded]:
@@ -135,7 +133,6 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
 
 
 def origin_of(config: EvaluateConfig, pairs: Sequence[Pair]) -> Origin:
-    """Compute the origin of the predictions of a configuration."""
     assert config.model_path is not None
     evaluation = config.evaluation.model_dump(mode="json", exclude=set(SCORING))
     data = config.data.model_dump(mode="json", include={"max_source_length", "tokenizer", "prefix"})

@@ -34,7 +34,6 @@ class Piece:
 
 
 def write_report(result: Evaluation, pairs: Sequence[Pair], path: Path) -> None:
-    """Render the page and write it to `path`."""
     texts = {
         "Articles": [pair.source for pair in pairs],
         "References": [pair.target for pair in pairs],

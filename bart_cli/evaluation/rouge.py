@@ -90,7 +90,6 @@ def as_sentences(summary: str, language: str = AUTO) -> str:
 
 @cache
 def word_pattern(tokenizer: RougeTokenizer) -> re.Pattern[str]:
-    """Return the pattern that matches words."""
     if tokenizer == "ascii":
         return ASCII_WORD
     # Combining marks (vowel signs, accents) belong to the preceding letter; \\w excludes them.
@@ -100,7 +99,6 @@ def word_pattern(tokenizer: RougeTokenizer) -> re.Pattern[str]:
 
 
 def normal_form(word: str, *, stemmer: bool) -> str:
-    """Normalize a word for comparison."""
     lower = unicodedata.normalize("NFKC", word).lower()
     if not (stemmer and len(lower) > 3 and lower.isascii()):
         return lower

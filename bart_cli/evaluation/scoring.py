@@ -222,7 +222,6 @@ def _means(rows: Sequence[Measures]) -> dict[str, float]:
 
 
 def _row(pair: Pair, article: Decoded, rouge: RougeScores) -> dict[str, Any]:
-    """Build a row of `predictions.jsonl`."""
     row: dict[str, Any] = {"id": pair.id, "prediction": article.texts[0]}
     if len(article.texts) > 1:
         row["others"] = [

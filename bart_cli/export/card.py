@@ -120,12 +120,10 @@ def write(
 
 
 def sign(text: str) -> str:
-    """Append the digest."""
     return f"{text}\n<!-- bart export: {hashlib.sha256(text.encode()).hexdigest()} -->\n"
 
 
 def is_edited(content: bytes) -> bool:
-    """Whether a card lacks its digest or does not match it."""
     found = SIGNATURE.search(content)
     return not found or hashlib.sha256(content[: found.start()]).hexdigest() != found[1].decode()
 
@@ -186,7 +184,6 @@ def _metadata(history: History, config: ExportConfig, name: str) -> str:
 
 
 def _about(history: History) -> str:
-    """Return the first sentence."""
     base = history.base_model()
     if not history.settings:
         return f"A BART model, converted from {base}:" if base else "A BART model:"

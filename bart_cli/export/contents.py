@@ -38,7 +38,6 @@ class Comparison:
 
 
 def require_equal(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of logits."""
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise BartError(

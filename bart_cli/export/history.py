@@ -69,7 +69,6 @@ class History:
         return None
 
     def data(self) -> DataSet | None:
-        """Return the training data of the run."""
         path = self._section("data").get("path")
         return self.data_set(path) if path else None
 

@@ -248,7 +248,6 @@ class Server:
         return HTMLResponse(docs_page(self.routes()))
 
     def routes(self) -> list[Route]:
-        """List every path with its handler."""
         return [
             Route("/", self.page),
             Route("/healthz", self.healthy),

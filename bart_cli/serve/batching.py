@@ -111,7 +111,6 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Number of texts in the queue."""
         return sum(not job.result.done() for job in self._waiting)
 
     @property
@@ -220,7 +219,6 @@ class Pool:
         self._dispatch()
 
     def _finish(self, worker: Worker, results: Results) -> None:
-        """Return the results of texts to their clients."""
         again = []
         for number, result in results.items():
             size, job = len(worker.jobs), worker.jobs.pop(number)

@@ -133,7 +133,6 @@ def is_loopback(host: str) -> bool:
 
 
 def refusal(error: HTTPException, **headers: str) -> Response:
-    """Make the response to a refused request."""
     headers |= error.headers or {}
     return JSONResponse(error_document(error), error.status_code, headers)
 

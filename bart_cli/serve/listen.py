@@ -113,7 +113,6 @@ class _Protocol(H11Protocol):
     """HTTP/1.1 that closes connections on which no complete request headers arrive in time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the idle timer."""
         super().connection_made(transport)
         self._finished: object = None  # the last finished request at the previous check
         self.loop.call_later(IDLE_SECONDS, self._look)

@@ -40,7 +40,6 @@ def refuse(status: int, message: str, **headers: str) -> NoReturn:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body into memory."""
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         line = f"the body has {declared} bytes; at most {limit} are allowed"
@@ -94,7 +93,6 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def read_texts(document: Mapping[str, Any], config: ServeConfig) -> list[str]:
-    """Read the text or texts of a request."""
     given = document.get("text")
     texts = given if isinstance(given, list) else [given]
     if "text" not in document or not texts:

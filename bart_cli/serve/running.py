@@ -38,7 +38,6 @@ class Progress:
     found: dict[int, list[Hypothesis]] = field(default_factory=dict)
 
     def begin_round(self) -> None:
-        """Let all pieces of the round wait."""
         self.waiting = list(range(len(self.rounds.pieces or ())))
         self.found = {}
 
@@ -67,7 +66,6 @@ class RunningTexts:
         return len(self._texts)
 
     def numbers(self) -> list[int]:
-        """List the numbers of the texts in progress."""
         return list(self._texts)
 
     def add(self, number: int, text: str, long: LongText) -> None:

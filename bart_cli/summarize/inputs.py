@@ -57,7 +57,6 @@ class Input:
 
     @property
     def name(self) -> str:
-        """Name used in results and messages."""
         return self.url or (STANDARD_INPUT if self.path is None else str(self.path))
 
     @property

@@ -55,7 +55,6 @@ class Summary:
 
     @property
     def cut(self) -> bool:
-        """Whether the text was truncated."""
         return self.used_tokens < self.source_tokens and not self.missing
 
 
