@@ -58,11 +58,7 @@ def run_demo(
     sets: list[str] | None = None,
     reporter: Reporter,
 ) -> DemoReport:
-    """Run all stages in folders below `out`.
-
-    Args:
-        sets: settings that override both training presets, such as `training.max_steps=10`.
-    """
+    """Run all stages in folders below `out`; `sets` override both training presets."""
     report = DemoReport()
     sample, prepared, pairs = out / "sample", out / "prepared", out / "sample" / "summarization"
     sets = sets or []

@@ -40,8 +40,7 @@ def did_you_mean(
 ) -> str | None:
     """Return the hint `Did you mean 'x'?` for the closest known word, or None if none is close.
 
-    Args:
-        part: returns the part of a word to compare. Of words with equal parts, the last counts.
+    `part` returns the part of a word to compare. Of words with equal parts, the last counts.
     """
     plain = {part(name): name for name in known}
     near = difflib.get_close_matches(part(word), plain, n=1, cutoff=0.6)

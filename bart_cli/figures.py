@@ -36,8 +36,7 @@ def panels(
 ) -> Iterator[list[Axes]]:
     """Yield the axes of `count` panels side by side, and write them to a PNG file on exit.
 
-    Args:
-        layout: matplotlib's layout engine, which takes as long as drawing; None: fixed margins.
+    The constrained layout takes as long as drawing; None: fixed margins.
     """
     # It warns if HOME is not writable, which does no harm.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

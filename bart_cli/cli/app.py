@@ -211,11 +211,7 @@ def fail(error: BartError) -> int:
 
 
 def _usage_error(error: Any, path: str = "bart") -> BartError:
-    """Convert an error of Typer, and suggest the option or command that was probably meant.
-
-    Args:
-        path: the command, for an error without a context.
-    """
+    """Convert an error of Typer in the command `path`, and suggest what was probably meant."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else path
     hint = f"See `{path} --help`."

@@ -131,11 +131,9 @@ def first_token_for(
 
 
 def saved_with(source: str | None, *, stated_only: bool = False) -> Saved:
-    """Return the decoding settings saved with a model.
+    """Return the decoding settings saved with a model, if there is one.
 
-    Args:
-        source: run, model folder or hub id; None means no model.
-        stated_only: omit the defaults of transformers for settings that the model does not state.
+    `stated_only`: without transformers' defaults for settings that the model does not state.
     """
     from bart_cli.model.formats import saved_generation
 

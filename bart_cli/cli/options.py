@@ -172,11 +172,7 @@ def numbers(option: str, text: str | None) -> list[int]:
 
 
 def _settable(message: str, flags: Mapping[str, str]) -> str | None:
-    """Return a hint with the options of the settings that contradict each other, if any do.
-
-    Args:
-        flags: options of the command by configuration key.
-    """
+    """Return a hint with the options (`flags`, by key) of settings that contradict each other."""
     named = dict.fromkeys(re.findall(r"(?<![\w.])(\w+\.\w+)=", message))
     if len(named) < 2:
         return None

@@ -157,11 +157,7 @@ class SavedGeneration:
         return GenerationConfig.model_validate(self.values)
 
     def layers(self, *, stated_only: bool = False) -> list[Layer]:
-        """Return the settings as layers for `resolve_generation`.
-
-        Args:
-            stated_only: leave out the defaults of transformers.
-        """
+        """Return layers for `resolve_generation`; `stated_only`: without transformers' defaults."""
         own = {name: self.values[name] for name in self.values if name in self.stated}
         rest = {name: self.values[name] for name in self.values if name not in self.stated}
         default = [] if stated_only else [(f"transformers' default ({self.source})", rest)]

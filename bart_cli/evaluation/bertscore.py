@@ -89,8 +89,7 @@ class BertScore:
     ) -> list[float]:
         """Compute the F1 in percent of each summary with the most similar of its references.
 
-        Args:
-            advance: called with the number of summaries scored since the last call.
+        `advance` is called with the number of summaries scored since the last call.
         """
         scores = []
         for begin in range(0, len(summaries), BATCH):

@@ -72,12 +72,7 @@ def compare_predictions(
 def _paired_bootstrap(
     metric: str, tables: Sequence[NDArray[Any]], score: Score, resamples: int, seed: int
 ) -> Comparison:
-    """Compare two systems by paired bootstrap.
-
-    Args:
-        tables: of both systems, statistics of each article, [articles, statistics].
-        score: computes the metric from the sum of the statistics and the number of articles.
-    """
+    """Compare two systems by their `tables`: statistics of each article, [articles, statistics]."""
     a, b = tables
     count = len(a)
     score_a, score_b = score(a.sum(0), count), score(b.sum(0), count)

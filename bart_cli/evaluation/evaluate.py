@@ -72,14 +72,11 @@ def run_evaluate(
     replace: bool = False,
     reporter: Reporter,
 ) -> Evaluation | None:
-    """Score a model or existing predictions on a split. A collective call.
+    """Score a model or existing predictions on a split. Collective; None on ranks other than 0.
 
     Args:
         minutes: time limit of decoding; None: no limit.
         replace: start again if `out` holds the evaluation of another model or other pairs.
-
-    Returns:
-        the evaluation on rank 0, None on other ranks.
 
     Raises:
         UsageError: there is no model or no data, or `out` holds another evaluation.
@@ -158,8 +155,7 @@ def _with_cut_references(
 ) -> list[Pair]:
     """Truncate the references to the maximum length configured for the split.
 
-    Args:
-        tokenizer: that of the model; None: it was not needed so far.
+    `tokenizer`: that of the model; None: it was not needed so far.
     """
     limit = getattr(config.data, f"max_{config.evaluation.split}_target_length", None)
     if limit is None:

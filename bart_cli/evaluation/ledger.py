@@ -103,8 +103,7 @@ class Ledger:
 def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
     """Open the ledger of a folder, which is empty if nothing has been decoded.
 
-    Args:
-        replace: discard a ledger with another origin.
+    `replace`: discard one with another origin.
     """
     ledger = Ledger(out / LEDGER, origin)
     lines = [line for line, _ in complete_lines(ledger.path)] if ledger.path.is_file() else []

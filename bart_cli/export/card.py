@@ -88,11 +88,7 @@ session = onnxruntime.InferenceSession(folder + "/model.onnx")
 def write(
     history: History, contents: Contents, config: ExportConfig, name: str, layout: str
 ) -> str:
-    """Return the text of the card, without its digest.
-
-    Args:
-        name: repository `USER/NAME`, or name of the folder.
-    """
+    """Return the text of the card of the repository or folder `name`, without its digest."""
     parameters = sum(parameter.numel() for parameter in contents.model.parameters())
     use = USE[config.format].format(
         name=config.push or f"USER/{name}",

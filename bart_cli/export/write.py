@@ -130,8 +130,7 @@ def _write(
 ) -> Comparison | None:
     """Write all files except the model card, and compare them with the model.
 
-    Args:
-        articles: returns at most the given number of articles of the run.
+    `articles` returns at most the given number of articles of the run.
     """
     if config.format == "ctranslate2":
         from bart_cli.export.to_ctranslate2 import write_ctranslate2

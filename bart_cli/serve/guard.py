@@ -61,16 +61,11 @@ class Metrics:
 
 
 def guard(app: ASGIApp, metrics: Metrics, paths: Collection[str], access: Access) -> ASGIApp:
-    """Check access, add security headers, count requests, and log unexpected errors.
-
-    Args:
-        paths: known paths; the metrics count others together.
-    """
+    """Check access, add security headers, count requests by path, and log unexpected errors."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await app(scope, receive, send)
+        if scope["type"] != "http":  # the lifespan of the server
+            await app(scope, receive, send)
             return
         path, began, status = scope["path"], time.monotonic(), 0
 

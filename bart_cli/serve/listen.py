@@ -28,9 +28,7 @@ def listen(
 ) -> Iterator[tuple[socket.socket, Access]]:
     """Bind a socket to the configured address; yield it with its access rules.
 
-    Args:
-        key: API key; None: no key.
-        open_to_all: allow access from other machines without a key.
+    `open_to_all`: allow access from other machines without a key.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(

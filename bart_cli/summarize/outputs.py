@@ -36,8 +36,7 @@ class Result:
 def to_record(result: Result, decoding: Mapping[str, object]) -> dict[str, object]:
     """Convert a result to a JSON object: its origin, and the summary or the error.
 
-    Args:
-        decoding: decoding settings that are not the default, with their sources.
+    `decoding`: settings that are not the default, with their sources.
     """
     origin, summary = result.origin, result.summary
     row: dict[str, object] = {"file": origin.file}
@@ -109,11 +108,8 @@ def continued_file(path: Path, key: str) -> Iterator[tuple[TextIO, int, int]]:
 
     Yield the stream, the number of results that the file already has, and how many are errors.
 
-    The file is called `.NAME.KEY.partial` until it is complete. Partial files with other keys are
-    deleted.
-
-    Args:
-        key: letters and digits that identify the inputs and settings.
+    The file is called `.NAME.KEY.partial` until it is complete, where KEY identifies the inputs and
+    settings. Partial files with other keys are deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{key}.partial")

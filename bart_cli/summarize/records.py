@@ -59,8 +59,7 @@ class Failure:
 def read_records(stream: Bytes, file: str, field: str | None) -> Iterator[Text | Failure]:
     """Yield an item for each line of the stream named `file`.
 
-    Args:
-        field: field with the text; None: the first of SOURCE_FIELDS that is a string.
+    `field`: the one with the text; None: the first of SOURCE_FIELDS that is a string.
     """
     for number, line in enumerate(_lines(stream), 1):
         if line is None:
