@@ -8,7 +8,6 @@ including special tokens), and OUT/report.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from bart_cli.config.data import SummarizationDataConfig
 from bart_cli.data.pair_files import FilePart
 from bart_cli.data.pair_ids import LANGUAGE, encode_batches, vocabulary_of
-from bart_cli.data.pairs import SPLITS, Pair, PairSource, Split
+from bart_cli.data.pairs import SPLITS, PairSource, Split
 from bart_cli.data.sentences import AUTO
 from bart_cli.data.shards import VOCABULARY, ids_type
 from bart_cli.data.table_digest import ID_COLUMNS
@@ -83,9 +82,9 @@ def _prepare(
 ) -> SplitReport:
     """Write one split in batches of pairs."""
     found = Split(split, keep_empty=split != "train")
-    pairs: Iterable[Pair] = source.stream(found)
-    if split != "train":
-        pairs = found.pairs = list(pairs)
+    pairs = source.stream(found)
+    if split != "train":  # `report_overlap` compares them with the train split
+        pairs = found.keep(pairs)
     texts, ids = pa.string(), pa.list_(ids_type(tokenizer.vocab_size))
     schema = pa.schema(
         {"id": texts, "article": texts, "summary": texts} | dict.fromkeys(ID_COLUMNS, ids),
