@@ -279,6 +279,15 @@ class Tokenizer:
             and cutter.get("use_regex", True)
         )
 
+    def gpt2_ids(self) -> dict[str, str]:
+        """Return the ids that GPT-2 gives to tokens (bytes, then merges), as texts -> tokens."""
+        if not self.cuts_like_gpt2():
+            return {}
+        merges = json.loads(self.backend.to_str())["model"]["merges"]
+        merged = ("".join(m.split(" ") if isinstance(m, str) else m) for m in merges)
+        tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *merged]
+        return {str(index): token for index, token in enumerate(tokens)}
+
     def added_tokens(self) -> list[str]:
         """Return the tokens added to the model's vocabulary, special and ordinary."""
         return [token.content for token in self.backend.get_added_tokens_decoder().values()]

@@ -23,7 +23,14 @@ from bart_cli.export.push import Pushed, push, require_destination
 from bart_cli.extras import require
 from bart_cli.files import atomic_folder, sha256, write_text
 from bart_cli.model import hf_config
-from bart_cli.model.formats import LoadedModel, load_model, require_room, write_json, write_weights
+from bart_cli.model.formats import (
+    LoadedModel,
+    load_model,
+    require_dictionary,
+    require_room,
+    write_json,
+    write_weights,
+)
 from bart_cli.model.weights import State
 from bart_cli.progress import Reporter
 from bart_cli.runtime.locks import locked_path
@@ -91,6 +98,7 @@ def _export(source: str, out: Path, config: ExportConfig, reporter: Reporter) ->
         raise UsageError(f"{source} has no tokenizer", hint="Pass --tokenizer FOLDER_OR_HUB_ID.")
     model = loaded.model
     require_room(tokenizer, model.config)
+    require_dictionary(tokenizer, loaded.folder)
     weights = _cast(model.state_dict(), config.dtype)
     model.load_state_dict(weights)  # rounded like the export, for a fair comparison
     contents = Contents(model, weights, config.dtype, tokenizer, loaded.generation)

@@ -15,7 +15,7 @@ from bart_cli.data.sentences import AUTO
 from bart_cli.errors import UsageError
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.products import measure_products
-from bart_cli.model.formats import load_model, require_room
+from bart_cli.model.formats import load_model, require_dictionary, require_room
 from bart_cli.runtime.precision import apply_matmul_precision, is_emulated, problem_of
 from bart_cli.tokenizer import Tokenizer
 
@@ -93,6 +93,7 @@ def load_for_inference(
             "also takes --set data.tokenizer=FOLDER.",
         )
     require_room(own, loaded.model.config)
+    require_dictionary(own, loaded.folder)
     own = own.with_languages(source_language, target_language)
     engine = Engine(loaded.model, int8=precision == "int8", name=source)
     own = own.fitted(loaded.model.config.vocab_size)

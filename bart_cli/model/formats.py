@@ -75,6 +75,9 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt")
 # Keys under which training tools store the state dict.
 NESTED = ("state_dict", "model_state_dict", "model", "module")
+# fairseq's dictionaries of denoising and of other tasks, and the id of their first line.
+DICTIONARIES = ("dict.txt", "dict.source.txt")
+FIRST_ROW = 4
 MISSING_SHARE = 0.01  # largest share of tokenizer entries without an embedding
 # Not `*.json`: a repository may also hold a trainer's state, several megabytes of JSON.
 HUB_FILES = (
@@ -157,9 +160,12 @@ def load_model(
         config = config.model_copy(update={name: getattr(dropouts, name) for name in DROPOUTS})
     model = build(config, state, path).to(device=device, dtype=dtype).eval()
     has_tokenizer = any((folder / name).is_file() for name in tokenizer_files.FILES)
+    tokenizer = Tokenizer.from_pretrained(folder) if has_tokenizer else None
+    if tokenizer is not None:
+        require_dictionary(tokenizer, folder)
     return LoadedModel(
         model=model,
-        tokenizer=Tokenizer.from_pretrained(folder) if has_tokenizer else None,
+        tokenizer=tokenizer,
         saved=_read_generation(folder, config),
         folder=folder,
     )
@@ -251,6 +257,30 @@ def require_room(tokenizer: Tokenizer, config: ModelConfig, hint: str | None = N
             f"{config.vocab_size:,} embeddings",
             hint=hint,
         )
+
+
+def require_dictionary(tokenizer: Tokenizer, folder: Path) -> None:
+    """Check that a tokenizer has the ids of the dictionary beside a fairseq checkpoint, if any.
+
+    A line of it is a token and its count. BART's tokens are the ids of GPT-2's tokens.
+
+    Raises:
+        UsageError: a token has another id.
+    """
+    path = next(filter(Path.is_file, map(folder.joinpath, DICTIONARIES)), None)
+    if path is None or (folder / "config.json").is_file():
+        return
+    entries, gpt2 = tokenizer.entries, tokenizer.gpt2_ids()
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for row, line in enumerate(lines, FIRST_ROW):
+        name = line.rsplit(" ", 1)[0]
+        token = gpt2.get(name, name)
+        if entries.get(token, row) != row:
+            raise UsageError(
+                f"{path}: token {token!r} has id {row} in the model, but {entries[token]} in the "
+                "tokenizer",
+                hint="Use the tokenizer that the model was trained with.",
+            )
 
 
 def build(config: ModelConfig, state: State, path: Path) -> Bart:

@@ -27,7 +27,7 @@ from bart_cli.errors import BartError
 from bart_cli.figures import draw_curves
 from bart_cli.files import atomic_folder, write_text
 from bart_cli.model.bart import Bart
-from bart_cli.model.formats import load_model, require_room, write_weights
+from bart_cli.model.formats import load_model, require_dictionary, require_room, write_weights
 from bart_cli.progress import Reporter
 from bart_cli.runtime.memory import is_out_of_memory
 from bart_cli.runtime.precision import EMULATED, is_emulated
@@ -98,8 +98,10 @@ def start_model(
     if checkpoint is not None:
         model = load_model(checkpoint / "model", dropouts=config.model).model
     elif config.init_from is not None:
-        model = load_model(config.init_from, dropouts=config.model).model
+        loaded = load_model(config.init_from, dropouts=config.model)
+        model = loaded.model
         require_room(tokenizer, model.config)
+        require_dictionary(tokenizer, loaded.folder)
         missing = tokenizer.tokens_from(model.config.vocab_size)
         if grow and missing:
             names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")

@@ -125,6 +125,23 @@ def test_a_fairseq_checkpoint_is_loaded_and_its_shape_inferred(
     assert_same_weights(loaded.model, model)
 
 
+@pytest.mark.parametrize("name", ["dict.txt", "dict.source.txt"])
+def test_a_tokenizer_in_another_order_than_fairseqs_dictionary_is_refused(
+    model: Bart, tiny_tokenizer: Tokenizer, tmp_path: Path, name: str
+) -> None:
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pt")
+    tiny_tokenizer.save(tmp_path)
+    gpt2 = {token: index for index, token in tiny_tokenizer.gpt2_ids().items()}
+    assert (gpt2["!"], gpt2["."]) == ("0", "13")  # as in GPT-2
+    ordered = sorted(tiny_tokenizer.entries, key=tiny_tokenizer.entries.__getitem__)
+    lines = [f"{gpt2.get(token, token)} 9" for token in ordered[4:-1]]
+    (tmp_path / name).write_text("\n".join([*lines, "madeupword0000 0", ""]))
+    assert load_model(tmp_path / "model.pt").tokenizer is not None
+    (tmp_path / name).write_text("\n".join([*lines[:9], lines[10], lines[9], *lines[11:]]))
+    with pytest.raises(UsageError, match=r"has id 13 in the model, but 14 in the tokenizer"):
+        load_model(tmp_path / "model.pt")
+
+
 def test_the_model_of_a_run_is_its_best_then_final_then_newest(tmp_path: Path) -> None:
     for name in ("checkpoints/step-00000100/model", "checkpoints/step-00000200/model"):
         (tmp_path / name).mkdir(parents=True)
