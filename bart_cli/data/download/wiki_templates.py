@@ -15,12 +15,12 @@ HOLE = "\U000f0000"
 LITERAL = {ord(c): 0xF0000 + ord(c) for c in "{}[]|<>'=*#:;!_&"}
 
 NO_CONTENT = re.compile(
-    r"(?:cite|citation|sfn\w*|harv\w*|#tag:ref|efn\w*|notetag|refn?|refnest|ref-\w+|r|rp|note|notelist|fact|cn|who|when|where|which|clarify|"
+    r"(?:cite|citation|sfn\w*|harv\w*|#tag:ref|efn\w*|notetag|refn?|refnest|r|rp|note|notelist|fact|cn|who|when|where|which|clarify|"
     r"dubious|by whom|according to whom|verify|failed|page needed|better source|vague|full|main|"
     r"see|further|details\d?|about|for|other|distinguish|redirect|hatnote|infobox|taxobox|automatic|geobox|use|"
     r"short description|portal|commons|wiktionary|wikisource|sister|authority|default|reflist|"
     r"clear|-|toc|anchor|ipa|ipac|pron|respell|listen|increase|decrease|steady|navbox(?:es)?|succession|s-\w+|col|div|multicol|"
-    r"multiple|(?:\w+ )?image|css image crop|gallery|quote box|update|"
+    r"multiple|(?:\w+ )?image|gallery|quote box|update|"
     r"pp|protect|unreferenced|refimprove|more|pov|expand|stub|"
     r"disambig|hndis|geodis|dead|webarchive|isbn|doi|issn|oclc|dn|lead|"
     r"defaultsort|displaytitle|sortierung|seitentitel|clé de tri|titre mis en forme|ordenar|"
