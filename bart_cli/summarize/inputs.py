@@ -23,7 +23,7 @@ from bart_cli.data.text_files import (
 )
 from bart_cli.errors import BartError, UsageError
 from bart_cli.extras import require
-from bart_cli.files import refuse_device
+from bart_cli.files import is_special, refuse_device
 from bart_cli.progress import Reporter
 from bart_cli.summarize.documents import READERS, main_text, text_of
 from bart_cli.summarize.records import Failure, Origin, Text, read_records
@@ -146,7 +146,8 @@ def _files_in(folder: Path, reporter: Reporter) -> list[Path]:
     """List the files with a suffix in KINDS, and report what else is in the folder."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     below = [path for path in entries if path.is_dir()]
-    files = [path for path in entries if path not in below and unpacked_name(path).suffix in KINDS]
+    texts = [path for path in entries if unpacked_name(path).suffix in KINDS]
+    files = [path for path in texts if path not in below and not is_special(path)]
     hint = f"Pass '{folder / '**/*.txt'}' to read files in subfolders."
     if not files:
         *most, last = KINDS

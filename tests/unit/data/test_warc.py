@@ -56,6 +56,7 @@ def test_bodies_are_decoded_and_other_records_are_counted(tmp_path: Path) -> Non
         "Content-Encoding: gzip\r\nX": gzip.compress(gzip.compress(html)),
         "X-No-Header: 1": gzip.compress(html[:99]) + gzip.compress(html[99:]),
         "Content-Encoding: zstd": pa.compress(html, codec="zstd", asbytes=True),
+        # Brotli has no first bytes of its own, but other bytes do not decode to a page.
         "X-No-Header: br": brotli.compress(html),
         "Content-Encoding: br, gzip": gzip.compress(brotli.compress(html)),
         "Transfer-Encoding: gzip, chunked": b"%x\r\n" % len(packed) + packed + b"\r\n0\r\n\r\n",

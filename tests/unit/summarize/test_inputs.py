@@ -38,6 +38,7 @@ def test_files_folders_and_patterns_are_read_in_order(tmp_path: Path) -> None:
     for name in ("b.txt", "a.md", "c.log", "below/d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"text of {name}")
+    os.mkfifo(tmp_path / "e.txt")  # reading it would wait for a writer
     assert texts([str(tmp_path / "c.log"), str(tmp_path)]) == [
         "text of c.log",
         "text of a.md",
