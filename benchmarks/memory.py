@@ -1,17 +1,18 @@
 """Compare the memory estimates of `bart pretrain` and `bart finetune` with steps on this CPU.
 
-    python benchmarks/memory.py [--cases 1 5]
+    python benchmarks/memory.py [--cases 1 5] [--micro-batch N]
 
 Each row is a separate process, which builds a model with random weights, computes the footprint,
 runs two steps of two micro-batches and a snapshot for a checkpoint, and reports the growth of its
-peak resident memory. --cases picks rows by number; the last one, BART-large, needs it.
+peak resident memory. --cases picks rows by number (the last one, BART-large, only runs by number).
+--micro-batch replaces the number of sequences in each.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -108,10 +109,13 @@ def main() -> None:
     parser.add_argument(
         "--cases", type=int, nargs="+", choices=numbers, default=numbers[:-1], metavar="N"
     )
+    parser.add_argument("--micro-batch", type=int)
     options = parser.parse_args()
     print("| case | expected, GiB | measured, GiB | expected / measured |")
     print("|---|---:|---:|---:|")
-    for case in (CASES[number - 1] for number in options.cases):
+    for number in options.cases:
+        case = CASES[number - 1]
+        case = replace(case, micro_batch=options.micro_batch or case.micro_batch)
         expected, measured = start_arm(measure, case).recv()
         name = f"{case.model}, {case.optimizer}, {case.precision}"
         name += f", {case.micro_batch} x {case.lengths}, dropout {case.attention_dropout}"

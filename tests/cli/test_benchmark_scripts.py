@@ -17,9 +17,14 @@ from tests.conftest import save_model, tiny_model_config
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 ARMS = ("inference_cpu.py", "memory.py", "pairs.py", "training_cpu.py")
-# Their arms are processes that import torch once more; here, they are threads.
+# Their arms are processes that import torch once more; here, they are threads. The pipe of a thread
+# does not close when it fails.
 RUN = f"""
-import multiprocessing.dummy, runpy, sys
+import multiprocessing.dummy, os, runpy, sys, threading, traceback
+def fail(error):
+    traceback.print_exception(error.exc_value)
+    os._exit(1)
+threading.excepthook = fail
 sys.argv = sys.argv[1:]
 folder, _, name = sys.argv[0].rpartition("/")
 sys.path.insert(0, folder)
@@ -152,7 +157,7 @@ def test_loaders_are_measured(tmp_path: Path) -> None:
 
 
 def test_estimates_of_memory_are_compared() -> None:
-    assert len(output("memory.py", "--cases", "1").splitlines()) == 3
+    assert len(output("memory.py", "--cases", 1, "--micro-batch", 8).splitlines()) == 3
 
 
 def test_extractors_are_compared(tmp_path: Path) -> None:
