@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bart_cli.config.model import ModelConfig
 from bart_cli.errors import UsageError
-from bart_cli.model.dropout import dropout
+from bart_cli.model.cpu import dropout
 from bart_cli.model.layers import DecoderLayer, EncoderLayer, PositionEmbedding
 from bart_cli.runtime.precision import as_computed
 
@@ -42,9 +42,6 @@ class Stack(nn.Module):
 
         Args:
             start: position of the first token.
-
-        Raises:
-            UsageError: the sequence is longer than the position table.
         """
         length = tokens_BTD.shape[1]
         if start + length > self.positions:

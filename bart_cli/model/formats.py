@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,8 @@ from bart_cli.errors import BartError, UsageError
 from bart_cli.hub import fetch
 from bart_cli.model import hf_config
 from bart_cli.model.bart import Bart
-from bart_cli.model.pickles import (
-    Inert,
-    find_number,
-    load_pickle,
-    module_state,
-    require_weights,
-)
-from bart_cli.model.weights import EMBEDDING, State, infer_config, is_pre_layer_norm, rename
+from bart_cli.model.pickles import find_number, find_state, load_pickle, require_weights
+from bart_cli.model.weights import State, infer_config, is_pre_layer_norm, rename
 from bart_cli.tokenizer import Tokenizer
 
 # Patterns of weight files that we cannot read -> description, and how to convert them.
@@ -73,17 +67,12 @@ FOREIGN = {
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # Forms of a checkpoint that is loaded by the name of its file.
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt")
-# Keys under which training tools store the state dict.
-NESTED = ("state_dict", "model_state_dict", "model", "module")
 # fairseq's dictionaries of denoising and of other tasks, and the id of their first line.
 DICTIONARIES = ("dict.txt", "dict.source.txt")
 FIRST_ROW = 4
 MISSING_SHARE = 0.01  # largest share of tokenizer entries without an embedding
 # Not `*.json`: a repository may also hold a trainer's state, several megabytes of JSON.
-HUB_FILES = (
-    *("config.json", "generation_config.json", "*.index.json"),
-    *tokenizer_files.HUB_FILES,
-)
+HUB_FILES = ("config.json", "generation_config.json", "*.index.json", *tokenizer_files.HUB_FILES)
 # In order of preference: only the first format that a repository has is downloaded.
 HUB_WEIGHTS = (
     *("model.safetensors", "model-*.safetensors"),
@@ -155,7 +144,7 @@ def load_model(
     """
     path = resolve_model(source)
     folder = path.parent if path.is_file() else path
-    config, state = _read_pickle(path) if path.is_file() else _read_folder(path)
+    config, state = _read_file(path) if path.is_file() else _read_folder(path)
     if dropouts is not None:
         config = config.model_copy(update={name: getattr(dropouts, name) for name in DROPOUTS})
     model = build(config, state, path).to(device=device, dtype=dtype).eval()
@@ -244,9 +233,6 @@ def require_room(tokenizer: Tokenizer, config: ModelConfig, hint: str | None = N
     """Check that a tokenizer fits the model: that nearly all of its entries have an embedding.
 
     A few may be missing: facebook/bart-large-cnn, for example, has none for <mask>, the last entry.
-
-    Raises:
-        UsageError: too many entries have no embedding.
     """
     missing = tokenizer.tokens_from(config.vocab_size)
     if len(missing) > MISSING_SHARE * tokenizer.vocab_size and not (
@@ -284,25 +270,22 @@ def require_dictionary(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def build(config: ModelConfig, state: State, path: Path) -> Bart:
-    """Build a model around these weights without copying them.
-
-    Raises:
-        UsageError: names, shapes or dtypes of the weights do not match the configuration.
-    """
+    """Build a model around these weights without copying them."""
     with torch.device("meta"), _NoInitialization():
         model = Bart(config)
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in state]
     problems += [f"unknown {name}" for name in state if name not in expected]
+    pairs = [(name, state[name], expected[name]) for name in expected if name in state]
     problems += [
-        f"{name} is {state[name].dtype}, expected floating-point numbers"
-        for name in expected
-        if name in state and not state[name].is_floating_point()
+        f"{name} is {found.dtype}, expected floating-point numbers"
+        for name, found, _ in pairs
+        if not found.is_floating_point()
     ]
     problems += [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != expected[name].shape
+        f"{name} is {tuple(found.shape)}, expected {tuple(right.shape)}"
+        for name, found, right in pairs
+        if found.shape != right.shape
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -321,13 +304,7 @@ class _NoInitialization(TorchFunctionMode):
     On the meta device it would cost no arithmetic, but slow imports.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
@@ -336,7 +313,7 @@ class _NoInitialization(TorchFunctionMode):
 def _read_folder(folder: Path) -> tuple[ModelConfig, State]:
     settings, config = _read_config(folder)
     state = rename(_read_weights(folder), folder)
-    return _with_norms(config, settings, state, folder / "config.json"), state
+    return _with_norms(config, settings, state, folder), state
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
@@ -349,14 +326,14 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
 
 
 def _with_norms(
-    config: ModelConfig, settings: dict[str, Any], state: State, path: Path
+    config: ModelConfig, settings: dict[str, Any], state: State, folder: Path
 ) -> ModelConfig:
     """Detect Pre-LN from the weights: old config files state it in several ways, or not at all."""
     pre_layer_norm = is_pre_layer_norm(state)
     if settings.get("normalize_before") and not pre_layer_norm:
         raise UsageError(
-            f"{path}: normalize_before=True, but the weights have no final LayerNorm "
-            "(model.encoder.layer_norm); Pre-LN without one is not implemented"
+            f"{folder / 'config.json'}: normalize_before=True, but the weights have no final "
+            "LayerNorm (model.encoder.layer_norm); Pre-LN without one is not implemented"
         )
     return config.model_copy(update={"pre_layer_norm": pre_layer_norm or config.pre_layer_norm})
 
@@ -389,8 +366,13 @@ def _name_a_file(folder: Path) -> str | None:
 
 
 def _read_tensors(path: Path) -> State:
+    return find_state(_read_content(path), path)
+
+
+def _read_content(path: Path) -> Any:
+    """Read a file of weights, with everything that a pickle holds besides them."""
     if path.suffix != ".safetensors":
-        return _tensors(load_pickle(path), path)
+        return load_pickle(path)
     require_weights(path)
     try:
         return load_file(path)
@@ -407,66 +389,23 @@ def _refuse_foreign(folder: Path) -> None:
             raise UsageError(f"{folder} holds {kind} ({files[0].name})", hint=remedy.format(folder))
 
 
-def _read_pickle(path: Path) -> tuple[ModelConfig, State]:
+def _read_file(path: Path) -> tuple[ModelConfig, State]:
     """Read a checkpoint of NVIDIA, fairseq, Lightning or a training loop, or a bare state dict."""
-    if path.suffix == ".safetensors":
-        whole = content = _read_tensors(path)
-    else:
-        whole = content = load_pickle(path)
-    while isinstance(content, Mapping) and not isinstance(content, Inert):
-        inner = [content[key] for key in NESTED if key in content]
-        inner = inner or [value for value in content.values() if _is_model(value)]
-        if len(inner) != 1 or isinstance(inner[0], Tensor):
-            break
-        content = inner[0]
-    state = rename(_tensors(content, path), path)
-    beside = path.parent / "config.json"
-    if beside.is_file():
-        settings = _read_json(beside)
-        return _with_norms(hf_config.from_hf(settings, beside), settings, state, beside), state
-    heads = {side: find_number(whole, f"{side}_attention_heads") for side in ("encoder", "decoder")}
+    content = _read_content(path)
+    state = rename(find_state(content, path), path)
+    if (path.parent / "config.json").is_file():
+        settings, config = _read_config(path.parent)
+        return _with_norms(config, settings, state, path.parent), state
+    sides = ("encoder", "decoder")
+    heads = {side: find_number(content, f"{side}_attention_heads") for side in sides}
     config = infer_config(state, path, heads)
     # fairseq's mBART scales embeddings; its BART does not.
-    scale = find_number(whole, "no_scale_embedding") == 0
+    scale = find_number(content, "no_scale_embedding") == 0
     return config.model_copy(update={"scale_embedding": scale}), state
 
 
-def _is_model(value: object) -> bool:
-    """Whether a value in a checkpoint is a state dict with an embedding, or a whole module."""
-    return isinstance(value, Mapping) and (
-        "_modules" in value or any(str(name).endswith(EMBEDDING) for name in value)
-    )
-
-
-def _tensors(content: object, path: Path) -> State:
-    """Return the state dict of a module, or check that `content` is one and nothing else."""
-    if isinstance(content, Inert) and "_modules" in content:
-        return module_state(content)
-    if not isinstance(content, Mapping) or isinstance(content, Inert):
-        raise UsageError(
-            f"{path}: expected a state dict, found {_type_name(content)}",
-            hint="Save the state dict of the model: torch.save(model.state_dict(), FILE).",
-        )
-    for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise UsageError(
-                f"{path}: expected a state dict, but {name!r} is {_type_name(value)}, not a tensor"
-            )
-        if not isinstance(name, str):
-            raise UsageError(f"{path}: expected a state dict, but {name!r} is not a tensor name")
-    return dict(content)
-
-
-def _type_name(value: object) -> str:
-    return "an object" if isinstance(value, Inert) else type(value).__name__
-
-
 def saved_generation(source: str | Path) -> SavedGeneration | None:
-    """Read the decoding settings saved with a run, a checkpoint, a model folder or a hub model.
-
-    Raises:
-        UsageError: there is no model, or a setting is out of range.
-    """
+    """Read the decoding settings saved with a run, a checkpoint, a model folder or a hub model."""
     path = resolve_model(source)
     folder = path.parent if path.is_file() else path
     config_path = folder / "config.json"

@@ -154,11 +154,7 @@ def _require_bart(settings: Json, path: Path) -> None:
 
 
 def from_hf(settings: Json, path: Path) -> ModelConfig:
-    """Convert the content of a `config.json`; `path` is used in error messages.
-
-    Raises:
-        UsageError: not a BART, or a variant of BART that is not implemented.
-    """
+    """Convert the content of a `config.json`; `path` is used in error messages."""
     _require_bart(settings, path)
     activation = settings.get("activation_function", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
@@ -229,9 +225,6 @@ def generation_from_hf(
         settings: content of generation_config.json, or of the config.json of an older model.
         path: that file.
         model: its special ids are the defaults; ids equal to them are omitted from the result.
-
-    Raises:
-        UsageError: a value is out of range.
     """
     model = model or ModelConfig()
     given = {name: value for name, value in settings.items() if value is not None}

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bart_cli.config.model import ModelConfig
-from bart_cli.model import cpu_attention
-from bart_cli.model.dropout import dropout
+from bart_cli.model.cpu import attend, dropout
 from bart_cli.runtime.precision import as_computed
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -153,7 +152,7 @@ class Attention(nn.Module):
         p = self.dropout if self.training else 0.0
         on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
         if on_cpu and q.dtype == torch.bfloat16 and q.requires_grad:
-            attended = cpu_attention.attend(q, k, v, mask, causal, p)
+            attended = attend(q, k, v, mask, causal, p)
         else:
             attended = F.scaled_dot_product_attention(q, k, v, mask, p, causal)
         return self.out_proj(attended.transpose(1, 2).flatten(2))

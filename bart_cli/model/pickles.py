@@ -1,4 +1,4 @@
-"""Read weights from pickles without running any code in them.
+"""Read weights from pickles without running any code in them, and find the state dict in them.
 
 In: a file written by `torch.save`. Out: its content, with tensors, containers and plain values. An
 object of any other class becomes `Inert`, so a hydra configuration, a tokenizer or a Lightning
@@ -12,12 +12,15 @@ import pickle
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from bart_cli.errors import BartError
+from bart_cli.errors import BartError, UsageError
+from bart_cli.model.weights import EMBEDDING, State
 
 # Functions and classes that build tensors; all others are replaced by Inert.
 SAFE: dict[tuple[str, str], Any] = {
@@ -32,6 +35,8 @@ SAFE: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter_with_state"): torch._utils._rebuild_parameter_with_state,
 }
 POINTER = b"version https://git-lfs"
+# Keys under which training tools store the state dict.
+NESTED = ("state_dict", "model_state_dict", "model", "module")
 
 
 class Inert(dict):
@@ -73,14 +78,50 @@ def find_number(content: object, name: str) -> int | None:
     return None
 
 
-def module_state(module: Inert, prefix: str = "") -> dict[str, torch.Tensor]:
+def find_state(content: object, path: Path) -> State:
+    """Find the state dict in the content of a checkpoint; `path` is used in error messages."""
+    while isinstance(content, Mapping) and not isinstance(content, Inert):
+        inner = [content[key] for key in NESTED if key in content]
+        inner = inner or [value for value in content.values() if _is_model(value)]
+        if len(inner) != 1 or isinstance(inner[0], Tensor):
+            break
+        content = inner[0]
+    if isinstance(content, Inert) and "_modules" in content:
+        return _module_state(content)
+    if not isinstance(content, Mapping) or isinstance(content, Inert):
+        raise UsageError(
+            f"{path}: expected a state dict, found {_type_name(content)}",
+            hint="Save the state dict of the model: torch.save(model.state_dict(), FILE).",
+        )
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise UsageError(
+                f"{path}: expected a state dict, but {name!r} is {_type_name(value)}, not a tensor"
+            )
+        if not isinstance(name, str):
+            raise UsageError(f"{path}: expected a state dict, but {name!r} is not a tensor name")
+    return dict(content)
+
+
+def _is_model(value: object) -> bool:
+    """Whether a value in a checkpoint is a state dict with an embedding, or a whole module."""
+    return isinstance(value, Mapping) and (
+        "_modules" in value or any(str(name).endswith(EMBEDDING) for name in value)
+    )
+
+
+def _module_state(module: Inert, prefix: str = "") -> State:
     """Return the state dict of a module that was saved as a whole: torch.save(model, FILE)."""
     own = {**module.get("_parameters", {}), **module.get("_buffers", {})}
-    state = {prefix + name: value for name, value in own.items() if isinstance(value, torch.Tensor)}
+    state = {prefix + name: value for name, value in own.items() if isinstance(value, Tensor)}
     for name, child in module.get("_modules", {}).items():
         if isinstance(child, Inert):
-            state |= module_state(child, f"{prefix}{name}.")
+            state |= _module_state(child, f"{prefix}{name}.")
     return state
+
+
+def _type_name(value: object) -> str:
+    return "an object" if isinstance(value, Inert) else type(value).__name__
 
 
 class Unpickler(pickle.Unpickler):
@@ -103,11 +144,7 @@ def load(file: Any, **options: Any) -> Any:
 
 
 def load_pickle(path: Path) -> Any:
-    """Read a file written by `torch.save`.
-
-    Raises:
-        BartError: the file cannot be read.
-    """
+    """Read a file written by `torch.save`."""
     require_weights(path)
     zipped = zipfile.is_zipfile(path)
     reason = "it is damaged, or not torch.save's"

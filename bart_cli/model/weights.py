@@ -47,10 +47,6 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
 
     Args:
         path: used in error messages.
-
-    Raises:
-        UsageError: input and output embeddings are not tied, there is no embedding, or there are
-            two models.
     """
     renamed: State = {}
     originals: dict[str, str] = {}  # our name -> name in the file
@@ -116,9 +112,6 @@ def infer_config(
     Args:
         heads: number of attention heads of `encoder` and `decoder`, which the shapes do not tell.
             None: heads are 64 wide, as in all published models.
-
-    Raises:
-        UsageError: a tensor of BART is missing, or the shapes do not form a valid BART.
     """
 
     def layers(side: str) -> int:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bart_cli.model import cpu_attention
-from bart_cli.model.cpu_attention import attend
+from bart_cli.model import cpu, layers
+from bart_cli.model.cpu import attend
 from bart_cli.model.layers import Attention
 
 
@@ -26,7 +26,7 @@ def error(found: Tensor, exact: Tensor) -> float:
 def test_values_and_gradients_are_those_of_exact_attention(
     queries: int, keys: int, kind: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_attention, "BLOCK", block)
+    monkeypatch.setattr(cpu, "BLOCK", block)
     torch.manual_seed(queries + keys)
     # Like in the model: [B, T, H, E] viewed as [B, H, T, E].
     parts = [torch.randn(3, n, 4, 16).bfloat16().transpose(1, 2) for n in (queries, keys, keys)]
@@ -64,7 +64,7 @@ def test_dropout_drops_its_share_of_the_weights_and_keeps_the_mean() -> None:
 def test_training_in_bf16_on_a_cpu_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
     monkeypatch.setattr(
-        cpu_attention, "attend", lambda *args: called.append(args[0].dtype) or attend(*args)
+        layers, "attend", lambda *args: called.append(args[0].dtype) or attend(*args)
     )
     attention = Attention(32, 4, dropout=0.0)
     x = torch.randn(2, 5, 32)

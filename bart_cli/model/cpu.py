@@ -1,7 +1,4 @@
-"""Attention for bf16 training on a CPU, where the backward of PyTorch's fused kernel is slow.
-
-In: queries [B, H, T, E], keys and values [B, H, S, E], all bf16. Out: [B, H, T, E], with gradients.
-"""
+"""Dropout, and attention for bf16 training, where PyTorch's own are slow on a CPU."""
 
 # Legend: B batch, T queries, S keys, H heads, E head width, N = B * H.
 
@@ -14,15 +11,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bart_cli.model.dropout import dropout
-
+LEVELS = 2**16  # resolution of a dropout probability: 16 random bits per element
 BLOCK = 2**21  # attention weights recomputed at a time: 4 MB in bf16, about the size of a cache
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Zero elements with probability `p` (Srivastava et al. 2014), scale others by 1 / (1 - p).
+
+    On a CPU, torch draws one Bernoulli number per element, serially. Here one 64-bit random number
+    serves four elements, and `p` is rounded to a multiple of 1/65536.
+    """
+    if not training or p == 0.0 or x.device.type != "cpu":
+        return F.dropout(x, p, training)
+    dropped = round(p * LEVELS)
+    numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = numbers.view(torch.int16)[: x.numel()].view(x.shape)
+    kept = (bits >= dropped - LEVELS // 2).to(x.dtype)
+    return x * kept.mul_(LEVELS / max(1, LEVELS - dropped))
 
 
 def attend(
     q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, mask: Tensor | None, causal: bool, p: float
 ) -> Tensor:
-    """Compute `scaled_dot_product_attention` with a faster backward pass.
+    """Compute `scaled_dot_product_attention` of bf16 tensors with a faster backward pass.
 
     Args:
         mask: bool [B, 1, 1, S], True at real tokens; None: no padding.
@@ -53,9 +64,7 @@ class _Recomputed(torch.autograd.Function):
         return F.scaled_dot_product_attention(q, k, v, mask, 0.0, causal)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, grad_BHTE: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         q, k, v, mask = ctx.saved_tensors
         scale = q.shape[-1] ** -0.5
         bias = _bias(q, k, mask, ctx.causal)
@@ -73,13 +82,8 @@ class _Recomputed(torch.autograd.Function):
             torch.bmm(weights.mT, grad_NTE[n], out=dv_NSE[n])
             torch.bmm(d_scores, k_NSE[n], out=dq_NTE[n])
             torch.bmm(d_scores.mT, q_NTE[n], out=dk_NSE[n])
-        return (
-            dq_NTE.mul_(scale).view(q.shape),
-            dk_NSE.view(k.shape),
-            dv_NSE.view(v.shape),
-            None,
-            None,
-        )
+        dq_NTE.mul_(scale)
+        return dq_NTE.view(q.shape), dk_NSE.view(k.shape), dv_NSE.view(v.shape), None, None
 
 
 def _bias(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
