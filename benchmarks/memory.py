@@ -25,7 +25,6 @@ from bart_cli.config.training import OptimizerConfig, TrainingConfig
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.memory import keep_freed_memory, resident_memory
 from bart_cli.runtime.world import World
-from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.checkpoint import Progress, take_snapshot
 from bart_cli.training.footprint import GIB, footprint, longest_batch
 from bart_cli.training.loop import Job, forward_backward, update
@@ -91,13 +90,11 @@ def measure(case: Case, pipe: Connection) -> None:
         schedule=lambda step: 1e-5,
         progress=Progress(),
     )
-    parameters = list(model.parameters())
-    alone = GradientSum(world, parameters, torch.float32)
     micro = [longest_batch(model, case.micro_batch, case.lengths, CPU)] * 2
     snapshot = None
     for _ in range(2):
-        forward_backward(job, micro, alone)
-        update(job, parameters, 1e-5)
+        forward_backward(job, micro)
+        update(job, 1e-5)
         snapshot = snapshot or take_snapshot(model, optimizer, scaler, job.progress)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     pipe.send((expected.total(case.micro_batch) - expected.weights, peak - before))

@@ -195,13 +195,11 @@ def bart_step(model: Bart, run: TrainingRun, world: World, rate: float) -> Step:
         schedule=lambda step: rate,
         progress=Progress(),
     )
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    gradients = loop.gradient_sum(world, parameters, training)
     unread: deque[loop.StepNumbers] = deque()
 
     def step(micro: list[Batch]) -> None:
-        loss, _ = loop.forward_backward(job, micro, gradients)
-        norm = loop.update(job, parameters, rate)
+        loss, _ = loop.forward_backward(job, micro)
+        norm = loop.update(job, rate)
         job.progress.step += 1
         unread.append(loop.StepNumbers(job.progress.step, world, loss, norm))
         loop.read_numbers(job, unread, keep=1)

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from bart_cli.config.training import TrainingConfig
+from bart_cli.runtime.precision import AUTOCAST
 from bart_cli.runtime.world import World
 
 BUCKET_ELEMENTS = 2**23  # per bucket: 32 MB in fp32
@@ -35,31 +37,30 @@ class GradientSum:
     end of the block the sums are copied back into `grad`: with b.grad = 1 on rank 0 and 2 on rank
     1, both ranks hold 3.
 
+    With FSDP, which sums gradients itself, nothing is left to do.
+
     Args:
         parameters: trainable parameters in the model's order.
-        dtype: dtype of the exchanged gradients; half precision halves the traffic, as in the
-            reference.
     """
 
-    def __init__(self, world: World, parameters: Sequence[nn.Parameter], dtype: torch.dtype):
-        self._dtype = dtype
-        self._active = world.size > 1
-        self._armed = False
-        self._buckets = list(_buckets(list(reversed(parameters))))
+    def __init__(self, world: World, parameters: Sequence[nn.Parameter], training: TrainingConfig):
+        self._dtype = reduce_dtype(training)
+        self._active = world.size > 1 and training.sharding == "none"
+        summed = parameters if training.sharding == "none" else []
+        self._buckets = list(_buckets(summed))
         self._bucket_of = {p: i for i, bucket in enumerate(self._buckets) for p in bucket}
-        self._missing: list[int] = []
+        self._missing: list[int] = []  # gradients per bucket; empty before the last backward
         self._sent: list[tuple[Tensor, dist.Work]] = []
         if self._active:
-            for parameter in parameters:
+            for parameter in summed:
                 parameter.register_post_accumulate_grad_hook(self._finished)
 
     @contextmanager
     def during_backward(self) -> Iterator[None]:
         """Wrap the last backward of a step; gradients hold the sums when the block ends."""
         self._missing = [len(bucket) for bucket in self._buckets]
-        self._armed = self._active
         yield
-        self._armed = False
+        self._missing = []
         # Missing gradients (LayerDrop) are zero, so that all ranks make the same update.
         for parameter in self._bucket_of:
             if parameter.grad is None:
@@ -70,16 +71,14 @@ class GradientSum:
             self._send(bucket)
         for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
             work.wait()
-            offset = 0
-            for parameter in bucket:
-                part = flat[offset : offset + parameter.numel()]
+            parts = flat.split([parameter.numel() for parameter in bucket])
+            for parameter, part in zip(bucket, parts, strict=True):
                 assert parameter.grad is not None
                 parameter.grad.copy_(part.view_as(parameter))
-                offset += parameter.numel()
         self._sent = []
 
     def _finished(self, parameter: Tensor) -> None:
-        if not self._armed:
+        if not self._missing:
             return
         self._missing[self._bucket_of[parameter]] -= 1  # type: ignore[index]
         while len(self._sent) < len(self._buckets) and not self._missing[len(self._sent)]:
@@ -92,10 +91,17 @@ class GradientSum:
         self._sent.append((flat, work))
 
 
-def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+def reduce_dtype(training: TrainingConfig) -> torch.dtype:
+    """Return the dtype of exchanged gradients; half precision halves the traffic."""
+    if training.half_precision_allreduce:
+        return AUTOCAST.get(training.precision, torch.bfloat16)
+    return torch.float32
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     bucket: list[nn.Parameter] = []
     elements = 0
-    for parameter in parameters:
+    for parameter in reversed(parameters):
         bucket.append(parameter)
         elements += parameter.numel()
         if elements >= BUCKET_ELEMENTS:

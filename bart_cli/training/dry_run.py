@@ -17,7 +17,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.progress import Reporter
 from bart_cli.runtime.world import World
 from bart_cli.training.fit import Room
-from bart_cli.training.loop import Job, StepNumbers, forward_backward, gradient_sum, update
+from bart_cli.training.loop import Job, StepNumbers, forward_backward, update
 from bart_cli.training.resume import TrainingRun
 
 LONG = 10.0  # maximum seconds to measure
@@ -95,17 +95,15 @@ def _measured(job: Job, reporter: Reporter) -> tuple[list[Batch], list[Batch], f
         than LONG seconds; the seconds of their passes, and of the update.
     """
     world, training = job.world, job.training
-    parameters = [p for p in job.model.parameters() if p.requires_grad]
-    gradients = gradient_sum(world, parameters, training)
     compiled = world.device.type == "cuda" or training.compile is True
     job.model.train()
 
     def step(micro: list[Batch]) -> tuple[float, float]:
         begin = time.monotonic()
-        loss, _ = forward_backward(job, micro, gradients)
+        loss, _ = forward_backward(job, micro)
         float(loss)  # wait for the device
         middle = time.monotonic()
-        norm = update(job, parameters, job.schedule(job.progress.step + 1))
+        norm = update(job, job.schedule(job.progress.step + 1))
         StepNumbers(job.progress.step, world, loss, norm).read()
         return middle - begin, time.monotonic() - middle
 

@@ -14,7 +14,6 @@ itself skips an update with a non-finite gradient.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -32,8 +31,7 @@ from bart_cli.data.random_keys import Purpose, derive
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
 from bart_cli.progress import Reporter
-from bart_cli.runtime.flops import peak_flops, training_flops
-from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products
+from bart_cli.runtime.precision import autocast, fast_products
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
@@ -45,7 +43,7 @@ from bart_cli.training.checkpoint import (
     take_snapshot,
     whole_weights,
 )
-from bart_cli.training.metrics import MetricsLog, Row
+from bart_cli.training.metrics import Meter, MetricsLog, Row, headline
 from bart_cli.training.sharding import full_tensor, release
 from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite, ValidationStopped
@@ -66,6 +64,7 @@ class Job:
             validation.
         save_best: called on rank 0 with the weights after the best validation so far.
         trackers: receive the rows of the log, on rank 0.
+        parameters: the trainable ones.
     """
 
     run: Path
@@ -85,6 +84,10 @@ class Job:
     save_best: Callable[[dict[str, Tensor]], None] | None = None
     trackers: Trackers | None = None
 
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.gradients = GradientSum(self.world, self.parameters, self.training)
+
 
 def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
     """Train until `max_steps`, a stop request, or `patience` validations without improvement.
@@ -97,13 +100,11 @@ def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
         BartError: a checkpoint cannot be written.
     """
     training, progress, world = job.training, job.progress, job.world
-    parameters = [p for p in job.model.parameters() if p.requires_grad]
     log = None
     if world.is_main:
         board = "tensorboard" in training.loggers
         log = MetricsLog(job.run, progress.step, board=board, trackers=job.trackers)
     meter = Meter(job)
-    gradients = gradient_sum(world, parameters, training)
     unread: deque[StepNumbers] = deque()
     outcome = "done"
     with (
@@ -118,9 +119,9 @@ def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
             outcome = outcome_so_far(job, stop, asked=world.any(stop.reason is not None))
         while outcome == "done" and progress.step < training.max_steps:
             micro = next(job.batches)
-            loss, tokens = forward_backward(job, micro, gradients)
+            loss, tokens = forward_backward(job, micro)
             rate = job.schedule(progress.step + 1)
-            norm = update(job, parameters, rate)
+            norm = update(job, rate)
             progress.step += 1
             progress.samples += training.global_batch
             progress.score = None
@@ -167,7 +168,7 @@ def outcome_so_far(job: Job, stop: StopRequest, *, asked: bool) -> str:
     return "done"
 
 
-def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tuple[Tensor, int]:
+def forward_backward(job: Job, micro: list[Batch]) -> tuple[Tensor, int]:
     """Compute the gradients of the mean loss of the global batch.
 
     Returns:
@@ -187,7 +188,7 @@ def forward_backward(job: Job, micro: list[Batch], gradients: GradientSum) -> tu
     with fast_products(training.precision, world.device):
         for number, batch in enumerate(micro, 1):
             part = batch_loss(job.model, batch.to(world.device), training) / total
-            with gradients.during_backward() if number == len(micro) else nullcontext():
+            with job.gradients.during_backward() if number == len(micro) else nullcontext():
                 job.scaler.scale(part).backward()
             loss += part.detach()
     return loss, tokens
@@ -206,18 +207,17 @@ def batch_loss(model: Bart, batch: Batch, training: TrainingConfig) -> Tensor:
         )
 
 
-def update(job: Job, parameters: list[torch.nn.Parameter], rate: float) -> Tensor:
+def update(job: Job, rate: float) -> Tensor:
     """Clip the gradient and update the weights, unless the gradient is not finite.
 
     Returns:
         the norm of the gradient before clipping, a scalar.
     """
     job.scaler.unscale_(job.optimizer)
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    total_norm = get_total_norm(gradients)
+    total_norm = get_total_norm([p.grad for p in job.parameters if p.grad is not None])
     norm = full_tensor(total_norm)
     if job.optimizer_config.clip_norm:
-        clip_grads_with_norm_(parameters, job.optimizer_config.clip_norm, total_norm)
+        clip_grads_with_norm_(job.parameters, job.optimizer_config.clip_norm, total_norm)
     for group in job.optimizer.param_groups:
         group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
     if getattr(job.optimizer, "_step_supports_amp_scaling", False):
@@ -253,40 +253,30 @@ class StepNumbers:
 
 
 def read_numbers(job: Job, unread: deque[StepNumbers], *, keep: int) -> tuple[bool, float]:
-    """Read and count all unread steps but the last `keep`.
+    """Read all unread steps but the last `keep`, and add them to the mean loss of the log.
 
     Returns:
         whether a rank was asked to stop in one of them, and the norm of the last one.
     """
-    stop, norm = False, math.nan
+    progress, stop, norm = job.progress, False, math.nan
     while len(unread) > keep:
         numbers = unread.popleft()
         loss, norm, asked = numbers.read()
-        count_loss(job, numbers.step, loss, norm)
         stop = stop or asked
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        # Gradients that overflow are normal with fp16: the scaler reduces its factor.
+        progress.lost = not (finite or (job.scaler.is_enabled() and math.isfinite(loss)))
+        if finite:
+            progress.loss_sum += loss
+            progress.loss_steps += 1
+            progress.bad_in_row = 0
+            continue
+        progress.skipped += 1
+        progress.bad_in_row += 1
+        if progress.bad_in_row >= job.training.max_bad_steps:
+            progress.step = numbers.step
+            raise NotFinite(lost_steps(progress))
     return stop, norm
-
-
-def count_loss(job: Job, step: int, loss: float, norm: float) -> None:
-    """Add a step to the mean loss of the log.
-
-    Raises:
-        NotFinite: too many steps in a row were not finite.
-    """
-    progress = job.progress
-    finite = math.isfinite(loss) and math.isfinite(norm)
-    # Gradients that overflow are normal with fp16: the scaler reduces its factor.
-    progress.lost = not (finite or (job.scaler.is_enabled() and math.isfinite(loss)))
-    if finite:
-        progress.loss_sum += loss
-        progress.loss_steps += 1
-        progress.bad_in_row = 0
-        return
-    progress.skipped += 1
-    progress.bad_in_row += 1
-    if progress.bad_in_row >= job.training.max_bad_steps:
-        progress.step = step
-        raise NotFinite(lost_steps(progress))
 
 
 def lost_steps(progress: Progress) -> str:
@@ -345,87 +335,6 @@ def checkpoint(job: Job, write: Callable[[Snapshot], None]) -> None:
             write(snapshot)
 
 
-def gradient_sum(
-    world: World, parameters: list[torch.nn.Parameter], training: TrainingConfig
-) -> GradientSum:
-    """Make the sum of gradients over ranks; it is empty with FSDP, which sums them itself."""
-    summed = parameters if training.sharding == "none" else []
-    return GradientSum(world, summed, reduce_dtype(training))
-
-
-def reduce_dtype(training: TrainingConfig) -> torch.dtype:
-    """Return the dtype in which gradients are exchanged between ranks."""
-    if training.half_precision_allreduce:
-        return AUTOCAST.get(training.precision, torch.bfloat16)
-    return torch.float32
-
-
 def due(step: int, every: int | str | None, training: TrainingConfig) -> bool:
     """Return whether an action that runs every `every` steps, and at the end, is due."""
     return isinstance(every, int) and (step % every == 0 or step == training.max_steps)
-
-
-def headline(row: Row) -> dict[str, str]:
-    """Shorten a row of the log for display beside the progress bar."""
-    shown = {
-        "loss": f"{row['loss']:.4f}",
-        "lr": f"{row['learning_rate']:.2e}",
-        "norm": f"{row['gradient_norm']:.2f}",
-        "seq/s": f"{row['sequences_per_second']:.1f}",
-        "tokens/s": f"{row['tokens_per_second']:,.0f}",
-        "padding": f"{row['padding']:.1%}",
-    }
-    if "mfu" in row:
-        shown["MFU"] = f"{row['mfu']:.1%}"
-    if row["skipped"]:
-        shown["skipped"] = str(row["skipped"])
-    return shown
-
-
-class Meter:
-    """Measure speed, padding and MFU (model FLOPs utilization) since the last row of the log."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._peak = peak_flops(job.world.device, job.training.precision)
-        self._begin = time.monotonic()
-        self._reset()
-
-    def add(self, micro: list[Batch], target_tokens: int) -> None:
-        """Count this rank's micro-batches of a step."""
-        self._steps += 1
-        self._real += target_tokens + sum(int(batch.source_mask.sum()) for batch in micro)
-        self._padded += sum(batch.source.numel() + batch.labels.numel() for batch in micro)
-        if self._peak is not None:
-            for batch in micro:
-                lengths = batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)
-                self._flops += training_flops(self._job.model.config, *lengths)
-
-    def row(self, rate: float, norm: float) -> Row:
-        """Return the row of the log, and start the next interval."""
-        job, progress = self._job, self._job.progress
-        seconds = time.monotonic() - self._last
-        row: Row = {
-            "step": progress.step,
-            "samples": progress.samples,
-            "loss": progress.loss_sum / progress.loss_steps if progress.loss_steps else math.nan,
-            "learning_rate": rate,
-            "gradient_norm": norm,
-            "padding": 1 - self._real / self._padded,
-            "skipped": progress.skipped,
-            "sequences_per_second": self._steps * job.training.global_batch / seconds,
-            "tokens_per_second": self._real * job.world.size / seconds,
-            "seconds": time.monotonic() - self._begin,
-        }
-        if job.samples_per_epoch is not None:
-            row["epoch"] = progress.samples / job.samples_per_epoch
-        if self._peak is not None:
-            row["mfu"] = self._flops / seconds / self._peak
-        progress.loss_sum, progress.loss_steps = 0.0, 0
-        self._reset()
-        return row
-
-    def _reset(self) -> None:
-        self._last = time.monotonic()
-        self._steps = self._real = self._padded = 0
-        self._flops = 0.0

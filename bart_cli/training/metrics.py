@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import math
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bart_cli.data.batch import IGNORE, Batch
 from bart_cli.errors import UsageError
 from bart_cli.figures import Points
 from bart_cli.files import parsed_lines, strict_json, write_text
+from bart_cli.runtime.flops import peak_flops, training_flops
 from bart_cli.training.checkpoint import writing
 
 if TYPE_CHECKING:
+    from bart_cli.training.loop import Job
     from bart_cli.training.trackers import Trackers
 
 Row = dict[str, Any]
@@ -47,11 +51,7 @@ class MetricsLog:
                 self._board = SummaryWriter(str(run / BOARD), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Append a row, which must have a `step`. Non-finite numbers are only written to the file.
-
-        Raises:
-            BartError: the disk is full.
-        """
+        """Append a row, which must have a `step`. Only the file gets non-finite numbers."""
         with writing(self._path, self._run), self._path.open("a", encoding="utf-8") as file:
             file.write(strict_json(row) + "\n")
         if self._board is not None:
@@ -75,6 +75,72 @@ class MetricsLog:
                 self._board.close()
 
 
+class Meter:
+    """Measure speed, padding and MFU (model FLOPs utilization) since the last row of the log."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._peak = peak_flops(job.world.device, job.training.precision)
+        self._begin = time.monotonic()
+        self._reset()
+
+    def add(self, micro: list[Batch], target_tokens: int) -> None:
+        """Count this rank's micro-batches of a step."""
+        self._steps += 1
+        self._real += target_tokens + sum(int(batch.source_mask.sum()) for batch in micro)
+        self._padded += sum(batch.source.numel() + batch.labels.numel() for batch in micro)
+        if self._peak is not None:
+            for batch in micro:
+                lengths = batch.source_mask.sum(1), (batch.labels != IGNORE).sum(1)
+                self._flops += training_flops(self._job.model.config, *lengths)
+
+    def row(self, rate: float, norm: float) -> Row:
+        """Return the row of the log, and start the next interval."""
+        job, progress = self._job, self._job.progress
+        seconds = time.monotonic() - self._last
+        row: Row = {
+            "step": progress.step,
+            "samples": progress.samples,
+            "loss": progress.loss_sum / progress.loss_steps if progress.loss_steps else math.nan,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "padding": 1 - self._real / self._padded,
+            "skipped": progress.skipped,
+            "sequences_per_second": self._steps * job.training.global_batch / seconds,
+            "tokens_per_second": self._real * job.world.size / seconds,
+            "seconds": time.monotonic() - self._begin,
+        }
+        if job.samples_per_epoch is not None:
+            row["epoch"] = progress.samples / job.samples_per_epoch
+        if self._peak is not None:
+            row["mfu"] = self._flops / seconds / self._peak
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+        self._reset()
+        return row
+
+    def _reset(self) -> None:
+        self._last = time.monotonic()
+        self._steps = self._real = self._padded = 0
+        self._flops = 0.0
+
+
+def headline(row: Row) -> dict[str, str]:
+    """Shorten a row of the log for display beside the progress bar."""
+    shown = {
+        "loss": f"{row['loss']:.4f}",
+        "lr": f"{row['learning_rate']:.2e}",
+        "norm": f"{row['gradient_norm']:.2f}",
+        "seq/s": f"{row['sequences_per_second']:.1f}",
+        "tokens/s": f"{row['tokens_per_second']:,.0f}",
+        "padding": f"{row['padding']:.1%}",
+    }
+    if "mfu" in row:
+        shown["MFU"] = f"{row['mfu']:.1%}"
+    if row["skipped"]:
+        shown["skipped"] = str(row["skipped"])
+    return shown
+
+
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a row, without its step."""
     return {
@@ -93,9 +159,6 @@ def read_metrics(run: Path) -> list[Row]:
     """Read all rows of a run, in order, except a last line truncated by a crash.
 
     Numbers that are not finite are null in the file and NaN here.
-
-    Raises:
-        UsageError: a line is invalid.
     """
     path = run / "metrics.jsonl"
     # Read once: a running process appends rows.

@@ -17,9 +17,10 @@ from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import apply_matmul_precision, make_scaler
 from bart_cli.runtime.world import World
+from bart_cli.training.all_reduce import reduce_dtype
 from bart_cli.training.checks import compiler_problem
 from bart_cli.training.footprint import as_in_training, longest_batch
-from bart_cli.training.loop import batch_loss, reduce_dtype
+from bart_cli.training.loop import batch_loss
 from bart_cli.training.optimizers import build_optimizer
 from bart_cli.training.sharding import shard_model
 
@@ -92,9 +93,6 @@ def keep_layers(
     """Keep only these layers (counted from 0), in this order. Modifies and returns the model.
 
     This makes a student for shrink and fine-tune (Shleifer and Rush 2020).
-
-    Raises:
-        UsageError: a layer does not exist or is given twice.
     """
     changes = {}
     for side, keep in (("encoder", encoder_layers), ("decoder", decoder_layers)):

@@ -10,8 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bart_cli.model.bart import Bart
 from bart_cli.runtime import precision
-from bart_cli.runtime.world import World
-from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.loop import forward_backward
 from tests.conftest import tiny_model_config
 from tests.unit.training.test_device_step import Skipping, make_job, random_batch
@@ -48,7 +46,7 @@ def test_products_are_computed_in_fp32_and_have_the_values_of_bf16(
         monkeypatch.setattr(precision, "onednn_has_bf16", lambda: native)
         job = make_job(model, Skipping(parameters), precision=kind)
         with Products() as products:
-            forward_backward(job, micro, GradientSum(World(0, 1, CPU), parameters, torch.float32))
+            forward_backward(job, micro)
         return torch.cat([p.grad.flatten() for p in parameters]), products.dtypes  # type: ignore[union-attr]
 
     def error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -17,7 +17,6 @@ from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import make_scaler
 from bart_cli.runtime.world import World
 from bart_cli.training import setup
-from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.checkpoint import Progress
 from bart_cli.training.loop import (
     Job,
@@ -81,8 +80,8 @@ def test_a_step_leaves_its_numbers_on_the_device(pre_layer_norm: bool, recompute
     parameters = list(model.parameters())
     job = make_job(model, Skipping(parameters, lr=1e-3))
     micro = [random_batch(padded=True), random_batch(padded=False)]
-    loss, tokens = forward_backward(job, micro, GradientSum(job.world, parameters, torch.float32))
-    norm = update(job, parameters, 1e-3)
+    loss, tokens = forward_backward(job, micro)
+    norm = update(job, 1e-3)
     assert tokens == 28 + 32
     assert {tensor.device.type for tensor in (loss, norm, *(p.grad for p in parameters))} == {  # type: ignore[union-attr]
         "meta"
@@ -115,7 +114,7 @@ def test_a_gradient_that_is_not_finite_leaves_weights_and_moments_alone() -> Non
             todo.insert(at, torch.full((3, 3), math.inf))
         for gradient in todo:
             parameters[0].grad, parameters[1].grad = gradient.clone(), torch.ones(3)
-            update(job, parameters, 1e-2)
+            update(job, 1e-2)
     for one, two in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(one, two)
         states = [job.optimizer.state[p] for job, p in zip(jobs, (one, two), strict=True)]

@@ -116,6 +116,7 @@ def after_100_steps(model: Bart, build: Build, clip_in_loop: float) -> dict[str,
     torch.manual_seed(1)
     optimizer, parameters = build(model), list(model.parameters())
     job: Any = SimpleNamespace(
+        parameters=parameters,
         optimizer=optimizer,
         scaler=make_scaler("fp32", torch.device("cpu")),
         optimizer_config=SimpleNamespace(clip_norm=clip_in_loop),
@@ -126,7 +127,7 @@ def after_100_steps(model: Bart, build: Build, clip_in_loop: float) -> dict[str,
         norm = torch.stack([g.norm() for g in gradients]).norm()
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient / norm * 10 ** (step % 4 - 2)
-        update(job, parameters, 5e-3 * (1 - step / 100))
+        update(job, 5e-3 * (1 - step / 100))
     return dict(model.state_dict())
 
 
