@@ -103,9 +103,8 @@ def decode_split(
                 number = share[world.rank]
                 with stop.cutting():
                     mine = _decode_batch(number, plan[number], sources, loaded, config)
-            found = world.gather(mine)
-            if ledger and found:
-                batches = [batch for batch in found if batch is not None]
+            batches = [batch for batch in world.gather_all(mine) if batch is not None]
+            if ledger:
                 if batches:
                     ledger.append(batches, time.perf_counter() - start, device)
                 task.advance(sum(len(batch.articles) for batch in batches))

@@ -1,8 +1,7 @@
 """The ranks of a run: this process among the others, and collective operations between them.
 
 Rank and size come from the environment set by `torchrun`, SLURM or our launcher. A process started
-without a launcher is the only rank. Each rank is bound to its own cores, near its GPU, so that the
-kernel does not migrate it.
+without a launcher is the only rank.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from bart_cli.errors import BartError, UsageError
 from bart_cli.progress import Reporter, log
+from bart_cli.runtime.cores import bind_cores
 from bart_cli.runtime.locks import locked_folder, require_free
 from bart_cli.runtime.memory import keep_freed_memory
 from bart_cli.runtime.workers import end_with_parent
@@ -36,7 +36,6 @@ Item = TypeVar("Item")
 LAUNCHER_SECONDS = 3.0  # for a launcher to kill this rank after another one has failed
 JOIN_TIME = timedelta(minutes=30)  # for all ranks to start
 SILENT_SECONDS = 60.0  # of waiting for them, without a message
-FEWEST = 2  # with fewer cores per rank, binding them does more harm than good
 RANK_0_TIME = timedelta(days=7)  # for work that only rank 0 does, such as reading a large corpus
 
 _joined: list[Any] = []  # the store of the process group and a counter of the waits for rank 0
@@ -72,14 +71,6 @@ class World:
     def any(self, flag: bool) -> bool:
         """Return whether the flag is true on any rank."""
         return self.sum(float(flag)) > 0
-
-    def gather(self, item: Item) -> list[Item] | None:
-        """Return the items of all ranks, in order, on rank 0; None on the others."""
-        if self.size == 1:
-            return [item]
-        items: list[Any] | None = [None] * self.size if self.is_main else None
-        dist.gather_object(item, items)
-        return items
 
     def gather_all(self, item: Item) -> list[Item]:
         """Return the items of all ranks, in order, on every rank."""
@@ -155,7 +146,7 @@ def join_world() -> Iterator[World]:
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's workers would survive it if it is killed
         end_with_parent(os.getppid())
-    bind_cores(local_rank, local_size, device)
+    bind_cores(local_rank, local_size, on_gpu=device.type == "cuda")
     if size == 1:
         yield World(0, 1, device)
         return
@@ -189,12 +180,7 @@ def join_world() -> Iterator[World]:
 
 
 def _meet(rank: int, size: int) -> Any:
-    """Connect to the store of rank 0 or of the launcher, and wait for all ranks.
-
-    Raises:
-        UsageError: the address is missing or unknown, or the port is in use.
-        BartError: not all ranks have started in time.
-    """
+    """Connect to the store of rank 0 or of the launcher, and wait for all ranks."""
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
         raise UsageError(
             f"RANK is set, but {' and '.join(missing)} is not",
@@ -208,15 +194,12 @@ def _meet(rank: int, size: int) -> Any:
             f"MASTER_ADDR={address} has no address on {socket.gethostname()}: {error.strerror}",
             hint="Set it to the name or IP address of rank 0's node.",
         ) from None
-    waits = threading.Timer(
-        SILENT_SECONDS,
-        log.warning,
-        [
-            f"rank {rank} is still waiting for the {size} ranks of the run to meet at "
-            f"{address}:{port}: a rank without this message has not started, or another program "
-            "uses this port"
-        ],
+    warning = (
+        f"rank {rank} is still waiting for the {size} ranks of the run to meet at "
+        f"{address}:{port}: a rank without this message has not started, or another program "
+        "uses this port"
     )
+    waits = threading.Timer(SILENT_SECONDS, log.warning, [warning])
     waits.daemon = True
     waits.start()
     try:
@@ -260,9 +243,6 @@ def device_of(local_rank: int, local_size: int) -> torch.device:
 
     If a scheduler shows each task only its own GPU (`srun --gpus-per-task=1`, or one entry in
     CUDA_VISIBLE_DEVICES), that GPU is `cuda:0` in every task.
-
-    Raises:
-        UsageError: the node has fewer GPUs than ranks.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not gpus:
@@ -279,11 +259,7 @@ def device_of(local_rank: int, local_size: int) -> torch.device:
 
 
 def _number(name: str, default: int) -> int:
-    """Read a variable that a launcher sets.
-
-    Raises:
-        UsageError: it is not a number.
-    """
+    """Read a variable that a launcher sets."""
     text = os.environ.get(name) or str(default)
     if not text.isdecimal():
         raise UsageError(f"{name}={text}: expected a number", hint=f"Unset {name}.")
@@ -307,11 +283,7 @@ def restarted() -> bool:
 
 
 def _adopt_slurm() -> None:
-    """Set torchrun's variables from those of `srun`, unless they are already set.
-
-    Raises:
-        UsageError: the job script does not set the address of rank 0.
-    """
+    """Set torchrun's variables from those of `srun`, unless they are already set."""
     if "RANK" in os.environ or _number("SLURM_STEP_NUM_TASKS", 1) == 1:
         if _number("WORLD_SIZE", 1) > 1 and "RANK" not in os.environ:
             raise UsageError(
@@ -336,9 +308,6 @@ def slurm_tasks_on_this_node() -> int:
 
     Parses `SLURM_STEP_TASKS_PER_NODE` or similar: `8(x39),4` means 39 nodes with 8 tasks, then one
     with 4 (srun(1), output environment variables).
-
-    Raises:
-        UsageError: the variable cannot be parsed.
     """
     names = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
     text = next((os.environ[name] for name in names if os.environ.get(name)), "1")
@@ -350,52 +319,3 @@ def slurm_tasks_on_this_node() -> int:
         counts += [int(found[1])] * int(found[2] or 1)
     node = _number("SLURM_NODEID", 0)
     return counts[min(node, len(counts) - 1)]
-
-
-def bind_cores(local_rank: int, local_size: int, device: torch.device) -> None:
-    """Bind this process to its share of the node's cores.
-
-    Does nothing with fewer than two cores per rank, or if the launcher has already bound the
-    process (`srun --cpu-bind`).
-    """
-    if local_size == 1 or not hasattr(os, "sched_setaffinity"):
-        return
-    allowed = os.sched_getaffinity(0)
-    if len(allowed) < (os.cpu_count() or 1):
-        return
-    near = [gpu_cores(index) if device.type == "cuda" else None for index in range(local_size)]
-    share = share_of(local_rank, [allowed & cores if cores else allowed for cores in near])
-    if len(share) >= FEWEST:
-        os.sched_setaffinity(0, share)
-
-
-def share_of(local_rank: int, near: list[set[int]]) -> set[int]:
-    """Return the cores of one rank: those near its device, divided among the ranks that share them.
-
-    Args:
-        near: for each local rank, the cores near its device.
-    """
-    sharing = [rank for rank, cores in enumerate(near) if cores == near[local_rank]]
-    cores = sorted(near[local_rank])
-    index, count = sharing.index(local_rank), len(sharing)
-    return set(cores[len(cores) * index // count : len(cores) * (index + 1) // count])
-
-
-def gpu_cores(index: int, root: Path = Path("/sys/bus/pci/devices")) -> set[int] | None:
-    """Return the cores on the NUMA node of a GPU, or None if the kernel does not tell."""
-    properties: Any = torch.cuda.get_device_properties(index)
-    address = (
-        f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:"
-        f"{properties.pci_device_id:02x}.0"
-    )
-    path = root / address / "local_cpulist"
-    return parse_cpulist(path.read_text()) if path.is_file() else None
-
-
-def parse_cpulist(text: str) -> set[int]:
-    """Parse the list format of cpuset(7): `0-3,8` -> {0, 1, 2, 3, 8}."""
-    cores: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        cores.update(range(int(first), int(last or first) + 1))
-    return cores

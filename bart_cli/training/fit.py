@@ -118,8 +118,8 @@ def _available(world: World) -> int | None:
     else:
         own = available_memory()
         own = None if own is None else own // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    known = [size for size in world.gather(own) or () if size is not None]
-    return world.broadcast(min(known, default=None))
+    known = [size for size in world.gather_all(own) if size is not None]
+    return min(known, default=None)
 
 
 def _chosen(

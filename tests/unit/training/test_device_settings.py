@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bart_cli.model.bart import Bart
 from bart_cli.model.losses import linear_cross_entropy
+from bart_cli.runtime.cores import parse_cpulist, share_of
 from bart_cli.runtime.flops import peak_flops, training_flops
-from bart_cli.runtime.world import parse_cpulist, share_of
 from tests.conftest import tiny_model_config
 
 
