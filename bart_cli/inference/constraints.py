@@ -87,9 +87,13 @@ class Constraints:
         if (penalty := generation.repetition_penalty) != 1.0:
             steps.append(lambda scores, tokens: penalize_repetition(scores, tokens, penalty))
         if size := generation.no_repeat_ngram:
-            steps.append(lambda scores, tokens: forbid_repeated_ngrams(scores, tokens, size))
+            steps.append(lambda scores, tokens: forbid_ngrams(scores, tokens, tokens, size))
         if source_size := generation.encoder_no_repeat_ngram:
-            steps.append(lambda scores, tokens: self._forbid_ngrams(scores, tokens, source_size))
+            steps.append(
+                lambda scores, tokens: forbid_ngrams(
+                    scores, tokens, self._rows(scores), source_size
+                )
+            )
         ends = [(end,) for end in self.end_ids.tolist()]
         if bad := [(word, NEVER) for word in generation.bad_words if word not in ends]:
             steps.append(SequenceBias(bad, floats))
@@ -141,13 +145,6 @@ class Constraints:
         source_RS = torch.where(source_RS < 0, first, source_RS)
         return penalize_repetition(scores_RV, source_RS, 1 / penalty)
 
-    def _forbid_ngrams(self, scores_RV: Tensor, tokens_RT: Tensor, size: int) -> Tensor:
-        source_RS = self._rows(scores_RV)
-        if tokens_RT.shape[1] < size - 1 or source_RS.shape[1] < size:
-            return scores_RV
-        begin = tokens_RT[:, tokens_RT.shape[1] - size + 1 :]
-        return _forbid_ends(scores_RV, source_RS, begin, size)
-
     def _rows(self, scores_RV: Tensor) -> Tensor:
         """Repeat each article's source for its rows, [R, S]."""
         assert self._source is not None
@@ -192,17 +189,13 @@ def penalize_repetition(scores_RV: Tensor, tokens_RT: Tensor, penalty: float) ->
     return scores_RV.scatter(1, tokens_RT, torch.where(used < 0, used * penalty, used / penalty))
 
 
-def forbid_repeated_ngrams(scores_RV: Tensor, tokens_RT: Tensor, size: int) -> Tensor:
-    """Set to -inf, in place, every token that would repeat an n-gram of the row."""
+def forbid_ngrams(scores_RV: Tensor, tokens_RT: Tensor, seen_RS: Tensor, size: int) -> Tensor:
+    """Set to -inf, in place, every token that would complete an n-gram in `seen_RS`."""
     length = tokens_RT.shape[1]
-    if length < size:
+    if length < size - 1 or seen_RS.shape[1] < size:
         return scores_RV
-    return _forbid_ends(scores_RV, tokens_RT, tokens_RT[:, length - size + 1 :], size)
-
-
-def _forbid_ends(scores_RV: Tensor, tokens_RT: Tensor, begin: Tensor, size: int) -> Tensor:
-    """Set to -inf, in place, the last token of every n-gram in a row that starts with `begin`."""
-    ngrams = tokens_RT.unfold(1, size, 1)  # [R, T - size + 1, size]
+    begin = tokens_RT[:, length - size + 1 :]
+    ngrams = seen_RS.unfold(1, size, 1)  # [R, S - size + 1, size]
     ends = ngrams[..., -1]
     seen = (ngrams[..., :-1] == begin[:, None]).all(-1) & (ends >= 0)
     # amin with +inf leaves the ends of other n-grams unchanged, so that no shape or branch depends

@@ -55,9 +55,6 @@ class Engine:
         int8: compute the decoder's products in int8 and the rest in bf16 if the processor supports
             it. Requires a CPU with oneDNN.
         name: model name in error messages.
-
-    Raises:
-        UsageError: int8 is not supported here.
     """
 
     def __init__(self, model: Bart, *, int8: bool = False, name: str = "the model") -> None:

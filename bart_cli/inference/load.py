@@ -107,9 +107,6 @@ def choose_precision(
 
     `auto` selects the fastest: bf16 on a GPU (fp16 before Ampere), and on a CPU the fastest in a
     measurement that takes a fraction of a second. On a CPU without native bf16, bf16 becomes fp32.
-
-    Raises:
-        UsageError: the device does not support the precision.
     """
     if precision == "auto" and device.type == "cuda":
         precision = "fp16" if problem_of("bf16", device) else "bf16"
@@ -156,11 +153,7 @@ def as_targets_begin(
 
 
 def find_device(name: str) -> torch.device:
-    """Find a device by name; `auto` is the first GPU, or the CPU without one.
-
-    Raises:
-        UsageError: this machine has no such device.
-    """
+    """Find a device by name; `auto` is the first GPU, or the CPU without one."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if gpus else "cpu")

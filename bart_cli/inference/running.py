@@ -190,10 +190,14 @@ class Cohort(ABC):
             self._draws.keep(articles)
         self._keep(index)
 
-    def _hypothesis(self, tokens: list[int], score: float) -> Hypothesis:
-        """Cut after the first token that ends a hypothesis."""
-        end = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
-        return Hypothesis(tokens[: end + 1], max(score, beam.WORST))
+    def _hypotheses(self, article: int) -> list[Hypothesis]:
+        """Cut the results of an article after the first token that ends a hypothesis."""
+        tokens_KT, scores_K = self._found(article)
+        hypotheses = []
+        for tokens, score in zip(tokens_KT.tolist(), scores_K.tolist(), strict=True):
+            end = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
+            hypotheses.append(Hypothesis(tokens[: end + 1], max(score, beam.WORST)))
+        return hypotheses
 
     @abstractmethod
     def _start(self, device: torch.device) -> None: ...
@@ -207,7 +211,8 @@ class Cohort(ABC):
         """Add a token to every row; return the beam that each new beam extends, [A, K], if any."""
 
     @abstractmethod
-    def _hypotheses(self, article: int) -> list[Hypothesis]: ...
+    def _found(self, article: int) -> tuple[Tensor, Tensor]:
+        """Return tokens [K, T] without the start token, and scores [K], best first."""
 
     @abstractmethod
     def _keep(self, articles: Tensor) -> None: ...
@@ -232,7 +237,6 @@ class Search(Cohort):
         )
 
     def last_tokens(self) -> Tensor:
-        """Return the last token of every beam, [A, K]."""
         return self._state.running[:, :, self._state.length - 1]
 
     def advance(self, logits_RV: Tensor) -> Tensor:
@@ -257,11 +261,10 @@ class Search(Cohort):
         self._note(self._state.open(generation.early_stopping), bad)
         return origins_AK
 
-    def _hypotheses(self, article: int) -> list[Hypothesis]:
+    def _found(self, article: int) -> tuple[Tensor, Tensor]:
         state, count = self._state, self._generation.return_sequences
-        tokens = state.finished[article, :count, 1 : state.length].tolist()
-        scores = state.finished_scores[article, :count].tolist()
-        return [self._hypothesis(*pair) for pair in zip(tokens, scores, strict=True)]
+        tokens = state.finished[article, :count, 1 : state.length]
+        return tokens, state.finished_scores[article, :count]
 
     def _keep(self, articles: Tensor) -> None:
         self._state = self._state.keep(articles)
@@ -277,7 +280,6 @@ class Walk(Cohort):
         self._ended = torch.zeros(rows, dtype=torch.bool, device=device)
 
     def last_tokens(self) -> Tensor:
-        """Return the last token of every row, [A, K]."""
         return self._tokens[:, :, -1]
 
     def advance(self, logits_RV: Tensor) -> None:
@@ -297,9 +299,8 @@ class Walk(Cohort):
         full = self._tokens.shape[2] >= self._generation.max_length
         self._note(~self._ended.all(1) & (not full), self._scores.isnan().any())
 
-    def _hypotheses(self, article: int) -> list[Hypothesis]:
-        tokens, scores = self._tokens[article, :, 1:].tolist(), self._scores[article].tolist()
-        return [self._hypothesis(*pair) for pair in zip(tokens, scores, strict=True)]
+    def _found(self, article: int) -> tuple[Tensor, Tensor]:
+        return self._tokens[article, :, 1:], self._scores[article]
 
     def _keep(self, articles: Tensor) -> None:
         self._tokens, self._scores, self._ended = (

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bart_cli.config.generation import GenerationConfig
 from bart_cli.errors import UsageError
 from bart_cli.inference import beam
-from bart_cli.inference.constraints import forbid_repeated_ngrams
+from bart_cli.inference.constraints import forbid_ngrams
 from bart_cli.inference.decoding import Decoding, Graph
 from bart_cli.inference.engine import Engine, int8_problem
 from bart_cli.inference.load import find_device
@@ -126,7 +126,7 @@ def test_a_static_step_of_beam_search_never_waits_for_the_device(pre_layer_norm:
         for _ in range(2):
             tokens = state.running[:, :, : state.length].flatten(0, 1)
             scores = decoding.step(tokens[:, -1]).log_softmax(-1)
-            scores = forbid_repeated_ngrams(scores, tokens, 2).unflatten(0, (-1, BEAMS))
+            scores = forbid_ngrams(scores, tokens, tokens, 2).unflatten(0, (-1, BEAMS))
             state, origins = beam.advance(
                 state, scores, generation, end_ids=torch.zeros(1, dtype=torch.long)
             )
