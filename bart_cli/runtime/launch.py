@@ -33,9 +33,6 @@ def processes_to_start(asked: int | None, max_restarts: int = 0) -> int:
 
     Args:
         asked: number given by the user; None: one per GPU.
-
-    Raises:
-        UsageError: there are fewer GPUs or far fewer cores, or another launcher has started them.
     """
     if launched():
         if WORKER in os.environ:
@@ -83,9 +80,6 @@ def launch(
 
     Returns:
         the exit code of the run.
-
-    Raises:
-        BartError: a worker was killed.
     """
     workers: list[subprocess.Popen[bytes]] = []
     signals = [] if signals is None else signals

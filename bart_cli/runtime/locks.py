@@ -56,11 +56,7 @@ def exclusive(function: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def locked_folder(folder: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the lock of a folder. The folder is created, and removed if it stays empty.
-
-    Raises:
-        UsageError: another command holds the lock.
-    """
+    """Hold the lock of a folder. The folder is created, and removed if it stays empty."""
     require_folder(folder)
     with _created(folder), _locked(folder / ".lock", folder, reporter):
         yield
@@ -91,11 +87,7 @@ def _in_use(out: Path, name: str) -> UsageError:
 
 @contextmanager
 def locked_path(path: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the lock of a file, or of a folder that is written atomically.
-
-    Raises:
-        UsageError: another command holds the lock.
-    """
+    """Hold the lock of a file, or of a folder that is written atomically."""
     with _created(path.parent), _locked(path.with_name(f".{path.name}.lock"), path, reporter):
         yield
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -85,13 +84,7 @@ class _RoundedProducts(TorchDispatchMode):
     PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
     BLOCK = 2**20  # numbers of an operand or result that are in fp32 at a time
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         settings = dict(kwargs or {})
         if func.overloadpacket not in self.PRODUCTS or args[-1].dtype != torch.bfloat16:
             return func(*args, **settings)

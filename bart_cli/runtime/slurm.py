@@ -42,11 +42,7 @@ class SlurmJob:
 
 
 def slurm_script(job: SlurmJob) -> str:
-    """Return the text of the sbatch script.
-
-    Raises:
-        UsageError: there are mounts, but no container.
-    """
+    """Return the text of the sbatch script."""
     if job.mounts and not job.container:
         raise UsageError("--mounts requires --container")
     named = re.search(r"(\d+)node", job.name)

@@ -141,9 +141,6 @@ def checkpoint_writer(
     """Yield a function that writes a checkpoint in a background thread while training continues.
 
     Its next call and the end of the block wait for that checkpoint.
-
-    Raises:
-        BartError: the checkpoint could not be written.
     """
     pending: list[Future[Path]] = []
 
@@ -181,11 +178,7 @@ def step_of(name: str) -> int:
 
 
 def verify(folder: Path) -> None:
-    """Check a checkpoint against its SHA-256 digests.
-
-    Raises:
-        BartError: a file is missing or has changed since it was written.
-    """
+    """Check a checkpoint against its SHA-256 digests."""
     try:
         for name, digest in json.loads((folder / "state.json").read_text())["sha256"].items():
             if sha256(folder / name) != digest:
@@ -198,11 +191,7 @@ def verify(folder: Path) -> None:
 def load_state(
     folder: Path, model: Bart, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> Progress:
-    """Load the optimizer and the scaler; `model` must have the weights of this checkpoint.
-
-    Raises:
-        BartError: a file is damaged or does not match the model.
-    """
+    """Load the optimizer and the scaler; `model` must have the weights of this checkpoint."""
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
         progress = Progress(**state["progress"])

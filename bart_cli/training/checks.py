@@ -28,10 +28,6 @@ def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
 
     Args:
         problems: problems that the caller has already found.
-
-    Raises:
-        UsageError: lists all problems.
-        BartError: the package of a tracker is missing.
     """
     training = config.training
     if training.global_batch % world.size:

@@ -100,11 +100,7 @@ def run_finetune(
 
 
 def check_finetune_run(config: FinetuneConfig, run: Path, world: World) -> None:
-    """Check settings, data and run folder.
-
-    Raises:
-        UsageError: the run cannot start, or the folder holds another run.
-    """
+    """Check settings, data and run folder."""
     config, source, tokenizer = _check(config, run, world, Reporter())
     changes(run, config, _digests(config, source, tokenizer))
 
@@ -254,10 +250,10 @@ def _validation(
                 batch_size=config.evaluation.batch_size,
             )
         require_no_stop(stop, world)
-        parts = world.gather(tokenizer.decode_batch([best.tokens for best, *_ in found]))
+        parts = world.gather_all(tokenizer.decode_batch([best.tokens for best, *_ in found]))
         scores: Row = {}
         texts: list[str] = []
-        if parts is not None:
+        if world.is_main:
             texts = [parts[i % world.size][i // world.size] for i in range(len(references))]
             with stop.cutting():
                 scored = score_systems({"": texts}, references, config.evaluation)

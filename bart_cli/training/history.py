@@ -48,11 +48,7 @@ class RunSummary:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Find the run folders at or below `folder`.
-
-    Raises:
-        UsageError: there are none.
-    """
+    """Find the run folders at or below `folder`."""
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
     folders = sorted(path.parent for path in folder.rglob("config.yaml"))
@@ -65,11 +61,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def read_run(run: Path) -> tuple[RunSummary, list[Row]]:
-    """Read the summary of a run folder and the rows of its log, which agree if it is running.
-
-    Raises:
-        UsageError: not a run folder.
-    """
+    """Read the summary of a run folder and the rows of its log, which agree if it is running."""
     settings = run_settings(run)
     rows = read_metrics(run)
     steps = [row for row in rows if "loss" in row]
@@ -114,9 +106,6 @@ def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
     """Find the settings that differ between runs: key -> value of each run (None: not set).
 
     Task and description are not compared.
-
-    Raises:
-        UsageError: one of the folders is not a run.
     """
     trees = [dict(flatten(run_settings(run))) for run in runs]
     keys = dict.fromkeys(key for tree in trees for key in tree)
@@ -127,11 +116,7 @@ def compare_runs(runs: list[Path]) -> dict[str, list[Any]]:
 
 
 def run_settings(run: Path) -> dict[str, Any]:
-    """Read the settings in RUN/config.yaml.
-
-    Raises:
-        UsageError: not a run folder.
-    """
+    """Read the settings in RUN/config.yaml."""
     path = run / "config.yaml"
     if not path.is_file():
         raise UsageError(f"{run} is not a run folder: it has no config.yaml")

@@ -103,9 +103,6 @@ def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
 
     Args:
         phases: configurations by run folder; each phase starts from the weights of the previous.
-
-    Raises:
-        UsageError: names the phase with the problem.
     """
     before: tuple[Tokenizer, ModelConfig] | None = None
     extended: Path | None = None  # an earlier phase that is to be trained further
@@ -138,9 +135,6 @@ def check_pretrain_run(
 
     Returns:
         tokenizer and architecture, and the result of `changes`.
-
-    Raises:
-        UsageError: the run cannot start, or the folder holds another run.
     """
     config, shards, tokenizer = _check(config, world, Reporter(), before and before[1])
     if before is None:

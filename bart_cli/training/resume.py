@@ -117,11 +117,7 @@ def find_start(
 
 
 def changes(run: Path, config: TrainingRun, data: Mapping[str, str]) -> dict[str, str] | None:
-    """Return the settings that changed since the last start, by key; None if there is no run.
-
-    Raises:
-        UsageError: the folder holds a run with other settings or data, or an evaluation.
-    """
+    """Return the settings that changed since the last start, by key; None if there is no run."""
     path = run / "config.yaml"
     if not path.is_file():
         return None
@@ -286,11 +282,7 @@ def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
 
 
 def read_outcome(run: Path) -> str | None:
-    """Return the outcome of a finished run; None: it is not finished.
-
-    Raises:
-        UsageError: the file is damaged.
-    """
+    """Return the outcome of a finished run; None: it is not finished."""
     record = read_record(run / DONE)
     return str(record.get("outcome", "done")) if record else None
 

@@ -90,9 +90,6 @@ def start_model(
 
     Args:
         grow: add embeddings that `init_from` lacks, such as the one of <mask>.
-
-    Raises:
-        UsageError: the tokenizer does not fit the weights.
     """
     training = config.training
     if checkpoint is not None:

@@ -77,11 +77,7 @@ class SweepRow:
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Parse texts of the form `key=value,value`; commas inside brackets do not separate values.
-
-    Raises:
-        UsageError: a key or value is missing or given twice.
-    """
+    """Parse texts of the form `key=value,value`; commas inside brackets do not separate values."""
     grid: dict[str, list[str]] = {}
     for text in texts:
         key, equals, rest = text.partition("=")
@@ -96,11 +92,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def trials_of(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Trial]:
-    """List every combination of the grid with every seed.
-
-    Raises:
-        UsageError: two of them have the same folder name.
-    """
+    """List every combination of the grid with every seed."""
     trials = [
         Trial(tuple(zip(grid, values, strict=True)), seed)
         for values in product(*grid.values())
@@ -112,11 +104,7 @@ def trials_of(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[T
 
 
 def require_own_folder(out: Path, trials: Sequence[Trial]) -> None:
-    """Check that `out` has no runs except those of this sweep, which may have been extended.
-
-    Raises:
-        UsageError: `out` is a run folder or has runs of another sweep.
-    """
+    """Check that `out` has no runs except those of this sweep, which may have been extended."""
     if (out / "config.yaml").exists():
         raise UsageError(f"{out} is a run folder", hint=START_ANEW)
     own = {trial.name for trial in trials}
@@ -130,11 +118,7 @@ def require_own_folder(out: Path, trials: Sequence[Trial]) -> None:
 
 
 def check_trial(config: TrainingRun, run: Path) -> None:
-    """Check what pre-training or fine-tuning checks before it starts.
-
-    Raises:
-        UsageError: the run cannot start, or the folder holds another run.
-    """
+    """Check what pre-training or fine-tuning checks before it starts."""
     world = World(0, 1, device_of(0, 1))
     if isinstance(config, PretrainConfig):
         check_pretrain_run(config, run, world)

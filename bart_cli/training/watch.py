@@ -43,9 +43,6 @@ def write_run_page(run: Path, page: Path, every: int | None = None) -> RunSummar
 
     Args:
         every: seconds after which the page reloads itself while the run is running; None: never.
-
-    Raises:
-        UsageError: not a run folder.
     """
     summary, rows = read_run(run)
     validations = [row for row in rows if "validation_loss" in row]
