@@ -35,23 +35,16 @@ BLOCK = 128  # scores per maximum in `best_of_rows`
 
 @dataclass(frozen=True)
 class BeamState:
-    """All beams of all articles in a batch.
+    """All beams of all articles in a batch."""
 
-    length: number of tokens in each running beam, including the start token.
-    running: [A, K, L] ids, `running_scores` [A, K] their log-likelihoods.
-    finished: [A, K, L] ids, `finished_scores` [A, K] normalized, `is_finished` [A, K] bool.
-    improvable: [A] bool, False when no running beam can beat the worst finished one.
-    exhausted: [A] bool, True when every candidate of the last step ended.
-    """
-
-    length: int
-    running: Tensor
-    running_scores: Tensor
-    finished: Tensor
-    finished_scores: Tensor
-    is_finished: Tensor
-    improvable: Tensor
-    exhausted: Tensor
+    length: int  # number of tokens in each running beam, including the start token
+    running: Tensor  # [A, K, L] ids
+    running_scores: Tensor  # [A, K] log-likelihoods
+    finished: Tensor  # [A, K, L] ids
+    finished_scores: Tensor  # [A, K] log-likelihoods / length ** penalty
+    is_finished: Tensor  # [A, K] bool
+    improvable: Tensor  # [A] bool, False when no running beam can beat the worst finished one
+    exhausted: Tensor  # [A] bool, True when every candidate of the last step ended
 
     def open(self, early_stopping: bool | str) -> Tensor:
         """Articles whose search is not over, [A] bool."""

@@ -25,11 +25,7 @@ Constraint = Callable[[Tensor, Tensor], Tensor]
 
 
 class Constraints:
-    """Apply all constraints of a batch.
-
-    Args:
-        sources: token ids of each article.
-    """
+    """Apply all constraints of a batch of articles, whose token ids are `sources`."""
 
     def __init__(
         self,

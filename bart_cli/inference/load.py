@@ -30,18 +30,14 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class InferenceModel:
-    """A model ready for decoding.
-
-    saved: decoding settings saved with the model, if any.
-    precision: precision in use. notice: reason it is not the requested one, or None.
-    """
+    """A model ready for decoding."""
 
     model: Engine
     tokenizer: Tokenizer
-    saved: SavedGeneration | None
+    saved: SavedGeneration | None  # decoding settings saved with the model
     folder: Path
-    precision: str = "fp32"
-    notice: str | None = None
+    precision: str = "fp32"  # in use
+    notice: str | None = None  # reason why it is not the requested precision
 
 
 def recorded_language(source: str | Path) -> str:
@@ -70,9 +66,6 @@ def load_for_inference(
         tokenizer: folder or hub id, for formats without one.
         device: cpu, cuda, cuda:N, or auto.
         source_language, target_language: mBART language codes; None: as saved with the model.
-
-    Raises:
-        UsageError: the model, tokenizer or device is missing, or the precision is unsupported.
     """
     allowed = get_args(DecodingPrecision)
     if precision not in allowed:

@@ -31,8 +31,7 @@ LARGEST_INT8 = 127
 def make_product(weight_ND: Tensor, bias_N: Tensor, *, int8: bool = False) -> Product:
     """Create the fastest available product with a constant weight.
 
-    Args:
-        int8: quantize the weight per output and the input per row; results are fp32.
+    For `int8`, quantize the weight per output and the input per row; results are fp32.
     """
     if int8:
         return Int8Product(weight_ND, bias_N)

@@ -33,13 +33,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Generated ids without the start token, up to and including </s>.
-
-    score: finite; higher is better; beam.WORST if no hypothesis was possible.
-    """
+    """Generated ids without the start token, up to and including </s>."""
 
     tokens: list[int]
-    score: float
+    score: float  # finite; higher is better; beam.WORST if no hypothesis was possible
 
 
 class RunningBatch(Generic[Key]):
@@ -88,8 +85,7 @@ class RunningBatch(Generic[Key]):
     def step(self) -> dict[Key, list[Hypothesis]]:
         """Add a token to every hypothesis; return the results of the articles that are done.
 
-        Raises:
-            NotFiniteError: scores are NaN.
+        Raises NotFiniteError if scores are NaN.
         """
         assert self._decoding is not None, "the batch is empty"
         for cohort in self._cohorts:
@@ -145,15 +141,9 @@ class RunningBatch(Generic[Key]):
 
 
 class Cohort(ABC):
-    """The hypotheses of articles that joined together.
+    """The hypotheses of articles that joined together."""
 
-    Attributes:
-        places: place of each article in `Decoding`.
-        index: the same as an index of tensors.
-        going: whether each article needs another step.
-    """
-
-    index: Tensor | slice
+    index: Tensor | slice  # `places` as an index of tensors
 
     def __init__(
         self,
@@ -163,8 +153,8 @@ class Cohort(ABC):
         places: list[int],
     ) -> None:
         config, device, own = engine.config, engine.device, generation.start_token
-        self.places = places
-        self.going = [True] * len(places)
+        self.places = places  # place of each article in `Decoding`
+        self.going = [True] * len(places)  # whether each article needs another step
         self._generation, self._pad_id = generation, config.pad_token_id
         self._start_id = config.decoder_start_token_id if own is None else own
         self._constraints = Constraints(generation, config, sources, device)

@@ -38,11 +38,7 @@ class Stack(nn.Module):
         self.activation_checkpointing = False
 
     def embed(self, tokens_BTD: Tensor, start: int = 0) -> Tensor:
-        """Turn token embeddings into the input of the first block, both [B, T, D].
-
-        Args:
-            start: position of the first token.
-        """
+        """Turn token embeddings from position `start` into the first block's input [B, T, D]."""
         length = tokens_BTD.shape[1]
         if start + length > self.positions:
             raise UsageError(
@@ -119,11 +115,7 @@ class Bart(nn.Module):
         self.config = self.config.model_copy(update={"vocab_size": vocab_size})
 
     def encode(self, source_BS: Tensor, source_mask_BS: Tensor | None = None) -> Tensor:
-        """Encode token ids into memory [B, S, D].
-
-        Args:
-            source_mask_BS: bool, True at real tokens; None: no padding.
-        """
+        """Encode ids into memory [B, S, D]. The mask is True at real tokens; None: no padding."""
         return self.model.encoder(self.model.shared(source_BS), key_mask(source_mask_BS))
 
     def decode(

@@ -83,18 +83,12 @@ SEARCH = {"beams", "max_length", "length_penalty", "no_repeat_ngram"}
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, with its tokenizer and decoding settings.
-
-    Attributes:
-        tokenizer: None if there are no tokenizer files beside the weights (a single `.ckpt`).
-        saved: decoding settings saved with the model, if any.
-        folder: folder of the weights.
-    """
+    """A model in evaluation mode, with its tokenizer and decoding settings."""
 
     model: Bart
-    tokenizer: Tokenizer | None
-    saved: SavedGeneration | None
-    folder: Path
+    tokenizer: Tokenizer | None  # None: no tokenizer files beside the weights (a single `.ckpt`)
+    saved: SavedGeneration | None  # decoding settings saved with the model
+    folder: Path  # of the weights
 
     @property
     def generation(self) -> GenerationConfig | None:
@@ -135,12 +129,7 @@ def load_model(
 ) -> LoadedModel:
     """Load a run folder, a checkpoint, a model folder, a hub id, a `.ckpt` or a fairseq `.pt`.
 
-    Args:
-        dropouts: take the dropout rates from this configuration instead of the model's.
-
-    Raises:
-        UsageError: the source does not exist or is not a BART model.
-        BartError: the hub cannot be reached, or a file is damaged.
+    The dropout rates come from `dropouts`, if given, instead of the model's configuration.
     """
     path = resolve_model(source)
     folder = path.parent if path.is_file() else path
@@ -164,13 +153,8 @@ def resolve_model(source: str | Path, checkpoint: str | None = None) -> Path:
     """Find the model folder (with `config.json`), or the `.ckpt` or `.pt` file, of a name.
 
     For a run, this is its `best` model if it has validated, else its final `model`, else its newest
-    checkpoint. A name that is not a path is looked up on the hub.
-
-    Args:
-        checkpoint: which model of a run: best, last or a step.
-
-    Raises:
-        UsageError: the path contains no model, or the run does not have that checkpoint.
+    checkpoint, or the `checkpoint` with this name: best, last or a step. A name that is not a path
+    is looked up on the hub.
     """
     path = Path(source)
     if checkpoint is not None:

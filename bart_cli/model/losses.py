@@ -120,7 +120,7 @@ def _loss_and_gradient(
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *, smoothing: float = 0.0
 ) -> Tensor:
-    """Sum the (label-smoothed) negative log-likelihood over all real tokens.
+    """Sum the negative log-likelihood over all real tokens, a scalar in fp32.
 
     Args:
         hidden: [..., D] hidden states.
@@ -128,9 +128,6 @@ def linear_cross_entropy(
         bias: [V] or [1, V].
         labels: [...] int64; positions with IGNORE contribute no loss.
         smoothing: share of probability spread evenly over the vocabulary (Szegedy et al. 2016).
-
-    Returns:
-        A scalar in fp32.
     """
     # The last LayerNorm returns fp32 under autocast; the large matrix product needs the fast dtype.
     flat = as_computed(hidden).reshape(-1, hidden.shape[-1])

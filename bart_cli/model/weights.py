@@ -43,11 +43,7 @@ HEAD_WIDTH = 64  # in every published BART; the shapes do not tell the number of
 
 
 def rename(state: Mapping[str, Tensor], path: Path) -> State:
-    """Rename a state dict of Hugging Face, the reference or fairseq to our names.
-
-    Args:
-        path: used in error messages.
-    """
+    """Rename a state dict of Hugging Face, the reference or fairseq to our names."""
     renamed: State = {}
     originals: dict[str, str] = {}  # our name -> name in the file
     owner = _owner(state)
@@ -109,9 +105,8 @@ def infer_config(
 ) -> ModelConfig:
     """Infer the architecture from the shapes of weights with our names.
 
-    Args:
-        heads: number of attention heads of `encoder` and `decoder`, which the shapes do not tell.
-            None: heads are 64 wide, as in all published models.
+    The shapes do not tell the number of attention heads of `encoder` and `decoder`. None: they are
+    64 wide, as in all published models.
     """
 
     def layers(side: str) -> int:

@@ -74,8 +74,7 @@ def _quota_of(folder: Path) -> float | None:
 def own_groups(controllers: Sequence[str], root: Path = ROOT, own: Path = OWN) -> Iterator[Path]:
     """Yield the folders of this process's group and of its ancestors, innermost first.
 
-    Args:
-        controllers: names of version 1 controllers; "" stands for version 2, which has one tree.
+    Controllers have names in version 1; "" stands for version 2, which has one tree.
     """
     for line in own.read_text().splitlines() if own.is_file() else []:
         _, names, path = line.split(":", 2)
@@ -106,11 +105,7 @@ def bind_cores(local_rank: int, local_size: int, *, on_gpu: bool) -> None:
 
 
 def share_of(local_rank: int, near: list[set[int]]) -> set[int]:
-    """Return the cores of one rank: those near its device, divided among the ranks that share them.
-
-    Args:
-        near: for each local rank, the cores near its device.
-    """
+    """Divide the cores near the device of each local rank among the ranks that share them."""
     sharing = [rank for rank, cores in enumerate(near) if cores == near[local_rank]]
     cores = sorted(near[local_rank])
     index, count = sharing.index(local_rank), len(sharing)

@@ -88,15 +88,10 @@ def synchronize(device: torch.device) -> None:
 
 @torch.inference_mode()
 def measured_flops(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
-    """Measure the FLOP/s of a matrix product of this shape and of a large square one.
+    """Measure the FLOP/s of a matrix product and of a large square one; return the larger.
 
-    For tf32, pass fp32 after `apply_matmul_precision`.
-
-    Args:
-        shape: rows, inner dimension and columns.
-
-    Returns:
-        the larger of the two.
+    The shape is rows, inner dimension and columns. For tf32, pass fp32 after
+    `apply_matmul_precision`.
     """
     rates = []
     for rows, inner, columns in (shape, (SQUARE[device.type],) * 3):

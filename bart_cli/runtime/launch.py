@@ -31,8 +31,7 @@ WORKER = "BART_WORKER"  # environment variable of the processes that `launch` st
 def processes_to_start(asked: int | None, max_restarts: int = 0) -> int:
     """Return the number of workers to start; 0 means that this process trains itself.
 
-    Args:
-        asked: number given by the user; None: one per GPU.
+    If the user has not asked for a number, it is one per GPU.
     """
     if launched():
         if WORKER in os.environ:
@@ -70,16 +69,11 @@ def launch(
     max_restarts: int,
     signals: list[int] | None = None,
 ) -> int:
-    """Run `bart ARGUMENTS` in several workers and wait for them.
+    """Run `bart ARGUMENTS` in several workers, wait for them and return the exit code.
 
-    SIGTERM and Ctrl-C are forwarded to the workers, which then write a checkpoint. If a worker
-    fails, all are restarted from the newest checkpoint, at most `max_restarts` times.
-
-    Args:
-        signals: the signals that arrive are appended to it.
-
-    Returns:
-        the exit code of the run.
+    SIGTERM and Ctrl-C are forwarded to the workers, which then write a checkpoint, and appended to
+    `signals`. If a worker fails, all are restarted from the newest checkpoint, at most
+    `max_restarts` times.
     """
     workers: list[subprocess.Popen[bytes]] = []
     signals = [] if signals is None else signals

@@ -63,12 +63,7 @@ def locked_folder(folder: Path, reporter: Reporter) -> Iterator[None]:
 
 
 def require_free(folder: Path) -> None:
-    """Check that a folder could be locked and written, without writing anything.
-
-    Raises:
-        UsageError: another command holds its lock.
-        BartError: it is not writable.
-    """
+    """Check that a folder could be locked and written, without writing anything."""
     require_folder(folder)
     if name := holder(folder):
         raise _in_use(folder, name)

@@ -66,9 +66,7 @@ def keep_freed_memory() -> bool:
 
     A step of BART-base on a CPU frees and allocates more than 1 GB in blocks of up to 154 MB. By
     default, glibc maps each block anew, and the kernel clears every page: a third of the step.
-
-    Returns:
-        whether it is supported (glibc on Linux).
+    Return whether this is supported (glibc on Linux).
     """
     if not sys.platform.startswith("linux"):
         return False

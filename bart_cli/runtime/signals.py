@@ -15,12 +15,7 @@ TIME_LIMIT = "the time limit"
 
 
 def stopped(reason: str, rest: str, *, hint: str = "Rerun the command to resume.") -> BartError:
-    """Make the error of a command that was stopped; its exit code is that of shells.
-
-    Args:
-        reason: name of the signal, or TIME_LIMIT (exit code 0).
-        rest: rest of the message.
-    """
+    """Make the error of a command that a signal (exit code as in shells) or TIME_LIMIT stopped."""
     code = 0 if reason == TIME_LIMIT else 128 + signal.Signals[reason]
     return BartError(f"stopped by {reason}{rest}", hint=hint, exit_code=code)
 
@@ -30,11 +25,7 @@ class _Cut(BaseException):
 
 
 class StopRequest:
-    """Context manager that records the first signal; a second Ctrl-C raises KeyboardInterrupt.
-
-    Args:
-        minutes: time limit of the run; None: no limit.
-    """
+    """Context manager that records the first signal; a second Ctrl-C raises KeyboardInterrupt."""
 
     def __init__(self, minutes: float | None) -> None:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes

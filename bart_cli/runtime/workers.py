@@ -31,9 +31,6 @@ def worker_processes(workers: int) -> Iterator[Executor]:
 
     Forking a process with threads (torch, downloads) copies their locks in any state, and the
     child may hang; hence the processes are spawned.
-
-    Raises:
-        BartError: a worker process was killed.
     """
     start_resource_tracker()
     context = multiprocessing.get_context("spawn")

@@ -97,8 +97,7 @@ class World:
     def on_rank_0(self, action: Callable[[], Item]) -> Item | None:
         """Call `action` on rank 0 and return its result there, None on the others.
 
-        Raises:
-            BartError: on every rank, if the action raises it.
+        A BartError that it raises is raised on every rank.
         """
         result, problem = None, None
         if self.is_main:
@@ -222,13 +221,9 @@ def _meet(rank: int, size: int) -> Any:
 def held_by_rank_0(
     folder: Path, world: World, reporter: Reporter, *, writes: bool = True
 ) -> Iterator[None]:
-    """Hold the lock of a folder, on rank 0 for all ranks.
+    """Hold the lock of a folder, on rank 0 for all ranks; they all fail if it is in use.
 
-    Args:
-        writes: if False, only check that the folder could be locked and written.
-
-    Raises:
-        UsageError: on every rank, if another command holds the lock.
+    Unless this command `writes`, only check that the folder could be locked and written.
     """
     with ExitStack() as stack:
         if writes:

@@ -37,10 +37,8 @@ class GradientSum:
     end of the block the sums are copied back into `grad`: with b.grad = 1 on rank 0 and 2 on rank
     1, both ranks hold 3.
 
-    With FSDP, which sums gradients itself, nothing is left to do.
-
-    Args:
-        parameters: trainable parameters in the model's order.
+    With FSDP, which sums gradients itself, nothing is left to do. The trainable `parameters` are in
+    the model's order.
     """
 
     def __init__(self, world: World, parameters: Sequence[nn.Parameter], training: TrainingConfig):

@@ -24,11 +24,7 @@ from bart_cli.training.resume import TrainingRun
 
 
 def check_run(config: TrainingRun, world: World, problems: list[str]) -> None:
-    """Check the settings of a run.
-
-    Args:
-        problems: problems that the caller has already found.
-    """
+    """Check the settings of a run; report them with the problems that the caller has found."""
     training = config.training
     if training.global_batch % world.size:
         problems.append(

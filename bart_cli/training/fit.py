@@ -37,22 +37,16 @@ SMALLER = (
 
 @dataclass(frozen=True)
 class Room:
-    """Memory that a run needs, and bytes available besides the weights (None: unknown).
-
-    Attributes:
-        at_once: sequences of the greatest length per forward pass.
-    """
+    """Memory that a run needs, and memory that is available."""
 
     needs: Footprint
-    available: int | None
-    at_once: int = 1
+    available: int | None  # bytes besides the weights; None: unknown
+    at_once: int = 1  # sequences of the greatest length per forward pass
 
     def hint(self, micro_batch: int, *, failed: bool = False) -> str:
-        """Suggest a setting that fits.
+        """Suggest a setting that fits in place of this micro-batch.
 
-        Args:
-            micro_batch: the one that does not fit.
-            failed: it ran out of memory although the estimate allowed it.
+        If it `failed`, it ran out of memory although the estimate allowed it.
         """
         most = micro_batch // 2 if failed else micro_batch - 1
         if self.available is not None:

@@ -36,28 +36,17 @@ PROBES = ((16, 16), (32, 16), (48, 16), (16, 32), (16, 48), (32, 32))
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a run needs.
-
-    Attributes:
-        weights, gradients, optimizer: allocated for the whole run.
-        copy: copy of weights and optimizer state in host memory while a checkpoint is written.
-        update: temporaries of an update, after the activations have been freed.
-        shared: activations that do not depend on the micro-batch, such as half-precision copies of
-            the weights.
-        sequence: activations of one sequence of the largest length.
-        logits: logits of such a sequence.
-        chunk: largest size of logits in memory at a time.
-    """
+    """Bytes that a run needs."""
 
     weights: int
     gradients: int
-    optimizer: int
-    copy: int
-    update: int
-    shared: int
-    sequence: int
-    logits: int
-    chunk: int
+    optimizer: int  # its state
+    copy: int  # of weights and optimizer state in host memory while a checkpoint is written
+    update: int  # temporaries of an update, after the activations have been freed
+    shared: int  # activations independent of the micro-batch: half-precision copies of the weights
+    sequence: int  # activations of one sequence of the largest length
+    logits: int  # of such a sequence
+    chunk: int  # largest size of logits in memory at a time
 
     def activations(self, micro_batch: int) -> int:
         """Bytes of forward and backward, without the gradients of the weights."""

@@ -20,23 +20,16 @@ RECENT = 20  # rows of the log that give the current speed
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Summary of a run. Speeds are medians over the log.
-
-    Attributes:
-        state: the outcome, "running" or "not finished".
-        epoch: passes over the data so far.
-        epochs: passes in total, if the length of the run was given so.
-        ends: estimated end of a running run (local time, ISO 8601).
-    """
+    """Summary of a run. Speeds are medians over the log."""
 
     run: str
     task: str
-    state: str
+    state: str  # the outcome, "running" or "not finished"
     step: int
     max_steps: int
-    epoch: float | None
-    epochs: float | None
-    ends: str | None
+    epoch: float | None  # passes over the data so far
+    epochs: float | None  # passes in total, if the length of the run was given so
+    ends: str | None  # estimated end of a running run (local time, ISO 8601)
     first_loss: float | None
     last_loss: float | None
     best_validation_loss: float | None

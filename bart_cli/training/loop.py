@@ -55,16 +55,8 @@ Validate = Callable[[StopRequest], Row]
 class Job:
     """Inputs of the loop.
 
-    Attributes:
-        batches: for each step, this rank's micro-batches.
-        schedule: learning rate of a step (the first is 1).
-        generation: decoding settings to save in checkpoints.
-        validate: returns metrics, among them `score`, which selects the best model (higher is
-            better), and optionally `samples`, decoded texts; raises ValidationStopped. None: no
-            validation.
-        save_best: called on rank 0 with the weights after the best validation so far.
-        trackers: receive the rows of the log, on rank 0.
-        parameters: the trainable ones.
+    `validate` returns metrics, among them `score`, which selects the best model (higher is better),
+    and optionally `samples`, decoded texts; it raises ValidationStopped.
     """
 
     run: Path
@@ -73,16 +65,17 @@ class Job:
     tokenizer: Tokenizer
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    batches: Iterator[list[Batch]]
+    batches: Iterator[list[Batch]]  # for each step, this rank's micro-batches
     training: TrainingConfig
     optimizer_config: OptimizerConfig
-    schedule: Callable[[int], float]
+    schedule: Callable[[int], float]  # learning rate of a step (the first is 1)
     progress: Progress
-    generation: GenerationConfig | None = None
+    generation: GenerationConfig | None = None  # decoding settings to save in checkpoints
     samples_per_epoch: int | None = None
     validate: Validate | None = None
+    # Called on rank 0 with the weights after the best validation so far.
     save_best: Callable[[dict[str, Tensor]], None] | None = None
-    trackers: Trackers | None = None
+    trackers: Trackers | None = None  # on rank 0
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -92,12 +85,8 @@ class Job:
 def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
     """Train until `max_steps`, a stop request, or `patience` validations without improvement.
 
-    Returns:
-        the outcome: "done" or the reason for stopping.
-
-    Raises:
-        NotFinite: the loss was not finite for too many steps in a row, or at the last step.
-        BartError: a checkpoint cannot be written.
+    Return the outcome, "done" or the reason for stopping. Raise NotFinite if the loss was not
+    finite for too many steps in a row, or at the last step.
     """
     training, progress, world = job.training, job.progress, job.world
     log = None
@@ -155,11 +144,7 @@ def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
 
 
 def outcome_so_far(job: Job, stop: StopRequest, *, asked: bool) -> str:
-    """Return the reason to stop before `max_steps`, or "done".
-
-    Args:
-        asked: whether any rank was asked to stop; the same on every rank.
-    """
+    """Return the reason to stop before `max_steps`, or "done". `asked`: any rank was to stop."""
     progress, patience = job.progress, job.training.patience
     if patience is not None and progress.stale >= patience and not progress.owes_validation:
         return f"stopped: no improvement for {progress.stale} validations"
@@ -171,8 +156,7 @@ def outcome_so_far(job: Job, stop: StopRequest, *, asked: bool) -> str:
 def forward_backward(job: Job, micro: list[Batch]) -> tuple[Tensor, int]:
     """Compute the gradients of the mean loss of the global batch.
 
-    Returns:
-        this rank's contribution to the loss, and its number of target tokens.
+    Return this rank's contribution to the loss, and its number of target tokens.
     """
     training, world = job.training, job.world
     # Dropout is keyed by step and rank, so that checkpoints need no generator state.
@@ -208,11 +192,7 @@ def batch_loss(model: Bart, batch: Batch, training: TrainingConfig) -> Tensor:
 
 
 def update(job: Job, rate: float) -> Tensor:
-    """Clip the gradient and update the weights, unless the gradient is not finite.
-
-    Returns:
-        the norm of the gradient before clipping, a scalar.
-    """
+    """Clip the gradient, return its norm before that, and update the weights if it is finite."""
     job.scaler.unscale_(job.optimizer)
     total_norm = get_total_norm([p.grad for p in job.parameters if p.grad is not None])
     norm = full_tensor(total_norm)
@@ -255,8 +235,7 @@ class StepNumbers:
 def read_numbers(job: Job, unread: deque[StepNumbers], *, keep: int) -> tuple[bool, float]:
     """Read all unread steps but the last `keep`, and add them to the mean loss of the log.
 
-    Returns:
-        whether a rank was asked to stop in one of them, and the norm of the last one.
+    Return whether a rank was asked to stop in one of them, and the norm of the last one.
     """
     progress, stop, norm = job.progress, False, math.nan
     while len(unread) > keep:
@@ -287,12 +266,9 @@ def lost_steps(progress: Progress) -> str:
 
 
 def validate(job: Job, stop: StopRequest, log: MetricsLog | None, reporter: Reporter) -> bool:
-    """Validate the model and save it if it is the best so far.
+    """Validate, save the best model so far, and return whether this is one of the `keep_best`.
 
     A stop request interrupts the validation; the resumed run repeats it.
-
-    Returns:
-        whether the score is among the best `keep_best`.
     """
     if job.validate is None:
         return False

@@ -99,10 +99,9 @@ def _excess(sequence_length: int, model: ModelConfig) -> list[str]:
 
 
 def check_phases(phases: Mapping[Path, PretrainConfig], world: World) -> None:
-    """Check all phases before the first one starts: settings, data and run folders.
+    """Check all phases, by run folder, before the first one starts: settings, data and folders.
 
-    Args:
-        phases: configurations by run folder; each phase starts from the weights of the previous.
+    Each phase starts from the weights of the previous one.
     """
     before: tuple[Tokenizer, ModelConfig] | None = None
     extended: Path | None = None  # an earlier phase that is to be trained further
@@ -128,13 +127,9 @@ def check_pretrain_run(
     world: World,
     before: tuple[Tokenizer, ModelConfig] | None = None,
 ) -> tuple[tuple[Tokenizer, ModelConfig], dict[str, str] | None]:
-    """Check settings, data and run folder.
+    """Check settings, data and run folder; return tokenizer and architecture, and `changes`.
 
-    Args:
-        before: tokenizer and architecture of the run whose weights this one starts from.
-
-    Returns:
-        tokenizer and architecture, and the result of `changes`.
+    `before` are tokenizer and architecture of the run whose weights this one starts from.
     """
     config, shards, tokenizer = _check(config, world, Reporter(), before and before[1])
     if before is None:
@@ -162,8 +157,7 @@ def _check(
 ) -> tuple[PretrainConfig, Path, Tokenizer]:
     """Check settings and data; return the settings that follow from them, shards and tokenizer.
 
-    Args:
-        model: architecture of the weights in `init_from`, if it is known.
+    `model` is the architecture of the weights in `init_from`, if it is known.
     """
     data = config.data
     problems: list[str] = []

@@ -66,19 +66,12 @@ VOCABULARY = "vocab_size bos_token_id pad_token_id eos_token_id decoder_start_to
 
 @dataclass(frozen=True)
 class Start:
-    """How a run starts.
+    """How a run starts."""
 
-    Attributes:
-        checkpoint: checkpoint to resume from; None: start at step 0.
-        finished: the run is already finished.
-        rollback: `checkpoint` was given by `--resume`.
-        branch: the steps after `checkpoint` are to be set aside.
-    """
-
-    checkpoint: Path | None = None
-    finished: bool = False
-    rollback: bool = False
-    branch: bool = False
+    checkpoint: Path | None = None  # to resume from; None: start at step 0
+    finished: bool = False  # already
+    rollback: bool = False  # `checkpoint` was given by `--resume`
+    branch: bool = False  # the steps after `checkpoint` are to be set aside
 
 
 def find_start(
@@ -89,10 +82,6 @@ def find_start(
     Args:
         data: digests of the data by name.
         resume: auto, none, or a checkpoint folder.
-
-    Raises:
-        UsageError: the folder holds another run, or the checkpoint does not exist.
-        BartError: every checkpoint is damaged.
     """
     changed = changes(run, config, data)
     if resume == "none" and restarted():
@@ -208,12 +197,7 @@ def begin(
     progress: Progress,
     reporter: Reporter,
 ) -> None:
-    """Claim the folder for this run. Called on rank 0 only.
-
-    Args:
-        progress: progress of the checkpoint. Its best score is reset if that model no longer
-            exists.
-    """
+    """Claim the folder for this run, on rank 0. Reset the best score if that model is gone."""
     run.mkdir(parents=True, exist_ok=True)
     remove_leftovers(run, below=False)
     remove_leftovers(run / "checkpoints")

@@ -56,25 +56,18 @@ from bart_cli.training.validation import NotFinite
 
 @dataclass(frozen=True)
 class RunResult:
-    """Result of a run.
-
-    Attributes:
-        outcome: "done" or the reason for stopping.
-        model: folder of the final model; None if the run is not finished.
-        signal: the signal that this process received, even too late to stop the run.
-        estimate: numbers of a dry run, see `dry_run.estimate`.
-    """
+    """Result of a run."""
 
     run: Path
-    outcome: str
+    outcome: str  # "done" or the reason for stopping
     step: int
     first_loss: float | None = None
     last_loss: float | None = None
     best_step: int | None = None
-    model: Path | None = None
+    model: Path | None = None  # folder of the final model; None if the run is not finished
     is_main: bool = True
-    signal: int | None = None
-    estimate: dict[str, Any] | None = None
+    signal: int | None = None  # received by this process, even too late to stop the run
+    estimate: dict[str, Any] | None = None  # of a dry run, see `dry_run.estimate`
 
 
 def start_model(
@@ -88,8 +81,7 @@ def start_model(
 ) -> Bart:
     """Make the initial model: from a checkpoint, from `init_from`, or with random weights.
 
-    Args:
-        grow: add embeddings that `init_from` lacks, such as the one of <mask>.
+    If `grow`, add embeddings that `init_from` lacks, such as the one of <mask>.
     """
     training = config.training
     if checkpoint is not None:

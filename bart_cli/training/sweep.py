@@ -62,18 +62,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One combination of the grid.
-
-    Attributes:
-        runs: folders of the finished runs.
-        failures: name of a failed run -> error message.
-        numbers: metric -> mean and deviation over the finished runs.
-    """
+    """One combination of the grid."""
 
     settings: dict[str, str]
-    runs: tuple[str, ...]
-    failures: dict[str, str]
-    numbers: dict[str, Spread]
+    runs: tuple[str, ...]  # folders of the finished runs
+    failures: dict[str, str]  # name of a failed run -> error message
+    numbers: dict[str, Spread]  # metric -> mean and deviation over the finished runs
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -145,11 +139,7 @@ def run_sweep(
 ) -> list[SweepRow]:
     """Train all trials in order and write OUT/sweep.json. A failed trial does not stop the others.
 
-    Args:
-        train: trains or resumes one run.
-
-    Raises:
-        BartError: the sweep was stopped; finished runs are kept.
+    `train` trains or resumes one run.
     """
     failures: dict[Trial, str] = {}
     for number, trial in enumerate(trials, 1):

@@ -171,11 +171,7 @@ KINDS: dict[str, type[Tracker]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": 
 
 
 class _Sender:
-    """A tracker and the thread that sends to it.
-
-    Args:
-        sent: last step sent of each scalar; rows up to it are skipped.
-    """
+    """A tracker and the thread that sends to it. Steps up to `sent` of a scalar are skipped."""
 
     def __init__(self, name: str, tracker: Tracker, sent: Steps, reporter: Reporter) -> None:
         self.name, self.tracker, self.sent = name, tracker, dict(sent)

@@ -24,11 +24,7 @@ SPEEDS = {"sequences per second": "sequences_per_second", "tokens per second": "
 
 
 def watch_run(run: Path, page: Path, every: int, summary: RunSummary) -> RunSummary:
-    """Write the page again every `every` seconds until the run ends or a signal arrives.
-
-    Args:
-        summary: result of the first `write_run_page`.
-    """
+    """Write the page again every `every` seconds until the run ends or a signal arrives."""
     try:
         while summary.state == "running":
             time.sleep(every)
@@ -39,11 +35,7 @@ def watch_run(run: Path, page: Path, every: int, summary: RunSummary) -> RunSumm
 
 
 def write_run_page(run: Path, page: Path, every: int | None = None) -> RunSummary:
-    """Write the page once.
-
-    Args:
-        every: seconds after which the page reloads itself while the run is running; None: never.
-    """
+    """Write the page once; it reloads itself after `every` seconds while the run is running."""
     summary, rows = read_run(run)
     validations = [row for row in rows if "validation_loss" in row]
     scores = list(dict.fromkeys(name for row in validations for name in row if name != "step"))
