@@ -253,8 +253,7 @@ class Decoding:
     ) -> Tensor:
         if self._engine.pre_norm:
             return x + branch(norm(x))
-        normed: Tensor = norm(x + branch(x))
-        return normed
+        return norm(x + branch(x))
 
     def _attend_own(
         self, layer: Layer, cache: LayerCache, history: Tensor | None, x_RD: Tensor

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bart_cli.errors import UsageError
-from bart_cli.inference.products import Product, fuse, has_onednn, make_product
+from bart_cli.inference.products import Product, has_onednn, make_product
 from bart_cli.model.bart import Bart, key_mask
 from bart_cli.model.layers import DecoderLayer, PositionEmbedding
 from bart_cli.runtime.precision import onednn_has_bf16
@@ -64,7 +64,8 @@ class Engine:
         if int8:
             if problem := int8_problem(self.device):
                 raise UsageError(problem)
-            self.memory_dtype = bf16_or_fp32()
+            native = torch.cpu._is_avx512_bf16_supported() and onednn_has_bf16()
+            self.memory_dtype = torch.bfloat16 if native else torch.float32  # emulated bf16 is slow
             self.dtype = torch.float32
         else:
             self.memory_dtype = self.dtype = core.shared.weight.dtype
@@ -88,7 +89,9 @@ class Engine:
         own, cross = layer.self_attn, layer.encoder_attn
 
         def product(*linears: nn.Linear) -> Product:
-            return make_product(*fuse(linears), int8=int8)
+            """Make one product of layers that share their input."""
+            weight_ND = torch.cat([linear.weight for linear in linears])
+            return make_product(weight_ND, torch.cat([x.bias for x in linears]), int8=int8)
 
         return Layer(
             heads=own.heads,
@@ -108,16 +111,13 @@ class Engine:
 
     def encode(self, source_AS: Tensor, mask_AS: Tensor | None) -> Tensor:
         """Encode ids [A, S] to [A, S, D]. `mask_AS`: bool, True at real tokens; None: all."""
-        tokens = F.embedding(source_AS, self._shared)
-        memory: Tensor = self._encoder(tokens, key_mask(mask_AS))
-        return memory
+        return self._encoder(F.embedding(source_AS, self._shared), key_mask(mask_AS))
 
     def embed(self, tokens_R: Tensor, position_R: Tensor) -> Tensor:
         """Embed ids [R] at these positions [R] for the first block [R, D]."""
         position_RD = F.embedding(position_R + PositionEmbedding.OFFSET, self._positions)
         x = F.embedding(tokens_R, self._shared).to(self.dtype) * self._scale + position_RD
-        embedded: Tensor = self._embedding_norm(x)
-        return embedded
+        return self._embedding_norm(x)
 
 
 def int8_problem(device: torch.device) -> str | None:
@@ -127,12 +127,6 @@ def int8_problem(device: torch.device) -> str | None:
     if not has_onednn() or not hasattr(torch.ops.onednn, "qlinear_prepack"):
         return "precision=int8 needs a torch with oneDNN (x86 builds have it); use fp32 or bf16"
     return None
-
-
-def bf16_or_fp32() -> torch.dtype:
-    """Return bf16 if this processor has it, else fp32, which is faster than emulated bf16."""
-    native = torch.cpu._is_avx512_bf16_supported() and onednn_has_bf16()
-    return torch.bfloat16 if native else torch.float32
 
 
 def _as(module: Module, dtype: torch.dtype) -> Module:

@@ -76,19 +76,14 @@ def generate(
                     for i, hypotheses in batch.step().items():
                         results[i] = hypotheses
             except NotFiniteError:
-                raise not_finite(engine.name) from None
+                raise BartError(
+                    f"{engine.name}: scores are not finite (NaN)",
+                    hint="Use --precision fp32 or bf16. If it already is, the weights themselves "
+                    "hold NaN or infinity: take another checkpoint, or train in bf16 or fp32.",
+                ) from None
             except KeyboardInterrupt:
                 raise Interrupted(results) from None
             task.advance(len(chosen))
     if isinstance(model, Bart):
         model.train(was_training)
     return results
-
-
-def not_finite(name: str) -> BartError:
-    """Create the error for a model whose scores are NaN."""
-    return BartError(
-        f"{name}: scores are not finite (NaN)",
-        hint="Use --precision fp32 or bf16. If it already is, the weights themselves hold NaN or "
-        "infinity: take another checkpoint, or train in bf16 or fp32.",
-    )

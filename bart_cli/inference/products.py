@@ -13,11 +13,11 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bart_cli.config.generation import DecodingPrecision
@@ -35,28 +35,17 @@ def make_product(weight_ND: Tensor, bias_N: Tensor, *, int8: bool = False) -> Pr
     """
     if int8:
         return Int8Product(weight_ND, bias_N)
-    if weight_ND.device.type == "cpu" and has_packed(weight_ND.dtype):
+    dtype = weight_ND.dtype
+    fast = dtype == torch.float32 or (dtype == torch.bfloat16 and onednn_has_bf16())
+    if weight_ND.device.type == "cpu" and has_onednn() and fast:
         return PackedProduct(weight_ND, bias_N)
     return partial(F.linear, weight=weight_ND, bias=bias_N)
-
-
-def fuse(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
-    """Concatenate layers that share their input: weight [sum of N, D] and bias [sum of N]."""
-    weight = torch.cat([layer.weight for layer in layers])
-    return weight, torch.cat([layer.bias for layer in layers])
 
 
 def has_onednn() -> bool:
     """Whether this torch has oneDNN's packed products (x86 builds do)."""
     return torch.backends.mkldnn.is_available() and hasattr(
         torch.ops.mkldnn, "_reorder_linear_weight"
-    )
-
-
-def has_packed(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has a fast packed product in this dtype here."""
-    return has_onednn() and (
-        dtype == torch.float32 or (dtype == torch.bfloat16 and onednn_has_bf16())
     )
 
 
@@ -69,8 +58,7 @@ class PackedProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., N]."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
-        return y
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
 
 
 class Int8Product:
@@ -129,27 +117,22 @@ class BytesTimesInt8:
             self._one, self._none = ones_N, zeros_N
 
     def __call__(self, rows_MD: Tensor) -> Tensor:
-        y_MN: Tensor
+        scale, zero = 1.0 / self._levels, self._zero
         if self._fbgemm:
-            y_MN = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-                rows_MD, 1.0 / self._levels, self._zero, self._packed
+            return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+                rows_MD, scale, zero, self._packed
             )
-        else:
-            bytes_MD = (rows_MD * self._levels).round_().add_(self._zero).to(torch.uint8)
-            y_MN = _onednn_int8(
-                bytes_MD, 1.0 / self._levels, self._zero, self._packed, self._one, self._none
-            )
-        return y_MN
+        bytes_MD = (rows_MD * self._levels).round_().add_(zero).to(torch.uint8)
+        return _onednn_int8(bytes_MD, scale, zero, self._packed, self._one, self._none)
 
 
 def _onednn_int8(
     bytes_MD: Tensor, scale: float, zero: int, packed: Tensor, scale_N: Tensor, zero_N: Tensor
 ) -> Tensor:
-    y_MN: Tensor = torch.ops.onednn.qlinear_pointwise(
+    return torch.ops.onednn.qlinear_pointwise(
         *(bytes_MD, scale, zero, packed, scale_N, zero_N),
         *(None, 1.0, 0, torch.float32, "none", [], ""),
     )
-    return y_MN
 
 
 @functools.cache

@@ -44,8 +44,7 @@ def attend(
         scores_BHTS = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ k_BHSE.mT
         scores_BHTS = scores_BHTS + _bias(q_BHTE, k_BHSE, mask, causal)
         return dropout(scores_BHTS.softmax(-1).to(v_BHSE.dtype), p, True) @ v_BHSE
-    attended: Tensor = _Recomputed.apply(q_BHTE, k_BHSE, v_BHSE, mask, causal)
-    return attended
+    return _Recomputed.apply(q_BHTE, k_BHSE, v_BHSE, mask, causal)
 
 
 class _Recomputed(torch.autograd.Function):

@@ -131,7 +131,5 @@ def linear_cross_entropy(
     """
     # The last LayerNorm returns fp32 under autocast; the large matrix product needs the fast dtype.
     flat = as_computed(hidden).reshape(-1, hidden.shape[-1])
-    loss: Tensor = _LinearCrossEntropy.apply(
-        flat, weight, bias.reshape(1, -1).float(), labels.reshape(-1), smoothing
-    )
-    return loss
+    bias = bias.reshape(1, -1).float()
+    return _LinearCrossEntropy.apply(flat, weight, bias, labels.reshape(-1), smoothing)

@@ -16,29 +16,18 @@ WARNING_SECONDS = 300  # SIGTERM arrives this long before the time limit, to wri
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A training run as a SLURM job.
-
-    Attributes:
-        command: the `bart` command of each task.
-        nodes: number of nodes; None: the number in the name (`…-40node-…`), or 1.
-        gpus: GPUs per node.
-        hours: time limit.
-        options: further options of sbatch; those that are None are omitted.
-        sbatch: options of sbatch as given by the user.
-        container: image for Pyxis; None: `bart` is on the PATH of the nodes.
-        mounts: folders to mount in the container, `FROM:TO`, separated by commas.
-    """
+    """A training run as a SLURM job."""
 
     name: str
-    command: Sequence[str]
-    nodes: int | None
-    gpus: int
+    command: Sequence[str]  # the `bart` command of each task
+    nodes: int | None  # None: the number in the name (`…-40node-…`), or 1
+    gpus: int  # per node
     cpus_per_task: int
-    hours: float
-    options: Mapping[str, str | None] = field(default_factory=dict)
-    sbatch: Sequence[str] = ()
-    container: str | None = None
-    mounts: str | None = None
+    hours: float  # time limit
+    options: Mapping[str, str | None] = field(default_factory=dict)  # of sbatch, if not None
+    sbatch: Sequence[str] = ()  # more of them, as given by the user
+    container: str | None = None  # image for Pyxis; None: `bart` is on the PATH of the nodes
+    mounts: str | None = None  # folders to mount in the container, `FROM:TO`, with commas between
 
 
 def slurm_script(job: SlurmJob) -> str:

@@ -41,13 +41,11 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     fit = all(p.is_cuda and p.dtype == torch.float32 for _, p in trained)
     apex = apex_optimizers() if config.backend == "apex" or fit else None
     trust = config.trust_without_decay
-    fused: torch.optim.Optimizer
     if apex is not None and config.backend != "torch":
         if config.name == "adamw":
-            fused = apex.FusedAdam(groups, adam_w_mode=True, **common)
-        else:  # the loop clips gradients, so apex must not clip them again
-            fused = apex.FusedLAMB(groups, max_grad_norm=math.inf, use_nvlamb=trust, **common)
-        return fused
+            return apex.FusedAdam(groups, adam_w_mode=True, **common)
+        # The loop clips gradients, so apex must not clip them again.
+        return apex.FusedLAMB(groups, max_grad_norm=math.inf, use_nvlamb=trust, **common)
     if config.name == "adamw":
         return AdamW(groups, fused=True, **common)
     return NVLamb(groups, trust_without_decay=trust, **common)

@@ -18,18 +18,12 @@ from bart_cli.progress import Reporter
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World, held_by_rank_0, join_world
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training import run as runs
 from bart_cli.training.checkpoint import list_checkpoints
 from bart_cli.training.checks import check_run, in_steps
 from bart_cli.training.loop import Validate
 from bart_cli.training.metrics import Row
 from bart_cli.training.resume import changes, find_start, read_outcome
-from bart_cli.training.run import (
-    RunResult,
-    finished_result,
-    fit_vocabulary,
-    run_training,
-    start_model,
-)
 from bart_cli.training.validation import mean_loss, validation_share
 
 
@@ -40,7 +34,7 @@ def run_pretrain(
     resume: str = "auto",
     dry_run: bool = False,
     reporter: Reporter,
-) -> RunResult:
+) -> runs.RunResult:
     """Pre-train in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
@@ -58,7 +52,7 @@ def run_pretrain(
         content = world.on_rank_0(lambda: _digests(config, shards, tokenizer)) or {}
         start = world.from_rank_0(lambda: find_start(run, config, content, resume, reporter))
         if start.finished:
-            return finished_result(run, world)
+            return runs.finished_result(run, world)
         cut = share_of_cut_tokens(shards, tokenizer, data.sequence_length) if world.is_main else 0.0
         if cut >= 0.01:
             reporter.warn(
@@ -66,13 +60,13 @@ def run_pretrain(
                 f"data.sequence_length={data.sequence_length}. Preprocess the text again with "
                 f"--target-length {data.sequence_length}, or raise the sequence length"
             )
-        model = start_model(
+        model = runs.start_model(
             config, tokenizer, world, reporter, checkpoint=start.checkpoint, grow=True
         )
         if excess := _excess(data.sequence_length, model.config):
             raise UsageError(excess[0])
         collate = Collate.of(tokenizer, model.config)
-        return run_training(
+        return runs.run_training(
             config,
             run,
             world,
@@ -146,7 +140,7 @@ def _starting_model(config: PretrainConfig, run: Path, tokenizer: Tokenizer) -> 
     if list_checkpoints(run):
         return load_config(PretrainConfig, config_file=run / "config.yaml").model
     if config.init_from is None:
-        return fit_vocabulary(config.model, tokenizer)
+        return runs.fit_vocabulary(config.model, tokenizer)
     model = load_model(config.init_from).model.config
     require_room(tokenizer, model)
     return model

@@ -202,7 +202,7 @@ def begin(
     remove_leftovers(run, below=False)
     remove_leftovers(run / "checkpoints")
     if start.branch:
-        _set_aside(run, _own_step(run, start.checkpoint), reporter)
+        _set_aside(run, start.checkpoint, reporter)
         if progress.best_score is not None and not (run / "best").is_dir():
             source = run / "checkpoints" / f"step-{progress.best_step:08d}" / "model"
             if source.is_dir():
@@ -227,13 +227,6 @@ def finish(run: Path, outcome: str) -> None:
     (run / FAILURE).unlink(missing_ok=True)
 
 
-def _own_step(run: Path, checkpoint: Path | None) -> int:
-    """Return the step of a checkpoint of this run; -1 for one of another run, or None."""
-    if checkpoint is None or checkpoint.resolve().parent != (run / "checkpoints").resolve():
-        return -1
-    return step_of(checkpoint.name)
-
-
 def record_failure(run: Path, step: int, reason: str) -> Path | None:
     """Set aside the checkpoints from `step` on, whose weights are bad; return the last good one."""
     write_text(run / FAILURE, strict_json({"step": step, "reason": reason}) + "\n")
@@ -246,8 +239,10 @@ def record_failure(run: Path, step: int, reason: str) -> Path | None:
     return next((f for f in reversed(found) if step_of(f.name) < step), None)
 
 
-def _set_aside(run: Path, step: int, reporter: Reporter) -> None:
-    """Move everything written after `step` to RUN/abandoned-N."""
+def _set_aside(run: Path, checkpoint: Path | None, reporter: Reporter) -> None:
+    """Move everything written after a checkpoint to RUN/abandoned-N; all, if it is no own one."""
+    own = checkpoint and checkpoint.resolve().parent == (run / "checkpoints").resolve()
+    step = step_of(checkpoint.name) if checkpoint and own else -1
     rows = [row for row in read_metrics(run) if row["step"] > step]
     later = [path for path in list_checkpoints(run) if step_of(path.name) > step]
     best = read_record(run / "best" / STEP).get("step", 0)

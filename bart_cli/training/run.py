@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,14 @@ from bart_cli.runtime.precision import EMULATED, is_emulated
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
+from bart_cli.training import resume
 from bart_cli.training.checkpoint import Progress, load_state, whole_weights, writing
 from bart_cli.training.dry_run import estimate
 from bart_cli.training.fit import Config, Room, fit
 from bart_cli.training.loop import Job, Validate, train
 from bart_cli.training.metrics import first_and_last_loss, read_metrics, training_curves
 from bart_cli.training.optimizers import learning_rate
-from bart_cli.training.resume import (
-    STEP,
-    Start,
-    TrainingRun,
-    begin,
-    finish,
-    read_outcome,
-    record_failure,
-)
+from bart_cli.training.resume import Start, TrainingRun
 from bart_cli.training.setup import equip, place
 from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite
@@ -224,13 +217,13 @@ def _train(
         )
     )
     if world.is_main:  # nothing else is written to the folder before this line
-        begin(run, written, data, start, job.progress, reporter)
+        resume.begin(run, written, data, start, job.progress, reporter)
     progress = job.progress = world.broadcast(job.progress)
 
     def save(folder: Path, weights: dict[str, Tensor]) -> None:
         with writing(folder, run), atomic_folder(folder) as temporary:
             write_weights(temporary, model.config, weights, job.tokenizer, job.generation)
-            write_text(temporary / STEP, json.dumps({"step": progress.step}) + "\n")
+            write_text(temporary / resume.STEP, json.dumps({"step": progress.step}) + "\n")
 
     job.save_best = partial(save, run / "best")
     job.trackers = trackers
@@ -241,7 +234,7 @@ def _train(
                 outcome = train(job, stop, reporter)
         except NotFinite as error:
             since = progress.step - progress.bad_in_row  # the update of this step broke the weights
-            good = record_failure(run, since, error.message) if world.is_main else None
+            good = resume.record_failure(run, since, error.message) if world.is_main else None
             effect = "the run starts again" if good is None else f"the run resumes from {good}"
             error.hint = (
                 f"Pass a lower --learning-rate with the same --out: {effect}. If the precision is "
@@ -261,21 +254,17 @@ def _train(
         def write_results() -> None:
             if finished:
                 save(run / "model", weights)
-                finish(run, outcome)
+                resume.finish(run, outcome)
             if curves := training_curves(read_metrics(run)):
                 draw_curves(run / "curves.png", curves)
 
         world.on_rank_0(write_results)
-    first_loss, last_loss = first_and_last_loss(read_metrics(run))
-    return RunResult(
-        run=run,
+    return replace(
+        finished_result(run, world),
         outcome=outcome,
         step=progress.step,
-        first_loss=first_loss,
-        last_loss=last_loss,
         best_step=progress.best_step if progress.best_score is not None else None,
         model=run / "model" if finished else None,
-        is_main=world.is_main,
         signal=stop.signal,
     )
 
@@ -317,7 +306,7 @@ def finished_result(run: Path, world: World) -> RunResult:
     first_loss, last_loss = first_and_last_loss(rows)
     return RunResult(
         run=run,
-        outcome=read_outcome(run) or "done",
+        outcome=resume.read_outcome(run) or "done",
         step=rows[-1]["step"] if rows else 0,
         first_loss=first_loss,
         last_loss=last_loss,
