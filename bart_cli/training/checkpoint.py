@@ -33,7 +33,7 @@ from bart_cli.files import atomic_folder, sha256
 from bart_cli.model.bart import Bart
 from bart_cli.model.formats import write_weights
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.sharding import full_tensor, shard_like
+from bart_cli.training.parallel import full_tensor, shard_like
 
 SEPARATOR = "|"  # between parameter and state name; never part of either
 

@@ -21,7 +21,7 @@ from bart_cli.model.bart import Bart
 from bart_cli.model.losses import CHUNK_LOGITS
 from bart_cli.runtime.precision import AUTOCAST, autocast, fast_products, is_emulated
 from bart_cli.runtime.world import World
-from bart_cli.training.all_reduce import reduce_dtype
+from bart_cli.training.parallel import reduce_dtype
 
 GIB = 2**30
 # Heap fragmentation (glibc's malloc) on a CPU: memory used per byte of activations.

@@ -35,7 +35,6 @@ from bart_cli.runtime.precision import autocast, fast_products
 from bart_cli.runtime.signals import StopRequest
 from bart_cli.runtime.world import World
 from bart_cli.tokenizer import Tokenizer
-from bart_cli.training.all_reduce import GradientSum
 from bart_cli.training.checkpoint import (
     Progress,
     Snapshot,
@@ -44,7 +43,7 @@ from bart_cli.training.checkpoint import (
     whole_weights,
 )
 from bart_cli.training.metrics import Meter, MetricsLog, Row, headline
-from bart_cli.training.sharding import full_tensor, release
+from bart_cli.training.parallel import GradientSum, full_tensor, release
 from bart_cli.training.trackers import Trackers
 from bart_cli.training.validation import NotFinite, ValidationStopped
 

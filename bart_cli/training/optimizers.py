@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bart_cli.config.training import OptimizerConfig, ScheduleConfig
-from bart_cli.training.sharding import local_shard
+from bart_cli.training.parallel import local_shard
 
 FLOOR = 1e-30  # added to the squared gradient by Adafactor
 

@@ -17,12 +17,11 @@ from bart_cli.errors import UsageError
 from bart_cli.model.bart import Bart
 from bart_cli.runtime.precision import apply_matmul_precision, make_scaler
 from bart_cli.runtime.world import World
-from bart_cli.training.all_reduce import reduce_dtype
 from bart_cli.training.checks import compiler_problem
 from bart_cli.training.footprint import as_in_training, longest_batch
 from bart_cli.training.loop import batch_loss
 from bart_cli.training.optimizers import build_optimizer
-from bart_cli.training.sharding import shard_model
+from bart_cli.training.parallel import shard_model
 
 
 def place(model: Bart, training: TrainingConfig, world: World) -> Bart:
@@ -47,7 +46,7 @@ def equip(
 ) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
     """Shard and compile the model as configured, and build its optimizer and gradient scaler."""
     if training.sharding == "fsdp" and world.size > 1:
-        shard_model(model, world, reduce_dtype(training))
+        shard_model(model, world, training)
         config = config.model_copy(update={"backend": "torch"})
     if training.compile is True:
         model.compile()
