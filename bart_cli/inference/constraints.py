@@ -7,8 +7,6 @@ that is off costs nothing. No branch or shape depends on values on the device.
 
 # Legend: A articles, R rows, T tokens so far, S source, V vocabulary, N ids.
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import partial

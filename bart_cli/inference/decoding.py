@@ -33,8 +33,6 @@ the sources changes.
 # Legend: A places for articles, K beams, R = A * K rows, S source, T columns in use, L longest
 # target, H heads, E head width, D model, V vocabulary, N articles that join.
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial

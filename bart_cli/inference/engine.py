@@ -6,8 +6,6 @@ out for one token per row; `decoding` runs them step by step.
 
 # Legend: A articles, S source, D model, V vocabulary.
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

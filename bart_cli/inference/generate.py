@@ -4,8 +4,6 @@ Articles of similar length are decoded in one batch. Results do not depend on th
 whose search is over are removed from it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Load a model and its tokenizer on a device in a given precision."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args

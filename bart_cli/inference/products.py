@@ -7,8 +7,6 @@ decoder, so reading the weights dominates, and the ordinary kernels would repack
 
 # Legend: M rows, D inputs, N outputs.
 
-from __future__ import annotations
-
 import functools
 import math
 import time

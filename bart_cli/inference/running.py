@@ -7,8 +7,6 @@ their hypotheses. Cohorts share only the step of the model. Results do not depen
 # Legend: A articles of a cohort, K rows (beams or samples) per article, R = A * K rows, T tokens so
 # far, V vocabulary, P places of the batch.
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass

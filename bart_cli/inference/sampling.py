@@ -5,8 +5,6 @@ The samples of an article depend on the seed and its own tokens, not on the rest
 
 # Legend: A articles, R rows, V vocabulary.
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ Parameters have the names of Hugging Face's `BartForConditionalGeneration` (post
 
 # Legend: B batch, S source, T target, D model, V vocabulary.
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -2,8 +2,6 @@
 
 # Legend: B batch, T queries, S keys, H heads, E head width, N = B * H.
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ In: a path or a hub id. Out: a `Bart` with its tokenizer, or a folder that `tran
 without conversion (as `BartForConditionalGeneration`, or `MBart…` if the model is Pre-LN).
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Convert our configuration to and from Hugging Face's config.json and generation_config.json."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ In and out: the residual stream [B, T, D].
 
 # Legend: B batch, S source (of attention: keys), T target (queries), D model, H heads, E = D / H.
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

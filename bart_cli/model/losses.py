@@ -5,8 +5,6 @@ In: hidden states and labels. Out: the summed loss; the caller divides by the nu
 
 # Legend: N positions (batch x target), D model, V vocabulary.
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable

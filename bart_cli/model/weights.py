@@ -4,8 +4,6 @@ In: a state dict in any supported format. Out: a state dict with our names and, 
 a `config.json`, the architecture inferred from the shapes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Containers set their limits in control groups (cgroups).
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Model FLOPs utilization (Chowdhery et al. 2022, PaLM, appendix B) is the FLOPs p
 and backward over real tokens, without recomputation, divided by the peak of the device.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 

@@ -5,8 +5,6 @@ library call does not return or a destructor swallows the exception, the process
 cleanup, as after `kill -9`. All output is safe against that. A second signal has the same effect.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

@@ -3,8 +3,6 @@
 Each worker runs the same command again and joins the others in `world.join_world`.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,8 +4,6 @@ The lock is taken with flock(2) on OUT/.lock, or on .NAME.lock next to a file, a
 process: a killed command may leave the file behind, but not the lock. The file names the holder.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import functools

@@ -4,8 +4,6 @@ In: a function that writes a file and one that reads it, preferably by mapping i
 what was read, on every rank.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import tempfile

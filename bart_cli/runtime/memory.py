@@ -1,7 +1,5 @@
 """Memory of this process: how much is available, and how malloc treats freed memory."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 import resource

@@ -1,7 +1,5 @@
 """Precision of forward and backward: fp32, tf32, bf16 or fp16."""
 
-from __future__ import annotations
-
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

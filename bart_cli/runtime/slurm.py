@@ -1,7 +1,5 @@
 """Write the sbatch script of a run: one task per GPU, requeued until the run is finished."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ Rank and size come from the environment set by `torchrun`, SLURM or our launcher
 without a launcher is the only rank.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

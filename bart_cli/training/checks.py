@@ -1,7 +1,5 @@
 """Check the settings of a run before it starts, all at once, and resolve its length to steps."""
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

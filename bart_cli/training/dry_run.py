@@ -4,8 +4,6 @@ In: the job of a real run, after all its checks. Out: the estimate, with the mea
 step on this machine.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import time

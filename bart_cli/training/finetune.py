@@ -1,7 +1,5 @@
 """`bart finetune`: fine-tune a model on pairs of article and summary."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bart_cli import tokenizer_files

@@ -4,8 +4,6 @@ In: a model on its device and the lengths of the longest sequences. Out: the con
 numeric micro-batch, and the available memory. All ranks get the same result.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace

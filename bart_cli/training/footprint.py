@@ -5,8 +5,6 @@ In: a model on its device and the settings of a run. Out: bytes per device (on a
 
 # Legend: S source and T target tokens of a sequence, V vocabulary, D model.
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager

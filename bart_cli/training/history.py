@@ -1,7 +1,5 @@
 """Read run folders: their settings, progress and results."""
 
-from __future__ import annotations
-
 import statistics
 from dataclasses import dataclass
 from datetime import datetime, timedelta

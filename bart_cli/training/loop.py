@@ -11,8 +11,6 @@ launched, unless they are needed at once (for the log, validation or a checkpoin
 itself skips an update with a non-finite gradient.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The optimizer of a run, and its learning rate at every step."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import math

@@ -1,7 +1,5 @@
 """`bart pretrain`: pre-train a model to denoise the text in shards."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

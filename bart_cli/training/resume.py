@@ -11,8 +11,6 @@ In: the configuration, digests of the data, and `--resume`. Out: `Start`. Nothin
 - RUN/abandoned-N: steps that were undone by a rollback.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

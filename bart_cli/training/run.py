@@ -4,8 +4,6 @@ Files in RUN: config.yaml, metrics.jsonl, tensorboard/, trackers.json, samples.j
 best/ (the model of the best validation), model/ (the final model), curves.png.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

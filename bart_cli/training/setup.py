@@ -3,8 +3,6 @@
 In: a model and the training settings. Out: the same model, its optimizer and its gradient scaler.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 

@@ -5,8 +5,6 @@ mean and standard deviation over the seeds. They are read from the run folders, 
 gives the same rows.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import statistics

@@ -13,8 +13,6 @@ After a rollback, the same steps have different numbers, so it starts a new run 
 with the history up to its checkpoint.
 """
 
-from __future__ import annotations
-
 import contextvars
 import io
 import logging

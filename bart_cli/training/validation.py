@@ -1,7 +1,5 @@
 """Validation: the loss on held-out data during training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 

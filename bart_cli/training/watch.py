@@ -3,8 +3,6 @@
 In: a run folder. Out: the page, which reloads itself until the run has ended.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from datetime import datetime
