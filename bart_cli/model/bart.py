@@ -7,6 +7,7 @@ Parameters have the names of Hugging Face's `BartForConditionalGeneration` (post
 # Legend: B batch, S source, T target, D model, V vocabulary.
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from bart_cli.runtime.precision import as_computed
 class Stack(nn.Module):
     """Position embedding, LayerNorm, the blocks, and a final LayerNorm if the model is Pre-LN."""
 
-    def __init__(self, config: ModelConfig, layers: list[nn.Module], layerdrop: float) -> None:
+    def __init__(self, config: ModelConfig, layers: Sequence[nn.Module], layerdrop: float) -> None:
         super().__init__()
         self.dropout = config.dropout
         self.layerdrop = layerdrop
@@ -35,23 +36,19 @@ class Stack(nn.Module):
         self.layer_norm = nn.LayerNorm(config.d_model) if config.pre_layer_norm else None
         self.activation_checkpointing = False
 
-    def embed(self, tokens_BTD: Tensor, start: int = 0) -> Tensor:
-        """Turn token embeddings from position `start` into the first block's input [B, T, D]."""
-        length = tokens_BTD.shape[1]
-        if start + length > self.positions:
-            raise UsageError(
-                f"a sequence of {start + length} tokens does not fit the model's "
-                f"{self.positions} positions (max_position_embeddings)"
-            )
-        x = tokens_BTD * self.scale + self.embed_positions(length, start)
-        return dropout(self.layernorm_embedding(x), self.dropout, self.training)
-
     def forward(self, tokens_BTD: Tensor, *inputs: Tensor | None) -> Tensor:
-        """Run all blocks; each receives the residual stream, then `inputs`.
+        """Add positions to token embeddings and run all blocks on them and `inputs`: [B, T, D].
 
         In training, LayerDrop (Fan et al. 2020) skips each block with probability `layerdrop`.
         """
-        x = self.embed(tokens_BTD)
+        length = tokens_BTD.shape[1]
+        if length > self.positions:
+            raise UsageError(
+                f"a sequence of {length} tokens does not fit the model's {self.positions} "
+                "positions (max_position_embeddings)"
+            )
+        x = tokens_BTD * self.scale + self.embed_positions(length)
+        x = dropout(self.layernorm_embedding(x), self.dropout, self.training)
         for layer in self.layers:
             if self.training and self.layerdrop and float(torch.rand([])) < self.layerdrop:
                 continue
@@ -67,13 +64,11 @@ class EncoderDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.shared = nn.Embedding(
-            config.vocab_size, config.d_model, padding_idx=config.pad_token_id
-        )
+        self.shared = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
         encoder = [EncoderLayer(config) for _ in range(config.encoder_layers)]
-        self.encoder = Stack(config, [*encoder], config.encoder_layerdrop)
+        self.encoder = Stack(config, encoder, config.encoder_layerdrop)
         decoder = [DecoderLayer(config) for _ in range(config.decoder_layers)]
-        self.decoder = Stack(config, [*decoder], config.decoder_layerdrop)
+        self.decoder = Stack(config, decoder, config.decoder_layerdrop)
 
 
 class Bart(nn.Module):

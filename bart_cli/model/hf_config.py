@@ -235,11 +235,10 @@ def generation_from_hf(
             fields[ours] = given[theirs]
             stated.add(ours)
     for ours, theirs in NEW_TOKENS.items():
-        value = given.get(theirs)
-        if value is not None and not isinstance(value, int):
-            raise UsageError(f"{path}: {theirs}={value!r}: expected a number of tokens")
-        if value is not None:
-            fields[ours] = value + 1  # our lengths count the start token
+        if theirs in given:
+            if not isinstance(given[theirs], int):
+                raise UsageError(f"{path}: {theirs}={given[theirs]!r}: expected a number of tokens")
+            fields[ours] = given[theirs] + 1  # our lengths count the start token
             stated.add(ours)
     first = given.get("forced_bos_token_id")
     if path.name == "config.json" and given.get("force_bos_token_to_be_generated") is True:
@@ -268,11 +267,8 @@ def generation_from_hf(
     ]
     if path.name == "config.json":
         notices += _task_notices(settings, path)
-    low, high, most = (
-        fields.get("min_length", 0),
-        fields["max_length"],
-        model.max_position_embeddings,
-    )
+    low, high = fields.get("min_length", 0), fields["max_length"]
+    most = model.max_position_embeddings
     if isinstance(high, int) and high > most:
         notices.append(f"{path}: max_length={high} is lowered to the model's {most} positions")
         fields["max_length"] = high = most

@@ -103,9 +103,9 @@ class PositionEmbedding(nn.Embedding):
     def __init__(self, positions: int, d_model: int) -> None:
         super().__init__(positions + self.OFFSET, d_model)
 
-    def forward(self, length: int, start: int = 0) -> Tensor:  # type: ignore[override]
-        """Return the embeddings [length, D] of positions start … start + length - 1."""
-        ids = torch.arange(start, start + length, device=self.weight.device)
+    def forward(self, length: int) -> Tensor:  # type: ignore[override]
+        """Return the embeddings [length, D] of positions 0 … length - 1."""
+        ids = torch.arange(length, device=self.weight.device)
         return super().forward(ids + self.OFFSET)
 
 

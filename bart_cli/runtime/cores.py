@@ -110,7 +110,7 @@ def share_of(local_rank: int, near: list[set[int]]) -> set[int]:
     return set(cores[len(cores) * index // count : len(cores) * (index + 1) // count])
 
 
-def gpu_cores(index: int, root: Path = Path("/sys/bus/pci/devices")) -> set[int] | None:
+def gpu_cores(index: int) -> set[int] | None:
     """Return the cores on the NUMA node of a GPU, or None if the kernel does not tell."""
     import torch  # not before `configure_threads`
 
@@ -119,7 +119,7 @@ def gpu_cores(index: int, root: Path = Path("/sys/bus/pci/devices")) -> set[int]
         f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:"
         f"{properties.pci_device_id:02x}.0"
     )
-    path = root / address / "local_cpulist"
+    path = Path("/sys/bus/pci/devices") / address / "local_cpulist"
     return parse_cpulist(path.read_text()) if path.is_file() else None
 
 

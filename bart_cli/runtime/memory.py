@@ -34,19 +34,19 @@ def available_memory(root: Path = ROOT, own: Path = OWN, proc: Path = PROC) -> i
     return max(0, min(known)) if known else None
 
 
-def resident_memory(proc: Path = PROC) -> int:
+def resident_memory() -> int:
     """Return the resident memory of this process in bytes; 0: unknown."""
-    return _kilobytes(proc / "self" / "status", "VmRSS") or 0
+    return _kilobytes(PROC / "self" / "status", "VmRSS") or 0
 
 
-def peak_resident_memory(proc: Path = PROC) -> int:
+def peak_resident_memory() -> int:
     """Return the peak resident memory since `reset_peak_memory` in bytes; 0: unknown."""
-    return _kilobytes(proc / "self" / "status", "VmHWM") or 0
+    return _kilobytes(PROC / "self" / "status", "VmHWM") or 0
 
 
-def reset_peak_memory(proc: Path = PROC) -> None:
+def reset_peak_memory() -> None:
     """Reset the peak of the resident memory (proc(5), `clear_refs`)."""
-    path = proc / "self" / "clear_refs"
+    path = PROC / "self" / "clear_refs"
     if path.exists():
         path.write_text("5")
 

@@ -8,8 +8,6 @@ The weights of the newest checkpoint are known to be good only after a later ste
 loss.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -36,6 +34,28 @@ from bart_cli.tokenizer import Tokenizer
 from bart_cli.training.parallel import full_tensor, shard_like
 
 SEPARATOR = "|"  # between parameter and state name; never part of either
+
+
+@dataclass
+class Progress:
+    """Progress of a run. Data order, noise and dropout are functions of these numbers and the seed.
+
+    Higher scores are better; a loss is negated.
+    """
+
+    step: int = 0  # optimizer steps, including skipped ones
+    samples: int = 0  # sequences consumed; the loader's entire state
+    loss_sum: float = 0.0  # of the losses since the last row of the log
+    loss_steps: int = 0  # their number
+    skipped: int = 0  # steps with a non-finite loss or gradient
+    bad_in_row: int = 0  # how many of these are consecutive and include the last step
+    best_score: float | None = None  # of the best validation so far
+    best_step: int = 0
+    stale: int = 0  # validations since the best one
+    score: float | None = None  # of this step; None if it was not validated
+    best_scores: list[float] = field(default_factory=list)  # the best `keep_best` so far
+    lost: bool = False  # the last step was not finite, and it was no overflow of fp16 gradients
+    owes_validation: bool = False  # a stop request interrupted it; the resumed run starts with it
 
 
 @dataclass(frozen=True)
@@ -241,25 +261,3 @@ def _restore_optimizer(
     for group, step in zip(optimizer.param_groups, steps, strict=False):
         on_gpu = isinstance(group.get("step"), Tensor)
         group["step"] = group["step"].fill_(step) if on_gpu else step
-
-
-@dataclass
-class Progress:
-    """Progress of a run. Data order, noise and dropout are functions of these numbers and the seed.
-
-    Higher scores are better; a loss is negated.
-    """
-
-    step: int = 0  # optimizer steps, including skipped ones
-    samples: int = 0  # sequences consumed; the loader's entire state
-    loss_sum: float = 0.0  # of the losses since the last row of the log
-    loss_steps: int = 0  # their number
-    skipped: int = 0  # steps with a non-finite loss or gradient
-    bad_in_row: int = 0  # how many of these are consecutive and include the last step
-    best_score: float | None = None  # of the best validation so far
-    best_step: int = 0
-    stale: int = 0  # validations since the best one
-    score: float | None = None  # of this step; None if it was not validated
-    best_scores: list[float] = field(default_factory=list)  # the best `keep_best` so far
-    lost: bool = False  # the last step was not finite, and it was no overflow of fp16 gradients
-    owes_validation: bool = False  # a stop request interrupted it; the resumed run starts with it

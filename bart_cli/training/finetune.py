@@ -59,7 +59,13 @@ def run_finetune(
             model = keep_layers(model, config.keep_encoder_layers, config.keep_decoder_layers)
         if data.prefix is not None:  # saved with the model, to be used at inference
             model.config = model.config.model_copy(update={"prefix": data.prefix})
-        _check_positions(config, model)
+        positions = model.config.max_position_embeddings
+        for name in ("max_source_length", "max_target_length", "max_validation_target_length"):
+            if (length := getattr(data, name)) is not None and length > positions:
+                raise UsageError(
+                    f"data.{name}={length} exceeds the model's {positions} positions",
+                    hint=f"Pass --set data.{name}={positions}.",
+                )
         tokenizer = tokenizer.fitted(model.config.vocab_size)
         train_pairs = load_encoded(
             source, "train", data.n_train, data, tokenizer, model.config.prefix, reporter, world
@@ -172,17 +178,6 @@ def _tokenizer_of(config: FinetuneConfig, run: Path) -> str | Path:
         "no tokenizer: neither --init-from nor pairs prepared by `bart preprocess summarization`",
         hint="Pass one with --set data.tokenizer=FOLDER.",
     )
-
-
-def _check_positions(config: FinetuneConfig, model: Bart) -> None:
-    positions = model.config.max_position_embeddings
-    for name in ("max_source_length", "max_target_length", "max_validation_target_length"):
-        length = getattr(config.data, name)
-        if length is not None and length > positions:
-            raise UsageError(
-                f"data.{name}={length} exceeds the model's {positions} positions",
-                hint=f"Pass --set data.{name}={positions}.",
-            )
 
 
 def _validation(
