@@ -56,13 +56,9 @@ class LayerCache:
 
 
 class Decoding:
-    """Decode R = articles x beams rows step by step.
+    """Decode R = articles x beams rows step by step, up to `max_length` target tokens.
 
-    Args:
-        memory_ASD: output of the encoder.
-        mask_AS: bool, True at real tokens; None: all.
-        beams: rows per article.
-        max_length: maximum number of target tokens.
+    Memory is the output of the encoder. Its mask is True at real tokens; None: at all.
     """
 
     def __init__(
@@ -106,9 +102,7 @@ class Decoding:
     def join(self, memory_NSD: Tensor, mask_NS: Tensor | None) -> list[int]:
         """Add articles, which start with the next step; return their places.
 
-        Args:
-            memory_NSD: output of the encoder; S may differ from that of the other articles.
-            mask_NS: bool, True at real tokens; None: all.
+        S may differ from that of the other articles.
         """
         count, width = memory_NSD.shape[:2]
         left = [place for place, start in enumerate(self._starts) if start is None]

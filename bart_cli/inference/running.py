@@ -81,10 +81,7 @@ class RunningBatch(Generic[Key]):
 
     @torch.inference_mode()
     def step(self) -> dict[Key, list[Hypothesis]]:
-        """Add a token to every hypothesis; return the results of the articles that are done.
-
-        Raises NotFiniteError if scores are NaN.
-        """
+        """Add a token to every hypothesis; return the results of the articles that are done."""
         assert self._decoding is not None, "the batch is empty"
         for cohort in self._cohorts:
             self._tokens[cohort.index] = cohort.last_tokens()

@@ -41,11 +41,8 @@ class Draws:
         """Draw `count` columns without replacement from every row: [A * n, V] -> [A * n, count].
 
         The n rows of an article are adjacent.
-
-        Raises:
-            NotFiniteError: scores are NaN; on a GPU, sampling from NaN would abort the process.
         """
-        if bool(weights.isnan().any()):
+        if bool(weights.isnan().any()):  # on a GPU, sampling from NaN would abort the process
             raise NotFiniteError
         parts = weights.chunk(len(self._generators))
         return torch.cat(

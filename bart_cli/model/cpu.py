@@ -33,10 +33,8 @@ def attend(
 ) -> Tensor:
     """Compute `scaled_dot_product_attention` of bf16 tensors with a faster backward pass.
 
-    Args:
-        mask: bool [B, 1, 1, S], True at real tokens; None: no padding.
-        causal: let query t attend only to keys <= t. Cannot be combined with `mask`.
-        p: dropout probability of the attention weights.
+    The mask, bool [B, 1, 1, S], is True at real tokens; None: no padding. It cannot be combined
+    with `causal`, which lets query t attend only to keys <= t. Weights have dropout p.
     """
     if p > 0:
         scores_BHTS = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ k_BHSE.mT

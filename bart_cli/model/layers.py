@@ -137,9 +137,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Attend to `memory_BSD`, or to `x_BTD` itself if it is None; return [B, T, D].
 
-        Args:
-            mask: bool, broadcastable to [B, H, T, S]; True where a query may attend. None: all.
-            causal: let position t attend only to positions <= t. Cannot be combined with `mask`.
+        The mask, bool [B, 1, 1, S], is True where queries may attend; None: everywhere. It cannot
+        be combined with `causal`, which lets position t attend only to positions <= t.
         """
         x_BTD = as_computed(x_BTD)
         keys = x_BTD if memory_BSD is None else as_computed(memory_BSD)

@@ -1,7 +1,7 @@
 """Do work once per machine: one rank writes a file that all ranks of the machine read.
 
 In: a function that writes a file and one that reads it, preferably by mapping it into memory. Out:
-what was read, on every rank.
+the result of reading, on every rank.
 """
 
 import fcntl
@@ -22,17 +22,11 @@ PROC = Path("/proc")
 def once_per_machine(
     world: World, write: Callable[[IO[bytes]], None], read: Callable[[str], Item]
 ) -> Item:
-    """Let one rank of each machine write a temporary file that all of its ranks read.
+    """Let one rank of each machine write a temporary file that all of its ranks read by its path.
 
     The file has no name, so it disappears when the last rank closes it or is killed. The other
-    ranks wait for its lock, because a collective call could time out.
-
-    Args:
-        write: called with the open file, on one rank per machine.
-        read: called with a path of the file, on every rank.
-
-    Raises:
-        BartError: on every rank, if any of them cannot write or open the file.
+    ranks wait for its lock, because a collective call could time out. If any rank cannot write or
+    open the file, all raise its BartError.
     """
     machines = world.gather_all(_machine(world.rank))
     writer = machines.index(machines[world.rank])

@@ -103,11 +103,7 @@ def write_checkpoint(
     generation: GenerationConfig | None,
     training: TrainingConfig,
 ) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep_last` and the best `keep_best`.
-
-    Raises:
-        BartError: the checkpoint cannot be written; older ones are kept.
-    """
+    """Write a checkpoint, then delete all but the newest `keep_last` and the best `keep_best`."""
     folder = run / "checkpoints" / f"step-{snapshot.step:08d}"
     with writing(folder, run), atomic_folder(folder) as temporary:
         model = temporary / "model"

@@ -94,10 +94,7 @@ def in_steps(config: Config, samples: Callable[[], int], reporter: Reporter) -> 
     """Resolve `epochs`, `warmup_ratio` and intervals of one epoch to steps.
 
     The loader fills the last batch of an epoch with samples of the next epoch. Therefore only the
-    total is rounded up, not every epoch.
-
-    Args:
-        samples: returns the number of samples per epoch; called only if needed.
+    total is rounded up, not every epoch. `samples`, their number per epoch, is called if needed.
     """
     training, schedule = config.training, config.schedule
     changes: dict[str, int] = {}

@@ -26,8 +26,7 @@ def estimate(
 ) -> dict[str, Any]:
     """Run a few steps without writing anything, and estimate the whole run.
 
-    Returns:
-        the numbers by name; memory in bytes on one device, without validation.
+    Return the numbers by name; memory in bytes on one device, without validation.
     """
     training, share = config.training, room.at_once
     run, world, model = job.run, job.world, job.model
@@ -88,9 +87,8 @@ def estimate(
 def _measured(job: Job, reporter: Reporter) -> tuple[list[Batch], list[Batch], float, float]:
     """Measure a step, after one or two warm-up steps of one pass each.
 
-    Returns:
-        the micro-batches of a step; its first ones that were measured, all unless they take longer
-        than LONG seconds; the seconds of their passes, and of the update.
+    Return its micro-batches; the first ones that were measured, all unless they take longer than
+    LONG seconds; the seconds of their passes, and of the update.
     """
     world, training = job.world, job.training
     compiled = world.device.type == "cuda" or training.compile is True

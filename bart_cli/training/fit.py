@@ -67,13 +67,7 @@ def fit(
     """Check the memory that a run needs, and replace a micro-batch of `auto` with a number.
 
     The number comes from the estimate on a CPU, and from trial steps on a GPU. A resumed run keeps
-    its previous number if that still fits.
-
-    Args:
-        lengths: tokens of the longest source and of the longest target.
-
-    Raises:
-        UsageError: the run needs far more memory than is available.
+    its previous number if that still fits. `lengths` are those of the longest source and target.
     """
     training = config.training
     positions = model.config.max_position_embeddings

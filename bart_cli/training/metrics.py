@@ -27,11 +27,9 @@ SAMPLES = "samples.json"  # step, articles and summaries of the last validation 
 
 
 class MetricsLog:
-    """Append rows to `RUN/metrics.jsonl`, to TensorBoard and to the trackers.
+    """Append rows to `RUN/metrics.jsonl`, to TensorBoard (if `board`) and to the trackers.
 
-    Args:
-        step: step to resume from; later rows are deleted.
-        board: also write RUN/tensorboard.
+    Rows after `step`, from which the run resumes, are deleted.
     """
 
     def __init__(

@@ -38,10 +38,6 @@ def run_pretrain(
     Args:
         resume: auto, none, or a checkpoint folder.
         dry_run: write nothing, and only estimate a run that is not finished.
-
-    Raises:
-        UsageError: the settings or the data are invalid; nothing was started.
-        BartError: the run failed.
     """
     with join_world() as world, held_by_rank_0(run, world, reporter, writes=not dry_run):
         reporter = reporter if world.is_main else Reporter()

@@ -143,9 +143,6 @@ def run_training(
         make_validation: returns `Job.validate`, given the settings with a numeric micro-batch.
         generation: decoding settings to save with the models.
         dry_run: write nothing; return an estimate.
-
-    Raises:
-        BartError: the loss was not finite, memory ran out, or the run was interrupted.
     """
     resumed = start.checkpoint is not None
     config, room = fit(config, run, model, longest, world, reporter, resumed=resumed)

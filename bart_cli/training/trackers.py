@@ -211,9 +211,6 @@ class Trackers:
         rows: rows of the log so far, including those after `step`.
         step: step of the checkpoint to resume from.
         fresh: start new runs in the trackers.
-
-    Raises:
-        BartError: a tracker that this run has not used before cannot be started.
     """
 
     def __init__(
