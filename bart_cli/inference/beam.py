@@ -19,9 +19,8 @@ origins [0, 0].
 # Legend: A articles, K beams, R rows, V vocabulary, N wanted, L longest target, C = K * max(2, 1 +
 # number of end tokens) candidates: even if every end token ranks first, K running beams remain.
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ class BeamState:
         full = self.is_finished.all(1) & (early_stopping is True)
         return self.improvable & ~full & ~self.exhausted
 
-    def keep(self, articles: Tensor) -> BeamState:
+    def keep(self, articles: Tensor) -> Self:
         """Select the state of some articles by their indices [A']."""
         tensors = {name: value[articles] for name, value in vars(self).items() if name != "length"}
         return replace(self, **tensors)

@@ -46,13 +46,9 @@ class Layer:
 class Engine:
     """Encode sources and hold the packed weights of a decoding step.
 
-    The decoder's weights are copied: create a new engine after further training.
-
-    Args:
-        model: in any dtype, on any device.
-        int8: compute the decoder's products in int8 and the rest in bf16 if the processor supports
-            it. Requires a CPU with oneDNN.
-        name: model name in error messages.
+    The decoder's weights are copied: create a new engine after further training. With `int8`, for
+    CPUs with oneDNN, its products are in int8 and the rest in bf16 if the processor supports it.
+    Error messages call the model by `name`.
     """
 
     def __init__(self, model: Bart, *, int8: bool = False, name: str = "the model") -> None:

@@ -21,10 +21,7 @@ from bart_cli.progress import Reporter
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while decoding.
-
-    results: one list per source; empty if the source was not decoded.
-    """
+    """Ctrl-C while decoding. There is one list per source, empty if it was not decoded."""
 
     def __init__(self, results: list[list[Hypothesis]]) -> None:
         super().__init__()
@@ -43,17 +40,13 @@ def generate(
 ) -> list[list[Hypothesis]]:
     """Decode every source: `return_sequences` hypotheses each, best first.
 
+    Ctrl-C raises Interrupted, which carries the results so far.
+
     Args:
         model: an engine, or a model to build one from for this call.
         sources: token ids including <s> and </s>.
         batch_size: maximum number of articles per batch.
         max_tokens: maximum number of source tokens per batch, including padding.
-
-    Raises:
-        UsageError: a source or `max_length` is longer than the model's positions, or the settings
-            name a token that the model does not have.
-        BartError: the scores are not finite.
-        Interrupted: Ctrl-C; carries the results so far.
     """
     positions = model.config.max_position_embeddings
     longest = max((len(source) for source in sources), default=0)

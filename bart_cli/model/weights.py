@@ -44,7 +44,9 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
     """Rename a state dict of Hugging Face, the reference or fairseq to our names."""
     renamed: State = {}
     originals: dict[str, str] = {}  # our name -> name in the file
-    owner = _owner(state)
+    # Prefix of the module with the embedding, such as `model.`; others hold losses or metrics.
+    embeddings = (WRAPPERS.sub("", name) for name in state if name.endswith(EMBEDDING))
+    owner = next((f"{name.partition('.')[0]}." for name in embeddings), "")
     for original, tensor in state.items():
         if IGNORED.search(original) or COPIES.search(original) or "classification_head" in original:
             continue
@@ -61,8 +63,11 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
                 hint="Save the state dict of one of them on its own.",
             )
         originals[name] = original
-        for part, piece in _split(name, tensor):
-            renamed[part] = piece
+        if fused := FUSED.match(name):  # q, k and v of fairseq before 0.8
+            names = [f"{fused[1]}.{part}_proj.{fused[2]}" for part in "qkv"]
+            renamed.update(zip(names, tensor.chunk(3), strict=True))
+        else:
+            renamed[name] = tensor
     copies = [renamed.pop(name) for name in EMBEDDING if name in renamed]
     if not copies:
         raise UsageError(f"{path}: these are not BART weights: no token embedding")
@@ -75,22 +80,6 @@ def rename(state: Mapping[str, Tensor], path: Path) -> State:
     if "final_logits_bias" not in renamed:
         renamed["final_logits_bias"] = torch.zeros(1, copies[0].shape[0])
     return renamed
-
-
-def _owner(state: Mapping[str, Tensor]) -> str:
-    """Prefix of the module with the embedding, such as `model.`; others hold losses or metrics."""
-    for name in state:
-        if name.endswith(EMBEDDING):
-            return WRAPPERS.sub("", name).partition(".")[0] + "."
-    return ""
-
-
-def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """Split the fused q, k, v matrix of fairseq before 0.8; return other tensors unchanged."""
-    if not (fused := FUSED.match(name)):
-        return [(name, tensor)]
-    names = [f"{fused[1]}.{part}_proj.{fused[2]}" for part in "qkv"]
-    return list(zip(names, tensor.chunk(3), strict=True))
 
 
 def is_pre_layer_norm(state: Mapping[str, Tensor]) -> bool:

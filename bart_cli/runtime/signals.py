@@ -1,12 +1,11 @@
 """Graceful stop: SIGTERM, Ctrl-C or the time limit end a run between two steps."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 from bart_cli.errors import BartError
 
@@ -59,7 +58,7 @@ class StopRequest:
         except _Cut:
             pass
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         if self._deadline is not None:

@@ -14,9 +14,9 @@ In: the configuration, digests of the data, and `--resume`. Out: `Start`. Nothin
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from bart_cli.config.generation import Layer
 from bart_cli.config.model import DROPOUTS, ModelConfig
@@ -39,7 +39,10 @@ from bart_cli.training.metrics import read_metrics
 
 TrainingRun = PretrainConfig | FinetuneConfig
 DONE, DATA, FAILURE, ROLLBACK = "done.json", "data.json", "failure.json", "rollback.json"
-DAMAGED = "Delete that file: the run then resumes from its newest checkpoint."
+# Reads a JSON object that a run has written.
+read_record = partial(
+    read_object, hint="Delete that file: the run then resumes from its newest checkpoint."
+)
 STEP = "step.json"  # in RUN/best and RUN/model: the step of the weights
 # Settings that may change when a run resumes: they do not affect its results.
 FREE = frozenset(
@@ -75,12 +78,7 @@ class Start:
 def find_start(
     run: Path, config: TrainingRun, data: Mapping[str, str], resume: str, reporter: Reporter
 ) -> Start:
-    """Decide how the run starts.
-
-    Args:
-        data: digests of the data by name.
-        resume: auto, none, or a checkpoint folder.
-    """
+    """Decide how the run starts. `resume` is auto, none, or a checkpoint folder."""
     changed = changes(run, config, data)
     if resume == "none" and restarted():
         resume = "auto"  # by a launcher that repeats the command: the run is its own
@@ -262,8 +260,3 @@ def read_outcome(run: Path) -> str | None:
     """Return the outcome of a finished run; None: it is not finished."""
     record = read_record(run / DONE)
     return str(record.get("outcome", "done")) if record else None
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a JSON object that a run has written; see `read_object`."""
-    return read_object(path, hint=DAMAGED)

@@ -45,11 +45,7 @@ def mean_loss(
 ) -> float:
     """Compute the mean negative log-likelihood per target token, without label smoothing.
 
-    The mean is over the batches of all ranks.
-
-    Raises:
-        NotFinite: the loss is not finite.
-        ValidationStopped: a stop was requested.
+    The mean is over the batches of all ranks. A stop request raises ValidationStopped.
     """
     total = torch.zeros((), device=world.device)
     tokens = 0
