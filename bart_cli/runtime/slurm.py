@@ -22,7 +22,7 @@ class SlurmJob:
     gpus: int  # per node
     cpus_per_task: int
     hours: float  # time limit
-    options: Mapping[str, str | None] = field(default_factory=dict)  # of sbatch, if not None
+    options: Mapping[str, str | None] = field(default_factory=dict)  # of sbatch; None: omitted
     sbatch: Sequence[str] = ()  # more of them, as given by the user
     container: str | None = None  # image for Pyxis; None: `bart` is on the PATH of the nodes
     mounts: str | None = None  # folders to mount in the container, `FROM:TO`, with commas between

@@ -141,7 +141,7 @@ def train(job: Job, stop: StopRequest, reporter: Reporter) -> str:
 
 
 def outcome_so_far(job: Job, stop: StopRequest, *, asked: bool) -> str:
-    """Return the reason to stop before `max_steps`, or "done". `asked`: any rank was to stop."""
+    """Return the reason to stop before `max_steps`, or "done"; `asked`: was any rank asked to?"""
     progress, patience = job.progress, job.training.patience
     if patience is not None and progress.stale >= patience and not progress.owes_validation:
         return f"stopped: no improvement for {progress.stale} validations"

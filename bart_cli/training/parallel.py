@@ -45,7 +45,7 @@ class GradientSum:
     end of the block the sums are copied back into `grad`: with b.grad = 1 on rank 0 and 2 on rank
     1, both ranks hold 3.
 
-    With FSDP, which sums gradients itself, nothing is left to do. The trainable `parameters` are in
+    With FSDP, which sums gradients itself, there are no buckets. The trainable `parameters` are in
     the model's order.
     """
 
