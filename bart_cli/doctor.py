@@ -32,10 +32,10 @@ NEEDED = {
     "tensorboard": "training logs",
     "matplotlib": "plots of training, shards and benchmarks",
 }
-# Optional packages outside the extras: package -> purpose, install command.
+# Optional packages outside the extras: package -> advice.
 OPTIONAL = {
-    "transformers": ("bart benchmark --compare transformers", "pip install transformers"),
-    "lddl": ("reading shards with LDDL's own loader (tests)", "pip install --no-deps lddl==0.1.0"),
+    "transformers": "pip install transformers: for bart benchmark --compare transformers",
+    "lddl": "pip install --no-deps lddl==0.1.0: for reading shards with LDDL's own loader (tests)",
 }
 
 
@@ -76,10 +76,9 @@ def _packages() -> Iterator[Finding]:
         advice = "" if version else f"pip install {name}: needed by {use}"
         yield Finding(name, "ok" if version else "note", version or "not installed", advice)
     yield from map(_extra, EXTRAS)
-    for name, (use, how) in OPTIONAL.items():
-        found, advice = "not installed (optional)", f"{how}: for {use}"
+    for name, advice in OPTIONAL.items():
         version = _version(name)
-        yield Finding(name, "ok", version or found, "" if version else advice)
+        yield Finding(name, "ok", version or "not installed (optional)", "" if version else advice)
 
 
 def _extra(name: str) -> Finding:

@@ -80,10 +80,6 @@ def load_config(
         options: `section.key` -> value of a named option; None: not given.
         saved: decoding settings of a model, which all others override.
         notify: called with a message for each decoding setting that had to be changed.
-
-    Raises:
-        UsageError: an unknown preset or key, an invalid value, or invalid YAML. The message names
-            each key with its value and the allowed values.
     """
     tree: Tree = {}
     layers = list(saved)

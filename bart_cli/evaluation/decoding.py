@@ -42,10 +42,6 @@ def decode_split(
     Args:
         ledger: the results, on rank 0; None on other ranks.
         minutes: time limit; None: no limit.
-
-    Raises:
-        BartError: stopped by a signal or the time limit (finished batches are kept), or out of
-            memory.
     """
     done = world.broadcast(set(ledger.batches) if ledger else set())
     evaluation = config.evaluation

@@ -77,10 +77,6 @@ def run_evaluate(
     Args:
         minutes: time limit of decoding; None: no limit.
         replace: start again if `out` holds the evaluation of another model or other pairs.
-
-    Raises:
-        UsageError: there is no model or no data, or `out` holds another evaluation.
-        BartError: stopped by a signal or the time limit, or out of memory.
     """
     if config.model_path is None and config.predictions is None:
         raise UsageError(

@@ -69,12 +69,6 @@ def export_model(
 
     With `config.push`, the folder is uploaded too. It may then already exist if it contains the
     same export: a failed upload is repeated, including an edited model card and added files.
-
-    Raises:
-        UsageError: there is no model or no tokenizer, `out` exists with other content, or the name
-            or the token for the upload is missing.
-        BartError: a converter is not installed, a weight exceeds the range of the dtype, the export
-            does not give the same results as the model, or the upload failed, which keeps `out`.
     """
     if not out.name:
         raise UsageError(f"--out {out} names an existing folder; pass a new name")

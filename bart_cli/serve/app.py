@@ -145,9 +145,6 @@ class Server:
         """Yield jobs as they finish, and None after each HEARTBEAT without one.
 
         Jobs that are unfinished when the iteration ends are canceled.
-
-        Raises:
-            HTTPException: the time limit has passed (504), or the client has left.
         """
         end = time.monotonic() + self.config.timeout
         left = asyncio.create_task(_left(request))

@@ -20,12 +20,7 @@ MOST = 4 * 2**20  # characters of text to return
 
 
 async def document_text(name: str, content: bytes) -> str:
-    """Extract the text of a file in a separate process.
-
-    Raises:
-        UsageError: the format is not supported, or the file is damaged, has no text, or exceeds the
-            limits.
-    """
+    """Extract the text of a file in a separate process."""
     name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     async with AT_ONCE:
         process = await asyncio.create_subprocess_exec(
@@ -49,21 +44,17 @@ async def document_text(name: str, content: bytes) -> str:
     return str(found["text"])
 
 
-def extract(name: str, content: bytes) -> str:
-    """Extract the text of a file as `bart summarize` does, up to MOST characters."""
+def _main() -> None:
+    """Extract the text as `bart summarize` does, up to MOST characters."""
     from bart_cli.summarize.documents import text_of
 
-    if PurePath(name).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{name}: expected a .txt, .md, .html, .docx or .pdf file")
-    return text_of(name, content)[:MOST]
-
-
-def _main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     name = sys.argv[1]
     try:
-        found = {"text": extract(name, sys.stdin.buffer.read())}
+        if PurePath(name).suffix.lower() not in SUFFIXES:
+            raise UsageError(f"{name}: expected a .txt, .md, .html, .docx or .pdf file")
+        found = {"text": text_of(name, sys.stdin.buffer.read())[:MOST]}
     except BartError as error:
         found = {"error": error.message}
     except Exception:

@@ -20,12 +20,7 @@ WEB_PAGE = re.compile(
 
 
 def text_of(name: str, content: bytes) -> str:
-    """Extract the text of a file. Its content determines the format, except for PAGES.
-
-    Raises:
-        UsageError: the format is not supported, or the file is damaged, encrypted or has no text.
-        BartError: an extra is not installed.
-    """
+    """Extract the text of a file. Its content determines the format, except for PAGES."""
     if (text := document_text(name, content)) is None:
         is_page = unpacked_name(Path(name)).suffix in PAGES or WEB_PAGE.match(content)
         text = main_text(name, content) if is_page else decode(name, content)
@@ -35,12 +30,7 @@ def text_of(name: str, content: bytes) -> str:
 
 
 def document_text(name: str, content: bytes) -> str | None:
-    """Extract the text of a PDF or Word document; return None if the content is neither.
-
-    Raises:
-        UsageError: the document is damaged, encrypted, or has no text.
-        BartError: the extra `serve` is not installed.
-    """
+    """Extract the text of a PDF or Word document; return None if the content is neither."""
     what, remedy = binary_format(content)
     if what not in READERS:
         return None
@@ -58,11 +48,7 @@ def document_text(name: str, content: bytes) -> str | None:
 
 
 def main_text(name: str, content: bytes, content_type: str = "") -> str:
-    """Extract the main text of a web page, without navigation and other boilerplate.
-
-    Raises:
-        UsageError: the page has no main text, or is not one.
-    """
+    """Extract the main text of a web page, without navigation and other boilerplate."""
     refuse_binary(name, content)
     require(f"the web page {name}", "data")
     from bart_cli.data.download.extractors import Page, load_extractor

@@ -72,15 +72,11 @@ def find_inputs(
 
     A folder is expanded to its files with a suffix in KINDS, but not to those in subfolders. A
     pattern (`*`, `?`, `[…]`, `**` for nested folders) is expanded to the files that match it. `-`
-    is standard input, and a web address its page.
+    is standard input, and a web address its page. Files given by name are checked here, those found
+    in folders or by patterns are not opened.
 
     Args:
         jsonl: read every input as JSON lines.
-
-    Raises:
-        UsageError: a folder or pattern without files, or a file given by name that is missing,
-            empty or not UTF-8. Files found in folders or by patterns are not opened here.
-        BartError: a web page cannot be downloaded, or the extra `data` is not installed.
     """
     if list(words).count("-") > 1:
         raise UsageError("standard input (-) is named twice; it can be read only once")
