@@ -50,6 +50,10 @@ NEWS = {
         "Der {} ist eröffnet.",
     ),
 }
+# Published models would have to be downloaded.
+SMALL = dict.fromkeys(
+    ("facebook/bart-base", "facebook/bart-large-xsum"), "demo/finetuned-pre-trained"
+)
 ROWS = ["--repeats", "1", "--seconds", "0.1", "--warmup", "0"]
 
 
@@ -78,6 +82,9 @@ class Stage:
             subprocess.run(
                 ["make", "-n", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True
             )
+            out = ""
+        elif name == "sbatch":  # the job script: of an earlier block, and valid
+            subprocess.run(["bash", "-n", arguments[-1]], check=True)
             out = ""
         elif name in ("cat", "source"):
             out = Path(arguments[0]).read_text() if name == "cat" else ""
@@ -122,9 +129,7 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
     elif command == "tokenizer":
         more = ["--vocab-size", "600"]
     elif command in ("pretrain", "finetune"):
-        # The published model would have to be downloaded.
-        small = {"facebook/bart-base": "demo/finetuned-pre-trained"}
-        arguments = [small.get(word, word) for word in arguments]
+        arguments = [SMALL.get(word, word) for word in arguments]
         sets = [*([] if "--init-from" in arguments else SMALL_MODEL), *SMALL_RUN]
         learning = {"runs/finetuned-ru", "runs/finetuned-de"}.intersection(arguments)
         sets += LEARNING_RUN if learning else []
@@ -133,8 +138,9 @@ def cheap(arguments: list[str], crawl: str) -> list[str]:
     elif command == "sweep":
         sets = [*SMALL_MODEL, *SMALL_RUN, *SMALL_LOADER]
     elif command == "evaluate":
+        arguments = [SMALL.get(word, word) for word in arguments]
         more = ["--limit", "3"]
-        sets = [*SMALL_SCORES, *SMALL_DECODING]
+        sets = [] if "--predictions" in arguments else [*SMALL_SCORES, *SMALL_DECODING]
     elif command == "summarize":
         more = ["--max-length", "8", "--min-length", "0"]
         if "--model" not in arguments:

@@ -58,6 +58,8 @@ def stage(
     for name in ("FILE.txt", "article.txt"):
         (folder / name).write_text(" ".join(SENTENCES), encoding="utf-8")
     write_languages(folder)
+    theirs = "".join(json.dumps({"prediction": text}) + "\n" for text in SENTENCES[:3])
+    (folder / "predictions.jsonl").write_text(theirs, encoding="utf-8")
     (folder / "cache").mkdir()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -213,7 +215,7 @@ def test_output_that_no_command_printed_is_detected() -> None:
 
 def test_a_program_that_is_not_run_needs_a_reason(stage: Stage) -> None:
     with pytest.raises(AssertionError, match="only parsed"):
-        stage.run(commands("sbatch job.sh")[0], "")
+        stage.run(commands("srun job.sh")[0], "")
 
 
 def test_every_link_between_pages_is_valid() -> None:
