@@ -123,7 +123,7 @@ def open_ledger(out: Path, origin: Origin, *, replace: bool = False) -> Ledger:
     if replace and before != origin:
         return Ledger(ledger.path, origin)
     records = (
-        Record(one.settings, {"model": one.model, "text of the pairs": one.pairs})
+        Record(one.settings, {"model": one.model, "the set of pairs (text or --limit)": one.pairs})
         for one in (before, origin)
     )
     bind(out, "an evaluation", *records)

@@ -69,7 +69,7 @@ def test_a_folder_without_decoded_articles_is_not_bound(tmp_path: Path) -> None:
     [
         ({"settings": {"generation.beams": 6}}, "other settings: generation.beams=6 (was 4)"),
         ({"model": "n"}, "other inputs: model has changed"),
-        ({"pairs": "q"}, "other inputs: text of the pairs has changed"),
+        ({"pairs": "q"}, "other inputs: the set of pairs (text or --limit) has changed"),
     ],
 )
 def test_predictions_of_another_origin_are_refused(
