@@ -12,7 +12,10 @@ class BenchmarkConfig(Section):
 
     repeats: int = entry(30, "maximum measurements per row", ge=1, le=100_000)
     seconds: float = entry(
-        10.0, "seconds after which to stop measuring a row, after at least 3 measurements", gt=0
+        10.0,
+        "seconds after which to stop measuring a row, after at least 3 measurements",
+        gt=0,
+        le=86_400,
     )
     warm_up: int = entry(2, "warm-up runs that are not measured", ge=0)
     lengths: Literal["real", "full"] = entry(

@@ -202,9 +202,9 @@ class SummarizationDataConfig(Section):
         None, "maximum tokens per reference of the test split; default: full references", ge=4
     )
     prefix: str | None = entry(None, "text to prepend to every article; default: the model's")
-    n_train: int | None = entry(None, "use only the first N training pairs", ge=1)
-    n_validation: int | None = entry(None, "use only the first N validation pairs", ge=1)
-    n_test: int | None = entry(None, "use only the first N test pairs", ge=1)
+    n_train: int | None = entry(None, "use only the first N training pairs", ge=1, le=10**9)
+    n_validation: int | None = entry(None, "use only the first N validation pairs", ge=1, le=10**9)
+    n_test: int | None = entry(None, "use only the first N test pairs", ge=1, le=10**9)
     group_by_length: bool = entry(True, "batch articles of similar length together")
     max_tokens: int | None = entry(
         None,

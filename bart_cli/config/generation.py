@@ -44,7 +44,7 @@ class GenerationConfig(Section):
     forced_eos: bool = entry(True, "force </s> at the maximum length")
     return_sequences: int = entry(1, "summaries to return per article", ge=1, le=64)
     sample: bool = entry(False, "sample tokens instead of choosing the most likely ones")
-    temperature: float = entry(1.0, "sampling temperature", gt=0, le=100)
+    temperature: float = entry(1.0, "sampling temperature", ge=1e-6, le=100)
     top_k: int = entry(0, "sampling: keep the k most likely tokens; 0: off", ge=0)
     top_p: float = entry(
         1.0, "sampling: keep the smallest set of tokens with this total probability", gt=0, le=1
@@ -227,7 +227,7 @@ class EvaluationConfig(Section):
         "scores; unicode: words of any script, single characters in Chinese, Japanese and Thai",
     )
     language: str = entry("auto", LANGUAGE_HELP)
-    limit: int | None = entry(None, "score only the first N pairs", ge=1)
+    limit: int | None = entry(None, "score only the first N pairs", ge=1, le=10**9)
     bootstrap: int = entry(1000, "bootstrap resamples for confidence intervals; 0: none", ge=0)
     bleu: bool = entry(False, "also compute BLEU (sacrebleu)")
     metrics: tuple[Metric, ...] = entry(

@@ -77,12 +77,15 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     """The training loop: steps, batches, precision, checkpoints and validation."""
 
-    max_steps: int = entry(1000, "optimizer steps in total", ge=1)
+    max_steps: int = entry(1000, "optimizer steps in total", ge=1, le=10**9)
     epochs: float | None = entry(
-        None, "number of passes over the training data; overrides max_steps", gt=0
+        None, "number of passes over the training data; overrides max_steps", gt=0, le=1e6
     )
     global_batch: int = entry(
-        64, "sequences per optimizer step, over all devices and accumulation steps", ge=1
+        64,
+        "sequences per optimizer step, over all devices and accumulation steps",
+        ge=1,
+        le=10**6,
     )
     micro_batch: int | Literal["auto"] = entry(
         8,
@@ -124,7 +127,7 @@ class TrainingConfig(Section):
         "loss", "metric that selects the best checkpoint"
     )
     time_limit: float | None = entry(
-        None, "write a checkpoint and stop after this many minutes; null: never", gt=0
+        None, "write a checkpoint and stop after this many minutes; null: never", gt=0, le=1e6
     )
     activation_checkpointing: bool = entry(
         False, "recompute activations in backward: less memory, but slower"

@@ -276,6 +276,10 @@ def test_a_model_preset_gives_the_model_only() -> None:
         ({"sets": ["training.validate_every=0"]}, ["training.validate_every=0", "or epoch"]),
         ({"sets": ["training.precision=int4"]}, ["training.precision=int4", "'fp32'"]),
         ({"sets": ["optimizer.learning_rate=.nan"]}, ["optimizer.learning_rate", "finite"]),
+        # Larger numbers overflow the timer, the array of the samples of a step, and a slice.
+        ({"sets": ["training.time_limit=1.0e300"]}, ["time_limit=1.0e300", "equal to 1000000"]),
+        ({"sets": ["training.global_batch=1" + 30 * "0"]}, ["global_batch=1", "equal to 1000000"]),
+        ({"sets": ["training.max_steps=1" + 30 * "0"]}, ["max_steps=1", "equal to 1000000000"]),
         (
             {"sets": ["training.micro_batch=9", "training.global_batch=8"]},
             ["micro_batch=9 is larger than training.global_batch=8"],

@@ -45,6 +45,7 @@ def test_the_old_name_of_the_forced_first_token_is_known() -> None:
         ({"num_beams": 1, "no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1: input should be"),
         ({"max_new_tokens": "many"}, "max_new_tokens='many': expected a number of tokens"),
         ({"do_sample": True, "temperature": 0.0}, "temperature=0.0: input should be greater"),
+        ({"do_sample": True, "temperature": 1e-300}, "temperature=1e-300: input should be greater"),
         ({"forced_bos_token_id": -1}, "forced_bos_token_id=-1: input should be greater"),
     ],
 )
