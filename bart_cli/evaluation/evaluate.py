@@ -52,6 +52,12 @@ def evaluate_run(
 ) -> Evaluation | None:
     """Score the final model of a run on its test split, if there is one; see `run_evaluate`."""
     if "test" not in PairSource(config.data).splits:
+        with join_world() as world:
+            if world.is_main:
+                reporter.info(
+                    f"no test split in {config.data.path}: the model is not scored; "
+                    "--test-share 0.05 holds out part of the train split"
+                )
         return None
     own = EvaluateConfig(
         model_path=str(run),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bart_cli.config.data import SummarizationDataConfig
-from bart_cli.config.run import EvaluateConfig
+from bart_cli.config.run import EvaluateConfig, FinetuneConfig
 from bart_cli.errors import UsageError
-from bart_cli.evaluation.evaluate import run_evaluate
+from bart_cli.evaluation.evaluate import evaluate_run, run_evaluate
 from bart_cli.progress import Reporter
 from bart_cli.tokenizer import Tokenizer
 from tests.conftest import SENTENCES
@@ -24,6 +24,18 @@ def test_an_unrelated_folder_is_not_changed(tmp_path: Path, content: bytes) -> N
     with pytest.raises(UsageError, match="is not an evaluation folder"):
         run_evaluate(evaluation(tmp_path), tmp_path, reporter=Reporter())
     assert (tmp_path / "config.yaml").read_bytes() == content
+
+
+def test_a_run_without_a_test_split_says_that_it_is_not_scored(tmp_path: Path) -> None:
+    class Recorder(Reporter):
+        def info(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    (tmp_path / "own.csv").write_text("article,summary\na,b\n", encoding="utf-8")
+    config = FinetuneConfig(data=SummarizationDataConfig(path=tmp_path / "own.csv"))
+    assert evaluate_run(config, tmp_path, reporter=Recorder()) is None
+    assert [line.partition(": ")[0] for line in said] == [f"no test split in {tmp_path}/own.csv"]
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
