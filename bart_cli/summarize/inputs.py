@@ -238,14 +238,15 @@ def _refuse_records(name: str) -> None:
     """Raise UsageError for tables and JSON, which contain records rather than a text."""
     suffix = unpacked_name(Path(name)).suffix
     if suffix in (".csv", ".tsv"):
-        separator = "," if suffix == ".csv" else "\\t"
+        module = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}.get(Path(name).suffix.lower(), "io")
+        tabs = "" if suffix == ".csv" else ", delimiter='\\t'"
         command = (
-            f"import pandas; pandas.read_csv('{name}', sep='{separator}')"
-            ".to_json('NEW.jsonl', orient='records', lines=True)"
+            f"import csv, json, {module}; [print(json.dumps(row)) for row in csv.DictReader("
+            f"{module}.open('{name}', 'rt', encoding='utf-8-sig', newline=''){tabs})]"
         )
         raise UsageError(
             f"{name} is a {suffix[1:].upper()} table, not a text",
-            hint=f'Convert it to JSON lines: python -c "{command}"; '
+            hint=f'Convert it to JSON lines: python -c "{command}" > NEW.jsonl; '
             "--field names the column with the text.",
         )
     if suffix == ".json":

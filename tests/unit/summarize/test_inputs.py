@@ -9,6 +9,9 @@ import json
 import lzma
 import os
 import re
+import shlex
+import subprocess
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -115,8 +118,8 @@ def test_an_unreadable_named_file_is_refused_before_anything_starts(
         ("a.txt", b"{\\rtf1 x}", "it is an RTF document", "pandoc"),
         ("a.html", b"{\\rtf1 x}", "it is an RTF document", "pandoc"),
         ("a.jsonl", b"\x28\xb5\x2f\xfd", "compressed with zstd", "unzstd < "),
-        ("a.csv", b"text,id\na,1\n", "is a CSV table", "to_json"),
-        ("a.TSV", b"text\tid\na\t1\n", "is a TSV table", r"sep='\t'"),
+        ("a.csv", b"text,id\na,1\n", "is a CSV table", "csv.DictReader"),
+        ("a.TSV", b"text\tid\na\t1\n", "is a TSV table", r"delimiter='\t'"),
         ("a.json", b'[{"text": "a"}]', "is JSON", "jq -c"),
     ],
 )
@@ -130,6 +133,20 @@ def test_files_that_are_not_plain_text_are_reported_with_a_hint(
     assert hint in caught.value.hint
     pattern = f"{tmp_path}/*"
     assert [isinstance(i, Failure) for i in read_items(find_inputs([pattern]))] == [True]
+
+
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("b.TSV.gz", "\t")])
+def test_the_hint_for_a_table_converts_it_without_further_packages(
+    tmp_path: Path, name: str, separator: str
+) -> None:
+    table = f'\ufeffid{separator}text\n1{separator}"Größe, ""ja""\nZeile 2"\n'.encode()
+    (tmp_path / name).write_bytes(gzip.compress(table) if name.endswith("gz") else table)
+    with pytest.raises(UsageError) as caught:
+        find_inputs([str(tmp_path / name)])
+    (words,) = re.findall(r'python (-c ".*") >', str(caught.value.hint))
+    python = [sys.executable, "-I", "-S", *shlex.split(words)]  # without installed packages
+    printed = subprocess.run(python, capture_output=True, check=True).stdout
+    assert json.loads(printed) == {"id": "1", "text": 'Größe, "ja"\nZeile 2'}
 
 
 def test_documents_are_read_and_the_rest_of_a_folder_is_reported(
