@@ -164,6 +164,11 @@ class PairSource:
             part = TablePart(name if self._single else f"{name}, split {split}", content[split])
             self._tables[split] = [part]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a single file serves as any split, because no part of it is held out."""
+        return self._single and not self._shares
+
     def parts(self, split: str) -> list[Part]:
         """Return the files or tables of a split; none if it is held out or does not exist."""
         names = SPLITS.get(split, (split,))
@@ -212,7 +217,7 @@ class PairSource:
         if split in self._shares or (split == "train" and self._shares):
             yield from self._held_out(result)[:limit]
             return
-        if not parts and self._single and not self._shares:
+        if not parts and self.is_whole:
             parts = self.parts("train")
         if not parts:
             raise self._missing(split)

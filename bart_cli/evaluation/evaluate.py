@@ -134,6 +134,8 @@ def run_evaluate(
             origin, decoded = decoding_settings(config, ledger), ledger.in_order()
         pairs = _with_cut_references(config, pairs, tokenizer)
         result = score(config, pairs, decoded, origin, reporter, ledger=ledger, encoder=encoder)
+        if source.is_whole:
+            result.settings["split"] = None
         out.mkdir(parents=True, exist_ok=True)
         save_config(config, out / "config.yaml")
         _write(result, pairs, out)

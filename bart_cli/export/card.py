@@ -214,11 +214,12 @@ def _evaluations(history: History) -> Iterator[str]:
     """Yield a table for each evaluation."""
     for evaluation in history.evaluations:
         made = evaluation["settings"]
+        split = f"{name} split of " if (name := made.get("split")) else ""  # of a file: all of it
         heading = "## Evaluation\n\n" if evaluation is history.evaluations[0] else ""
         baselines = evaluation["baselines"].get(LEAD, {})
         data = _link(history.data_set(made["data"]))
         lines = [
-            f"{heading}{made.get('split', 'test').capitalize()} split of {data}, "
+            f"{heading}{split.capitalize()}{data}, "
             f"{evaluation['articles']:,} articles, decoded in "
             f"{made.get('precision', 'fp32')}. ROUGE is F1 in percent"
             + (", with stemming" if made.get("stemmer") else "")

@@ -70,6 +70,20 @@ def test_references_of_existing_predictions_are_truncated_as_those_of_a_model(
     run_evaluate(config, tmp_path / "out", reporter=Reporter())
     (line,) = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert json.loads(line)["reference"] in SENTENCES[0]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["settings"]["split"] == "test"
+
+
+def test_all_pairs_of_a_single_file_are_not_called_a_split(tmp_path: Path) -> None:
+    predictions = tmp_path / "predictions.txt"
+    predictions.write_text("two\n")
+    config = evaluation(tmp_path).model_copy(
+        update={"model_path": None, "predictions": predictions}
+    )
+    result = run_evaluate(config, tmp_path / "out", reporter=Reporter())
+    assert result is not None
+    assert result.settings["split"] is None
+    assert " split)" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_scores_of_predictions_are_not_replaced_by_those_of_others(tmp_path: Path) -> None:

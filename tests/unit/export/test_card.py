@@ -31,7 +31,7 @@ def make_run(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Pa
     return folder
 
 
-def add_evaluation(folder: Path, model: str, data: str, split: str, rouge1: float) -> None:
+def add_evaluation(folder: Path, model: str, data: str, split: str | None, rouge1: float) -> None:
     """A file as `bart evaluate` writes it."""
     folder.mkdir(parents=True)
     rouge = ROUGE | {"rouge1": rouge1}
@@ -73,6 +73,7 @@ def test_a_card_has_data_settings_and_scores_of_exactly_these_weights(
     own = model_hash(str(run))
     add_evaluation(run / "evaluation-test", own, str(data), "test", 44.163)
     add_evaluation(tmp_path / "runs/others", own, "/home/me/our news", "validation", 30.0)
+    add_evaluation(tmp_path / "runs/file", own, "/home/me/own.csv", None, 20.0)
     add_evaluation(run / "evaluation-old", "0" * 64, str(data), "test", 99.0)
     with caplog.at_level("INFO", "bart"):
         card = read_card(run, tmp_path / "out")
@@ -87,9 +88,12 @@ def test_a_card_has_data_settings_and_scores_of_exactly_these_weights(
     best = results["abisee/cnn_dailymail", "test", "ROUGE-1"]
     assert (best.metric_type, best.metric_value, best.dataset_config) == ("rouge", 44.16, "3.0.0")
     assert results["our-news", "validation", "ROUGE-1"].metric_value == 30.0
+    assert results["own.csv", None, "ROUGE-1"].metric_value == 20.0
+    assert "\n`own.csv`, 11,490 articles" in card.text
+    assert "Validation split of" in card.text
     assert results["abisee/cnn_dailymail", "test", "BLEU"].metric_type == "sacrebleu"
     assert results["abisee/cnn_dailymail", "test", "BERTScore F1"].metric_value == 88.1
-    assert len(results) == 12
+    assert len(results) == 18
     assert "| ROUGE-1 | 44.16 | 43.91 - 44.41 | 40.00 |" in card.text
     assert "| novelty | 15.50 |  |  |" in card.text
     assert "learning_rate: 3.0e-05" in card.text
