@@ -17,7 +17,7 @@ test: $(VENV)/.tested
 test-fast: $(VENV)/.tested
 	$(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
-# Test with the oldest versions that pyproject.toml allows, in a separate environment.
+# Run every stage with the oldest versions that pyproject.toml allows, in a separate environment.
 test-lowest:
 	.ci/lowest
 
