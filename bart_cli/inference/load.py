@@ -84,7 +84,8 @@ def load_for_inference(
             "also takes --set data.tokenizer=FOLDER.",
         )
     require_room(own, loaded.model.config)
-    require_dictionary(own, loaded.folder)
+    if own is not loaded.tokenizer:  # which `load_model` has checked
+        require_dictionary(own, loaded.folder)
     own = own.with_languages(source_language, target_language)
     engine = Engine(loaded.model, int8=precision == "int8", name=source)
     own = own.fitted(loaded.model.config.vocab_size)

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp
 from bart_cli.config.commands import ServeConfig
 from bart_cli.errors import UsageError
 from bart_cli.serve.batching import Job, Pool, QueueFullError
-from bart_cli.serve.documents import document_text
+from bart_cli.serve.documents import text_of_upload
 from bart_cli.serve.guard import Access, Metrics, error_document, guard, refusal
 from bart_cli.serve.openapi import docs_page, openapi
 from bart_cli.serve.requests import (
@@ -180,7 +180,7 @@ class Server:
         self.reading += 1
         try:
             content = await read_body(request, self.config.max_bytes)
-            return JSONResponse({"text": await document_text(name, content)})
+            return JSONResponse({"text": await text_of_upload(name, content)})
         except UsageError as error:
             refuse(422, " ".join(error.message.split()))
         finally:

@@ -19,7 +19,7 @@ SUFFIXES = (".txt", ".md", ".html", ".htm", ".docx", ".pdf")
 MOST = 4 * 2**20  # characters of text to return
 
 
-async def document_text(name: str, content: bytes) -> str:
+async def text_of_upload(name: str, content: bytes) -> str:
     """Extract the text of a file in a separate process."""
     name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     async with AT_ONCE:

@@ -188,8 +188,8 @@ def _check_named(given: Input) -> Input:
         return given if given.kind == "jsonl" else replace(given, text=_text(given))
     head = _bytes(given, HEAD)
     if given.kind != "jsonl" and binary_format(head)[0] in READERS:
-        pass  # documents are read once, because it is slow
-    elif given.kind == "text":
+        return given  # documents are read once, because it is slow
+    if given.kind == "text":
         _text(given)
     elif not head:
         raise UsageError(f"{given.name} is empty: there is no text to summarize")
